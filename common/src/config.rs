@@ -1,0 +1,158 @@
+//! Settings that all processes share. They come from the environment, or from flags of the same names.
+
+use std::io::IsTerminal as _;
+
+use chrono_tz::Tz;
+use clap::{Args, ValueEnum};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    db::Database,
+    error::{Error, Result},
+    keys::{Keys, Partition},
+    redis::Redis,
+};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines: an object a line.
+    Json,
+}
+
+/// Settings that API and worker share.
+#[derive(Clone, Debug, Args)]
+pub struct Settings {
+    /// The database, `MySQL` 8.4 or newer, or `MariaDB` 10.11 or newer: mysql://user:password@host:port/database
+    #[arg(long, env, value_parser = database_url, hide_env_values = true)]
+    pub database_url: SecretString,
+    /// Redis 7 or newer, or Valkey 8 or newer: redis://, rediss://, redis-cluster:// or redis-sentinel://
+    #[arg(long, env, value_parser = redis_url, hide_env_values = true)]
+    pub redis_url: SecretString,
+    /// What every Redis key begins with, to share a server with others
+    #[arg(long, env, default_value = "", value_parser = key_prefix)]
+    pub redis_key_prefix: String,
+    /// Over how many hash tags new campaigns are spread, 1 to 1024; it can be raised at any time
+    #[arg(long, env, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub claim_partitions: u16,
+    /// Where a business day begins and ends
+    #[arg(long, env, default_value = "Asia/Seoul")]
+    pub time_zone: Tz,
+    /// How log lines look
+    #[arg(long, env, value_enum, default_value = "auto")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module
+    #[arg(long = "log", env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl Settings {
+    /// A pool of at most `connections` to the database.
+    pub fn database(&self, connections: u32) -> Result<Database> {
+        Database::new(&self.database_url, connections)
+    }
+
+    /// So many connections to Redis.
+    pub async fn redis(&self, connections: usize) -> Result<Redis> {
+        Redis::connect(&self.redis_url, Keys::new(&*self.redis_key_prefix), connections).await
+    }
+
+    /// A partition for a new campaign.
+    pub fn choose_partition(&self) -> Partition {
+        Partition(crate::identifiers::random_below(self.claim_partitions))
+    }
+
+    /// Whether log lines are JSON.
+    pub fn logs_are_json(&self) -> bool {
+        match self.log_format {
+            LogFormat::Auto => !std::io::stderr().is_terminal(),
+            LogFormat::Text => false,
+            LogFormat::Json => true,
+        }
+    }
+}
+
+/// Reads `.env` of the working folder, when there is one, before the settings are parsed.
+#[expect(clippy::print_stderr, reason = "a log is not set up yet, and a wrong file must not go unseen")]
+pub fn read_environment_file() {
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        eprintln!(".env is left out: {error}");
+    }
+}
+
+/// Tells a person at the terminal why a process ends, with the causes.
+#[expect(clippy::print_stderr, reason = "it is read by whoever started the process")]
+pub fn report(error: &Error) {
+    let mut line = format!("error: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        line = format!("{line}\n  because: {inner}");
+        cause = inner.source();
+    }
+    eprintln!("{line}");
+}
+
+/// A URL whose password is masked, for people to read.
+pub fn masked(url: &SecretString) -> String {
+    let url = url.expose_secret();
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
+    match rest.rsplit_once('@') {
+        Some((credentials, host)) => {
+            let user = credentials.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}:***@{host}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+fn database_url(url: &str) -> Result<SecretString, String> {
+    let parsed: sqlx::mysql::MySqlConnectOptions =
+        url.parse().map_err(|error| format!("expected mysql://user:password@host:port/database: {error}"))?;
+    match parsed.get_database() {
+        Some(database) if !database.is_empty() => Ok(url.into()),
+        _ => Err("expected mysql://user:password@host:port/database, but it names no database".into()),
+    }
+}
+
+fn redis_url(url: &str) -> Result<SecretString, String> {
+    match fred::types::config::Config::from_url(url) {
+        Ok(_) => Ok(url.into()),
+        Err(error) => {
+            Err(format!("expected redis://, rediss://, redis-cluster:// or redis-sentinel://host:port: {error}"))
+        }
+    }
+}
+
+fn key_prefix(prefix: &str) -> Result<String, String> {
+    if prefix.contains(['{', '}']) {
+        // A brace would move the hash tag, and with it a campaign's keys to different slots.
+        Err("expected no braces".into())
+    } else {
+        Ok(prefix.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_urls_are_refused_with_a_sentence() {
+        assert!(database_url("postgres://host/db").is_err());
+        assert!(database_url("mysql://root@127.0.0.1:3306").is_err_and(|error| error.contains("no database")));
+        assert!(redis_url("http://host").is_err());
+        assert!(key_prefix("a{b}").is_err());
+    }
+
+    #[test]
+    fn passwords_are_masked() {
+        assert_eq!(masked(&"mysql://shop:secret@db:3306/dibs".into()), "mysql://shop:***@db:3306/dibs");
+        assert_eq!(masked(&"redis://127.0.0.1:6379".into()), "redis://127.0.0.1:6379");
+    }
+}

@@ -1,0 +1,157 @@
+//! The table `coupons`: campaigns.
+
+use sqlx::{MySqlConnection, MySqlPool};
+
+use crate::{
+    clock::Timestamp,
+    domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
+    identifiers::CouponId,
+    keys::Partition,
+};
+
+#[derive(sqlx::FromRow)]
+struct CampaignRow {
+    coupon_id: u64,
+    name: String,
+    discount_type: String,
+    discount_value: i64,
+    discount_max_amount: Option<i64>,
+    minimum_order_amount: i64,
+    total_quantity: u32,
+    issued_quantity: u32,
+    rejected_quantity: u32,
+    per_user_limit: u16,
+    opens_at: Timestamp,
+    closes_at: Timestamp,
+    validity_days: Option<u32>,
+    valid_until: Option<Timestamp>,
+    state: String,
+    partition_number: u16,
+}
+
+const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
+    total_quantity, issued_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
+    valid_until, state, partition_number";
+
+impl TryFrom<CampaignRow> for Campaign {
+    type Error = sqlx::Error;
+
+    fn try_from(row: CampaignRow) -> Result<Self, sqlx::Error> {
+        let strange = |column: &str| sqlx::Error::Decode(format!("coupon {}: unknown {column}", row.coupon_id).into());
+        let validity = match (row.validity_days, row.valid_until) {
+            (Some(days), None) => Validity::Days(days),
+            (None, Some(until)) => Validity::Until(until),
+            _ => return Err(strange("validity")),
+        };
+        let state = [CampaignState::Active, CampaignState::Paused, CampaignState::Closed]
+            .into_iter()
+            .find(|state| state.as_str() == row.state)
+            .ok_or_else(|| strange("state"))?;
+        Ok(Self {
+            id: CouponId::try_from(row.coupon_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            partition: Partition(row.partition_number),
+            state,
+            issued: row.issued_quantity,
+            rejected: row.rejected_quantity,
+            terms: CampaignTerms {
+                discount: Discount {
+                    kind: discount_type(&row.discount_type).ok_or_else(|| strange("discount_type"))?,
+                    value: row.discount_value,
+                    max_amount: row.discount_max_amount,
+                },
+                name: row.name,
+                minimum_order_amount: row.minimum_order_amount,
+                total_quantity: row.total_quantity,
+                per_user_limit: row.per_user_limit,
+                opens_at: row.opens_at,
+                closes_at: row.closes_at,
+                validity,
+            },
+        })
+    }
+}
+
+/// The discount type of that spelling.
+pub(super) fn discount_type(spelled: &str) -> Option<DiscountType> {
+    [DiscountType::Fixed, DiscountType::Percent].into_iter().find(|kind| kind.as_str() == spelled)
+}
+
+/// Adds a campaign and answers its id.
+pub async fn create_campaign(
+    pool: &MySqlPool,
+    terms: &CampaignTerms,
+    partition: Partition,
+    now: Timestamp,
+) -> Result<CouponId, sqlx::Error> {
+    let (days, until) = match terms.validity {
+        Validity::Days(days) => (Some(days), None),
+        Validity::Until(until) => (None, Some(until)),
+    };
+    let inserted = sqlx::query(
+        "INSERT INTO coupons /* create_campaign */ (name, discount_type, discount_value, discount_max_amount, \
+         minimum_order_amount, total_quantity, per_user_limit, opens_at, closes_at, validity_days, valid_until, \
+         partition_number, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(terms.name.trim())
+    .bind(terms.discount.kind.as_str())
+    .bind(terms.discount.value)
+    .bind(terms.discount.max_amount)
+    .bind(terms.minimum_order_amount)
+    .bind(terms.total_quantity)
+    .bind(terms.per_user_limit)
+    .bind(terms.opens_at)
+    .bind(terms.closes_at)
+    .bind(days)
+    .bind(until)
+    .bind(partition.0)
+    .bind(now)
+    .bind(now)
+    .execute(pool)
+    .await?;
+    CouponId::try_from(inserted.last_insert_id()).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// The campaign of that id, if there is one.
+pub async fn campaign(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
+    let sql = format!("SELECT /* campaign */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
+    let row: Option<CampaignRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(coupon.get()).fetch_optional(pool).await?;
+    row.map(Campaign::try_from).transpose()
+}
+
+/// At most `limit` campaigns whose window ends after `moment`, by id, from the one after `after` on.
+pub async fn campaigns_alive(
+    pool: &MySqlPool,
+    moment: Timestamp,
+    after: Option<CouponId>,
+    limit: u32,
+) -> Result<Vec<Campaign>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* campaigns_alive */ {COLUMNS} FROM coupons WHERE closes_at > ? AND coupon_id > ? \
+         ORDER BY coupon_id LIMIT ?"
+    );
+    let rows: Vec<CampaignRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(moment)
+        .bind(after.map_or(0, CouponId::get))
+        .bind(limit)
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter().map(Campaign::try_from).collect()
+}
+
+/// Locks the campaigns of a batch, in id order so that two batches cannot wait for each other, and reads them.
+pub async fn lock_campaigns(
+    connection: &mut MySqlConnection,
+    coupons: &[CouponId],
+) -> Result<Vec<Campaign>, sqlx::Error> {
+    let ids = vec!["?"; coupons.len()].join(", ");
+    let sql = format!(
+        "SELECT /* lock_campaigns: the quantity is checked and raised under this lock */ {COLUMNS} FROM coupons \
+         WHERE coupon_id IN ({ids}) ORDER BY coupon_id FOR UPDATE"
+    );
+    let mut query = sqlx::query_as::<_, CampaignRow>(sqlx::AssertSqlSafe(sql));
+    for coupon in coupons {
+        query = query.bind(coupon.get());
+    }
+    query.fetch_all(connection).await?.into_iter().map(Campaign::try_from).collect()
+}

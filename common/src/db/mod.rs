@@ -1,0 +1,178 @@
+//! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
+
+mod campaigns;
+mod issuances;
+mod products;
+
+use std::{future::Future, time::Duration};
+
+pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
+pub use issuances::{
+    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, owned_coupons, rejected, write,
+};
+pub use products::{create_product, has_products};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    Executor, MySql, MySqlPool, Transaction,
+    migrate::Migrator,
+    mysql::{MySqlConnectOptions, MySqlPoolOptions},
+};
+use tokio::time::timeout;
+
+use crate::error::{Dependency, Error, Result};
+
+/// How long a short query may take before `MySQL` counts as gone.
+pub const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
+const ATTEMPTS: u32 = 6;
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// Connections to the database.
+#[derive(Clone)]
+pub struct Database {
+    pool: MySqlPool,
+}
+
+/// The pause after attempt number `attempt`, 10 to 640 ms, spread so that two that collided do not meet again.
+fn pause_before(attempt: u32) -> Duration {
+    let base = 5 << attempt.min(6);
+    Duration::from_millis(base + u64::from(crate::identifiers::random_below(u16::try_from(base).unwrap_or(u16::MAX))))
+}
+
+impl Database {
+    /// A pool of at most `connections` to the database at `url`; they are made when needed.
+    pub fn new(url: &SecretString, connections: u32) -> Result<Self> {
+        let options: MySqlConnectOptions = url.expose_secret().parse().map_err(database_error)?;
+        let pool = MySqlPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(QUERY_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // Rows are locked by name, so gap locks would only add deadlocks.
+                    connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
+                    Ok(())
+                })
+            })
+            .after_release(|connection, _| {
+                Box::pin(async move {
+                    // A future dropped while BEGIN was on the wire leaves a transaction open.
+                    connection.execute("ROLLBACK").await?;
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+
+    /// The pool itself, for single statements.
+    pub fn pool(&self) -> &MySqlPool {
+        &self.pool
+    }
+
+    /// Begins a transaction. Run it inside [`retrying`].
+    #[expect(clippy::disallowed_methods, reason = "the one home of bare transactions")]
+    pub async fn begin(&self) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+        self.pool.begin().await
+    }
+
+    /// Answers when the database does.
+    pub async fn ping(&self) -> Result<()> {
+        within(sqlx::query("DO 1").execute(&self.pool)).await.map(drop)
+    }
+
+    /// Brings the tables up to date. Several processes may do so at once: the first works, the others wait.
+    pub async fn migrate(&self) -> Result<()> {
+        let mut connection = self.pool.acquire().await.map_err(database_error)?;
+        // sqlx's own lock does nothing on MariaDB.
+        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), 60)")
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(database_error)?;
+        if locked != Some(1) {
+            return Err(Error::internal("another process has been migrating for a minute; try again when it is done"));
+        }
+        let migrated = MIGRATIONS.run(&mut *connection).await;
+        sqlx::query("DO RELEASE_LOCK(CONCAT(DATABASE(), '.migrate'))")
+            .execute(&mut *connection)
+            .await
+            .map_err(database_error)?;
+        migrated.map_err(Error::internal)
+    }
+
+    /// Ends all connections.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Runs a query that should be quick; one that is not counts as the database being gone.
+pub async fn within<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    match timeout(QUERY_TIMEOUT, query).await {
+        Ok(answer) => answer.map_err(database_error),
+        Err(elapsed) => Err(Error::unavailable(Dependency::MySql, elapsed)),
+    }
+}
+
+/// Runs a whole transaction, again when the database broke it to resolve a deadlock or a lock wait; at most six
+/// times. `name` names it in the metrics.
+pub async fn retrying<T, F>(name: &'static str, mut transaction: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    for attempt in 1.. {
+        match transaction().await {
+            Err(error) if attempt < ATTEMPTS && is_contention(&error) => {
+                metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
+                tracing::debug!(transaction = name, attempt, %error, "transaction begins again");
+                tokio::time::sleep(pause_before(attempt)).await;
+            }
+            ended => return ended.map_err(database_error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+fn error_number(error: &sqlx::Error) -> Option<u16> {
+    let database = error.as_database_error()?;
+    Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
+}
+
+/// Deadlock (1213) or lock wait (1205).
+fn is_contention(error: &sqlx::Error) -> bool {
+    matches!(error_number(error), Some(1205 | 1213))
+}
+
+/// A row with that key is there already (1062).
+pub fn is_duplicate(error: &sqlx::Error) -> bool {
+    error_number(error) == Some(1062)
+}
+
+/// What the database's client said, as an error of Dibs: no connection, too many, shutting down, read-only or
+/// contention mean that it cannot be used now; all else is a defect.
+pub fn database_error(error: sqlx::Error) -> Error {
+    let unavailable = match &error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(_) => {
+            matches!(error_number(&error), Some(1040 | 1053 | 1077 | 1205 | 1213 | 1290 | 1836 | 3032 | 1927 | 3024))
+        }
+        _ => false,
+    };
+    if unavailable { Error::unavailable(Dependency::MySql, error) } else { Error::internal(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stay_below_a_second() {
+        assert!(pause_before(1) >= Duration::from_millis(10));
+        assert!(pause_before(40) < Duration::from_millis(641));
+    }
+}

@@ -1,0 +1,282 @@
+//! What a campaign offers, and what state it is in.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{clock::Timestamp, error::FieldError, identifiers::CouponId, keys::Partition};
+
+/// The largest amount of money, in won: what JSON readers hold exactly.
+pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID as i64;
+
+/// Whether a discount is an amount or a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DiscountType {
+    /// Whole won.
+    Fixed,
+    /// Percent of the order total.
+    Percent,
+}
+
+impl DiscountType {
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "FIXED",
+            Self::Percent => "PERCENT",
+        }
+    }
+}
+
+/// What a coupon takes off an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Discount {
+    /// `FIXED` or `PERCENT`.
+    #[serde(rename = "type")]
+    pub kind: DiscountType,
+    /// Won when fixed (at least 1), percent (1 to 100) otherwise.
+    pub value: i64,
+    /// The most that a percent discount takes off, in won.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_amount: Option<i64>,
+}
+
+/// How long an issued coupon can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Validity {
+    /// So many days of 24 hours from issuance, 1 to 3,650.
+    Days(u32),
+    /// Up to that moment.
+    Until(DateTime<Utc>),
+}
+
+impl Validity {
+    /// The end of the validity of a coupon issued at `issued_at`.
+    pub fn end(self, issued_at: Timestamp) -> Timestamp {
+        match self {
+            Self::Days(days) => issued_at + TimeDelta::days(i64::from(days)),
+            Self::Until(until) => until,
+        }
+    }
+}
+
+/// What an administrator says of a new campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CampaignTerms {
+    /// 1 to 100 characters.
+    #[schema(min_length = 1, max_length = 100)]
+    pub name: String,
+    /// What the coupon takes off an order.
+    pub discount: Discount,
+    /// The smallest order total, in won, that the coupon can be used on.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub minimum_order_amount: i64,
+    /// How many coupons there are, 1 to 4,000,000,000.
+    #[schema(minimum = 1, maximum = 4_000_000_000_u64)]
+    pub total_quantity: u32,
+    /// How many a user may hold, 1 to 100.
+    #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub per_user_limit: u16,
+    /// From then on claims are accepted.
+    pub opens_at: DateTime<Utc>,
+    /// From then on they are not.
+    pub closes_at: DateTime<Utc>,
+    /// How long an issued coupon can be used.
+    pub validity: Validity,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+/// The largest total quantity of a campaign.
+pub const MAX_QUANTITY: u32 = 4_000_000_000;
+
+impl CampaignTerms {
+    /// Every field that is not as expected.
+    pub fn errors(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut expect = |holds: bool, field: &'static str, message: &str| {
+            if !holds {
+                errors.push(FieldError::new(field, message));
+            }
+        };
+        let characters = self.name.trim().chars().count();
+        expect((1..=100).contains(&characters), "name", "expected 1 to 100 characters");
+        match self.discount.kind {
+            DiscountType::Fixed => {
+                let amount = (1..=MAX_AMOUNT).contains(&self.discount.value);
+                expect(amount, "discount.value", "expected at least 1 won");
+                let uncapped = self.discount.max_amount.is_none();
+                expect(uncapped, "discount.maxAmount", "expected only with a PERCENT discount");
+            }
+            DiscountType::Percent => {
+                let percent = (1..=100).contains(&self.discount.value);
+                expect(percent, "discount.value", "expected 1 to 100 percent");
+                let cap = self.discount.max_amount.is_none_or(|amount| (1..=MAX_AMOUNT).contains(&amount));
+                expect(cap, "discount.maxAmount", "expected at least 1 won");
+            }
+        }
+        let minimum = (0..=MAX_AMOUNT).contains(&self.minimum_order_amount);
+        expect(minimum, "minimumOrderAmount", "expected 0 won or more");
+        let quantity = (1..=MAX_QUANTITY).contains(&self.total_quantity);
+        expect(quantity, "totalQuantity", "expected 1 to 4000000000");
+        expect((1..=100).contains(&self.per_user_limit), "perUserLimit", "expected 1 to 100");
+        expect(in_calendar(self.opens_at), "opensAt", "expected a time from 1970 to 9999");
+        expect(in_calendar(self.closes_at), "closesAt", "expected a time from 1970 to 9999");
+        expect(self.opens_at < self.closes_at, "closesAt", "expected a time after opensAt");
+        match self.validity {
+            Validity::Days(days) => {
+                expect((1..=3650).contains(&days), "validity.days", "expected 1 to 3650 days");
+            }
+            Validity::Until(until) => {
+                let usable = in_calendar(until) && until > self.opens_at;
+                expect(usable, "validity.until", "expected a time after opensAt, before the year 9999");
+            }
+        }
+        errors
+    }
+}
+
+/// Whether databases and JSON readers can hold the moment.
+fn in_calendar(moment: Timestamp) -> bool {
+    (0..253_370_764_800_000).contains(&moment.timestamp_millis())
+}
+
+/// What an administrator last did to a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CampaignState {
+    /// Nothing: it follows its window.
+    Active,
+    /// Paused it.
+    Paused,
+    /// Closed it, for good.
+    Closed,
+}
+
+impl CampaignState {
+    /// As Redis and the database spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Paused => "PAUSED",
+            Self::Closed => "CLOSED",
+        }
+    }
+}
+
+/// A campaign as the database holds it.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Its id.
+    pub id: CouponId,
+    /// What it offers.
+    pub terms: CampaignTerms,
+    /// Where it lives in Redis.
+    pub partition: Partition,
+    /// What an administrator last did to it.
+    pub state: CampaignState,
+    /// Issuances so far.
+    pub issued: u32,
+    /// Accepted claims that were refused afterwards, so far.
+    pub rejected: u32,
+}
+
+/// A campaign's state as the public sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CampaignStatus {
+    /// Its window has not begun.
+    Scheduled,
+    /// It takes claims.
+    Open,
+    /// Every seat is taken; open again when one comes free.
+    Exhausted,
+    /// An administrator paused it.
+    Paused,
+    /// Its window is over, or an administrator closed it.
+    Closed,
+}
+
+impl Campaign {
+    /// Its status at `now`, with `claimed` seats taken.
+    pub fn status(&self, claimed: u32, now: Timestamp) -> CampaignStatus {
+        if self.state == CampaignState::Closed || now >= self.terms.closes_at {
+            CampaignStatus::Closed
+        } else if now < self.terms.opens_at {
+            CampaignStatus::Scheduled
+        } else if self.state == CampaignState::Paused {
+            CampaignStatus::Paused
+        } else if claimed >= self.terms.total_quantity {
+            CampaignStatus::Exhausted
+        } else {
+            CampaignStatus::Open
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::clock::from_millis;
+
+    pub(crate) fn terms() -> CampaignTerms {
+        CampaignTerms {
+            name: "autumn".into(),
+            discount: Discount { kind: DiscountType::Fixed, value: 1000, max_amount: None },
+            minimum_order_amount: 0,
+            total_quantity: 10,
+            per_user_limit: 1,
+            opens_at: from_millis(1_000_000),
+            closes_at: from_millis(2_000_000),
+            validity: Validity::Days(30),
+        }
+    }
+
+    fn wrong(change: impl FnOnce(&mut CampaignTerms)) -> Vec<String> {
+        let mut changed = terms();
+        change(&mut changed);
+        changed.errors().into_iter().map(|error| error.field.into_owned()).collect()
+    }
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        assert_eq!(wrong(|_| ()), Vec::<String>::new());
+        assert_eq!(wrong(|terms| terms.name = "  ".into()), ["name"]);
+        assert_eq!(wrong(|terms| terms.discount.value = 0), ["discount.value"]);
+        assert_eq!(wrong(|terms| terms.discount.max_amount = Some(1)), ["discount.maxAmount"]);
+        assert_eq!(wrong(|terms| terms.discount.kind = DiscountType::Percent), ["discount.value"]);
+        assert_eq!(wrong(|terms| terms.minimum_order_amount = -1), ["minimumOrderAmount"]);
+        assert_eq!(wrong(|terms| terms.total_quantity = 0), ["totalQuantity"]);
+        assert_eq!(wrong(|terms| terms.per_user_limit = 101), ["perUserLimit"]);
+        assert_eq!(wrong(|terms| terms.closes_at = terms.opens_at), ["closesAt"]);
+        assert_eq!(wrong(|terms| terms.validity = Validity::Days(0)), ["validity.days"]);
+        assert_eq!(wrong(|terms| terms.validity = Validity::Until(terms.opens_at)), ["validity.until"]);
+    }
+
+    #[test]
+    fn status_follows_window_state_and_seats() {
+        let campaign = |state| Campaign {
+            id: CouponId::try_from(1).expect("a valid id"),
+            terms: terms(),
+            partition: Partition(0),
+            state,
+            issued: 0,
+            rejected: 0,
+        };
+        let (before, within, after) = (from_millis(999_999), from_millis(1_000_000), from_millis(2_000_000));
+        let active = campaign(CampaignState::Active);
+        assert_eq!(active.status(0, before), CampaignStatus::Scheduled);
+        assert_eq!(active.status(9, within), CampaignStatus::Open);
+        assert_eq!(active.status(10, within), CampaignStatus::Exhausted);
+        assert_eq!(active.status(0, after), CampaignStatus::Closed);
+        assert_eq!(campaign(CampaignState::Paused).status(10, within), CampaignStatus::Paused);
+        assert_eq!(campaign(CampaignState::Closed).status(0, before), CampaignStatus::Closed);
+    }
+}

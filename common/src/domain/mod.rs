@@ -1,0 +1,4 @@
+//! The rules. Pure: no clock, no randomness, no I/O; state and commands in, decisions out.
+
+pub mod campaign;
+pub mod claim;

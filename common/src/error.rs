@@ -1,0 +1,198 @@
+//! The one error of Dibs: closed, each kind with a stable code and status for the outside, a cause for the inside.
+
+use std::{borrow::Cow, error::Error as StdError};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    domain::claim::ClaimRecord,
+    identifiers::{CouponId, UserId},
+};
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The cause of an error, for the log.
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// What Dibs cannot work without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Dependency {
+    /// The source of truth.
+    MySql,
+    /// What admits claims.
+    Redis,
+}
+
+impl Dependency {
+    /// The name that answers and metrics use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MySql => "mysql",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// A field of a request that is not as expected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Path of the field, such as `discount.value`.
+    pub field: Cow<'static, str>,
+    /// What was expected.
+    pub message: String,
+}
+
+impl FieldError {
+    /// The field at `field` is wrong because of `message`.
+    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Everything that can go wrong with a call.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Fields of the request are not as expected.
+    #[error("{}", first_message(.0))]
+    ValidationFailed(Vec<FieldError>),
+    /// The body is not JSON.
+    #[error("The body is not JSON: {0}.")]
+    MalformedJson(String),
+    /// The body is longer than allowed.
+    #[error("The body is longer than {0} bytes.")]
+    PayloadTooLarge(usize),
+    /// The body is declared as something else than JSON.
+    #[error("Expected a body of content type application/json.")]
+    UnsupportedMediaType,
+    /// No or wrong credentials.
+    #[error("Expected 'Authorization: Bearer' with the administrator's token.")]
+    Unauthenticated,
+    /// The call is not for this caller.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// There is no such route.
+    #[error("There is nothing at this path; /docs lists the calls.")]
+    RouteNotFound,
+    /// The route exists, the method does not.
+    #[error("This path does not take that method; /docs lists the calls.")]
+    MethodNotAllowed,
+    /// There is no such campaign.
+    #[error("There is no coupon {0}.")]
+    CouponNotFound(CouponId),
+    /// The user has not claimed this coupon.
+    #[error("User {user} has no claim on coupon {coupon}.")]
+    ClaimNotFound {
+        /// The campaign asked about.
+        coupon: CouponId,
+        /// The user asked about.
+        user: UserId,
+    },
+    /// The user is at the campaign's limit.
+    #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
+    CouponAlreadyIssued(ClaimRecord),
+    /// The window has not begun.
+    #[error("This coupon opens at {opens_at}.")]
+    CampaignNotOpen {
+        /// When it begins.
+        opens_at: Timestamp,
+        /// Redis's clock when it refused.
+        now: Timestamp,
+    },
+    /// An administrator paused the campaign.
+    #[error("This coupon is paused; try again later.")]
+    CampaignPaused,
+    /// The window is over, or an administrator closed the campaign.
+    #[error("This coupon is closed.")]
+    CampaignClosed,
+    /// No seat is left.
+    #[error("All of this coupon is taken.")]
+    CouponExhausted,
+    /// Redis does not hold the campaign yet.
+    #[error("Coupon {0} is being made ready; try again shortly.")]
+    CampaignUnavailable(CouponId),
+    /// More requests wait than the process takes.
+    #[error("Too many requests are waiting; try again shortly.")]
+    Overloaded,
+    /// Redis or `MySQL` did not answer in time.
+    #[error("{} does not answer; try again shortly.", .dependency.as_str())]
+    DependencyUnavailable {
+        /// Which one.
+        dependency: Dependency,
+        /// What its client said.
+        #[source]
+        cause: Cause,
+    },
+    /// A defect of Dibs.
+    #[error("Something went wrong inside; the request id finds it in the log.")]
+    Internal(#[source] Cause),
+}
+
+fn first_message(errors: &[FieldError]) -> String {
+    match errors {
+        [] => "The request is not as expected.".into(),
+        [one] => format!("{}: {}.", one.field, one.message),
+        [first, rest @ ..] => format!("{}: {}, and {} more.", first.field, first.message, rest.len()),
+    }
+}
+
+impl Error {
+    /// One wrong field.
+    pub fn field(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::ValidationFailed(vec![FieldError::new(field, message)])
+    }
+
+    /// A defect of Dibs, with its cause.
+    pub fn internal(cause: impl Into<Cause>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    /// `dependency` did not do what was asked in time.
+    pub fn unavailable(dependency: Dependency, cause: impl Into<Cause>) -> Self {
+        Self::DependencyUnavailable { dependency, cause: cause.into() }
+    }
+
+    /// The stable code and the HTTP status, as product documentation lists them.
+    pub const fn code(&self) -> (&'static str, u16) {
+        match self {
+            Self::ValidationFailed(_) => ("VALIDATION_FAILED", 400),
+            Self::MalformedJson(_) => ("MALFORMED_JSON", 400),
+            Self::PayloadTooLarge(_) => ("PAYLOAD_TOO_LARGE", 413),
+            Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415),
+            Self::Unauthenticated => ("UNAUTHENTICATED", 401),
+            Self::Forbidden(_) => ("FORBIDDEN", 403),
+            Self::RouteNotFound => ("ROUTE_NOT_FOUND", 404),
+            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", 405),
+            Self::CouponNotFound(_) => ("COUPON_NOT_FOUND", 404),
+            Self::ClaimNotFound { .. } => ("CLAIM_NOT_FOUND", 404),
+            Self::CouponAlreadyIssued(_) => ("COUPON_ALREADY_ISSUED", 409),
+            Self::CampaignNotOpen { .. } => ("CAMPAIGN_NOT_OPEN", 409),
+            Self::CampaignPaused => ("CAMPAIGN_PAUSED", 409),
+            Self::CampaignClosed => ("CAMPAIGN_CLOSED", 422),
+            Self::CouponExhausted => ("COUPON_EXHAUSTED", 422),
+            Self::CampaignUnavailable(_) => ("CAMPAIGN_UNAVAILABLE", 503),
+            Self::Overloaded => ("OVERLOADED", 503),
+            Self::DependencyUnavailable { .. } => ("DEPENDENCY_UNAVAILABLE", 503),
+            Self::Internal(_) => ("INTERNAL", 500),
+        }
+    }
+
+    /// Seconds after which the same call may do better; none when it will not.
+    pub fn retry_after(&self) -> Option<i64> {
+        match self {
+            Self::CampaignNotOpen { opens_at, now } => {
+                Some(((*opens_at - *now).num_milliseconds().max(0) + 999) / 1000)
+            }
+            Self::CampaignUnavailable(_) | Self::Overloaded | Self::DependencyUnavailable { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again, as it is, can do better: the fault is a dependency's, not the work's.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::DependencyUnavailable { .. } | Self::CampaignUnavailable(_) | Self::Overloaded)
+    }
+}

@@ -1,0 +1,102 @@
+//! Ids. Those of users and coupons are numbers that a JSON reader can hold exactly; those that Dibs makes are
+//! `UUIDv7`, so that they sort by time.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// The largest number that every JSON reader holds exactly: 2^53 - 1.
+pub const MAX_ID: u64 = (1 << 53) - 1;
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(try_from = "u64")]
+        #[schema(value_type = u64, minimum = 1, maximum = 9_007_199_254_740_991_u64)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The number itself.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+        }
+
+        impl TryFrom<u64> for $name {
+            type Error = String;
+
+            fn try_from(number: u64) -> Result<Self, String> {
+                if (1..=MAX_ID).contains(&number) {
+                    Ok(Self(number))
+                } else {
+                    Err(format!("expected an id from 1 to {MAX_ID}, got {number}"))
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    };
+}
+
+number_id!(
+    /// A user of the shop. Dibs keeps no users, only their ids.
+    UserId
+);
+number_id!(
+    /// A campaign, as the table `coupons` numbers it.
+    CouponId
+);
+
+/// A claim; also the id of the issuance that answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+pub struct ClaimId(pub Uuid);
+
+impl ClaimId {
+    /// A new id, later in order than those made before.
+    pub fn generate() -> Self {
+        Self(new_uuid())
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// A new `UUIDv7`. The one home of randomness.
+#[expect(clippy::disallowed_methods, reason = "the one home of randomness")]
+pub fn new_uuid() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// A number below `bound` that nobody can foretell.
+pub fn random_below(bound: u16) -> u16 {
+    let random = new_uuid().as_u128() & u128::from(u64::MAX >> 2);
+    u16::try_from(random % u128::from(bound.max(1))).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_positive_and_exact_in_json() {
+        assert!(UserId::try_from(0).is_err());
+        assert!(UserId::try_from(MAX_ID + 1).is_err());
+        assert_eq!(UserId::try_from(MAX_ID).map(UserId::get), Ok(MAX_ID));
+    }
+
+    #[test]
+    fn ids_made_later_sort_later() {
+        let (first, second) = (ClaimId::generate(), ClaimId::generate());
+        assert!(first < second);
+    }
+}

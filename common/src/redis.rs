@@ -1,0 +1,151 @@
+//! The way to Redis: one small module between Dibs and its client library.
+//!
+//! Three kinds of connection, because they must not wait for each other: a pool for scripts and short commands,
+//! one connection for each stream reader (a blocking read holds up every other command on it), and one for
+//! each subscriber. A command is tried once: scripts may be sent again by those who know that they replay.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fred::{
+    clients::{Client, Pool, SubscriberClient},
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::{
+        Builder, Message,
+        config::{Config, ReconnectPolicy, UnresponsiveConfig},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::timeout,
+};
+
+use crate::{
+    error::{Dependency, Error, Result},
+    keys::Keys,
+};
+
+/// How long a short command may take before Redis counts as gone.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long a blocking read waits for an entry.
+pub const BLOCK: Duration = Duration::from_secs(1);
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const RECONNECT_EVERY_MILLIS: u32 = 100;
+
+/// Connections to Redis, and the spelling of keys.
+#[derive(Clone)]
+pub struct Redis {
+    pool: Pool,
+    config: Config,
+    /// Spells the keys of this installation.
+    pub keys: Keys,
+}
+
+impl Redis {
+    /// Connects `connections` times to the server, cluster or sentinels at `url`; waits for at most 10 s.
+    pub async fn connect(url: &SecretString, keys: Keys, connections: usize) -> Result<Self> {
+        let mut config = Config::from_url(url.expose_secret()).map_err(redis_error)?;
+        config.fail_fast = false;
+        let pool = builder(config.clone(), COMMAND_TIMEOUT).build_pool(connections).map_err(redis_error)?;
+        let connected = timeout(CONNECT_LIMIT, pool.init()).await;
+        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
+        Ok(Self { pool, config, keys })
+    }
+
+    /// A connection of the pool, the next in turn.
+    pub fn client(&self) -> &Client {
+        self.pool.next()
+    }
+
+    /// A connection of its own for blocking reads.
+    pub async fn reader(&self) -> Result<Client> {
+        let client = builder(self.config.clone(), BLOCK + Duration::from_secs(4)).build().map_err(redis_error)?;
+        let connected = timeout(CONNECT_LIMIT, client.init()).await;
+        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
+        Ok(client)
+    }
+
+    /// A connection of its own that listens on `channel`, again after each reconnection.
+    pub async fn subscribe(&self, channel: &str) -> Result<Subscription> {
+        let client =
+            builder(self.config.clone(), COMMAND_TIMEOUT).build_subscriber_client().map_err(redis_error)?;
+        let connected = timeout(CONNECT_LIMIT, client.init()).await;
+        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
+        client.manage_subscriptions();
+        let messages = client.message_rx();
+        client.subscribe(channel).await.map_err(redis_error)?;
+        Ok(Subscription { _client: client, messages })
+    }
+
+    /// Says something on `channel` to whoever listens now.
+    pub async fn publish(&self, channel: &str, message: Bytes) -> Result<()> {
+        self.client().publish::<(), _, _>(channel, message).await.map_err(redis_error)
+    }
+
+    /// Answers when Redis does.
+    pub async fn ping(&self) -> Result<()> {
+        self.client().ping::<()>(None).await.map_err(redis_error)
+    }
+
+    /// Ends all connections of the pool.
+    pub async fn close(&self) {
+        if let Err(error) = self.pool.quit().await {
+            tracing::debug!(%error, "redis was gone before it was left");
+        }
+    }
+}
+
+/// Listens on one channel for as long as it lives. Messages that come while the connection is broken are lost.
+pub struct Subscription {
+    _client: SubscriberClient,
+    messages: Receiver<Message>,
+}
+
+impl Subscription {
+    /// The next message; none when there will be no more.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.messages.recv().await {
+                Ok(message) => return Some(message.value.into_bytes().unwrap_or_default()),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "messages were missed"),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn builder(config: Config, command_timeout: Duration) -> Builder {
+    let mut builder = Builder::from_config(config);
+    builder
+        .with_performance_config(|performance| performance.default_command_timeout = command_timeout)
+        .with_connection_config(|connection| {
+            connection.connection_timeout = Duration::from_millis(500);
+            connection.internal_command_timeout = Duration::from_secs(1);
+            connection.max_command_attempts = 1;
+            connection.tcp.nodelay = Some(true);
+            connection.unresponsive = UnresponsiveConfig {
+                max_timeout: Some(command_timeout + Duration::from_millis(300)),
+                interval: Duration::from_millis(200),
+            };
+        })
+        .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MILLIS));
+    builder
+}
+
+/// What Redis's client said, as an error of Dibs: a script's complaint is a defect, all else means that Redis
+/// cannot be used now.
+pub fn redis_error(error: fred::error::Error) -> Error {
+    use fred::error::ErrorKind;
+    let server_cannot = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
+    let details = error.details();
+    let is_defect = matches!(
+        error.kind(),
+        ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::Parse | ErrorKind::Unknown
+    );
+    if is_defect && !server_cannot.iter().any(|prefix| details.starts_with(prefix)) {
+        Error::internal(error)
+    } else {
+        Error::unavailable(Dependency::Redis, error)
+    }
+}

@@ -1,0 +1,26 @@
+use std::sync::LazyLock;
+
+use fred::types::{Value, scripts::Script};
+
+use super::{Contract, integer, run, unexpected};
+use crate::{error::Result, redis::Redis};
+
+pub(super) const CONTRACT: Contract = Contract {
+    source: include_str!("../../../lua/acknowledge.lua"),
+    keys: &["stream"],
+    arguments: &["group", "entry"],
+    codes: &[("ACKNOWLEDGED", 1)],
+};
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
+
+/// Takes entries off a stream once their outcome is durable; answers how many were still there.
+/// See `lua/acknowledge.lua`.
+pub async fn acknowledge(redis: &Redis, stream: String, group: &str, entries: &[String]) -> Result<u64> {
+    let ids = entries.iter().map(|entry| Value::from(entry.as_str()));
+    let arguments = std::iter::once(Value::from(group)).chain(ids).collect();
+    let answer = run(redis, &SCRIPT, vec![stream], arguments).await?;
+    match integer(answer.first())? {
+        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
+        _ => Err(unexpected(&answer)),
+    }
+}

@@ -1,0 +1,176 @@
+use std::sync::LazyLock;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use fred::types::{Value, scripts::Script};
+use uuid::Uuid;
+
+use super::{Contract, integer, run, unexpected};
+use crate::{
+    clock::{Timestamp, from_millis},
+    domain::claim::ClaimRecord,
+    error::Result,
+    identifiers::{ClaimId, CouponId, UserId},
+    keys::Partition,
+    redis::Redis,
+};
+
+pub(super) const CONTRACT: Contract = Contract {
+    source: include_str!("../../../lua/claim.lua"),
+    keys: &["campaign", "claims", "stream"],
+    arguments: &["coupon", "answers", "user, claim, request"],
+    codes: &[
+        ("UNKNOWN", 0),
+        ("DECIDED", 1),
+        ("ACCEPTED", 1),
+        ("REPLAYED", 2),
+        ("ALREADY_CLAIMED", 3),
+        ("EXHAUSTED", 4),
+        ("NOT_OPEN", 5),
+        ("CLOSED", 6),
+        ("PAUSED", 7),
+    ],
+};
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
+
+/// Bytes of a claim's record: id (16), sequence (4), accepted at (6).
+pub const RECORD_BYTES: usize = 26;
+const DECISION_BYTES: usize = 1 + RECORD_BYTES;
+
+/// A claim to be decided.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// Who claims.
+    pub user: UserId,
+    /// The claim's id; a repeated one gets the same answer again.
+    pub claim: ClaimId,
+    /// The request's id when that is not the claim's; at most 255 bytes.
+    pub request: Bytes,
+}
+
+/// What Redis decided of one claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It has a seat.
+    Accepted(ClaimRecord),
+    /// It had one already, by the same claim id.
+    Replayed(ClaimRecord),
+    /// The user is at the campaign's limit; this was the first claim.
+    AlreadyClaimed(ClaimRecord),
+    /// No seat is left.
+    Exhausted,
+    /// The window has not begun.
+    NotOpen,
+    /// The window is over, or an administrator closed the campaign.
+    Closed,
+    /// An administrator paused the campaign.
+    Paused,
+}
+
+/// What Redis decided of the claims of one call.
+#[derive(Clone, Debug)]
+pub struct Decisions {
+    /// Redis's clock.
+    pub now: Timestamp,
+    /// Seats left after the call.
+    pub remaining: u32,
+    /// When the campaign opens.
+    pub opens_at: Timestamp,
+    /// One for each claim, in the order given.
+    pub decisions: Vec<Decision>,
+}
+
+/// Decides claims on one campaign, in the order given, in one round trip; none when Redis does not hold the
+/// campaign. `answers` is the channel of a process that waits for an issuance among them, or empty.
+/// See `lua/claim.lua`.
+pub async fn claim(
+    redis: &Redis,
+    partition: Partition,
+    coupon: CouponId,
+    answers: &str,
+    claims: &[ClaimRequest],
+) -> Result<Option<Decisions>> {
+    let keys = vec![
+        redis.keys.campaign(partition, coupon),
+        redis.keys.claims(partition, coupon),
+        redis.keys.claim_stream(partition),
+    ];
+    let mut arguments = Vec::with_capacity(2 + 3 * claims.len());
+    arguments.push(Value::from(coupon.get().to_string()));
+    arguments.push(Value::from(answers));
+    for request in claims {
+        arguments.push(Value::from(request.user.get().to_string()));
+        arguments.push(Value::Bytes(Bytes::copy_from_slice(request.claim.0.as_bytes())));
+        arguments.push(Value::Bytes(request.request.clone()));
+    }
+    let answer = run(redis, &SCRIPT, keys, arguments).await?;
+    match answer.as_slice() {
+        [Value::Integer(0)] => Ok(None),
+        [Value::Integer(1), now, remaining, opens_at, packed] => {
+            let packed = packed.as_bytes().ok_or_else(|| unexpected(packed))?;
+            let decisions: Vec<Decision> =
+                packed.chunks_exact(DECISION_BYTES).map(decision).collect::<Option<_>>().ok_or_else(|| unexpected(&packed))?;
+            if decisions.len() != claims.len() {
+                return Err(unexpected(&packed));
+            }
+            Ok(Some(Decisions {
+                now: from_millis(integer(Some(now))?),
+                // A total that was lowered below what is claimed leaves none.
+                remaining: u32::try_from(integer(Some(remaining))?).unwrap_or(0),
+                opens_at: from_millis(integer(Some(opens_at))?),
+                decisions,
+            }))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn decision(packed: &[u8]) -> Option<Decision> {
+    let (code, record) = packed.split_first()?;
+    let record = read_record(record)?;
+    match code {
+        1 => Some(Decision::Accepted(record)),
+        2 => Some(Decision::Replayed(record)),
+        3 => Some(Decision::AlreadyClaimed(record)),
+        4 => Some(Decision::Exhausted),
+        5 => Some(Decision::NotOpen),
+        6 => Some(Decision::Closed),
+        7 => Some(Decision::Paused),
+        _ => None,
+    }
+}
+
+/// Reads the record that `packed` begins with; none when it is too short.
+pub fn read_record(packed: &[u8]) -> Option<ClaimRecord> {
+    let claim = Uuid::from_slice(packed.get(..16)?).ok()?;
+    let sequence = u32::from_be_bytes(packed.get(16..20)?.try_into().ok()?);
+    let mut millis = [0; 8];
+    millis[2..].copy_from_slice(packed.get(20..RECORD_BYTES)?);
+    Some(ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at: from_millis(i64::from_be_bytes(millis)) })
+}
+
+/// Writes a record as the scripts do.
+pub fn write_record(record: &ClaimRecord) -> Bytes {
+    let mut packed = BytesMut::with_capacity(RECORD_BYTES);
+    packed.put_slice(record.claim_id.0.as_bytes());
+    packed.put_u32(record.sequence);
+    packed.put_slice(&record.accepted_at.timestamp_millis().to_be_bytes()[2..]);
+    packed.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_writing_and_reading() {
+        let record = ClaimRecord {
+            claim_id: ClaimId::generate(),
+            sequence: 4_000_000_000,
+            accepted_at: from_millis(1_790_000_000_123),
+        };
+        let packed = write_record(&record);
+        assert_eq!(packed.len(), RECORD_BYTES);
+        assert_eq!(read_record(&packed), Some(record));
+        assert_eq!(read_record(&packed[1..]), None);
+    }
+}

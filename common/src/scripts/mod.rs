@@ -1,0 +1,129 @@
+//! One typed function for each file in `lua/`, of the same name. A file's head comment is its contract; the test
+//! below holds each against the [`Contract`] of its caller here.
+
+mod acknowledge;
+mod campaign_put;
+mod claim;
+mod dead_letter;
+mod return_seats;
+
+pub use acknowledge::acknowledge;
+pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
+pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, claim, read_record, write_record};
+pub use dead_letter::dead_letter;
+use fred::types::{Value, scripts::Script};
+pub use return_seats::return_seats;
+
+use crate::{
+    error::{Error, Result},
+    redis::{Redis, redis_error},
+};
+
+/// What a script expects and answers, as its caller understands it.
+#[cfg_attr(not(test), expect(dead_code, reason = "the contract is held against the scripts by the tests"))]
+struct Contract {
+    source: &'static str,
+    keys: &'static [&'static str],
+    /// Names of the arguments; the last is `*` and the names of a group that repeats, when one does.
+    arguments: &'static [&'static str],
+    codes: &'static [(&'static str, i64)],
+}
+
+impl Contract {
+    fn script(&self) -> Script {
+        Script::from_lua(self.source)
+    }
+}
+
+/// Runs a script; the source is sent when Redis does not have it.
+async fn run(redis: &Redis, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Vec<Value>> {
+    let answer: Value = script
+        .evalsha_with_reload(redis.client(), keys, arguments)
+        .await
+        .map_err(redis_error)?;
+    match answer {
+        Value::Array(values) => Ok(values),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn integer(value: Option<&Value>) -> Result<i64> {
+    value.and_then(Value::as_i64).ok_or_else(|| unexpected(&value))
+}
+
+fn unexpected(answer: &dyn std::fmt::Debug) -> Error {
+    Error::internal(format!("a script answered something that its contract does not name: {answer:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs, path::Path};
+
+    use super::*;
+
+    const CONTRACTS: [(&str, &Contract); 5] = [
+        ("acknowledge", &acknowledge::CONTRACT),
+        ("campaign_put", &campaign_put::CONTRACT),
+        ("claim", &claim::CONTRACT),
+        ("dead_letter", &dead_letter::CONTRACT),
+        ("return_seats", &return_seats::CONTRACT),
+    ];
+
+    /// The lines of the head comment, without their dashes.
+    fn head(source: &str) -> Vec<&str> {
+        source.lines().map_while(|line| line.strip_prefix("--")).map(str::trim).collect()
+    }
+
+    fn named<'s>(head: &[&'s str], marker: &str) -> Vec<&'s str> {
+        let lines = head.iter().filter_map(|line| line.strip_prefix(marker));
+        lines.filter_map(|line| Some(line.split_once(']')?.1.trim().split("   ").next()?.trim())).collect()
+    }
+
+    fn head_codes(head: &[&str]) -> BTreeMap<String, i64> {
+        let assignments = head.iter().filter_map(|line| line.split_once(" = "));
+        let codes = assignments.filter_map(|(name, rest)| {
+            let value = rest.split_whitespace().next()?.parse().ok()?;
+            name.chars().all(|c| c.is_ascii_uppercase() || c == '_').then(|| (name.to_owned(), value))
+        });
+        codes.collect()
+    }
+
+    /// Codes as the body assigns them: `local A, B = 0, 1`.
+    fn body_codes(source: &str) -> BTreeMap<String, i64> {
+        let mut codes = BTreeMap::new();
+        for line in source.lines().filter_map(|line| line.strip_prefix("local ")) {
+            let Some((names, values)) = line.split_once(" = ") else { continue };
+            for (name, value) in names.split(", ").zip(values.split(", ")) {
+                if let (true, Ok(value)) = (name.chars().all(|c| c.is_ascii_uppercase() || c == '_'), value.parse()) {
+                    codes.insert(name.to_owned(), value);
+                }
+            }
+        }
+        codes.remove("RECORD_BYTES");
+        codes
+    }
+
+    #[test]
+    fn every_script_has_a_caller() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
+        let mut files: Vec<String> = fs::read_dir(folder)
+            .expect("the folder of scripts")
+            .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        files.sort();
+        assert_eq!(files, CONTRACTS.map(|(name, _)| name));
+    }
+
+    #[test]
+    fn every_head_comment_is_the_contract_of_its_caller() {
+        for (name, contract) in CONTRACTS {
+            let head = head(contract.source);
+            assert_eq!(named(&head, "KEYS["), contract.keys, "keys of {name}");
+            assert_eq!(named(&head, "ARGV["), contract.arguments, "arguments of {name}");
+            let expected: BTreeMap<String, i64> =
+                contract.codes.iter().map(|(code, value)| ((*code).to_owned(), *value)).collect();
+            assert_eq!(head_codes(&head), expected, "codes in the head of {name}");
+            assert_eq!(body_codes(contract.source), expected, "codes in the body of {name}");
+        }
+    }
+}

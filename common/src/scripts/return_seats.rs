@@ -1,0 +1,41 @@
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use fred::types::{Value, scripts::Script};
+
+use super::{Contract, integer, run, unexpected};
+use crate::{
+    error::{Error, Result},
+    identifiers::{ClaimId, CouponId, UserId},
+    keys::Partition,
+    redis::Redis,
+};
+
+pub(super) const CONTRACT: Contract = Contract {
+    source: include_str!("../../../lua/return_seats.lua"),
+    keys: &["campaign", "claims"],
+    arguments: &["user, claim"],
+    codes: &[("UNKNOWN", 0), ("RETURNED", 1)],
+};
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
+
+/// Gives back the seats of claims that were refused after their acceptance; a seat goes back once, however often
+/// this is called. Answers how many went back now, or [`Error::CampaignUnavailable`] when Redis does not hold the
+/// campaign: then it must be called again when Redis does. See `lua/return_seats.lua`.
+pub async fn return_seats(
+    redis: &Redis,
+    partition: Partition,
+    coupon: CouponId,
+    claims: &[(UserId, ClaimId)],
+) -> Result<u64> {
+    let keys = vec![redis.keys.campaign(partition, coupon), redis.keys.claims(partition, coupon)];
+    let arguments = claims.iter().flat_map(|(user, claim)| {
+        [Value::from(user.get().to_string()), Value::Bytes(Bytes::copy_from_slice(claim.0.as_bytes()))]
+    });
+    let answer = run(redis, &SCRIPT, keys, arguments.collect()).await?;
+    match integer(answer.first())? {
+        0 => Err(Error::CampaignUnavailable(coupon)),
+        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
+        _ => Err(unexpected(&answer)),
+    }
+}

@@ -1,0 +1,182 @@
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use fred::{
+    clients::Client,
+    error::Error as RedisError,
+    interfaces::{ClientLike, StreamsInterface},
+    types::{
+        Value,
+        streams::{XID, XPendingArgs},
+    },
+};
+
+use super::{ClaimEntry, Malformed};
+use crate::{
+    domain::claim::Claim,
+    error::Result,
+    identifiers::CouponId,
+    keys::{ISSUANCE_GROUP, Partition},
+    redis::{BLOCK, Redis, redis_error},
+    scripts,
+};
+
+/// An entry handed to a consumer.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The entry's id on the stream.
+    pub id: String,
+    /// How often it was handed to a consumer, this time included.
+    pub attempts: u64,
+    /// What it says.
+    pub entry: Result<ClaimEntry, Malformed>,
+}
+
+/// The stream of accepted claims of one partition, as one consumer of the group sees it.
+pub struct ClaimStream {
+    redis: Redis,
+    reader: Client,
+    /// Which partition.
+    pub partition: Partition,
+    key: String,
+    consumer: String,
+}
+
+impl ClaimStream {
+    /// Opens the stream for the consumer of that name, and makes the consumer group if it is not there.
+    pub async fn open(redis: &Redis, partition: Partition, consumer: String) -> Result<Self> {
+        let reader = redis.reader().await?;
+        let key = redis.keys.claim_stream(partition);
+        let stream = Self { redis: redis.clone(), reader, partition, key, consumer };
+        stream.make_group().await?;
+        Ok(stream)
+    }
+
+    /// Makes the consumer group, from the first entry on; also when Redis has lost it.
+    async fn make_group(&self) -> Result<()> {
+        let client = self.redis.client();
+        match client.xgroup_create::<(), _, _, _>(&self.key, ISSUANCE_GROUP, "0", true).await {
+            Err(error) if !error.details().starts_with("BUSYGROUP") => Err(redis_error(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits up to [`BLOCK`] for entries that no consumer has seen; at most `count`, possibly none.
+    pub async fn read(&self, count: u64) -> Result<Vec<Delivery>> {
+        let block = u64::try_from(BLOCK.as_millis()).ok();
+        let answer: Result<Value, RedisError> = self
+            .reader
+            .xreadgroup(ISSUANCE_GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup)
+            .await;
+        let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
+        let entries = streams_entries(streams).unwrap_or_default();
+        Ok(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect())
+    }
+
+    /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`.
+    pub async fn take_over(&self, idle: Duration, count: u64) -> Result<Vec<Delivery>> {
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        let waiting = XPendingArgs {
+            idle: Some(idle),
+            start: Some("-".into()),
+            end: Some("+".into()),
+            count: Some(count),
+            consumer: None,
+        };
+        let answer: Result<Value, RedisError> =
+            self.redis.client().xpending(&self.key, ISSUANCE_GROUP, waiting).await;
+        let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
+        let pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
+        if pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        // XPENDING counts the deliveries before this one.
+        let attempts = pending.iter().map(|(id, _, _, deliveries)| (id.clone(), deliveries + 1)).collect();
+        let ids: Vec<XID> = pending.into_iter().map(|(id, ..)| XID::Manual(id.into())).collect();
+        let entries: Value = self
+            .redis
+            .client()
+            .xclaim(&self.key, ISSUANCE_GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
+            .await
+            .map_err(redis_error)?;
+        Ok(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect())
+    }
+
+    /// Ends entries whose outcome is durable.
+    pub async fn acknowledge(&self, entries: &[String]) -> Result<u64> {
+        scripts::acknowledge(&self.redis, self.key.clone(), ISSUANCE_GROUP, entries).await
+    }
+
+    /// Moves an entry to the dead-letter stream of the partition.
+    pub async fn bury(&self, delivery: &Delivery, reason: &str) -> Result<bool> {
+        let streams = (self.key.clone(), self.redis.keys.dead_claims(self.partition));
+        scripts::dead_letter(&self.redis, streams, ISSUANCE_GROUP, &delivery.id, (reason, delivery.attempts)).await
+    }
+
+    /// How many entries are on the stream, and how many on the dead-letter stream.
+    pub async fn lengths(&self) -> Result<(u64, u64)> {
+        let client = self.redis.client();
+        let waiting = client.xlen(&self.key).await.map_err(redis_error)?;
+        let dead = client.xlen(self.redis.keys.dead_claims(self.partition)).await.map_err(redis_error)?;
+        Ok((waiting, dead))
+    }
+
+    /// Every claim on `coupon` that is on the stream or among its dead letters: accepted, and not yet answered.
+    pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
+        const PAGE: u64 = 1000;
+        let mut claims = Vec::new();
+        for key in [redis.keys.claim_stream(partition), redis.keys.dead_claims(partition)] {
+            let mut from = "-".to_owned();
+            loop {
+                let page: Value =
+                    redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
+                let page: Vec<Delivery> =
+                    page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
+                let Some(last) = page.last() else { break };
+                from = format!("({}", last.id);
+                let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
+                claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Ends the reader's connection.
+    pub async fn close(&self) {
+        if let Err(error) = self.reader.quit().await {
+            tracing::debug!(%error, "redis was gone before it was left");
+        }
+    }
+
+    /// The answer, or none after making the group again when Redis has lost it.
+    async fn unless_group_is_lost(&self, answer: Result<Value, RedisError>) -> Result<Option<Value>> {
+        match answer {
+            Ok(Value::Null) => Ok(None),
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.details().starts_with("NOGROUP") => {
+                tracing::warn!(stream = self.key, "redis has lost the consumer group; making it again");
+                self.make_group().await.map(|()| None)
+            }
+            Err(error) => Err(redis_error(error)),
+        }
+    }
+}
+
+/// The entries of the one stream that was read: `[[key, entries]]`, or `{key: entries}` from RESP3.
+fn streams_entries(streams: Value) -> Option<Vec<Value>> {
+    let of_stream = match streams {
+        Value::Array(streams) => streams.into_iter().next()?.into_array().into_iter().nth(1)?,
+        Value::Map(streams) => streams.inner().into_values().next()?,
+        _ => return None,
+    };
+    Some(of_stream.into_array())
+}
+
+/// An entry is `[id, [name, value, ..]]`; one that was deleted meanwhile is none.
+fn delivery(entry: Value, attempts: &HashMap<String, u64>) -> Option<Delivery> {
+    let mut parts = entry.into_array().into_iter();
+    let id = parts.next()?.into_string()?;
+    let fields: HashMap<String, Bytes> = parts.next().filter(|fields| !fields.is_null())?.convert().ok()?;
+    let attempts = attempts.get(&id).copied().unwrap_or(1);
+    Some(Delivery { id, attempts, entry: ClaimEntry::read(&fields) })
+}

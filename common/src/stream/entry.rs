@@ -1,0 +1,149 @@
+use std::{collections::HashMap, fmt};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
+
+use crate::{
+    clock::from_millis,
+    domain::claim::{Claim, Outcome, Rejection},
+    identifiers::{ClaimId, CouponId, UserId},
+    scripts::{RECORD_BYTES, read_record},
+};
+
+/// Accepted claims of one campaign, in order, as one call of the claim script appended them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimEntry {
+    /// The channel of the process that waits for one of them, or empty.
+    pub answers: String,
+    /// In the order of acceptance.
+    pub claims: Vec<Claim>,
+}
+
+/// Why an entry cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Malformed(pub String);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "malformed entry: {}", self.0)
+    }
+}
+
+impl ClaimEntry {
+    /// Reads an entry's fields, of any version that a deployed process may have written.
+    pub fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
+        let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
+        let text = |name: &str| {
+            let value = field(name)?;
+            std::str::from_utf8(value).map_err(|_| Malformed(format!("field '{name}' is not text")))
+        };
+        match text("type")? {
+            "claims.v1" => {
+                let number: u64 = text("coupon")?.parse().map_err(|_| Malformed("field 'coupon' is no number".into()))?;
+                let coupon = CouponId::try_from(number).map_err(Malformed)?;
+                Ok(Self { answers: text("answers")?.to_owned(), claims: read_claims(coupon, field("claims")?)? })
+            }
+            other => Err(Malformed(format!("unknown type '{other}'"))),
+        }
+    }
+}
+
+/// Claims stand one after the other: a record, the user (8 bytes), the length of the request id (1), that id.
+fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malformed> {
+    let mut claims = Vec::with_capacity(packed.len() / (RECORD_BYTES + 9));
+    while packed.has_remaining() {
+        let short = || Malformed("claims end in the middle of one".into());
+        let record = read_record(packed).ok_or_else(short)?;
+        packed.advance(RECORD_BYTES);
+        let user = packed.try_get_u64().map_err(|_| short())?;
+        let length = usize::from(packed.try_get_u8().map_err(|_| short())?);
+        let request = packed.get(..length).ok_or_else(short)?;
+        let request = String::from_utf8_lossy(request).into_owned();
+        packed.advance(length);
+        claims.push(Claim { coupon, user: UserId::try_from(user).map_err(Malformed)?, record, request });
+    }
+    if claims.is_empty() { Err(Malformed("no claims".into())) } else { Ok(claims) }
+}
+
+/// The outcome of a claim, as the worker tells it to a process that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Which claim.
+    pub claim: ClaimId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+const ANSWER_BYTES: usize = 16 + 1 + 8;
+
+impl Answer {
+    /// Answers in one message: each the claim's id, a code (0 is issued), the end of validity in ms.
+    pub fn write_all(answers: &[Self]) -> Bytes {
+        let mut message = BytesMut::with_capacity(answers.len() * ANSWER_BYTES);
+        for answer in answers {
+            message.put_slice(answer.claim.0.as_bytes());
+            let (code, valid_until) = match answer.outcome {
+                Outcome::Issued { valid_until } => (0, valid_until.timestamp_millis()),
+                Outcome::Rejected(Rejection::CouponNotFound) => (1, 0),
+                Outcome::Rejected(Rejection::CouponAlreadyIssued) => (2, 0),
+                Outcome::Rejected(Rejection::CouponExhausted) => (3, 0),
+            };
+            message.put_u8(code);
+            message.put_i64(valid_until);
+        }
+        message.freeze()
+    }
+
+    /// The answers of a message; those of a code that this version does not know are left out, and are found in
+    /// the database instead.
+    pub fn read_all(message: &[u8]) -> impl Iterator<Item = Self> {
+        message.chunks_exact(ANSWER_BYTES).filter_map(|mut packed| {
+            let claim = ClaimId(Uuid::from_slice(packed.get(..16)?).ok()?);
+            packed.advance(16);
+            let outcome = match (packed.get_u8(), packed.get_i64()) {
+                (0, millis) => Outcome::Issued { valid_until: from_millis(millis) },
+                (1, _) => Outcome::Rejected(Rejection::CouponNotFound),
+                (2, _) => Outcome::Rejected(Rejection::CouponAlreadyIssued),
+                (3, _) => Outcome::Rejected(Rejection::CouponExhausted),
+                _ => return None,
+            };
+            Some(Self { claim, outcome })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(entries: &[(&str, &[u8])]) -> HashMap<String, Bytes> {
+        entries.iter().map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value))).collect()
+    }
+
+    #[test]
+    fn malformed_entries_say_what_is_wrong() {
+        let reason = |entries: &[(&str, &[u8])]| ClaimEntry::read(&fields(entries)).expect_err("malformed").0;
+        assert_eq!(reason(&[]), "no field 'type'");
+        assert_eq!(reason(&[("type", b"claims.v9")]), "unknown type 'claims.v9'");
+        let begin: [(&str, &[u8]); 2] = [("type", b"claims.v1"), ("answers", b"")];
+        assert_eq!(reason(&[begin[0], begin[1], ("coupon", b"x"), ("claims", b"")]), "field 'coupon' is no number");
+        assert_eq!(reason(&[begin[0], begin[1], ("coupon", b"1"), ("claims", b"")]), "no claims");
+        assert_eq!(
+            reason(&[begin[0], begin[1], ("coupon", b"1"), ("claims", b"short")]),
+            "claims end in the middle of one"
+        );
+    }
+
+    #[test]
+    fn answers_survive_writing_and_reading() {
+        let answers = [
+            Outcome::Issued { valid_until: from_millis(1_790_000_000_000) },
+            Outcome::Rejected(Rejection::CouponNotFound),
+            Outcome::Rejected(Rejection::CouponAlreadyIssued),
+            Outcome::Rejected(Rejection::CouponExhausted),
+        ]
+        .map(|outcome| Answer { claim: ClaimId::generate(), outcome });
+        let message = Answer::write_all(&answers);
+        assert_eq!(Answer::read_all(&message).collect::<Vec<_>>(), answers);
+    }
+}

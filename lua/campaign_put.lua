@@ -1,0 +1,42 @@
+-- Makes a campaign known to Redis, or changes the terms of a known one. Counts of a known campaign are left
+-- alone: only claims change them. A campaign and its staged claims appear at once, never half.
+--
+-- KEYS[1] campaign   hash, see claim.lua
+-- KEYS[2] claims     hash, see claim.lua
+-- KEYS[3] staged     claims gathered by a rebuild, taken over when the campaign is not known; else deleted
+-- ARGV[1] total      quantity
+-- ARGV[2] limit      claims a user may have accepted
+-- ARGV[3] opens_at   ms
+-- ARGV[4] closes_at  ms
+-- ARGV[5] state      ACTIVE, PAUSED or CLOSED
+-- ARGV[6] claimed    seats taken, for a campaign that is not known
+-- ARGV[7] sequence   highest sequence given, for a campaign that is not known
+--
+-- Returns {code, claimed}
+--
+-- CREATED = 1         it was not known
+-- UPDATED = 2         its terms are now these
+-- BELOW_CLAIMED = 3   nothing changed: more seats are taken than the new total
+local CREATED, UPDATED, BELOW_CLAIMED = 1, 2, 3
+
+local claimed = tonumber(redis.call('HGET', KEYS[1], 'claimed') or nil)
+local known = claimed ~= nil
+claimed = claimed or tonumber(ARGV[6])
+if known and claimed > tonumber(ARGV[1]) then
+  redis.call('DEL', KEYS[3])
+  return {BELOW_CLAIMED, claimed}
+end
+
+redis.call('HSET', KEYS[1],
+  'total', ARGV[1], 'limit', ARGV[2], 'opens_at', ARGV[3], 'closes_at', ARGV[4], 'state', ARGV[5])
+if known then
+  redis.call('DEL', KEYS[3])
+  return {UPDATED, claimed}
+end
+redis.call('HSET', KEYS[1], 'claimed', ARGV[6], 'sequence', ARGV[7])
+redis.call('DEL', KEYS[2])
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  redis.call('RENAME', KEYS[3], KEYS[2])
+  redis.call('PERSIST', KEYS[2])
+end
+return {CREATED, claimed}
