@@ -1,0 +1,59 @@
+//! What every handler works with.
+
+use std::sync::{Arc, atomic::AtomicU32};
+
+use axum::extract::FromRef;
+use dibs_common::{db::Database, error::Result, redis::Redis};
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::SecretString;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{claims::Claims, settings::ApiSettings};
+
+/// The state of the API: connections, claims in progress, background work.
+pub struct App {
+    /// Settings, as given.
+    pub settings: ApiSettings,
+    /// The database.
+    pub database: Database,
+    /// Redis.
+    pub redis: Redis,
+    /// The hot path.
+    pub claims: Claims,
+    /// The metrics.
+    pub metrics: PrometheusHandle,
+    /// Work that a client cannot cancel, waited for at the end.
+    pub tasks: TaskTracker,
+    /// Cancelled when the process is about to end.
+    pub stopping: CancellationToken,
+    /// Requests in progress.
+    pub in_progress: AtomicU32,
+}
+
+/// [`App`], as handlers share it.
+pub type SharedApp = Arc<App>;
+
+const DATABASE_CONNECTIONS: u32 = 16;
+const REDIS_CONNECTIONS: usize = 2;
+
+impl App {
+    /// Connects to the servers that the settings name.
+    pub async fn start(settings: ApiSettings, metrics: PrometheusHandle) -> Result<SharedApp> {
+        let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+        let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let claims = Claims::start(&database, &redis, &tasks).await?;
+        let in_progress = AtomicU32::new(0);
+        Ok(Arc::new(Self { settings, database, redis, claims, metrics, tasks, stopping, in_progress }))
+    }
+}
+
+/// The administrator's token, when one is set.
+#[derive(Clone)]
+pub struct AdminToken(pub Option<SecretString>);
+
+impl FromRef<SharedApp> for AdminToken {
+    fn from_ref(app: &SharedApp) -> Self {
+        Self(app.settings.admin_token.clone())
+    }
+}

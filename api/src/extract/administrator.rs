@@ -1,0 +1,47 @@
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::{header, request::Parts},
+};
+use dibs_common::Error;
+use secrecy::ExposeSecret as _;
+
+use crate::{app::AdminToken, problem::Refused};
+
+/// A caller who has shown the administrator's token.
+pub struct Administrator;
+
+impl<S> FromRequestParts<S> for Administrator
+where
+    S: Sync,
+    AdminToken: FromRef<S>,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let AdminToken(Some(token)) = AdminToken::from_ref(state) else {
+            return Err(Refused(Error::Forbidden("Administration is off: ADMIN_TOKEN is not set on this API.")));
+        };
+        let given = parts.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let shown = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        if same(shown, token.expose_secret().as_bytes()) { Ok(Self) } else { Err(Refused(Error::Unauthenticated)) }
+    }
+}
+
+/// Compares in a time that does not tell where the two differ.
+fn same(shown: &[u8], expected: &[u8]) -> bool {
+    let difference = shown.iter().zip(expected).fold(0, |sum, (one, other)| sum | (one ^ other));
+    shown.len() == expected.len() && std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn only_the_same_token_is_the_same() {
+        assert!(same(b"token", b"token"));
+        for other in [&b""[..], b"toke", b"tokem", b"tokens"] {
+            assert!(!same(other, b"token"));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+use axum::{
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use bytes::Bytes;
+use dibs_common::Error;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::problem::Refused;
+
+/// The longest body, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// A body of JSON that is as expected.
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        if !is_json(request.headers()) {
+            return Err(Refused(Error::UnsupportedMediaType));
+        }
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+                Refused(Error::PayloadTooLarge(MAX_BODY))
+            } else {
+                Refused(Error::MalformedJson("it ended early".into()))
+            }
+        })?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| Refused(explain::<T>(&body, &error)))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(content_type) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// What is wrong with a body that could not be read. Reads it once more to find the field: only refusals pay.
+fn explain<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Error {
+    if error.classify() != Category::Data {
+        return Error::MalformedJson(error.to_string());
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
+        Ok(_) => Error::field("", error.to_string()),
+        Err(error) => {
+            let path = error.path().to_string();
+            let message = error.into_inner().to_string();
+            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+            // A missing or unknown field is named by the message, inside the path of its object.
+            let named = message.split('`').nth(1).filter(|_| message.contains(" field `"));
+            let field = match (path.as_str(), named) {
+                (".", Some(name)) => name.to_owned(),
+                (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
+                (path, _) => path.to_owned(),
+            };
+            Error::field(field, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dibs_common::domain::campaign::CampaignTerms;
+
+    use super::*;
+
+    fn wrong_field(body: &str) -> String {
+        let error = serde_json::from_str::<CampaignTerms>(body).expect_err("a wrong body");
+        match explain::<CampaignTerms>(body.as_bytes(), &error) {
+            Error::ValidationFailed(errors) => errors[0].field.to_string(),
+            other => other.code().0.into(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_by_its_path() {
+        assert_eq!(wrong_field(r#"{"name": 1}"#), "name");
+        assert_eq!(wrong_field(r#"{"discount": {"type": "FREE"}}"#), "discount.type");
+        assert_eq!(wrong_field(r#"{"discount": {"type": "FIXED"}}"#), "discount.value");
+        assert_eq!(wrong_field(r#"{"colour": 1}"#), "colour");
+        assert_eq!(wrong_field("{}"), "name");
+        assert_eq!(wrong_field("[]"), ".");
+        assert_eq!(wrong_field(r#"{"name": "#), "MALFORMED_JSON");
+    }
+}

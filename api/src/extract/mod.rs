@@ -1,0 +1,11 @@
+//! What handlers take apart from requests, checked: the signature says what a caller may do and has to send.
+
+mod administrator;
+mod json;
+mod parameters;
+mod prefer;
+
+pub use administrator::Administrator;
+pub use json::{JsonBody, MAX_BODY};
+pub use parameters::{PathOf, QueryOf};
+pub use prefer::Prefer;

@@ -1,0 +1,34 @@
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::request::Parts,
+};
+use dibs_common::Error;
+use serde::de::DeserializeOwned;
+
+use crate::problem::Refused;
+
+/// The parameters in the path, checked.
+pub struct PathOf<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathOf<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        path.map(|Path(values)| Self(values)).map_err(|rejection| Refused(Error::field("path", rejection.body_text())))
+    }
+}
+
+/// The query parameters, checked.
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(values)| Self(values))
+            .map_err(|rejection| Refused(Error::field("query", rejection.body_text())))
+    }
+}

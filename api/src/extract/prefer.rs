@@ -1,0 +1,49 @@
+use std::{convert::Infallible, time::Duration};
+
+use axum::http::{HeaderMap, request::Parts};
+
+/// How the caller would like to be answered: RFC 7240.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prefer {
+    /// `wait=N`: how long the caller would wait for the outcome; more than 10 s counts as 10.
+    pub wait: Option<Duration>,
+}
+
+const LONGEST_WAIT: u64 = 10;
+
+impl Prefer {
+    fn read(headers: &HeaderMap) -> Self {
+        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        let preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
+        let mut waits = preferences.filter_map(|preference| preference.strip_prefix("wait="));
+        let seconds = waits.next().and_then(|seconds| seconds.parse::<u64>().ok()).filter(|seconds| *seconds > 0);
+        Self { wait: seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT))) }
+    }
+}
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Prefer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(&parts.headers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(value: &str) -> Option<u64> {
+        let headers = HeaderMap::from_iter([("prefer".parse().expect("a name"), value.parse().expect("a value"))]);
+        Prefer::read(&headers).wait.map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_wait_is_read_and_bounded_and_nonsense_is_left_out() {
+        assert_eq!(wait("wait=3"), Some(3));
+        assert_eq!(wait("respond-async, wait=60"), Some(10));
+        assert_eq!(wait("wait=0"), None);
+        assert_eq!(wait("wait=-1"), None);
+        assert_eq!(wait("return=minimal"), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! `dibs-api`, the process.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use dibs_api::{
+    app::App,
+    serve,
+    settings::{ApiSettings, Command},
+};
+use dibs_common::{
+    config,
+    error::{Error, Result},
+    operations, telemetry,
+};
+use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    config::read_environment_file();
+    let settings = ApiSettings::parse();
+    let ended = match settings.command {
+        None => run(settings).await,
+        Some(Command::Health) if operations::probe(settings.api_address).await => Ok(()),
+        Some(Command::Health) => Err(Error::internal(format!("nothing is ready at {}", settings.api_address))),
+        Some(Command::Openapi) => print_document(),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            config::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: ApiSettings) -> Result<()> {
+    let metrics = telemetry::start(&settings.shared)?;
+    settings.log();
+    let address = settings.api_address;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::internal(format!("API_ADDRESS {address} cannot be listened on: {error}")))?;
+    let app = App::start(settings, metrics).await?;
+    let stopping = app.stopping.clone();
+    tokio::spawn(async move {
+        operations::stop_signal().await;
+        tracing::info!("stopping: what has begun is finished first");
+        stopping.cancel();
+    });
+    tracing::info!(%address, "ready to answer");
+    serve(app, listener).await
+}
+
+#[expect(clippy::print_stdout, reason = "the document is what was asked for")]
+fn print_document() -> Result<()> {
+    let document = dibs_api::routes::document().to_pretty_json().map_err(Error::internal)?;
+    println!("{document}");
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Refusals as RFC 9457 problem details.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    Error,
+    domain::claim::ClaimRecord,
+    error::{Dependency, FieldError},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Why a call was refused.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem<'p> {
+    /// A URN that names the kind of problem.
+    #[serde(rename = "type")]
+    #[schema(value_type = String, example = "urn:dibs:problem:COUPON_EXHAUSTED")]
+    kind: Urn,
+    /// The kind of problem in words.
+    #[schema(value_type = String, example = "coupon exhausted")]
+    title: Words,
+    /// The HTTP status.
+    status: u16,
+    /// What was expected, and what to do.
+    detail: String,
+    /// The path that was called.
+    instance: &'p str,
+    /// The stable code of the kind of problem.
+    #[schema(example = "COUPON_EXHAUSTED")]
+    code: &'static str,
+    /// Finds the request in the log.
+    request_id: &'p str,
+    /// The fields that are not as expected.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'p [FieldError],
+    /// The user's first claim, for `COUPON_ALREADY_ISSUED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claim: Option<ClaimRecord>,
+    /// When the campaign opens, for `CAMPAIGN_NOT_OPEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_at: Option<DateTime<Utc>>,
+    /// What does not answer, for `DEPENDENCY_UNAVAILABLE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dependency: Option<Dependency>,
+}
+
+/// `urn:dibs:problem:` and the code.
+#[derive(Debug)]
+struct Urn(&'static str);
+
+impl Serialize for Urn {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("urn:dibs:problem:{}", self.0))
+    }
+}
+
+/// The code in lower case, with spaces.
+#[derive(Debug)]
+struct Words(&'static str);
+
+impl Serialize for Words {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.replace('_', " ").to_ascii_lowercase())
+    }
+}
+
+/// A refused call. The edge, which knows the request's id and path, turns it into a [`Problem`].
+#[derive(Debug)]
+pub struct Refused(pub Error);
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Carries the error from the handler to the edge.
+#[derive(Clone)]
+struct Carried(std::sync::Arc<Error>);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(Carried(std::sync::Arc::new(self.0)));
+        response
+    }
+}
+
+/// The response, with the error that it carries written out.
+pub fn written_out(mut response: Response, request_id: &str, uri: &Uri) -> Response {
+    match response.extensions_mut().remove::<Carried>() {
+        Some(Carried(error)) => write(&error, request_id, uri.path()),
+        None => response,
+    }
+}
+
+fn write(error: &Error, request_id: &str, instance: &str) -> Response {
+    let (code, status) = error.code();
+    match error {
+        Error::Internal(cause) => tracing::error!(request_id, instance, cause, "a defect refused a request"),
+        Error::DependencyUnavailable { dependency, cause } => {
+            tracing::warn!(request_id, instance, dependency = dependency.as_str(), cause, "a dependency is away");
+        }
+        _ => {}
+    }
+    let problem = Problem {
+        kind: Urn(code),
+        title: Words(code),
+        status,
+        detail: error.to_string(),
+        instance,
+        code,
+        request_id,
+        errors: if let Error::ValidationFailed(errors) = error { errors } else { &[] },
+        claim: if let Error::CouponAlreadyIssued(claim) = error { Some(*claim) } else { None },
+        opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
+        dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(seconds) = error.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if status == 401 {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}

@@ -1,0 +1,3 @@
+//! Calls of administrators.
+
+pub mod create_campaign;

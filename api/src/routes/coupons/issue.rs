@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    domain::claim::{Outcome, Rejection},
+    error::{Error, Result},
+    identifiers::{ClaimId, CouponId, UserId},
+    scripts::ClaimRequest,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use super::claim_status::{ClaimStatus, find_outcome};
+use crate::{
+    app::SharedApp,
+    claims::{Accepted, Waiting},
+    edge::RequestId,
+    extract::{JsonBody, Prefer},
+    problem::{Problem, Refused},
+};
+
+/// A user's wish for a coupon.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClaimBody {
+    user_id: UserId,
+    coupon_id: CouponId,
+}
+
+/// An accepted claim, and its issuance once there is one.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimAnswer {
+    claim_id: ClaimId,
+    coupon_id: CouponId,
+    user_id: UserId,
+    /// Its place in the order of acceptance, from 1.
+    sequence: u32,
+    /// Seats left right after it.
+    remaining: u32,
+    status: ClaimStatus,
+    accepted_at: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_coupon_id: Option<ClaimId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<DateTime<Utc>>,
+}
+
+/// Claim a coupon
+///
+/// Accepted claims are issued by the worker, usually within a few milliseconds; `Location` tells what became of it.
+/// With `Prefer: wait=N` the answer waits for up to N seconds (at most 10) and is 200 once the coupon is issued.
+#[utoipa::path(
+    post, path = "/coupons/issue", tag = "coupons", request_body = ClaimBody,
+    responses(
+        (status = 202, description = "accepted; issuance follows", body = ClaimAnswer),
+        (status = 200, description = "issued, with `Prefer: wait`", body = ClaimAnswer),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
+        (status = 409, description = "COUPON_ALREADY_ISSUED, CAMPAIGN_NOT_OPEN, CAMPAIGN_PAUSED", body = Problem),
+        (status = 422, description = "COUPON_EXHAUSTED, CAMPAIGN_CLOSED", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE, OVERLOADED", body = Problem),
+    ),
+)]
+pub async fn issue(
+    State(app): State<SharedApp>,
+    request_id: RequestId,
+    prefer: Prefer,
+    JsonBody(body): JsonBody<ClaimBody>,
+) -> Result<Response, Refused> {
+    let lane = app.claims.lane(body.coupon_id).await?;
+    let (claim, request) = request_id.for_claim();
+    let waiting = prefer.wait.map(|longest| (app.claims.wait_for(claim), longest));
+    let request = ClaimRequest { user: body.user_id, claim, request };
+    let accepted = lane.claim(request, waiting.is_some()).await?;
+    let Some((waiting, longest)) = waiting else { return Ok(answer(body, accepted, None)) };
+    let outcome = wait(&app, body, accepted, waiting, longest).await;
+    let mut answered = match outcome {
+        Some(Outcome::Rejected(rejection)) => return Err(Refused(rejection_of(rejection, body, accepted))),
+        Some(Outcome::Issued { valid_until }) => answer(body, accepted, Some(valid_until)),
+        None => answer(body, accepted, None),
+    };
+    let applied = HeaderValue::from_str(&format!("wait={}", longest.as_secs())).map_err(Error::internal)?;
+    answered.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
+    Ok(answered)
+}
+
+/// The outcome, from the worker's word or, when that was lost, from the database; none when it takes longer.
+async fn wait(
+    app: &SharedApp,
+    body: ClaimBody,
+    accepted: Accepted,
+    mut waiting: Waiting,
+    longest: Duration,
+) -> Option<Outcome> {
+    const LOOK_EVERY: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + longest;
+    loop {
+        let next_look = deadline.min(Instant::now() + LOOK_EVERY);
+        if let Ok(outcome) = tokio::time::timeout_at(next_look, waiting.outcome()).await {
+            return Some(outcome);
+        }
+        // The claim stands whatever the database says now, or does not.
+        let found = find_outcome(app, body.coupon_id, body.user_id, accepted.record.claim_id).await;
+        if let Ok(Some(outcome)) = found {
+            return Some(outcome);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+    }
+}
+
+fn answer(body: ClaimBody, accepted: Accepted, valid_until: Option<DateTime<Utc>>) -> Response {
+    let ClaimBody { user_id, coupon_id } = body;
+    let record = accepted.record;
+    let (code, status) = match valid_until {
+        Some(_) => (StatusCode::OK, ClaimStatus::Issued),
+        None => (StatusCode::ACCEPTED, ClaimStatus::Pending),
+    };
+    let location = format!("/coupons/{coupon_id}/claims/{user_id}");
+    let answer = ClaimAnswer {
+        claim_id: record.claim_id,
+        coupon_id,
+        user_id,
+        sequence: record.sequence,
+        remaining: accepted.remaining,
+        status,
+        accepted_at: record.accepted_at,
+        user_coupon_id: valid_until.map(|_| record.claim_id),
+        valid_until,
+    };
+    (code, [(header::LOCATION, location)], Json(answer)).into_response()
+}
+
+/// A claim that was refused after its acceptance, as a refusal of the call that waited for it.
+fn rejection_of(rejection: Rejection, body: ClaimBody, accepted: Accepted) -> Error {
+    match rejection {
+        Rejection::CouponNotFound => Error::CouponNotFound(body.coupon_id),
+        Rejection::CouponAlreadyIssued => Error::CouponAlreadyIssued(accepted.record),
+        Rejection::CouponExhausted => Error::CouponExhausted,
+    }
+}

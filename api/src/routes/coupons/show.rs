@@ -1,0 +1,59 @@
+use axum::{Json, extract::State};
+use dibs_common::{
+    clock, db,
+    domain::campaign::{Campaign, CampaignStatus, CampaignTerms},
+    error::Error,
+    identifiers::CouponId,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    extract::PathOf,
+    problem::{Problem, Refused},
+};
+
+/// A campaign as the public sees it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CampaignView {
+    coupon_id: CouponId,
+    #[serde(flatten)]
+    terms: CampaignTerms,
+    /// Seats left now.
+    remaining: u32,
+    status: CampaignStatus,
+}
+
+impl CampaignView {
+    /// The campaign now, with `claimed` seats taken.
+    pub fn new(campaign: Campaign, claimed: u32) -> Self {
+        Self {
+            coupon_id: campaign.id,
+            remaining: campaign.terms.total_quantity.saturating_sub(claimed),
+            status: campaign.status(claimed, clock::now()),
+            terms: campaign.terms,
+        }
+    }
+}
+
+/// Look at a campaign
+#[utoipa::path(
+    get, path = "/coupons/{couponId}", tag = "coupons", params(("couponId" = u64, Path)),
+    responses(
+        (status = 200, description = "the campaign now", body = CampaignView),
+        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn show(
+    State(app): State<SharedApp>,
+    PathOf(coupon): PathOf<CouponId>,
+) -> Result<Json<CampaignView>, Refused> {
+    let campaign = db::within(db::campaign(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    let lane = app.claims.lane(coupon).await?;
+    // Without Redis, what is issued is the best count there is.
+    let claimed = lane.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);
+    Ok(Json(CampaignView::new(campaign, claimed)))
+}

@@ -1,0 +1,3 @@
+//! What belongs to a user.
+
+pub mod coupons;

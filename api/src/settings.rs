@@ -1,0 +1,62 @@
+//! Settings of `dibs-api`.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+use dibs_common::config::{Settings, masked};
+use secrecy::SecretString;
+
+/// Answers the shop's calls: claims on first-come coupons, and the shop around them.
+///
+/// Settings come from the environment (a `.env` of the working folder is read first) or from flags. With all of
+/// them at their defaults, only DATABASE_URL and REDIS_URL have to be given. Bring the tables up to date first:
+/// dibs-worker migrate.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "dibs-api", version)]
+pub struct ApiSettings {
+    #[command(flatten)]
+    /// Settings that API and worker share.
+    pub shared: Settings,
+    /// Where calls are answered
+    #[arg(long, env, default_value = "127.0.0.1:8080")]
+    pub api_address: SocketAddr,
+    /// The bearer token of /admin calls, at least 16 characters; without one they are all refused
+    #[arg(long, env, hide_env_values = true, value_parser = admin_token)]
+    pub admin_token: Option<SecretString>,
+    /// Requests in progress at once; more are answered 503 OVERLOADED
+    #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_requests_in_progress: u32,
+    /// Something else than to answer calls
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Something else than to answer calls.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Ask the API at API_ADDRESS whether it is ready; ends with 0 when it is
+    Health,
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+fn admin_token(token: &str) -> Result<SecretString, String> {
+    if token.len() >= 16 { Ok(token.into()) } else { Err("expected at least 16 characters".into()) }
+}
+
+impl ApiSettings {
+    /// Logs the settings, secrets masked.
+    pub fn log(&self) {
+        tracing::info!(
+            database_url = masked(&self.shared.database_url),
+            redis_url = masked(&self.shared.redis_url),
+            redis_key_prefix = self.shared.redis_key_prefix,
+            claim_partitions = self.shared.claim_partitions,
+            time_zone = %self.shared.time_zone,
+            api_address = %self.api_address,
+            admin_token = if self.admin_token.is_some() { "***" } else { "none: /admin calls are refused" },
+            max_requests_in_progress = self.max_requests_in_progress,
+            "settings"
+        );
+    }
+}
