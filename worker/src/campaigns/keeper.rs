@@ -1,0 +1,48 @@
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    db::{self, Database},
+    domain::campaign::Campaign,
+    error::Result,
+    held,
+    keys::Partition,
+    redis::Redis,
+};
+
+use super::rebuild::rebuild;
+
+const PAGE: u32 = 500;
+
+/// How long after its end a campaign is still kept in Redis: latecomers are told that it is closed.
+const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
+
+/// Holds every campaign that is not long over against Redis, and mends what differs. Answers their partitions.
+pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
+    let since = clock::now() - KEPT_AFTER_END;
+    let mut partitions = Vec::new();
+    let mut after = None;
+    loop {
+        let campaigns = db::within(db::campaigns_alive(database.pool(), since, after, PAGE)).await?;
+        let Some(last) = campaigns.last() else { break };
+        after = Some(last.id);
+        for campaign in &campaigns {
+            partitions.push(campaign.partition);
+            mend(database, redis, campaign).await?;
+        }
+    }
+    partitions.sort_unstable();
+    partitions.dedup();
+    Ok(partitions)
+}
+
+async fn mend(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+    match held::counts(redis, campaign.partition, campaign.id).await? {
+        // A claim is counted in Redis before it is issued, and the database was read first.
+        Some(counts) if counts.claimed >= campaign.issued => Ok(()),
+        counts => {
+            let claimed = counts.map(|counts| counts.claimed);
+            tracing::warn!(coupon = %campaign.id, ?claimed, issued = campaign.issued, "redis has forgotten claims");
+            rebuild(database, redis, campaign).await
+        }
+    }
+}

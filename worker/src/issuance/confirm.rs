@@ -1,0 +1,82 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use dibs_common::{
+    clock::Timestamp,
+    db::{self, Database},
+    domain::claim::{self, Claim, Existing, Outcome, Plan},
+    error::Result,
+    identifiers::{ClaimId, CouponId, UserId},
+    keys::Partition,
+    redis::Redis,
+    scripts,
+    stream::{Answer, ClaimEntry},
+};
+
+/// A transaction that takes longer has lost its server.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Decides a batch in one transaction, under the locks of its campaigns, and answers the outcomes, in the order of
+/// the claims.
+pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Plan> {
+    db::retrying("confirm claims", || async {
+        let attempt = tokio::time::timeout(LONGEST, attempt(database, claims, now)).await;
+        attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
+    })
+    .await
+}
+
+async fn attempt(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Plan, sqlx::Error> {
+    let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
+    coupons.sort_unstable();
+    coupons.dedup();
+    let mut transaction = database.begin().await?;
+    let campaigns = db::lock_campaigns(&mut transaction, &coupons).await?;
+    if claim::may_skip_existing(&campaigns, claims) {
+        let plan = claim::confirm(&campaigns, &Existing::default(), claims, now);
+        match db::write(&mut transaction, claims, &plan, now).await {
+            Ok(()) => return transaction.commit().await.map(|()| plan),
+            // Something of the batch is there already. The insert undid itself; the locks are still held.
+            Err(error) if db::is_duplicate(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let existing = db::existing(&mut transaction, claims).await?;
+    let plan = claim::confirm(&campaigns, &existing, claims, now);
+    db::write(&mut transaction, claims, &plan, now).await?;
+    transaction.commit().await.map(|()| plan)
+}
+
+/// Gives back the seats of the claims that were refused, in this transaction or an earlier one.
+pub async fn return_seats(redis: &Redis, partition: Partition, claims: &[Claim], outcomes: &[Outcome]) -> Result<()> {
+    let mut refused: BTreeMap<CouponId, Vec<(UserId, ClaimId)>> = BTreeMap::new();
+    for (claim, outcome) in claims.iter().zip(outcomes) {
+        if matches!(outcome, Outcome::Rejected(_)) {
+            refused.entry(claim.coupon).or_default().push((claim.user, claim.record.claim_id));
+        }
+    }
+    for (coupon, claims) in refused {
+        let returned = scripts::return_seats(redis, partition, coupon, &claims).await?;
+        tracing::warn!(%coupon, refused = claims.len(), returned, "accepted claims were refused; their seats went back");
+    }
+    Ok(())
+}
+
+/// Tells the outcomes to the processes that wait for one of them. A word that is lost is found in the database.
+pub async fn answer_waiting(redis: &Redis, entries: &[&ClaimEntry], outcomes: &[Outcome]) {
+    let mut outcomes = outcomes.iter();
+    let mut words: BTreeMap<&str, Vec<Answer>> = BTreeMap::new();
+    for entry in entries {
+        let answers = entry.claims.iter().zip(outcomes.by_ref());
+        if !entry.answers.is_empty() {
+            let answers = answers.map(|(claim, outcome)| Answer { claim: claim.record.claim_id, outcome: *outcome });
+            words.entry(&entry.answers).or_default().extend(answers);
+        } else {
+            answers.for_each(drop);
+        }
+    }
+    for (channel, answers) in words {
+        if let Err(error) = redis.publish(channel, Answer::write_all(&answers)).await {
+            tracing::debug!(channel, %error, "a word about outcomes was not sent; it is in the database");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `dibs-worker`, the process.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use dibs_common::{
+    config, db,
+    error::{Error, Result},
+    operations::{self, DRAIN_LIMIT, Operations},
+    telemetry,
+};
+use dibs_worker::{
+    Worker, campaigns,
+    issuance::Pace,
+    seed,
+    settings::{Command, Rebuild, WorkerSettings},
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const DATABASE_CONNECTIONS: u32 = 24;
+const REDIS_CONNECTIONS: usize = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    config::read_environment_file();
+    match perform(WorkerSettings::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            config::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn perform(settings: WorkerSettings) -> Result<()> {
+    match &settings.command {
+        Command::Run => run(settings).await,
+        Command::Migrate => settings.shared.database(1)?.migrate().await,
+        Command::Seed => seed_and_print(&settings).await,
+        Command::Rebuild(rebuild) => rebuild_campaign(&settings, *rebuild).await,
+        Command::Health if operations::probe(settings.worker_address).await => Ok(()),
+        Command::Health => Err(Error::internal(format!("nothing is ready at {}", settings.worker_address))),
+    }
+}
+
+async fn run(settings: WorkerSettings) -> Result<()> {
+    let metrics = telemetry::start(&settings.shared)?;
+    settings.log();
+    let address = settings.worker_address;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::internal(format!("WORKER_ADDRESS {address} cannot be listened on: {error}")))?;
+    let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+    let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
+    let stopping = CancellationToken::new();
+    let stop = stopping.clone();
+    tokio::spawn(async move {
+        operations::stop_signal().await;
+        tracing::info!("stopping: what is in hand is finished first");
+        stop.cancel();
+    });
+    let about_itself = operations::router(Operations {
+        database: database.clone(),
+        redis: redis.clone(),
+        metrics,
+        stopping: stopping.clone(),
+    });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, about_itself).await {
+            tracing::error!(%error, "health and metrics are no longer answered");
+        }
+    });
+    tracing::info!(%address, "ready to work");
+    let worker =
+        Worker { database, redis, pace: Pace::default(), stopping: stopping.clone(), tasks: TaskTracker::new() };
+    let working = worker.clone().run(settings.shared.claim_partitions);
+    let out_of_time = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(DRAIN_LIMIT).await;
+    };
+    tokio::select! {
+        () = working => {}
+        () = out_of_time => tracing::warn!("work was still going on at the end of the drain limit; another worker takes it over"),
+    }
+    worker.redis.close().await;
+    worker.database.close().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "scripts read the id")]
+async fn seed_and_print(settings: &WorkerSettings) -> Result<()> {
+    let coupon = seed::seed(&settings.shared, &settings.shared.database(1)?).await?;
+    println!("couponId={coupon}");
+    Ok(())
+}
+
+async fn rebuild_campaign(settings: &WorkerSettings, Rebuild { coupon }: Rebuild) -> Result<()> {
+    telemetry::start(&settings.shared)?;
+    let database = settings.shared.database(2)?;
+    let redis = settings.shared.redis(1).await?;
+    let campaign = db::within(db::campaign(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    campaigns::rebuild(&database, &redis, &campaign).await
+}

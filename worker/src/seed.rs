@@ -1,0 +1,37 @@
+//! A demo campaign and products, for a first look.
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    config::Settings,
+    db::{self, Database},
+    domain::campaign::{CampaignTerms, Discount, DiscountType, Validity},
+    error::Result,
+    identifiers::CouponId,
+};
+
+/// Adds a campaign when there is none alive, and products when there are none; answers an open campaign.
+pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> {
+    let now = clock::now();
+    let pool = database.pool();
+    if !db::within(db::has_products(pool)).await? {
+        for number in 1..=20_i64 {
+            db::within(db::create_product(pool, &format!("Product {number}"), number * 1_000, 10_000, now)).await?;
+        }
+    }
+    let alive = db::within(db::campaigns_alive(pool, now, None, 100)).await?;
+    if let Some(open) = alive.iter().find(|campaign| campaign.terms.opens_at <= now) {
+        return Ok(open.id);
+    }
+    let terms = CampaignTerms {
+        name: "First come, first served".into(),
+        discount: Discount { kind: DiscountType::Percent, value: 10, max_amount: Some(5_000) },
+        minimum_order_amount: 10_000,
+        total_quantity: 10_000,
+        per_user_limit: 1,
+        opens_at: now,
+        closes_at: now + TimeDelta::days(30),
+        validity: Validity::Days(30),
+    };
+    db::within(db::create_campaign(pool, &terms, settings.choose_partition(), now)).await
+}
