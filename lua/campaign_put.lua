@@ -4,13 +4,13 @@
 -- KEYS[1] campaign   hash, see claim.lua
 -- KEYS[2] claims     hash, see claim.lua
 -- KEYS[3] staged     claims gathered by a rebuild, taken over when the campaign is not known; else deleted
--- ARGV[1] total      quantity
--- ARGV[2] limit      claims a user may have accepted
--- ARGV[3] opens_at   ms
--- ARGV[4] closes_at  ms
--- ARGV[5] state      ACTIVE, PAUSED or CLOSED
--- ARGV[6] claimed    seats taken, for a campaign that is not known
--- ARGV[7] sequence   highest sequence given, for a campaign that is not known
+-- ARGV[1] total        quantity
+-- ARGV[2] limit        claims a user may have accepted
+-- ARGV[3] opens_at     ms
+-- ARGV[4] closes_at    ms
+-- ARGV[5] state        ACTIVE, PAUSED or CLOSED
+-- ARGV[6] claimed      seats taken, for a campaign that is not known
+-- ARGV[7] sequence     highest sequence given, for a campaign that is not known
 --
 -- Returns {code, claimed}
 --

@@ -112,6 +112,9 @@ pub fn masked(url: &SecretString) -> String {
 }
 
 fn database_url(url: &str) -> Result<SecretString, String> {
+    if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("expected mysql://user:password@host:port/database".into());
+    }
     let parsed: sqlx::mysql::MySqlConnectOptions =
         url.parse().map_err(|error| format!("expected mysql://user:password@host:port/database: {error}"))?;
     match parsed.get_database() {
@@ -121,11 +124,14 @@ fn database_url(url: &str) -> Result<SecretString, String> {
 }
 
 fn redis_url(url: &str) -> Result<SecretString, String> {
+    const EXPECTED: &str = "expected redis://, rediss://, redis-cluster:// or redis-sentinel:// and host:port";
+    let known = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+    if !url.split_once("://").is_some_and(|(scheme, _)| known.contains(&scheme)) {
+        return Err(EXPECTED.into());
+    }
     match fred::types::config::Config::from_url(url) {
         Ok(_) => Ok(url.into()),
-        Err(error) => {
-            Err(format!("expected redis://, rediss://, redis-cluster:// or redis-sentinel://host:port: {error}"))
-        }
+        Err(error) => Err(format!("{EXPECTED}: {error}")),
     }
 }
 

@@ -68,8 +68,7 @@ impl Redis {
 
     /// A connection of its own that listens on `channel`, again after each reconnection.
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription> {
-        let client =
-            builder(self.config.clone(), COMMAND_TIMEOUT).build_subscriber_client().map_err(redis_error)?;
+        let client = builder(self.config.clone(), COMMAND_TIMEOUT).build_subscriber_client().map_err(redis_error)?;
         let connected = timeout(CONNECT_LIMIT, client.init()).await;
         connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
         client.manage_subscriptions();
@@ -137,7 +136,8 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
 /// cannot be used now.
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
-    let server_cannot = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
+    let server_cannot =
+        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
     let details = error.details();
     let is_defect = matches!(
         error.kind(),

@@ -57,7 +57,7 @@ impl Worker {
         while !self.stopping.is_cancelled() {
             let name = format!("worker-{}", new_uuid());
             match Consumer::join(&self.database, &self.redis, partition, name, self.pace).await {
-                Ok(consumer) => return consumer.run(self.stopping.clone()).await,
+                Ok(consumer) => return Box::pin(consumer.run(self.stopping.clone())).await,
                 Err(error) => {
                     tracing::warn!(partition = partition.0, %error, "a partition cannot be joined now");
                     tokio::time::sleep(KEEP_EVERY).await;

@@ -111,11 +111,7 @@ pub async fn write(
     Ok(())
 }
 
-async fn insert_issuances(
-    connection: &mut MySqlConnection,
-    plan: &Plan,
-    now: Timestamp,
-) -> Result<(), sqlx::Error> {
+async fn insert_issuances(connection: &mut MySqlConnection, plan: &Plan, now: Timestamp) -> Result<(), sqlx::Error> {
     if plan.issuances.is_empty() {
         return Ok(());
     }
@@ -191,12 +187,9 @@ pub struct UserClaim {
 }
 
 /// The answered claims of a user on a campaign, the latest first; at most 100 of each kind.
-pub async fn claims_of_user(
-    pool: &MySqlPool,
-    coupon: CouponId,
-    user: UserId,
-) -> Result<Vec<UserClaim>, sqlx::Error> {
-    let rows: Vec<(Uuid, u32, Timestamp, Option<Timestamp>, Option<String>)> = sqlx::query_as(
+pub async fn claims_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Vec<UserClaim>, sqlx::Error> {
+    type Row = (Uuid, u32, Timestamp, Option<Timestamp>, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(
         "(SELECT /* claims_of_user */ user_coupon_id, sequence, accepted_at, valid_until, NULL AS code \
           FROM user_coupons WHERE coupon_id = ? AND user_id = ? ORDER BY sequence DESC LIMIT 100) \
          UNION ALL (SELECT claim_id, sequence, accepted_at, NULL, code \
@@ -297,9 +290,8 @@ struct OwnedRow {
 
 impl OwnedRow {
     fn into_owned_coupon(self, now: Timestamp) -> Result<OwnedCoupon, sqlx::Error> {
-        let strange = |column: &str| {
-            sqlx::Error::Decode(format!("user coupon {}: unknown {column}", self.user_coupon_id).into())
-        };
+        let strange =
+            |column: &str| sqlx::Error::Decode(format!("user coupon {}: unknown {column}", self.user_coupon_id).into());
         let status = match self.status.as_str() {
             "ISSUED" if self.valid_until > now => OwnedStatus::Usable,
             "ISSUED" | "EXPIRED" => OwnedStatus::Expired,

@@ -8,7 +8,8 @@ use std::{future::Future, time::Duration};
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use issuances::{
-    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, owned_coupons, rejected, write,
+    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, owned_coupons,
+    rejected, write,
 };
 pub use products::{create_product, has_products};
 use secrecy::{ExposeSecret, SecretString};

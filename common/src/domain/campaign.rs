@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{clock::Timestamp, error::FieldError, identifiers::CouponId, keys::Partition};
 
 /// The largest amount of money, in won: what JSON readers hold exactly.
-pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID as i64;
+pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID.cast_signed();
 
 /// Whether a discount is an amount or a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -166,11 +166,116 @@ pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], no
     plan
 }
 
-/// Whether a batch may be decided on [`Existing::default`], without asking what the database already holds: the
-/// keys of `user_coupons` would refuse anything that was there. Not so where a user may hold several, or where a
-/// claim may have been refused before.
+/// Whether a batch may be decided on [`Existing::default`], without asking what the database already holds, as long
+/// as that decision refuses nothing: the keys of `user_coupons` would not take anything that was there. Not so where
+/// a user may hold several, or where a claim may have been refused before.
 pub fn may_skip_existing(campaigns: &[Campaign], claims: &[Claim]) -> bool {
     let known: HashSet<CouponId> = campaigns.iter().map(|campaign| campaign.id).collect();
     let plain = |campaign: &Campaign| campaign.terms.per_user_limit == 1 && campaign.rejected == 0;
     campaigns.iter().all(plain) && claims.iter().all(|claim| known.contains(&claim.coupon))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        clock::from_millis,
+        domain::campaign::{CampaignState, tests::terms},
+        keys::Partition,
+    };
+
+    fn campaign(id: u64, total_quantity: u32, per_user_limit: u16) -> Campaign {
+        Campaign {
+            id: CouponId::try_from(id).expect("an id"),
+            terms: crate::domain::campaign::CampaignTerms { total_quantity, per_user_limit, ..terms() },
+            partition: Partition(0),
+            state: CampaignState::Active,
+            issued: 0,
+            rejected: 0,
+        }
+    }
+
+    fn claim((coupon, user, id): (u64, u64, u8)) -> Claim {
+        Claim {
+            coupon: CouponId::try_from(coupon).expect("an id"),
+            user: UserId::try_from(user).expect("an id"),
+            record: ClaimRecord {
+                claim_id: ClaimId(Uuid::from_u128(u128::from(id) << 32 | u128::from(coupon) << 16 | u128::from(user))),
+                sequence: u32::from(id),
+                accepted_at: from_millis(0),
+            },
+            request: String::new(),
+        }
+    }
+
+    /// The tables, and a worker that confirms batches on them.
+    #[derive(Default)]
+    struct Tables {
+        existing: Existing,
+        issued: BTreeMap<CouponId, u32>,
+    }
+
+    impl Tables {
+        fn confirm(&mut self, campaigns: &[Campaign], batch: &[Claim]) -> Vec<Outcome> {
+            let mut locked = campaigns.to_vec();
+            for campaign in &mut locked {
+                campaign.issued = self.issued.get(&campaign.id).copied().unwrap_or(0);
+            }
+            let plan = confirm(&locked, &self.existing, batch, from_millis(0));
+            for issuance in &plan.issuances {
+                *self.issued.entry(issuance.coupon).or_default() += 1;
+                let held = self.existing.held.entry((issuance.coupon, issuance.user)).or_default();
+                *held += 1;
+                assert_eq!(*held, issuance.ordinal, "ordinals have no gap");
+                let outcome = Outcome::Issued { valid_until: issuance.valid_until };
+                let before = self.existing.answered.insert(issuance.record.claim_id, outcome);
+                assert_eq!(before, None, "a claim is answered once");
+            }
+            for (place, rejection) in &plan.rejections {
+                let id = batch[*place].record.claim_id;
+                let before = self.existing.answered.insert(id, Outcome::Rejected(*rejection));
+                assert_eq!(before, None, "a claim is answered once");
+            }
+            plan.outcomes
+        }
+    }
+
+    proptest! {
+        /// I1, I2 and I3 for any claims in any batches: the outcomes are those of one claim at a time, whatever
+        /// comes twice.
+        #[test]
+        fn any_cut_into_batches_decides_as_one_at_a_time(
+            claims in prop::collection::vec((1..4_u64, 1..6_u64, 0..4_u8).prop_map(claim), 0..60),
+            cuts in prop::collection::vec(1..9_usize, 1..60),
+            (total, limit) in (0..8_u32, 1..3_u16),
+        ) {
+            // Campaign 3 is not in the database.
+            let campaigns = [campaign(1, total, limit), campaign(2, 3, 1)];
+            let mut one_at_a_time = Tables::default();
+            let expected: Vec<Outcome> =
+                claims.iter().flat_map(|claim| one_at_a_time.confirm(&campaigns, std::slice::from_ref(claim))).collect();
+            let mut in_batches = Tables::default();
+            let (mut outcomes, mut rest, mut cuts) = (Vec::new(), &claims[..], cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let (batch, after) = rest.split_at(cuts.next().unwrap_or(1).min(rest.len()));
+                outcomes.extend(in_batches.confirm(&campaigns, batch));
+                rest = after;
+            }
+            prop_assert_eq!(&outcomes, &expected);
+            prop_assert_eq!(&in_batches.issued, &one_at_a_time.issued);
+            for campaign in &campaigns {
+                let issued = in_batches.issued.get(&campaign.id).copied().unwrap_or(0);
+                prop_assert!(issued <= campaign.terms.total_quantity);
+            }
+            for ((coupon, _), held) in &in_batches.existing.held {
+                let limit = campaigns.iter().find(|campaign| campaign.id == *coupon).map(|c| c.terms.per_user_limit);
+                prop_assert!(Some(*held) <= limit);
+            }
+        }
+    }
 }

@@ -107,8 +107,11 @@ pub async fn claim(
         [Value::Integer(0)] => Ok(None),
         [Value::Integer(1), now, remaining, opens_at, packed] => {
             let packed = packed.as_bytes().ok_or_else(|| unexpected(packed))?;
-            let decisions: Vec<Decision> =
-                packed.chunks_exact(DECISION_BYTES).map(decision).collect::<Option<_>>().ok_or_else(|| unexpected(&packed))?;
+            let decisions: Vec<Decision> = packed
+                .chunks_exact(DECISION_BYTES)
+                .map(decision)
+                .collect::<Option<_>>()
+                .ok_or_else(|| unexpected(&packed))?;
             if decisions.len() != claims.len() {
                 return Err(unexpected(&packed));
             }

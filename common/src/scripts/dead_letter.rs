@@ -22,12 +22,8 @@ pub async fn dead_letter(
     entry: &str,
     (reason, attempts): (&str, u64),
 ) -> Result<bool> {
-    let arguments = vec![
-        Value::from(group),
-        Value::from(entry),
-        Value::from(reason),
-        Value::from(attempts.to_string()),
-    ];
+    let arguments =
+        vec![Value::from(group), Value::from(entry), Value::from(reason), Value::from(attempts.to_string())];
     let answer = run(redis, &SCRIPT, vec![stream, dead], arguments).await?;
     match integer(answer.first())? {
         0 => Ok(false),

@@ -37,10 +37,7 @@ impl Contract {
 
 /// Runs a script; the source is sent when Redis does not have it.
 async fn run(redis: &Redis, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Vec<Value>> {
-    let answer: Value = script
-        .evalsha_with_reload(redis.client(), keys, arguments)
-        .await
-        .map_err(redis_error)?;
+    let answer: Value = script.evalsha_with_reload(redis.client(), keys, arguments).await.map_err(redis_error)?;
     match answer {
         Value::Array(values) => Ok(values),
         other => Err(unexpected(&other)),

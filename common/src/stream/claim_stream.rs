@@ -83,8 +83,7 @@ impl ClaimStream {
             count: Some(count),
             consumer: None,
         };
-        let answer: Result<Value, RedisError> =
-            self.redis.client().xpending(&self.key, ISSUANCE_GROUP, waiting).await;
+        let answer: Result<Value, RedisError> = self.redis.client().xpending(&self.key, ISSUANCE_GROUP, waiting).await;
         let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
         if pending.is_empty() {

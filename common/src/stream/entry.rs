@@ -39,7 +39,8 @@ impl ClaimEntry {
         };
         match text("type")? {
             "claims.v1" => {
-                let number: u64 = text("coupon")?.parse().map_err(|_| Malformed("field 'coupon' is no number".into()))?;
+                let number: u64 =
+                    text("coupon")?.parse().map_err(|_| Malformed("field 'coupon' is no number".into()))?;
                 let coupon = CouponId::try_from(number).map_err(Malformed)?;
                 Ok(Self { answers: text("answers")?.to_owned(), claims: read_claims(coupon, field("claims")?)? })
             }

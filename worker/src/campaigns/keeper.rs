@@ -40,8 +40,10 @@ async fn mend(database: &Database, redis: &Redis, campaign: &Campaign) -> Result
         // A claim is counted in Redis before it is issued, and the database was read first.
         Some(counts) if counts.claimed >= campaign.issued => Ok(()),
         counts => {
-            let claimed = counts.map(|counts| counts.claimed);
-            tracing::warn!(coupon = %campaign.id, ?claimed, issued = campaign.issued, "redis has forgotten claims");
+            if campaign.issued > 0 {
+                let claimed = counts.map(|counts| counts.claimed);
+                tracing::warn!(coupon = %campaign.id, ?claimed, issued = campaign.issued, "redis has forgotten claims");
+            }
             rebuild(database, redis, campaign).await
         }
     }

@@ -33,11 +33,14 @@ async fn attempt(database: &Database, claims: &[Claim], now: Timestamp) -> Resul
     let campaigns = db::lock_campaigns(&mut transaction, &coupons).await?;
     if claim::may_skip_existing(&campaigns, claims) {
         let plan = claim::confirm(&campaigns, &Existing::default(), claims, now);
-        match db::write(&mut transaction, claims, &plan, now).await {
-            Ok(()) => return transaction.commit().await.map(|()| plan),
-            // Something of the batch is there already. The insert undid itself; the locks are still held.
-            Err(error) if db::is_duplicate(&error) => {}
-            Err(error) => return Err(error),
+        // Only rows that go in prove that nothing was there: a refusal needs to know.
+        if plan.rejections.is_empty() {
+            match db::write(&mut transaction, claims, &plan, now).await {
+                Ok(()) => return transaction.commit().await.map(|()| plan),
+                // Something of the batch is there already. The insert undid itself; the locks are still held.
+                Err(error) if db::is_duplicate(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     let existing = db::existing(&mut transaction, claims).await?;
@@ -67,11 +70,11 @@ pub async fn answer_waiting(redis: &Redis, entries: &[&ClaimEntry], outcomes: &[
     let mut words: BTreeMap<&str, Vec<Answer>> = BTreeMap::new();
     for entry in entries {
         let answers = entry.claims.iter().zip(outcomes.by_ref());
-        if !entry.answers.is_empty() {
+        if entry.answers.is_empty() {
+            answers.for_each(drop);
+        } else {
             let answers = answers.map(|(claim, outcome)| Answer { claim: claim.record.claim_id, outcome: *outcome });
             words.entry(&entry.answers).or_default().extend(answers);
-        } else {
-            answers.for_each(drop);
         }
     }
     for (channel, answers) in words {

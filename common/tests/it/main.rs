@@ -1,0 +1,3 @@
+//! Each script on a real server: a test for each code that it answers.
+
+mod scripts;

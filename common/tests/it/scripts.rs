@@ -1,0 +1,235 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::TimeDelta;
+use dibs_common::{
+    Error, clock,
+    domain::campaign::{Campaign, CampaignState, CampaignTerms},
+    held,
+    identifiers::{ClaimId, UserId, new_uuid},
+    keys::ISSUANCE_GROUP,
+    scripts::{
+        CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim, dead_letter,
+        return_seats,
+    },
+    stream::{ClaimStream, Delivery},
+    testing::{FIRST, Place, open_terms},
+};
+
+fn user(number: u64) -> UserId {
+    number.try_into().expect("an id")
+}
+
+fn request(number: u64) -> ClaimRequest {
+    ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }
+}
+
+async fn decide(place: &Place, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {
+    let decided = claim(&place.redis, campaign.partition, campaign.id, "", requests).await.expect("redis");
+    decided.expect("a known campaign")
+}
+
+async fn decisions(place: &Place, campaign: &Campaign, requests: &[ClaimRequest]) -> Vec<Decision> {
+    decide(place, campaign, requests).await.decisions
+}
+
+/// The entries on the stream, in the hands of a consumer of that name.
+async fn read(place: &Place, consumer: &str) -> (ClaimStream, Vec<Delivery>) {
+    let stream = ClaimStream::open(&place.redis, FIRST, consumer.into()).await.expect("opened");
+    let deliveries = stream.read(500).await.expect("read");
+    (stream, deliveries)
+}
+
+async fn clear(place: &Place) {
+    let (stream, deliveries) = read(place, "clearing").await;
+    let ids: Vec<String> = deliveries.into_iter().map(|delivery| delivery.id).collect();
+    if !ids.is_empty() {
+        stream.acknowledge(&ids).await.expect("acknowledged");
+    }
+}
+
+#[tokio::test]
+async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
+    let place = Place::new().await;
+    let campaign = place.campaign(2).await;
+    let requests = [request(1), request(2), request(3)];
+    let decided = decide(&place, &campaign, &requests).await;
+    let [Decision::Accepted(first), Decision::Accepted(second), Decision::Exhausted] = decided.decisions[..] else {
+        panic!("{decided:?}");
+    };
+    assert_eq!((first.claim_id, first.sequence), (requests[0].claim, 1));
+    assert_eq!((second.claim_id, second.sequence), (requests[1].claim, 2));
+    assert_eq!((decided.remaining, first.accepted_at), (0, decided.now));
+    let (_, deliveries) = read(&place, "reader").await;
+    let [delivery] = &deliveries[..] else { panic!("one entry for one call: {deliveries:?}") };
+    let entry = delivery.entry.as_ref().expect("understood");
+    let accepted: Vec<_> = entry.claims.iter().map(|claim| (claim.user, claim.record)).collect();
+    assert_eq!(accepted, [(user(1), first), (user(2), second)]);
+    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    assert_eq!((counts.claimed, counts.total, counts.sequence), (2, 2, 2));
+    let stream = ClaimStream::open(&place.redis, FIRST, "reader".into()).await.expect("opened");
+    stream.acknowledge(std::slice::from_ref(&delivery.id)).await.expect("acknowledged");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
+    let place = Place::new().await;
+    let campaign = place.campaign(1).await;
+    let repeated = request(1);
+    let accepted = decisions(&place, &campaign, std::slice::from_ref(&repeated)).await;
+    let [Decision::Accepted(record)] = accepted[..] else { panic!("{accepted:?}") };
+    let twice = [repeated.clone(), repeated.clone()];
+    assert_eq!(decisions(&place, &campaign, &twice).await, [Decision::Replayed(record); 2]);
+    let closed = Campaign { state: CampaignState::Closed, ..campaign.clone() };
+    campaign_put(&place.redis, &closed, CampaignCounts::default()).await.expect("put");
+    assert_eq!(decisions(&place, &campaign, &twice[..1]).await, [Decision::Replayed(record)]);
+    let unanswered = ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    assert_eq!(unanswered.len(), 1, "a replay appends nothing");
+    clear(&place).await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn claim_tells_a_user_at_the_limit_of_the_first_claim_also_within_one_call() {
+    let place = Place::new().await;
+    let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    let made = decisions(&place, &campaign, &[request(1), request(1), request(1)]).await;
+    let [Decision::Accepted(first), Decision::Accepted(_), Decision::AlreadyClaimed(told)] = made[..] else {
+        panic!("{made:?}");
+    };
+    assert_eq!(told, first);
+    assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(first)]);
+    clear(&place).await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
+    let place = Place::new().await;
+    let now = clock::now();
+    let window = |opens: i64, closes: i64| CampaignTerms {
+        opens_at: now + TimeDelta::seconds(opens),
+        closes_at: now + TimeDelta::seconds(closes),
+        ..open_terms()
+    };
+    let early = place.campaign_of(window(60, 120)).await;
+    let decided = decide(&place, &early, &[request(1)]).await;
+    assert_eq!((decided.decisions, decided.opens_at), (vec![Decision::NotOpen], early.terms.opens_at));
+    let late = place.campaign_of(window(-120, -60)).await;
+    assert_eq!(decisions(&place, &late, &[request(1)]).await, [Decision::Closed]);
+    let open = place.campaign(1).await;
+    for (state, expected) in [(CampaignState::Paused, Decision::Paused), (CampaignState::Closed, Decision::Closed)] {
+        let changed = Campaign { state, ..open.clone() };
+        campaign_put(&place.redis, &changed, CampaignCounts::default()).await.expect("put");
+        assert_eq!(decisions(&place, &open, &[request(1)]).await, [expected]);
+    }
+    place.end().await;
+}
+
+#[tokio::test]
+async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
+    let place = Place::new().await;
+    let campaign = place.campaign_in_database(open_terms()).await;
+    let decided = claim(&place.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
+    assert!(decided.is_none());
+    assert_eq!(place.keys().await, Vec::<String>::new());
+    place.end().await;
+}
+
+#[tokio::test]
+async fn campaign_put_creates_and_updates_and_refuses_a_total_below_what_is_claimed() {
+    let place = Place::new().await;
+    let campaign = place.campaign_in_database(open_terms()).await;
+    let put = async |total_quantity| {
+        let terms = CampaignTerms { total_quantity, ..campaign.terms.clone() };
+        let campaign = Campaign { terms, ..campaign.clone() };
+        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put")
+    };
+    assert_eq!(put(3).await, CampaignPut::Created);
+    decisions(&place, &campaign, &[request(1), request(2)]).await;
+    assert_eq!(put(1).await, CampaignPut::BelowClaimed(2));
+    assert_eq!(put(2).await, CampaignPut::Updated);
+    assert_eq!(decisions(&place, &campaign, &[request(3)]).await, [Decision::Exhausted]);
+    assert_eq!(put(3).await, CampaignPut::Updated);
+    assert!(matches!(decisions(&place, &campaign, &[request(3)]).await[..], [Decision::Accepted(_)]));
+    clear(&place).await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_campaign() {
+    let place = Place::new().await;
+    let campaign = place.campaign_in_database(open_terms()).await;
+    let at = (campaign.partition, campaign.id);
+    let record = dibs_common::domain::claim::ClaimRecord {
+        claim_id: ClaimId::generate(),
+        sequence: 9,
+        accepted_at: clock::now(),
+    };
+    let counts = CampaignCounts { claimed: 1, sequence: 9, rebuild: new_uuid() };
+    held::stage(&place.redis, at, counts.rebuild, &[(user(1), vec![record])]).await.expect("staged");
+    assert_eq!(campaign_put(&place.redis, &campaign, counts).await.expect("put"), CampaignPut::Created);
+    assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
+    let late = CampaignCounts { claimed: 0, sequence: 0, rebuild: new_uuid() };
+    held::stage(&place.redis, at, late.rebuild, &[(user(2), vec![record])]).await.expect("staged");
+    assert_eq!(campaign_put(&place.redis, &campaign, late).await.expect("put"), CampaignPut::Updated);
+    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    assert_eq!((counts.claimed, counts.sequence), (1, 9), "a rebuild that ends late changes nothing");
+    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn return_seats_gives_a_seat_back_once() {
+    let place = Place::new().await;
+    let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, total_quantity: 3, ..open_terms() }).await;
+    let requests = [request(1), request(1), request(2)];
+    decisions(&place, &campaign, &requests).await;
+    let seats = [(user(1), requests[0].claim), (user(2), requests[2].claim)];
+    let back = async || return_seats(&place.redis, campaign.partition, campaign.id, &seats).await;
+    assert_eq!(back().await.expect("redis"), 2);
+    assert_eq!(back().await.expect("redis"), 0);
+    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    assert_eq!((counts.claimed, counts.sequence), (1, 3));
+    let kept = held::latest_claim(&place.redis, campaign.partition, campaign.id, user(1)).await.expect("redis");
+    assert_eq!(kept.map(|record| record.claim_id), Some(requests[1].claim));
+    held::forget(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
+    assert!(matches!(back().await, Err(Error::CampaignUnavailable(coupon)) if coupon == campaign.id));
+    clear(&place).await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn acknowledge_removes_entries_and_what_was_pending() {
+    let place = Place::new().await;
+    let campaign = place.campaign(5).await;
+    decisions(&place, &campaign, &[request(1)]).await;
+    decisions(&place, &campaign, &[request(2)]).await;
+    let (stream, deliveries) = read(&place, "reader").await;
+    let ids: Vec<String> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
+    let key = place.redis.keys.claim_stream(FIRST);
+    assert_eq!(acknowledge(&place.redis, key.clone(), ISSUANCE_GROUP, &ids).await.expect("redis"), 2);
+    assert_eq!(acknowledge(&place.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
+    assert_eq!(stream.lengths().await.expect("redis"), (0, 0));
+    assert_eq!(stream.take_over(Duration::ZERO, 10).await.expect("redis").len(), 0);
+    place.end().await;
+}
+
+#[tokio::test]
+async fn dead_letter_moves_an_entry_once() {
+    let place = Place::new().await;
+    let campaign = place.campaign(5).await;
+    decisions(&place, &campaign, &[request(1)]).await;
+    let (stream, deliveries) = read(&place, "reader").await;
+    let keys = || (place.redis.keys.claim_stream(FIRST), place.redis.keys.dead_claims(FIRST));
+    let id = &deliveries[0].id;
+    let bury = async || dead_letter(&place.redis, keys(), ISSUANCE_GROUP, id, ("it broke", 5)).await.expect("redis");
+    assert!(bury().await);
+    assert!(!bury().await);
+    assert_eq!(stream.lengths().await.expect("redis"), (0, 1));
+    let unanswered = ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    assert_eq!(unanswered.len(), 1, "a dead letter still holds its seat");
+    place.lose_redis().await;
+    place.end().await;
+}
