@@ -116,6 +116,7 @@ fn measure(route: Option<&MatchedPath>, method: &Method, status: u16, began: Ins
 }
 
 /// The answer to a handler that panicked.
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let message = panic
         .downcast_ref::<String>()

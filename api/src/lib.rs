@@ -39,7 +39,7 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
         () = out_of_time => tracing::warn!("some connections were still busy at the end of the drain limit"),
     }
     app.tasks.close();
-    app.claims.close().await;
+    app.claims.close();
     if tokio::time::timeout(DRAIN_LIMIT, app.tasks.wait()).await.is_err() {
         tracing::warn!("some work was still going on at the end of the drain limit");
     }

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 /// Answers the shop's calls: claims on first-come coupons, and the shop around them.
 ///
 /// Settings come from the environment (a `.env` of the working folder is read first) or from flags. With all of
-/// them at their defaults, only DATABASE_URL and REDIS_URL have to be given. Bring the tables up to date first:
+/// them at their defaults, only `DATABASE_URL` and `REDIS_URL` have to be given. Bring the tables up to date first:
 /// dibs-worker migrate.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "dibs-api", version)]
@@ -34,7 +34,7 @@ pub struct ApiSettings {
 /// Something else than to answer calls.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Ask the API at API_ADDRESS whether it is ready; ends with 0 when it is
+    /// Ask the API at `API_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
     /// Print the OpenAPI document
     Openapi,

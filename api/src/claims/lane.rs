@@ -14,7 +14,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::sold_out::SoldOut;
 
@@ -54,8 +54,13 @@ struct WaitingClaim {
 }
 
 impl Lane {
-    /// Opens the lane of a campaign; it ends when its last owner drops it.
-    pub(super) fn open(campaign: &Campaign, redis: &Redis, answers: &str, tasks: &TaskTracker) -> Arc<Self> {
+    /// Opens the lane of a campaign; it ends when its last owner drops it, or `closing` is cancelled.
+    pub(super) fn open(
+        campaign: &Campaign,
+        redis: &Redis,
+        answers: &str,
+        (tasks, closing): (&TaskTracker, &CancellationToken),
+    ) -> Arc<Self> {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let sold_out = SoldOut::new(campaign, redis);
         let caller = Arc::new(Caller {
@@ -68,7 +73,7 @@ impl Lane {
             refused: counter!("dibs_claims_total", "decision" => "refused"),
             batch_size: histogram!("dibs_claim_batch_size"),
         });
-        tasks.spawn(caller.run(waiting, tasks.clone()));
+        tasks.spawn(caller.run(waiting, tasks.clone(), closing.clone()));
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
@@ -87,6 +92,11 @@ impl Lane {
         let (caller, answer) = oneshot::channel();
         self.queue.try_send(WaitingClaim { request, awaited, caller }).map_err(|_| Error::Overloaded)?;
         answer.await.map_err(Error::internal)?
+    }
+
+    /// Whether claims are refused from memory now.
+    pub fn remembers_sold_out(&self) -> bool {
+        self.sold_out.is_remembered()
     }
 
     /// Seats taken, as Redis counts them; none when it does not hold the campaign.
@@ -114,13 +124,26 @@ struct Caller {
 }
 
 impl Caller {
-    async fn run(self: Arc<Self>, mut waiting: mpsc::Receiver<WaitingClaim>, tasks: TaskTracker) {
+    async fn run(
+        self: Arc<Self>,
+        mut waiting: mpsc::Receiver<WaitingClaim>,
+        tasks: TaskTracker,
+        closing: CancellationToken,
+    ) {
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
         loop {
             // The permit comes first: while all calls are in flight, the batch grows.
             let Ok(permit) = Arc::clone(&calls).acquire_owned().await else { return };
             let mut batch = Vec::with_capacity(MAX_BATCH);
-            if waiting.recv_many(&mut batch, MAX_BATCH).await == 0 {
+            let received = tokio::select! {
+                received = waiting.recv_many(&mut batch, MAX_BATCH) => received,
+                () = closing.cancelled(), if !waiting.is_closed() => {
+                    // No more may come in; what waits is decided.
+                    waiting.close();
+                    continue;
+                }
+            };
+            if received == 0 {
                 return;
             }
             let caller = Arc::clone(&self);

@@ -21,7 +21,7 @@ use dibs_common::{
 };
 pub use lane::{Accepted, Lane};
 use moka::future::Cache;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Lanes kept; that of the campaign asked for least goes first, and is made again when it is needed.
 const MAX_LANES: u64 = 10_000;
@@ -34,6 +34,7 @@ pub struct Claims {
     database: Database,
     redis: Redis,
     tasks: TaskTracker,
+    closing: CancellationToken,
     lanes: Cache<CouponId, Arc<Lane>>,
     unknown: Cache<CouponId, ()>,
     answers: Arc<Answers>,
@@ -47,6 +48,7 @@ impl Claims {
             database: database.clone(),
             redis: redis.clone(),
             tasks: tasks.clone(),
+            closing: CancellationToken::new(),
             lanes: Cache::new(MAX_LANES),
             unknown: Cache::builder().max_capacity(MAX_UNKNOWN).time_to_live(UNKNOWN_FOR).build(),
             answers: Answers::listen(redis, channel).await?,
@@ -65,7 +67,7 @@ impl Claims {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
-        let open = async { Lane::open(&campaign, &self.redis, self.answers.channel(), &self.tasks) };
+        let open = async { Lane::open(&campaign, &self.redis, self.answers.channel(), (&self.tasks, &self.closing)) };
         Ok(self.lanes.get_with(coupon, open).await)
     }
 
@@ -80,8 +82,7 @@ impl Claims {
     }
 
     /// Ends all lanes, once what waits in them is decided.
-    pub async fn close(&self) {
-        self.lanes.invalidate_all();
-        self.lanes.run_pending_tasks().await;
+    pub fn close(&self) {
+        self.closing.cancel();
     }
 }

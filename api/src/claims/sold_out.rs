@@ -50,6 +50,11 @@ impl SoldOut {
         holders.as_ref().is_some_and(|holders| holders.binary_search(&user.get()).is_err())
     }
 
+    /// Whether anything is remembered now.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.holders.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Redis has refused a claim for want of a seat: begin to watch, unless that is being done.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.watching.swap(true, Ordering::AcqRel) {
@@ -86,7 +91,6 @@ impl SoldOut {
 
     /// None when there may be a seat; else the sequence reached, and the holders unless `known` is that sequence:
     /// coupons change hands only with a new sequence.
-    #[expect(clippy::type_complexity, reason = "it has one reader, right above")]
     async fn look(&self, known: Option<u32>) -> Result<Option<(u32, Option<Arc<[u64]>>)>> {
         let Some(counts) = held::counts(&self.redis, self.partition, self.coupon).await? else { return Ok(None) };
         if !counts.sold_out(clock::now()) || counts.claimed > MAX_HOLDERS {

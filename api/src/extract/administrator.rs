@@ -21,7 +21,7 @@ where
         let AdminToken(Some(token)) = AdminToken::from_ref(state) else {
             return Err(Refused(Error::Forbidden("Administration is off: ADMIN_TOKEN is not set on this API.")));
         };
-        let given = parts.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let given = parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
         let shown = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
         if same(shown, token.expose_secret().as_bytes()) { Ok(Self) } else { Err(Refused(Error::Unauthenticated)) }
     }

@@ -1,0 +1,164 @@
+use std::{net::SocketAddr, time::Duration};
+
+use clap::Parser;
+use dibs_api::{
+    app::{App, SharedApp},
+    serve,
+    settings::ApiSettings,
+};
+use dibs_common::{
+    config::Settings,
+    domain::campaign::CampaignTerms,
+    identifiers::CouponId,
+    keys::Partition,
+    testing::{FIRST, Place, no_metrics, open_terms},
+};
+use dibs_worker::issuance::{Consumer, Pace};
+use futures::future::join_all;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+pub const ADMIN_TOKEN: &str = "a token of the tests";
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The stable code of a refusal.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_else(|| panic!("a problem with a code: {self:?}"))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    pub async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.expect("a body");
+        assert!(headers.contains_key("x-request-id"), "every answer has a request id");
+        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if status.is_client_error() || (status.is_server_error() && body["dependencies"].is_null()) {
+            assert_eq!(headers["content-type"], "application/problem+json");
+            assert_eq!(body["status"], status.as_u16());
+            assert_eq!(body["requestId"], headers["x-request-id"].to_str().expect("text"));
+        }
+        Self { status, headers, body }
+    }
+}
+
+/// The API on a port of its own, at a place of its own.
+pub struct TestApp {
+    pub place: Place,
+    pub app: SharedApp,
+    pub address: SocketAddr,
+    pub client: reqwest::Client,
+    serving: JoinHandle<()>,
+}
+
+impl TestApp {
+    pub async fn new() -> Self {
+        Self::at(Place::new().await).await
+    }
+
+    pub async fn at(place: Place) -> Self {
+        let shared = place.settings.clone();
+        Self::with(place, shared, |_| ()).await
+    }
+
+    /// The API with settings that differ: another way to the servers, or changed by `change`.
+    pub async fn with(place: Place, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
+        let given = [
+            "test",
+            "--database-url=mysql://unused/unused",
+            "--redis-url=redis://unused",
+            "--admin-token",
+            ADMIN_TOKEN,
+        ];
+        let mut settings = ApiSettings::try_parse_from(given).expect("settings");
+        settings.shared = shared;
+        change(&mut settings);
+        let app = App::start(settings, no_metrics()).await.expect("the API");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = app.clone();
+        let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
+        Self { place, app, address, client, serving }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn administer(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).bearer_auth(ADMIN_TOKEN).json(&body)).await
+    }
+
+    pub async fn claim(&self, coupon: CouponId, user: u64) -> Answer {
+        self.post("/coupons/issue", claim_body(coupon, user)).await
+    }
+
+    pub async fn claim_and_wait(&self, coupon: CouponId, user: u64) -> Answer {
+        let request = self.request(Method::POST, "/coupons/issue").header("prefer", "wait=10");
+        Answer::of(request.json(&claim_body(coupon, user))).await
+    }
+
+    pub async fn claim_state(&self, coupon: CouponId, user: u64) -> Answer {
+        self.get(&format!("/coupons/{coupon}/claims/{user}")).await
+    }
+
+    /// A worker for one partition.
+    pub async fn worker(&self, partition: Partition) -> Consumer {
+        let place = &self.place;
+        Consumer::join(&place.database, &place.redis, partition, "test".into(), Pace::default()).await.expect("joined")
+    }
+
+    /// Confirms every claim that was accepted so far.
+    pub async fn work(&self) {
+        let partitions = 0..self.place.settings.claim_partitions;
+        join_all(partitions.map(async |number| {
+            let consumer = self.worker(Partition(number)).await;
+            while consumer.run_once().await.expect("worked") > 0 {}
+        }))
+        .await;
+    }
+
+    /// Stops the API as SIGTERM does, and ends its place.
+    pub async fn end(self) {
+        self.app.stopping.cancel();
+        drop(self.client);
+        self.serving.await.expect("the API ended by itself");
+        drop(self.app);
+        self.place.end().await;
+    }
+}
+
+pub fn claim_body(coupon: CouponId, user: u64) -> Value {
+    json!({ "couponId": coupon, "userId": user })
+}
+
+/// The body that makes a campaign of these terms.
+pub fn terms_body(change: impl FnOnce(&mut CampaignTerms)) -> Value {
+    let mut terms = open_terms();
+    change(&mut terms);
+    serde_json::to_value(terms).expect("JSON")
+}
+
+/// The partition of every campaign, where there is only one.
+pub const ONLY: Partition = FIRST;

@@ -1,0 +1,148 @@
+use reqwest::Method;
+use serde_json::json;
+
+use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body, terms_body};
+
+#[tokio::test]
+async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(10).await.id;
+    let bodies: [(&str, u16, &str); 18] = [
+        ("", 400, "MALFORMED_JSON"),
+        ("{", 400, "MALFORMED_JSON"),
+        ("{}", 400, "VALIDATION_FAILED"),
+        ("[]", 400, "VALIDATION_FAILED"),
+        ("null", 400, "VALIDATION_FAILED"),
+        ("\"text\"", 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1, "couponId": "1"}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1, "couponId": 1, "more": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1, "userId": 2, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 0, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": -1, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1.5, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 9007199254740992, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1e400, "couponId": 1}"#, 400, "MALFORMED_JSON"),
+        (r#"{"userId": null, "couponId": 1}"#, 400, "VALIDATION_FAILED"),
+        (r#"{"userId": 1, "couponId": 1} x"#, 400, "MALFORMED_JSON"),
+        (r#"{"userId": 1, "couponId": 9007199254740991}"#, 404, "COUPON_NOT_FOUND"),
+    ];
+    for (body, status, code) in bodies {
+        let request = app.request(Method::POST, "/coupons/issue").header("content-type", "application/json");
+        let answer = Answer::of(request.body(body)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{body}");
+        assert_eq!(answer.body["errors"].is_array(), code == "VALIDATION_FAILED", "{body}");
+    }
+    let lane = app.app.claims.lane(coupon).await.expect("a lane");
+    assert_eq!(lane.claimed(&app.place.redis).await.expect("redis"), Some(0), "nothing was stored");
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_utf_8_or_too_deep_or_too_long_is_refused() {
+    let app = TestApp::new().await;
+    let post = |body: Vec<u8>| {
+        let request = app.request(Method::POST, "/coupons/issue").header("content-type", "application/json");
+        Answer::of(request.body(body))
+    };
+    assert_eq!(post(vec![0xff; 10]).await.code(), "MALFORMED_JSON");
+    assert_eq!(post(b"[".repeat(10_000)).await.status, 400);
+    let long = post(vec![b' '; 65 * 1024]).await;
+    assert_eq!((long.status.as_u16(), long.code()), (413, "PAYLOAD_TOO_LARGE"));
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_body_must_be_declared_as_json() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(10).await.id;
+    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "\u{e9}"] {
+        let request = app.request(Method::POST, "/coupons/issue").header("content-type", content_type);
+        let answer = Answer::of(request.body(claim_body(coupon, 1).to_string())).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (415, "UNSUPPORTED_MEDIA_TYPE"), "{content_type}");
+    }
+    let request = app.request(Method::POST, "/coupons/issue").header("content-type", "Application/JSON; charset=utf-8");
+    assert_eq!(Answer::of(request.body(claim_body(coupon, 1).to_string())).await.status, 202);
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn strange_headers_do_not_matter() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(10).await.id;
+    let long_id = "x".repeat(200);
+    for (user, (name, value)) in
+        [("prefer", "wait=lots"), ("prefer", "\u{ff}"), ("x-request-id", ""), ("x-request-id", long_id.as_str())]
+            .into_iter()
+            .enumerate()
+    {
+        let request = app.request(Method::POST, "/coupons/issue").header(name, value);
+        let answer = Answer::of(request.json(&claim_body(coupon, user as u64 + 1))).await;
+        assert_eq!(answer.status, 202, "{name}: {value}");
+        assert_eq!(answer.header("x-request-id").map(str::len), Some(36), "an id of our own");
+    }
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_and_parameters_are_refused() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(10).await.id;
+    let refused = async |method: Method, path: &str| {
+        let answer = Answer::of(app.request(method, path)).await;
+        (answer.status.as_u16(), answer.code().to_owned())
+    };
+    assert_eq!(refused(Method::GET, "/nothing").await, (404, "ROUTE_NOT_FOUND".into()));
+    assert_eq!(refused(Method::PUT, "/coupons/issue").await, (405, "METHOD_NOT_ALLOWED".into()));
+    for path in ["/coupons/0", "/coupons/x", "/coupons/-1", "/coupons/9007199254740992", "/coupons/1%00"] {
+        assert_eq!(refused(Method::GET, path).await, (400, "VALIDATION_FAILED".into()), "{path}");
+    }
+    assert_eq!(refused(Method::GET, "/coupons/4242").await, (404, "COUPON_NOT_FOUND".into()));
+    assert_eq!(refused(Method::GET, &format!("/coupons/{coupon}/claims/9")).await, (404, "CLAIM_NOT_FOUND".into()));
+    for query in ["status=NEW", "limit=0", "limit=101", "limit=x", "cursor=x", "more=1"] {
+        let path = format!("/users/1/coupons?{query}");
+        assert_eq!(refused(Method::GET, &path).await, (400, "VALIDATION_FAILED".into()), "{path}");
+    }
+    app.end().await;
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_campaign_is_named() {
+    let app = TestApp::new().await;
+    let body = terms_body(|terms| {
+        terms.name = String::new();
+        terms.discount.value = 0;
+        terms.total_quantity = 0;
+        terms.closes_at = terms.opens_at;
+    });
+    let answer = app.administer("/admin/coupons", body).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"));
+    let errors = answer.body["errors"].as_array().expect("fields");
+    let fields: Vec<&str> = errors.iter().filter_map(|error| error["field"].as_str()).collect();
+    assert_eq!(fields, ["name", "discount.value", "totalQuantity", "closesAt"]);
+    let mut body = terms_body(|_| ());
+    body["discount"]["type"] = json!("FREE");
+    assert_eq!(app.administer("/admin/coupons", body).await.body["errors"][0]["field"], "discount.type");
+    assert_eq!(app.place.count("SELECT COUNT(*) FROM coupons").await, 0);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn an_administrators_route_needs_the_token() {
+    let app = TestApp::new().await;
+    for token in ["", "wrong", &ADMIN_TOKEN[1..]] {
+        let request = app.request(Method::POST, "/admin/coupons").bearer_auth(token);
+        let answer = Answer::of(request.json(&terms_body(|_| ()))).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHENTICATED"));
+    }
+    app.end().await;
+    let place = dibs_common::testing::Place::new().await;
+    let shared = place.settings.clone();
+    let app = TestApp::with(place, shared, |settings| settings.admin_token = None).await;
+    let answer = app.administer("/admin/coupons", terms_body(|_| ())).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (403, "FORBIDDEN"));
+    assert!(answer.body["detail"].as_str().is_some_and(|why| why.contains("ADMIN_TOKEN")));
+    app.end().await;
+}

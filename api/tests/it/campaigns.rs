@@ -1,0 +1,49 @@
+use dibs_common::testing::open_terms;
+use dibs_worker::campaigns::keep_once;
+use serde_json::json;
+
+use crate::app::{TestApp, terms_body};
+
+#[tokio::test]
+async fn a_campaign_is_made_and_shown_and_claimed() {
+    let app = TestApp::new().await;
+    let made = app.administer("/admin/coupons", terms_body(|terms| terms.total_quantity = 2)).await;
+    assert_eq!(made.status, 201);
+    let path = made.header("location").expect("where").to_owned();
+    let shown = app.get(&path).await;
+    assert_eq!(shown.body, made.body);
+    assert_eq!((&shown.body["status"], &shown.body["remaining"]), (&json!("OPEN"), &json!(2)));
+    assert_eq!(shown.body["validity"], json!({ "days": 30 }));
+    let coupon = serde_json::from_value(made.body["couponId"].clone()).expect("an id");
+    assert_eq!(app.claim(coupon, 1).await.status, 202);
+    assert_eq!(app.claim(coupon, 2).await.status, 202);
+    let shown = app.get(&path).await;
+    assert_eq!((&shown.body["status"], &shown.body["remaining"]), (&json!("EXHAUSTED"), &json!(0)));
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_tells_it() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign_in_database(open_terms()).await.id;
+    let refused = app.claim(coupon, 1).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "CAMPAIGN_UNAVAILABLE"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    keep_once(&app.place.database, &app.place.redis).await.expect("kept");
+    assert_eq!(app.claim(coupon, 1).await.status, 202);
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn an_unknown_campaign_is_found_as_soon_as_it_is_made() {
+    let app = TestApp::new().await;
+    let next = 1.try_into().expect("an id");
+    assert_eq!(app.claim(next, 1).await.code(), "COUPON_NOT_FOUND");
+    let made = app.administer("/admin/coupons", terms_body(|_| ())).await;
+    assert_eq!(made.body["couponId"], json!(next));
+    assert_eq!(app.claim(next, 1).await.status, 202);
+    app.work().await;
+    app.end().await;
+}

@@ -1,0 +1,250 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use dibs_common::{
+    clock,
+    domain::campaign::CampaignTerms,
+    identifiers::CouponId,
+    keys::Partition,
+    scripts::return_seats,
+    testing::{Place, eventually, open_terms},
+};
+use dibs_worker::issuance::{Consumer, Pace};
+use futures::future::join_all;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{Answer, ONLY, TestApp, claim_body};
+
+#[tokio::test]
+async fn an_accepted_claim_is_pending_and_then_issued() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+
+    let accepted = app.claim(coupon, 7).await;
+    assert_eq!(accepted.status, 202);
+    assert_eq!(accepted.header("location"), Some(format!("/coupons/{coupon}/claims/7").as_str()));
+    assert_eq!(accepted.body["status"], "PENDING");
+    assert_eq!((&accepted.body["sequence"], &accepted.body["remaining"]), (&json!(1), &json!(2)));
+    assert_eq!((&accepted.body["userId"], &accepted.body["couponId"]), (&json!(7), &json!(coupon)));
+    assert_eq!(accepted.header("x-request-id"), accepted.body["claimId"].as_str());
+
+    let pending = app.claim_state(coupon, 7).await;
+    assert_eq!((pending.status.as_u16(), &pending.body["status"]), (200, &json!("PENDING")));
+    app.work().await;
+    let issued = app.claim_state(coupon, 7).await;
+    assert_eq!(issued.body["status"], "ISSUED");
+    for field in ["claimId", "sequence", "acceptedAt"] {
+        assert_eq!(issued.body[field], accepted.body[field]);
+    }
+    assert_eq!(issued.body["userCouponId"], accepted.body["claimId"]);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_second_claim_is_told_of_the_first() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+    let first = app.claim(coupon, 7).await;
+    let second = app.claim(coupon, 7).await;
+    assert_eq!((second.status.as_u16(), second.code()), (409, "COUPON_ALREADY_ISSUED"));
+    assert_eq!(second.body["claim"]["claimId"], first.body["claimId"]);
+    app.work().await;
+    assert_eq!(app.claim(coupon, 7).await.code(), "COUPON_ALREADY_ISSUED");
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_user_may_claim_up_to_the_limit_of_the_campaign() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await.id;
+    assert_eq!(app.claim(coupon, 7).await.status, 202);
+    app.work().await;
+    assert_eq!(app.claim(coupon, 7).await.status, 202);
+    let third = app.claim(coupon, 7).await;
+    assert_eq!(third.code(), "COUPON_ALREADY_ISSUED");
+    assert_eq!(third.body["claim"]["sequence"], 1);
+    app.work().await;
+    assert_eq!(app.place.count("SELECT SUM(ordinal) FROM user_coupons WHERE user_id = 7").await, 3);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn the_window_is_the_campaigns() {
+    let app = TestApp::new().await;
+    let now = clock::now();
+    let window = async |opens: i64, closes: i64| {
+        let (opens_at, closes_at) = (now + TimeDelta::seconds(opens), now + TimeDelta::seconds(closes));
+        app.place.campaign_of(CampaignTerms { opens_at, closes_at, ..open_terms() }).await
+    };
+    let early = window(100, 200).await;
+    let refused = app.claim(early.id, 7).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (409, "CAMPAIGN_NOT_OPEN"));
+    let opens_at: DateTime<Utc> = refused.body["opensAt"].as_str().expect("a time").parse().expect("a time");
+    assert_eq!(opens_at, early.terms.opens_at);
+    let seconds: i64 = refused.header("retry-after").expect("when").parse().expect("seconds");
+    assert!((90..=100).contains(&seconds), "{seconds}");
+    let late = window(-200, -100).await;
+    let refused = app.claim(late.id, 7).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "CAMPAIGN_CLOSED"));
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_waiting_caller_gets_the_issued_coupon() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+    let stopping = CancellationToken::new();
+    let working = tokio::spawn(app.worker(ONLY).await.run(stopping.clone()));
+    let issued = app.claim_and_wait(coupon, 7).await;
+    assert_eq!((issued.status.as_u16(), &issued.body["status"]), (200, &json!("ISSUED")));
+    assert_eq!(issued.body["userCouponId"], issued.body["claimId"]);
+    assert_eq!(issued.header("preference-applied"), Some("wait=10"));
+    let state = app.claim_state(coupon, 7).await;
+    assert_eq!(state.body["validUntil"], issued.body["validUntil"]);
+    stopping.cancel();
+    working.await.expect("drained");
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+    let request = app.request(reqwest::Method::POST, "/coupons/issue").header("prefer", "wait=1");
+    let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
+    assert_eq!((accepted.status.as_u16(), &accepted.body["status"]), (202, &json!("PENDING")));
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn sold_out_is_remembered_and_holders_are_still_told_so() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(2).await.id;
+    let first = app.claim(coupon, 1).await;
+    app.claim(coupon, 2).await;
+    let refused = app.claim(coupon, 3).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "COUPON_EXHAUSTED"));
+    let lane = app.app.claims.lane(coupon).await.expect("a lane");
+    eventually("it is remembered", Duration::from_secs(1), async || lane.remembers_sold_out()).await;
+    assert_eq!(app.claim(coupon, 3).await.code(), "COUPON_EXHAUSTED");
+    let holder = app.claim(coupon, 1).await;
+    assert_eq!(holder.code(), "COUPON_ALREADY_ISSUED");
+    assert_eq!(holder.body["claim"]["claimId"], first.body["claimId"]);
+    app.work().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_freed_seat_is_claimable_within_a_second() {
+    let app = TestApp::new().await;
+    let campaign = app.place.campaign(1).await;
+    app.claim(campaign.id, 1).await;
+    assert_eq!(app.claim(campaign.id, 2).await.code(), "COUPON_EXHAUSTED");
+    let lane = app.app.claims.lane(campaign.id).await.expect("a lane");
+    eventually("it is remembered", Duration::from_secs(1), async || lane.remembers_sold_out()).await;
+    app.work().await;
+
+    let held = lane.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
+    let seats = [(user(1), held.claim_id)];
+    assert_eq!(return_seats(&app.place.redis, ONLY, campaign.id, &seats).await.expect("redis"), 1);
+    eventually("the seat is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
+        .await;
+    // The database has issued its one coupon: the second check refuses, and the user can read why.
+    app.work().await;
+    let state = app.claim_state(campaign.id, 3).await;
+    assert_eq!((&state.body["status"], &state.body["code"]), (&json!("REJECTED"), &json!("COUPON_EXHAUSTED")));
+    app.end().await;
+}
+
+fn user(number: u64) -> dibs_common::identifiers::UserId {
+    number.try_into().expect("an id")
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(100).await.id;
+    let lane = app.app.claims.lane(coupon).await.expect("a lane");
+    let claimed = async || lane.claimed(&app.place.redis).await.expect("redis").expect("counted");
+    for number in 1..=20_u32 {
+        let body = claim_body(coupon, number.into()).to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /coupons/issue HTTP/1.1\r\nhost: dibs\r\ncontent-type: application/json\r\nprefer: wait=10\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        let mut connection = tokio::net::TcpStream::connect(app.address).await.expect("connected");
+        // Half of them are cut off somewhere in the request, half while they wait for the outcome.
+        let cut = if number <= 10 { request.len() * number as usize / 11 } else { request.len() };
+        connection.write_all(&request.as_bytes()[..cut]).await.expect("sent");
+        if number > 10 {
+            eventually("it is accepted", Duration::from_secs(5), async || claimed().await == number - 10).await;
+        }
+    }
+    eventually("no request is in progress", Duration::from_secs(5), async || {
+        app.app.in_progress.load(std::sync::atomic::Ordering::Relaxed) == 0
+    })
+    .await;
+    assert_eq!(claimed().await, 10);
+    app.work().await;
+    assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 10);
+    app.end().await;
+}
+
+/// I1, I2 and I3 under a rush: many users at once, each several times.
+async fn rush(partitions: u16) -> BTreeMap<String, usize> {
+    let app = TestApp::at(Place::with_partitions(partitions).await).await;
+    let coupon = app.place.campaign(100).await.id;
+    let claims = (0..600_u64).map(|number| app.claim(coupon, number % 200 + 1));
+    let answers = join_all(claims).await;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for answer in &answers {
+        let kind = if answer.status == 202 { "ACCEPTED" } else { answer.code() };
+        *counts.entry(kind.to_owned()).or_default() += 1;
+    }
+    app.work().await;
+    for answer in answers.iter().filter(|answer| answer.status == 202) {
+        let user = answer.body["userId"].as_u64().expect("an id");
+        let state = app.claim_state(coupon, user).await;
+        assert_eq!((&state.body["status"], &state.body["claimId"]), (&json!("ISSUED"), &answer.body["claimId"]));
+    }
+    assert_eq!(app.place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
+    assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 100);
+    assert_eq!(app.place.count("SELECT issued_quantity FROM coupons").await, 100);
+    app.end().await;
+    counts
+}
+
+#[tokio::test]
+async fn i3_every_accepted_claim_has_exactly_one_issuance_in_a_rush() {
+    let counts = rush(1).await;
+    assert_eq!(counts["ACCEPTED"], 100);
+    assert_eq!(counts.values().sum::<usize>(), 600);
+}
+
+#[tokio::test]
+async fn one_partition_or_sixteen_the_answers_are_the_same() {
+    let (one, sixteen) = (rush(1).await, rush(16).await);
+    // Which user wins differs; how many get which answer does not, except how the losers' repeats fall.
+    assert_eq!(one["ACCEPTED"], sixteen["ACCEPTED"]);
+    assert_eq!(one.keys().collect::<Vec<_>>(), sixteen.keys().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_request_id_travels_from_the_caller_to_the_stream() {
+    let app = TestApp::new().await;
+    let coupon: CouponId = app.place.campaign(2).await.id;
+    let request = app.request(reqwest::Method::POST, "/coupons/issue").header("x-request-id", "from-the-shop");
+    let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
+    assert_eq!(accepted.header("x-request-id"), Some("from-the-shop"));
+    let unanswered = dibs_common::stream::ClaimStream::unanswered(&app.place.redis, Partition(0), coupon).await;
+    let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
+    assert_eq!(requests, ["from-the-shop"]);
+    let place = &app.place;
+    let other = Consumer::join(&place.database, &place.redis, ONLY, "other".into(), Pace::default()).await;
+    assert_eq!(other.expect("joined").run_once().await.expect("worked"), 1);
+    app.end().await;
+}

@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use dibs_common::testing::{Place, eventually};
+
+use crate::app::TestApp;
+
+#[tokio::test]
+async fn a_process_is_live_and_ready_and_measured() {
+    let app = TestApp::new().await;
+    for path in ["/health/live", "/health/ready", "/metrics"] {
+        assert_eq!(app.get(path).await.status, 200, "{path}");
+    }
+    app.end().await;
+}
+
+#[tokio::test]
+async fn more_requests_than_allowed_are_answered_overloaded() {
+    let place = Place::new().await;
+    let shared = place.settings.clone();
+    let app = TestApp::with(place, shared, |settings| settings.max_requests_in_progress = 1).await;
+    let coupon = app.place.campaign(2).await.id;
+    let waiting = app.claim_and_wait(coupon, 1);
+    let overloaded = async {
+        let progress = &app.app.in_progress;
+        eventually("one is in progress", Duration::from_secs(5), async || {
+            progress.load(std::sync::atomic::Ordering::Relaxed) == 1
+        })
+        .await;
+        let refused = app.claim(coupon, 2).await;
+        app.work().await;
+        refused
+    };
+    let (issued, refused) = tokio::join!(waiting, overloaded);
+    assert_eq!(issued.status, 200);
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "OVERLOADED"));
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_claim_in_progress_is_finished_when_the_process_is_told_to_stop() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(2).await.id;
+    let waiting = app.claim_and_wait(coupon, 1);
+    let stop = async {
+        eventually("the claim is waiting", Duration::from_secs(5), async || {
+            app.app.in_progress.load(std::sync::atomic::Ordering::Relaxed) == 1
+        })
+        .await;
+        app.app.stopping.cancel();
+        let lane = app.app.claims.lane(coupon).await.expect("a lane");
+        eventually("redis has accepted it", Duration::from_secs(5), async || {
+            lane.claimed(&app.place.redis).await.expect("redis") == Some(1)
+        })
+        .await;
+        app.work().await;
+    };
+    let (issued, ()) = tokio::join!(waiting, stop);
+    assert_eq!(issued.status, 200);
+    app.end().await;
+}

@@ -1,0 +1,10 @@
+//! The API over HTTP, on real servers, with the worker's steps driven by the test.
+
+mod app;
+mod bad_input;
+mod campaigns;
+mod claims;
+mod dependencies;
+mod document;
+mod edge;
+mod owned_coupons;
