@@ -1,0 +1,24 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench load openapi
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 8
+
+run: ## build, find or start MySQL and Redis, start Dibs, show a first claim; Ctrl-C stops everything
+	@scripts/run
+
+test: ## format, clippy, and every test on real servers
+	@scripts/test
+
+lint: ## format, clippy, licences and advisories
+	@scripts/lint
+
+bench: ## the figures, measured side by side on this machine (BENCH_ARGUMENTS='...')
+	@scripts/bench
+
+load: ## a rush on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='...')
+	@scripts/load
+
+openapi: ## api/openapi.json anew, from the code
+	@cargo run --quiet --package dibs-api -- --database-url mysql://none/none --redis-url redis://none openapi >api/openapi.json.new
+	@mv api/openapi.json.new api/openapi.json
