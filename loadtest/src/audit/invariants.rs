@@ -1,0 +1,169 @@
+//! The invariants of a campaign at rest, one function each.
+
+use std::pin::pin;
+
+use dibs_common::{
+    domain::{campaign::Campaign, claim::ClaimRecord},
+    held::Counts,
+    identifiers::{ClaimId, CouponId, UserId},
+};
+use futures::TryStreamExt as _;
+
+use super::{
+    STEP,
+    check::Check,
+    rows::{self, Totals},
+    seats,
+    witness::Witness,
+};
+use crate::{failure::Result, numbers::grouped, stores::Stores};
+
+/// I1: no more issued than there are, in Redis and in MySQL.
+pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {
+    let mut check = Check::new("I1");
+    let total = u64::from(campaign.terms.total_quantity);
+    let claimed = counts.map_or(0, |counts| counts.claimed.into());
+    check.require(totals.issued <= total, || format!("{} issued of {total}", totals.issued));
+    check.require(claimed <= total, || format!("{claimed} claimed of {total} in Redis"));
+    let (issued, claimed) = (grouped(totals.issued), grouped(claimed));
+    check.compared(format!("{issued} issued in MySQL, {claimed} claimed in Redis, of {}", grouped(total)));
+    check
+}
+
+/// I2: nobody holds more than the limit.
+pub async fn per_user(stores: &Stores, campaign: &Campaign) -> Result<Check> {
+    let mut check = Check::new("I2");
+    let limit = campaign.terms.per_user_limit;
+    for (user, held) in rows::users_above(stores.database.pool(), campaign.id, limit).await? {
+        check.require(false, || format!("user {user} holds {held}"));
+    }
+    check.compared(format!("coupons of each user in MySQL, limit {limit}"));
+    Ok(check)
+}
+
+/// How many claims Redis holds, and of how many users.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claims {
+    records: u64,
+    users: u64,
+}
+
+/// I3, and I2 in Redis: every claim that Redis holds has its one outcome.
+pub async fn claims_have_outcomes(stores: &Stores, campaign: &Campaign) -> Result<(Check, Claims)> {
+    let mut check = Check::new("I3");
+    let limit = usize::from(campaign.terms.per_user_limit);
+    let mut claims = Claims::default();
+    let mut pages = pin!(seats::scan(&stores.redis, campaign.partition, campaign.id));
+    while let Some(page) = pages.try_next().await? {
+        claims.users += page.len() as u64;
+        for (user, records) in &page {
+            claims.records += records.len() as u64;
+            check.require(records.len() <= limit, || format!("I2: user {user} has {} claims in Redis", records.len()));
+        }
+        let held: Vec<(UserId, ClaimRecord)> = page
+            .into_iter()
+            .flat_map(|(user, records)| records.into_iter().map(move |record| (user, record)))
+            .collect();
+        for step in held.chunks(STEP) {
+            check_outcomes(&mut check, stores, campaign.id, step).await?;
+        }
+    }
+    check.compared(format!("{} claims in Redis: each issued or refused in MySQL", grouped(claims.records)));
+    Ok((check, claims))
+}
+
+async fn check_outcomes(
+    check: &mut Check,
+    stores: &Stores,
+    coupon: CouponId,
+    held: &[(UserId, ClaimRecord)],
+) -> Result<()> {
+    let ids: Vec<ClaimId> = held.iter().map(|(_, record)| record.claim_id).collect();
+    let outcomes = rows::outcomes(stores.database.pool(), &ids).await?;
+    for (user, record) in held {
+        let claim = record.claim_id;
+        match outcomes.get(&claim) {
+            None => check.require(false, || format!("claim {claim} of user {user} has no outcome")),
+            Some(outcome) => {
+                check.require(outcome.is_issued, || {
+                    format!("claim {claim} of user {user} was refused, and has its seat")
+                });
+                let (found, expected) =
+                    ((outcome.coupon, outcome.user, outcome.sequence), (coupon.get(), user.get(), record.sequence));
+                check.require(found == expected, || {
+                    format!("claim {claim} is {expected:?} in Redis, {found:?} in MySQL (coupon, user, sequence)")
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// I4: every issuance has the claim that it answers, in Redis and in the client's record.
+pub async fn issuances_have_claims(
+    stores: &Stores,
+    campaign: &Campaign,
+    totals: Totals,
+    witness: Option<&Witness<'_>>,
+) -> Result<Check> {
+    let mut check = Check::new("I4");
+    let mut last = None;
+    loop {
+        let step = rows::issuances(stores.database.pool(), campaign.id, last).await?;
+        let Some(&end) = step.last() else { break };
+        last = Some(end);
+        let users: Vec<UserId> = step.iter().map(|issued| issued.user).collect();
+        let held = seats::claims_of(&stores.redis, campaign.partition, campaign.id, &users).await?;
+        for issued in step {
+            let (user, record) = (issued.user, issued.record);
+            check.require(held.get(&user).is_some_and(|records| records.contains(&record)), || {
+                format!("issuance {} of user {user} answers no claim in Redis", record.claim_id)
+            });
+            check.require(witness.is_none_or(|witness| witness.knows(record.claim_id, user)), || {
+                format!("issuance {} of user {user} was never accepted, as far as the client knows", record.claim_id)
+            });
+        }
+    }
+    check.require(totals.sequences == totals.issued, || {
+        format!("{} issuances share {} sequence numbers", totals.issued, totals.sequences)
+    });
+    check.require(totals.contradictory == 0, || format!("{} claims are both issued and refused", totals.contradictory));
+    let known = if witness.is_some() { "Redis, and known to the client" } else { "Redis" };
+    check.compared(format!("{} issuances: each a claim in {known}", grouped(totals.issued)));
+    Ok(check)
+}
+
+/// I11: at rest, Redis and MySQL say the same.
+pub async fn at_rest(
+    stores: &Stores,
+    campaign: &Campaign,
+    totals: Totals,
+    (counts, claims): (Option<Counts>, Claims),
+) -> Result<Check> {
+    let mut check = Check::new("I11");
+    let mut same =
+        |what: &str, one: u64, other: u64| check.require(one == other, || format!("{what}: {one} and {other}"));
+    same("rows of user_coupons, coupons.issued_quantity", totals.issued, u64::from(campaign.issued));
+    same("rows of claim_rejections, coupons.rejected_quantity", totals.rejected, u64::from(campaign.rejected));
+    match counts {
+        Some(counts) => {
+            same("issued in MySQL, claimed in Redis", totals.issued, counts.claimed.into());
+            same("claimed in Redis, claims in Redis", counts.claimed.into(), claims.records);
+            same("quantity in MySQL, in Redis", campaign.terms.total_quantity.into(), counts.total.into());
+            let users = seats::users(&stores.redis, campaign.partition, campaign.id).await?;
+            same("users in Redis, users seen while looking", users, claims.users);
+            let behind = totals.highest.saturating_sub(counts.sequence);
+            same("sequence in Redis behind that in MySQL by", behind.into(), 0);
+        }
+        // Redis need not hold a campaign whose window is over.
+        None => same("Redis does not hold this open campaign", u64::from(is_open(campaign)), 0),
+    }
+    same("entries left on the stream of its partition", stores.backlog(campaign.partition).await?, 0);
+    same("its dead letters", stores.dead_letters(campaign.partition, campaign.id).await?, 0);
+    check.compared("claims, counts and terms in Redis and MySQL; streams empty");
+    Ok(check)
+}
+
+fn is_open(campaign: &Campaign) -> bool {
+    campaign.terms.closes_at > dibs_common::clock::now()
+}

@@ -1,0 +1,61 @@
+//! The barest server that could answer a claim, to compare with: no middleware, nothing looked at but the JSON.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Json, Router,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::post,
+    serve::ListenerExt as _,
+};
+use clap::Args;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+
+use crate::{
+    Verdict,
+    failure::{Context, Result},
+    output,
+};
+
+/// As long as the answer to an accepted claim.
+const ANSWER: &str = concat!(
+    r#"{"claimId":"019a0000-0000-7000-8000-000000000000","couponId":1000,"userId":1000000,"sequence":100000,"#,
+    r#""remaining":1999900000,"status":"PENDING","acceptedAt":"2026-01-01T00:00:00.000Z"}"#
+);
+
+/// Where it listens.
+#[derive(Debug, Args)]
+pub struct BareArguments {
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1:8079")]
+    pub address: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Claim {
+    user_id: u64,
+    coupon_id: u64,
+}
+
+/// Serves until it is stopped.
+pub async fn run(arguments: BareArguments) -> Result<Verdict> {
+    let router = Router::new().route("/coupons/issue", post(claim));
+    let listener = TcpListener::bind(arguments.address).await.context("listening")?;
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            output::note(&format!("TCP_NODELAY: {error}"));
+        }
+    });
+    output::note(&format!("a bare server listens on http://{}", arguments.address));
+    axum::serve(listener, router).await.context("serving")?;
+    Ok(Verdict::Right)
+}
+
+async fn claim(Json(claim): Json<Claim>) -> impl IntoResponse {
+    // The fields are read, as a server that does anything with them would.
+    let status = if claim.user_id > 0 && claim.coupon_id > 0 { StatusCode::ACCEPTED } else { StatusCode::BAD_REQUEST };
+    (status, [(header::CONTENT_TYPE, "application/json")], ANSWER)
+}

@@ -1,0 +1,139 @@
+//! Measurements, each beside the barest thing that could do the same, in alternation on one machine.
+
+mod backlog;
+mod bare_inserts;
+mod client;
+mod open_loop;
+mod rates;
+mod report;
+mod rig;
+
+use std::time::Duration;
+
+use backlog::BacklogRounds;
+use clap::{Args, ValueEnum};
+use client::Crowd;
+use rates::{Manner, Phase, Rounds};
+use rig::Rig;
+
+use crate::{Verdict, failure::Result, numbers::median, output, stores::StoreArguments};
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// Measure only this; everything when left out
+    #[arg(long, value_enum)]
+    pub only: Option<Figure>,
+    /// How many seconds each phase is measured in each round, in turn with the bare server
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub seconds: u32,
+    /// How long it runs before each of these seconds without being measured
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub warm_up_millis: u64,
+    /// Connections, each with one request in flight
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub connections: u16,
+    /// Threads of the client
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub client_threads: u16,
+    /// How often everything is measured; medians are shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub rounds: u16,
+    /// Claims that wait for the worker when it is measured how fast it confirms
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub backlog: u64,
+    /// Where the stack is to keep its data
+    #[command(flatten)]
+    pub stores: StoreArguments,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Figure {
+    /// Accepted claims a second
+    Accepted,
+    /// Claims a second that are refused because the campaign is sold out
+    Refused,
+    /// Rows a second that the worker confirms
+    Confirm,
+    /// Bytes of Redis for each claim
+    Memory,
+}
+
+impl BenchArguments {
+    fn wants(&self, figure: Figure) -> bool {
+        self.only.is_none_or(|only| only == figure)
+    }
+
+    fn crowd(&self) -> Crowd {
+        let connections = usize::from(self.connections);
+        Crowd { connections, threads: usize::from(self.client_threads).min(connections) }
+    }
+
+    fn manner(&self) -> Manner {
+        Manner {
+            crowd: self.crowd(),
+            warm_up: Duration::from_millis(self.warm_up_millis),
+            slice: Duration::from_secs(1),
+            slices: self.seconds,
+        }
+    }
+}
+
+/// Measures and prints.
+pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
+    let mut rig = Rig::start(&arguments.stores).await?;
+    measure_rates(&arguments, &mut rig).await?;
+    measure_backlog(&arguments, &mut rig).await?;
+    rig.stop().await?;
+    Ok(Verdict::Right)
+}
+
+async fn measure_rates(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+    let mut bare = Rounds::default();
+    let mut phases: Vec<(Phase, Rounds)> = Vec::new();
+    if arguments.wants(Figure::Accepted) {
+        phases.extend([Phase::Accepted, Phase::Confirming].map(|phase| (phase, Rounds::default())));
+    }
+    if arguments.wants(Figure::Refused) {
+        phases.push((Phase::Refused, Rounds::default()));
+    }
+    if phases.is_empty() {
+        return Ok(());
+    }
+    for round in 1..=arguments.rounds {
+        for (phase, rounds) in &mut phases {
+            output::note(&format!("round {round} of {}: bare server and {}, in turn", arguments.rounds, phase.name()));
+            rates::measure(rig, arguments.manner(), *phase, (&mut bare, rounds)).await?;
+        }
+    }
+    report::print_rates(&bare, &phases, arguments.seconds);
+    if let Some((_, accepted)) = phases.iter().find(|(phase, _)| *phase == Phase::Accepted) {
+        let rate = median(&accepted.rates) / 2.0;
+        output::note("open model");
+        let open = rates::measure_open(rig, arguments.manner(), rate).await?;
+        report::print_open(rate, &open);
+    }
+    Ok(())
+}
+
+async fn measure_backlog(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+    let (confirm, memory) = (arguments.wants(Figure::Confirm), arguments.wants(Figure::Memory));
+    if !confirm && !memory {
+        return Ok(());
+    }
+    let mut rounds = BacklogRounds::default();
+    // Memory does not change from round to round.
+    for round in 1..=if confirm { arguments.rounds } else { 1 } {
+        output::note(&format!("round {round} of {}: a backlog of {} claims", arguments.rounds, arguments.backlog));
+        let crowd = arguments.crowd();
+        backlog::measure(rig, crowd, arguments.backlog, confirm, &mut rounds).await?;
+    }
+    if confirm {
+        report::print_confirmation(&rounds, arguments.backlog);
+    }
+    if memory {
+        report::print_memory(&rounds);
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use dibs_common::{
+    domain::campaign::Campaign,
+    identifiers::{ClaimId, UserId},
+    scripts::{ClaimRequest, Decision, claim},
+    testing::{FIRST, Place},
+};
+use dibs_loadtest::{
+    audit::{Findings, audit},
+    record::{Answer, ClientRecord, Entry, Receipt},
+    stores::Stores,
+};
+use dibs_worker::issuance::{Consumer, Pace};
+use fred::interfaces::HashesInterface as _;
+use sqlx::Executor as _;
+
+fn user(number: u64) -> UserId {
+    number.try_into().expect("an id")
+}
+
+fn entry(number: u64, answer: Answer) -> Entry {
+    Entry { user: user(number), answer, doubtful_tries: 0 }
+}
+
+/// A campaign of which users 1 to 3 hold a confirmed coupon, and their record of it.
+async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
+    let campaign = place.campaign(10).await;
+    let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
+    let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();
+    let decided = claim(&place.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
+    let impatient = Pace { take_over_after: Duration::ZERO, look_every: Duration::ZERO };
+    let worker =
+        Consumer::join(&place.database, &place.redis, FIRST, "worker".into(), impatient).await.expect("joined");
+    while worker.run_once().await.expect("worked") > 0 {}
+    let mut record = ClientRecord::default();
+    for (request, decision) in requests.iter().zip(decided.expect("a known campaign").decisions) {
+        let Decision::Accepted(accepted) = decision else { panic!("{decision:?}") };
+        let receipt = Receipt { claim_id: accepted.claim_id, sequence: accepted.sequence };
+        record.entries.push(Entry { user: request.user, answer: Answer::Accepted(receipt), doubtful_tries: 0 });
+    }
+    (campaign, record)
+}
+
+fn stores(place: &Place) -> Stores {
+    Stores { database: place.database.clone(), redis: place.redis.clone() }
+}
+
+/// The invariants with a difference.
+fn broken(findings: &Findings) -> Vec<&'static str> {
+    let wrong = findings.checks.iter().filter(|check| check.differences() > 0);
+    wrong.map(dibs_loadtest::audit::Check::invariant).collect()
+}
+
+async fn audited(place: &Place, campaign: &Campaign, record: Option<&ClientRecord>) -> Vec<&'static str> {
+    broken(&audit(&stores(place), campaign.id, record).await.expect("an audit"))
+}
+
+#[tokio::test]
+async fn a_campaign_without_a_fault_has_no_differences() {
+    let place = Place::new().await;
+    let (campaign, mut record) = rushed(&place).await;
+    let Answer::Accepted(first) = record.entries[0].answer else { panic!("accepted before") };
+    record.entries.push(entry(1, Answer::AlreadyIssued(Some(first.claim_id))));
+    record.entries.push(entry(2, Answer::AlreadyIssued(None)));
+    record.entries.push(entry(4, Answer::Exhausted));
+    assert_eq!(audited(&place, &campaign, None).await, Vec::<&str>::new());
+    assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());
+    place.end().await;
+}
+
+#[tokio::test]
+async fn every_difference_in_the_database_is_found() {
+    let place = Place::new().await;
+    for (fault, expected) in [
+        ("DELETE FROM user_coupons WHERE user_id = 1 AND coupon_id = ", &["I3", "I11"][..]),
+        ("UPDATE user_coupons SET user_id = 9 WHERE user_id = 1 AND coupon_id = ", &["I3", "I4"]),
+        ("UPDATE user_coupons SET sequence = 2 WHERE coupon_id = ", &["I3", "I4"]),
+        ("UPDATE coupons SET issued_quantity = 2 WHERE coupon_id = ", &["I11"]),
+        ("UPDATE coupons SET rejected_quantity = 2 WHERE coupon_id = ", &["I11"]),
+        ("UPDATE coupons SET total_quantity = 11 WHERE coupon_id = ", &["I11"]),
+        ("UPDATE coupons SET total_quantity = 2, issued_quantity = 2 WHERE coupon_id = ", &["I1", "I11"]),
+        (
+            "INSERT INTO claim_rejections SELECT user_coupon_id, coupon_id, user_id, sequence, 'X', accepted_at, \
+             issued_at FROM user_coupons WHERE user_id = 1 AND coupon_id = ",
+            &["I3", "I4", "I11"],
+        ),
+    ] {
+        let (campaign, _) = rushed(&place).await;
+        let sql = format!("{fault}{}", campaign.id);
+        place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
+        assert_eq!(audited(&place, &campaign, None).await, expected, "{fault}");
+    }
+    place.end().await;
+}
+
+#[tokio::test]
+async fn every_difference_in_redis_is_found() {
+    let place = Place::new().await;
+    let (client, keys) = (place.redis.client(), &place.redis.keys);
+
+    let (campaign, _) = rushed(&place).await;
+    let claims = keys.claims(campaign.partition, campaign.id);
+    client.hdel::<(), _, _>(&claims, "1").await.expect("deleted");
+    assert_eq!(audited(&place, &campaign, None).await, ["I4", "I11"], "a claim is missing");
+
+    let (campaign, _) = rushed(&place).await;
+    client.hset::<(), _, _>(keys.campaign(campaign.partition, campaign.id), ("claimed", 11)).await.expect("set");
+    assert_eq!(audited(&place, &campaign, None).await, ["I1", "I11"], "more is claimed than there is");
+
+    let (campaign, _) = rushed(&place).await;
+    client.hset::<(), _, _>(keys.campaign(campaign.partition, campaign.id), ("sequence", 1)).await.expect("set");
+    assert_eq!(audited(&place, &campaign, None).await, ["I11"], "a sequence would be given again");
+
+    let (campaign, _) = rushed(&place).await;
+    let (one, other) = (keys.claims(campaign.partition, campaign.id), "1");
+    let record: Bytes = client.hget(&one, other).await.expect("read");
+    client.hset::<(), _, _>(&one, (other, [&record[..], &record[..]].concat().as_slice())).await.expect("set");
+    assert_eq!(audited(&place, &campaign, None).await, ["I3", "I11"], "a user has two");
+
+    place.lose_redis().await;
+    assert_eq!(audited(&place, &campaign, None).await, ["I4", "I11"], "everything is lost");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn every_difference_to_the_clients_record_is_found() {
+    let place = Place::new().await;
+    let (campaign, right) = rushed(&place).await;
+    let Answer::Accepted(first) = right.entries[0].answer else { panic!("accepted before") };
+    let unknown = Answer::Accepted(Receipt { claim_id: ClaimId::generate(), sequence: 4 });
+    let with = |more: Entry| {
+        let mut record = right.clone();
+        record.entries.push(more);
+        record
+    };
+    let forgotten = ClientRecord { entries: right.entries[1..].to_vec(), ..ClientRecord::default() };
+    let doubtful = Entry { doubtful_tries: 1, ..entry(1, Answer::AlreadyIssued(Some(first.claim_id))) };
+    let mut told_in_doubt = forgotten.clone();
+    told_in_doubt.entries.push(doubtful);
+    for (what, record, expected) in [
+        ("a 202 without a row", with(entry(4, unknown.clone())), &["I3"][..]),
+        ("two 202 of one user", with(entry(1, unknown)), &["I2", "I3"]),
+        ("a 409 without a coupon", with(entry(4, Answer::AlreadyIssued(None))), &["I3"]),
+        ("a 409 that names another's claim", with(entry(2, Answer::AlreadyIssued(Some(first.claim_id)))), &["I3"]),
+        ("an issuance that nobody was told of", forgotten, &["I4"]),
+        ("an issuance out of a try in doubt", told_in_doubt, &[]),
+        ("a claim without an answer", with(entry(4, Answer::Unanswered)), &["answers"]),
+        ("a strange answer", with(entry(4, Answer::Unexpected("500".into()))), &["answers"]),
+    ] {
+        assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{what}");
+    }
+    place.end().await;
+}

@@ -1,0 +1,3 @@
+//! The audit on real servers: it must find nothing where nothing is wrong, and everything where something is.
+
+mod audit;
