@@ -1,18 +1,28 @@
-//! What happens to every request at the edge: an id, a limit, a measure, and a written answer to every refusal.
+//! What happens to every request at the edge: an id, a limit, a measure, and a written answer to every refusal, to a
+//! panic as well. One layer for all of it, as each layer costs every request an allocation.
 
-use std::{sync::atomic::Ordering, time::Instant};
+mod meter;
+mod request_id;
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use axum::{
-    extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, Method, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
+    extract::{MatchedPath, Request},
+    response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
-use dibs_common::{
-    Error,
-    identifiers::{ClaimId, new_uuid},
-};
+use dibs_common::Error;
+use futures::FutureExt as _;
+use meter::Meter;
+pub use request_id::RequestId;
+use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::{
@@ -20,52 +30,65 @@ use crate::{
     problem::{Refused, written_out},
 };
 
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken from a caller, in bytes; the stream carries its length in one byte.
-const MAX_REQUEST_ID: usize = 128;
-
-/// The id of a request: the caller's own, or a new one, which a claim that it makes takes as well.
+/// The layer around every route.
 #[derive(Clone)]
-pub struct RequestId {
-    header: HeaderValue,
-    made: Option<ClaimId>,
-}
+pub struct Edge(pub SharedApp);
 
-impl RequestId {
-    fn of(request: &Request) -> Self {
-        let given = request.headers().get(&X_REQUEST_ID);
-        match given.filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.to_str().is_ok()) {
-            Some(id) => Self { header: id.clone(), made: None },
-            None => Self::make(),
-        }
-    }
+impl<S> Layer<S> for Edge {
+    type Service = EdgeService<S>;
 
-    fn make() -> Self {
-        let id = new_uuid();
-        let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-        let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
-        Self { header, made: Some(ClaimId(id)) }
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        self.header.to_str().unwrap_or_default()
-    }
-
-    /// The id of the claim that this request makes, and what the stream has to carry to name the request.
-    pub fn for_claim(&self) -> (ClaimId, Bytes) {
-        match self.made {
-            Some(id) => (id, Bytes::new()),
-            None => (ClaimId::generate(), Bytes::copy_from_slice(self.header.as_bytes())),
-        }
+    fn layer(&self, inner: S) -> EdgeService<S> {
+        EdgeService { app: self.0.clone(), meter: Arc::default(), inner }
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for RequestId {
-    type Rejection = std::convert::Infallible;
+/// One route inside the edge.
+#[derive(Clone)]
+pub struct EdgeService<S> {
+    app: SharedApp,
+    meter: Arc<Meter>,
+    inner: S,
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(parts.extensions.get().cloned().unwrap_or_else(Self::make))
+impl<S> Service<Request> for EdgeService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let began = Instant::now();
+        let id = RequestId::of(&request);
+        let (uri, method) = (request.uri().clone(), request.method().clone());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let meter = Arc::clone(&self.meter);
+        let progress = InProgress::begin(&self.app);
+        let answering = progress.as_ref().map(|_| {
+            request.extensions_mut().insert(id.clone());
+            let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
+            // A panic is caught here, and nothing that it left half done is used again.
+            AssertUnwindSafe(self.inner.call(request).instrument(span)).catch_unwind()
+        });
+        Box::pin(async move {
+            let response = match answering {
+                Some(answering) => {
+                    answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
+                }
+                None => Refused(Error::Overloaded).into_response(),
+            };
+            let mut response = written_out(response, id.as_str(), &uri);
+            meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
+            id.write_into(response.headers_mut());
+            drop(progress);
+            Ok(response)
+        })
     }
 }
 
@@ -73,11 +96,11 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
 struct InProgress(SharedApp);
 
 impl InProgress {
-    fn begin(app: SharedApp) -> Option<Self> {
+    /// None when there are as many as allowed.
+    fn begin(app: &SharedApp) -> Option<Self> {
         let before = app.in_progress.fetch_add(1, Ordering::Relaxed);
-        let limit = app.settings.max_requests_in_progress;
-        let counted = Self(app);
-        (before < limit).then_some(counted)
+        let counted = Self(app.clone());
+        (before < app.settings.max_requests_in_progress).then_some(counted)
     }
 }
 
@@ -87,43 +110,11 @@ impl Drop for InProgress {
     }
 }
 
-/// The layer around all routes.
-pub async fn edge(State(app): State<SharedApp>, mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let id = RequestId::of(&request);
-    let (uri, method) = (request.uri().clone(), request.method().clone());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    request.extensions_mut().insert(id.clone());
-    let response = match InProgress::begin(app) {
-        Some(_in_progress) => {
-            let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
-            next.run(request).instrument(span).await
-        }
-        None => Refused(Error::Overloaded).into_response(),
-    };
-    let mut response = written_out(response, id.as_str(), &uri);
-    measure(route.as_ref(), &method, response.status().as_u16(), began);
-    response.headers_mut().insert(X_REQUEST_ID.clone(), id.header);
-    response
-}
-
-fn measure(route: Option<&MatchedPath>, method: &Method, status: u16, began: Instant) {
-    let route = route.map_or("none", MatchedPath::as_str);
-    // Methods and statuses are few; a made-up method must not become a label.
-    let method = if [Method::GET, Method::POST, Method::PATCH].contains(method) { method.as_str() } else { "other" };
-    let labels = [("route", route.to_owned()), ("method", method.to_owned()), ("status", status.to_string())];
-    metrics::histogram!("dibs_http_request_seconds", &labels).record(began.elapsed());
-}
-
 /// The answer to a handler that panicked.
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-pub fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
-    let message = panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-        .unwrap_or_else(|| "a panic without a message".into());
-    Refused(Error::internal(message)).into_response()
+fn panicked(panic: &(dyn Any + Send)) -> Response {
+    let text = panic.downcast_ref::<&str>().copied();
+    let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Refused(Error::internal(format!("a handler panicked: {message}"))).into_response()
 }
 
 /// Answers what no route answers.

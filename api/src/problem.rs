@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use dibs_common::{
     Error,
     domain::claim::ClaimRecord,
-    error::{Dependency, FieldError},
+    error::{Dependency, FieldError, Kind},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,8 +23,8 @@ pub struct Problem<'p> {
     #[schema(value_type = String, example = "urn:dibs:problem:COUPON_EXHAUSTED")]
     kind: Urn,
     /// The kind of problem in words.
-    #[schema(value_type = String, example = "coupon exhausted")]
-    title: Words,
+    #[schema(example = "coupon exhausted")]
+    title: &'static str,
     /// The HTTP status.
     status: u16,
     /// What was expected, and what to do.
@@ -60,16 +60,6 @@ impl Serialize for Urn {
     }
 }
 
-/// The code in lower case, with spaces.
-#[derive(Debug)]
-struct Words(&'static str);
-
-impl Serialize for Words {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.replace('_', " ").to_ascii_lowercase())
-    }
-}
-
 /// A refused call. The edge, which knows the request's id and path, turns it into a [`Problem`].
 #[derive(Debug)]
 pub struct Refused(pub Error);
@@ -100,8 +90,11 @@ pub fn written_out(mut response: Response, request_id: &str, uri: &Uri) -> Respo
     }
 }
 
+/// Most problems fit.
+const USUAL_BYTES: usize = 512;
+
 fn write(error: &Error, request_id: &str, instance: &str) -> Response {
-    let (code, status) = error.code();
+    let Kind { code, title, status } = error.kind();
     match error {
         Error::Internal(cause) => tracing::error!(request_id, instance, cause, "a defect refused a request"),
         Error::DependencyUnavailable { dependency, cause } => {
@@ -111,7 +104,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     }
     let problem = Problem {
         kind: Urn(code),
-        title: Words(code),
+        title,
         status,
         detail: error.to_string(),
         instance,
@@ -122,7 +115,10 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut body = Vec::with_capacity(USUAL_BYTES);
+    if let Err(error) = serde_json::to_writer(&mut body, &problem) {
+        tracing::error!(request_id, %error, "a problem could not be written");
+    }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();

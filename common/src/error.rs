@@ -131,6 +131,21 @@ pub enum Error {
     Internal(#[source] Cause),
 }
 
+/// What a caller can tell errors apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// Its name, which never changes.
+    pub code: &'static str,
+    /// The same in words.
+    pub title: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+const fn kind(code: &'static str, title: &'static str, status: u16) -> Kind {
+    Kind { code, title, status }
+}
+
 fn first_message(errors: &[FieldError]) -> String {
     match errors {
         [] => "The request is not as expected.".into(),
@@ -155,28 +170,28 @@ impl Error {
         Self::DependencyUnavailable { dependency, cause: cause.into() }
     }
 
-    /// The stable code and the HTTP status, as product documentation lists them.
-    pub const fn code(&self) -> (&'static str, u16) {
+    /// Its kind.
+    pub const fn kind(&self) -> Kind {
         match self {
-            Self::ValidationFailed(_) => ("VALIDATION_FAILED", 400),
-            Self::MalformedJson(_) => ("MALFORMED_JSON", 400),
-            Self::PayloadTooLarge(_) => ("PAYLOAD_TOO_LARGE", 413),
-            Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415),
-            Self::Unauthenticated => ("UNAUTHENTICATED", 401),
-            Self::Forbidden(_) => ("FORBIDDEN", 403),
-            Self::RouteNotFound => ("ROUTE_NOT_FOUND", 404),
-            Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", 405),
-            Self::CouponNotFound(_) => ("COUPON_NOT_FOUND", 404),
-            Self::ClaimNotFound { .. } => ("CLAIM_NOT_FOUND", 404),
-            Self::CouponAlreadyIssued(_) => ("COUPON_ALREADY_ISSUED", 409),
-            Self::CampaignNotOpen { .. } => ("CAMPAIGN_NOT_OPEN", 409),
-            Self::CampaignPaused => ("CAMPAIGN_PAUSED", 409),
-            Self::CampaignClosed => ("CAMPAIGN_CLOSED", 422),
-            Self::CouponExhausted => ("COUPON_EXHAUSTED", 422),
-            Self::CampaignUnavailable(_) => ("CAMPAIGN_UNAVAILABLE", 503),
-            Self::Overloaded => ("OVERLOADED", 503),
-            Self::DependencyUnavailable { .. } => ("DEPENDENCY_UNAVAILABLE", 503),
-            Self::Internal(_) => ("INTERNAL", 500),
+            Self::ValidationFailed(_) => kind("VALIDATION_FAILED", "validation failed", 400),
+            Self::MalformedJson(_) => kind("MALFORMED_JSON", "malformed json", 400),
+            Self::PayloadTooLarge(_) => kind("PAYLOAD_TOO_LARGE", "payload too large", 413),
+            Self::UnsupportedMediaType => kind("UNSUPPORTED_MEDIA_TYPE", "unsupported media type", 415),
+            Self::Unauthenticated => kind("UNAUTHENTICATED", "unauthenticated", 401),
+            Self::Forbidden(_) => kind("FORBIDDEN", "forbidden", 403),
+            Self::RouteNotFound => kind("ROUTE_NOT_FOUND", "route not found", 404),
+            Self::MethodNotAllowed => kind("METHOD_NOT_ALLOWED", "method not allowed", 405),
+            Self::CouponNotFound(_) => kind("COUPON_NOT_FOUND", "coupon not found", 404),
+            Self::ClaimNotFound { .. } => kind("CLAIM_NOT_FOUND", "claim not found", 404),
+            Self::CouponAlreadyIssued(_) => kind("COUPON_ALREADY_ISSUED", "coupon already issued", 409),
+            Self::CampaignNotOpen { .. } => kind("CAMPAIGN_NOT_OPEN", "campaign not open", 409),
+            Self::CampaignPaused => kind("CAMPAIGN_PAUSED", "campaign paused", 409),
+            Self::CampaignClosed => kind("CAMPAIGN_CLOSED", "campaign closed", 422),
+            Self::CouponExhausted => kind("COUPON_EXHAUSTED", "coupon exhausted", 422),
+            Self::CampaignUnavailable(_) => kind("CAMPAIGN_UNAVAILABLE", "campaign unavailable", 503),
+            Self::Overloaded => kind("OVERLOADED", "overloaded", 503),
+            Self::DependencyUnavailable { .. } => kind("DEPENDENCY_UNAVAILABLE", "dependency unavailable", 503),
+            Self::Internal(_) => kind("INTERNAL", "internal", 500),
         }
     }
 

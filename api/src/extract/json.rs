@@ -1,16 +1,19 @@
+use std::error::Error as _;
+
 use axum::{
+    body,
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
-use bytes::Bytes;
 use dibs_common::Error;
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::problem::Refused;
 
 /// The longest body, in bytes.
-pub const MAX_BODY: usize = 64 * 1024;
+const MAX_BODY: usize = 64 * 1024;
 
 /// A body of JSON that is as expected.
 pub struct JsonBody<T>(pub T);
@@ -18,16 +21,17 @@ pub struct JsonBody<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Refused;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
         if !is_json(request.headers()) {
             return Err(Refused(Error::UnsupportedMediaType));
         }
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
-            if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
-                Refused(Error::PayloadTooLarge(MAX_BODY))
+        let body = body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+            let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+            Refused(if too_long {
+                Error::PayloadTooLarge(MAX_BODY)
             } else {
-                Refused(Error::MalformedJson("it ended early".into()))
-            }
+                Error::MalformedJson("it ended early".into())
+            })
         })?;
         serde_json::from_slice(&body).map(Self).map_err(|error| Refused(explain::<T>(&body, &error)))
     }
@@ -75,7 +79,7 @@ mod tests {
         let error = serde_json::from_str::<CampaignTerms>(body).expect_err("a wrong body");
         match explain::<CampaignTerms>(body.as_bytes(), &error) {
             Error::ValidationFailed(errors) => errors[0].field.to_string(),
-            other => other.code().0.into(),
+            other => other.kind().code.into(),
         }
     }
 

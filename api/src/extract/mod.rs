@@ -6,6 +6,6 @@ mod parameters;
 mod prefer;
 
 pub use administrator::Administrator;
-pub use json::{JsonBody, MAX_BODY};
+pub use json::JsonBody;
 pub use parameters::{PathOf, QueryOf};
 pub use prefer::Prefer;

@@ -4,14 +4,16 @@ mod admin;
 mod coupons;
 mod users;
 
-use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Json, Router, routing::get};
 use dibs_common::operations::{self, Operations};
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::{app::SharedApp, edge, extract};
+use crate::{
+    app::SharedApp,
+    edge::{self, Edge},
+};
 
 /// What the document says of the whole.
 #[derive(OpenApi)]
@@ -60,7 +62,5 @@ pub fn router(app: SharedApp) -> Router {
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(edge::no_route)
         .method_not_allowed_fallback(edge::no_method)
-        .layer(CatchPanicLayer::custom(edge::panicked))
-        .layer(DefaultBodyLimit::max(extract::MAX_BODY))
-        .layer(middleware::from_fn_with_state(app, edge::edge))
+        .layer(Edge(app))
 }

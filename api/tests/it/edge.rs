@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dibs_common::testing::{Place, eventually};
 
-use crate::app::TestApp;
+use crate::app::{Answer, TestApp};
 
 #[tokio::test]
 async fn a_process_is_live_and_ready_and_measured() {
@@ -10,6 +10,23 @@ async fn a_process_is_live_and_ready_and_measured() {
     for path in ["/health/live", "/health/ready", "/metrics"] {
         assert_eq!(app.get(path).await.status, 200, "{path}");
     }
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
+    let app = TestApp::new().await;
+    let panicking = axum::Router::new()
+        .route("/panic", axum::routing::get(async || -> () { panic!("on purpose") }))
+        .layer(dibs_api::edge::Edge(app.app.clone()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/panic", listener.local_addr().expect("an address"));
+    let serving = tokio::spawn(async move { axum::serve(listener, panicking).await });
+    for _ in 0..2 {
+        let answer = Answer::of(app.client.get(&url)).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (500, "INTERNAL"));
+    }
+    serving.abort();
     app.end().await;
 }
 

@@ -1,0 +1,41 @@
+use std::{
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use axum::{extract::MatchedPath, http::Method};
+use metrics::{Histogram, histogram};
+
+/// The histograms of one route, by method and status: looked up by name once, not for each request.
+#[derive(Default)]
+pub(super) struct Meter {
+    histograms: RwLock<Vec<((&'static str, u16), Histogram)>>,
+}
+
+impl Meter {
+    /// Records that a request to `route` was answered with `status` after `time`.
+    pub(super) fn record(&self, route: Option<&MatchedPath>, method: &Method, status: u16, time: Duration) {
+        let key = (known(method), status);
+        let found = {
+            let histograms = self.histograms.read().unwrap_or_else(PoisonError::into_inner);
+            histograms.iter().find(|(known, _)| *known == key).map(|(_, histogram)| histogram.record(time))
+        };
+        if found.is_none() {
+            let route = route.map_or("none", MatchedPath::as_str).to_owned();
+            let labels = [("route", route), ("method", key.0.to_owned()), ("status", status.to_string())];
+            let histogram = histogram!("dibs_http_request_seconds", &labels);
+            histogram.record(time);
+            self.histograms.write().unwrap_or_else(PoisonError::into_inner).push((key, histogram));
+        }
+    }
+}
+
+/// A made-up method must not become a label.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        _ => "other",
+    }
+}

@@ -1,0 +1,61 @@
+use std::convert::Infallible;
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
+};
+use bytes::Bytes;
+use dibs_common::identifiers::{ClaimId, new_uuid};
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The longest request id that is taken from a caller, in bytes; the stream carries its length in one byte.
+const LONGEST: usize = 128;
+
+/// The id of a request: the caller's own, or a new one, which a claim that it makes takes as well.
+#[derive(Clone)]
+pub struct RequestId {
+    header: HeaderValue,
+    made: Option<ClaimId>,
+}
+
+impl RequestId {
+    pub(super) fn of(request: &Request) -> Self {
+        let given = request.headers().get(&X_REQUEST_ID);
+        match given.filter(|id| (1..=LONGEST).contains(&id.len()) && id.to_str().is_ok()) {
+            Some(id) => Self { header: id.clone(), made: None },
+            None => Self::make(),
+        }
+    }
+
+    fn make() -> Self {
+        let id = new_uuid();
+        let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
+        let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
+        Self { header, made: Some(ClaimId(id)) }
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        self.header.to_str().unwrap_or_default()
+    }
+
+    /// The id of the claim that this request makes, and what the stream has to carry to name the request.
+    pub fn for_claim(&self) -> (ClaimId, Bytes) {
+        match self.made {
+            Some(id) => (id, Bytes::new()),
+            None => (ClaimId::generate(), Bytes::copy_from_slice(self.header.as_bytes())),
+        }
+    }
+
+    pub(super) fn write_into(self, headers: &mut HeaderMap) {
+        headers.insert(X_REQUEST_ID.clone(), self.header);
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.remove().unwrap_or_else(Self::make))
+    }
+}
