@@ -72,9 +72,10 @@ impl Place {
     pub async fn with_partitions(partitions: u16) -> Self {
         let (database_url, redis_url) = servers().await;
         let name = format!("dibs_test_{}", new_uuid().simple());
-        let (server, _) = database_url.rsplit_once('/').expect("a URL that names a database");
+        let (server, rest) = database_url.rsplit_once('/').expect("a URL that names a database");
+        let parameters = rest.split_once('?').map_or(String::new(), |(_, parameters)| format!("?{parameters}"));
         execute(&database_url, &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
-        let settings = settings(&format!("{server}/{name}"), &redis_url, &format!("{name}:"), partitions);
+        let settings = settings(&format!("{server}/{name}{parameters}"), &redis_url, &format!("{name}:"), partitions);
         let database = settings.database(16).expect("a pool");
         database.migrate().await.expect("migrated");
         let redis = settings.redis(2).await.expect("redis");

@@ -1,6 +1,6 @@
 //! The tables `user_coupons` (issuances) and `claim_rejections`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt::Write as _};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use super::campaigns::discount_type;
 use crate::{
     clock::Timestamp,
     domain::{
-        campaign::Discount,
-        claim::{Claim, ClaimRecord, Existing, Outcome, Plan, Rejection},
+        campaign::{Campaign, Discount},
+        claim::{Claim, ClaimRecord, Existing, Issuance, Outcome, Plan, Rejection},
     },
     identifiers::{ClaimId, CouponId, UserId},
 };
@@ -84,6 +84,7 @@ fn rejection(code: &str) -> Result<Rejection, sqlx::Error> {
 /// the plan, breaks a key: see [`super::is_duplicate`].
 pub async fn write(
     connection: &mut MySqlConnection,
+    campaigns: &[Campaign],
     claims: &[Claim],
     plan: &Plan,
     now: Timestamp,
@@ -95,7 +96,11 @@ pub async fn write(
     for (place, _) in &plan.rejections {
         counts.entry(claims[*place].coupon).or_default().1 += 1;
     }
-    insert_issuances(connection, plan, now).await?;
+    let mut rest = plan.issuances.as_slice();
+    while !rest.is_empty() {
+        let sql = insert_issuances(campaigns, &mut rest, now)?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?;
+    }
     insert_rejections(connection, claims, plan, now).await?;
     for (coupon, (issued, rejected)) in counts {
         sqlx::query(
@@ -111,41 +116,60 @@ pub async fn write(
     Ok(())
 }
 
-async fn insert_issuances(connection: &mut MySqlConnection, plan: &Plan, now: Timestamp) -> Result<(), sqlx::Error> {
-    if plan.issuances.is_empty() {
-        return Ok(());
-    }
-    let rows: Vec<_> = plan
-        .issuances
-        .iter()
-        .map(|issuance| {
-            (
-                hexadecimal(issuance.record.claim_id),
-                issuance.coupon.get(),
-                issuance.user.get(),
-                issuance.ordinal,
-                issuance.record.sequence,
-                moment(issuance.record.accepted_at),
-                moment(issuance.valid_until),
-            )
-        })
-        .collect();
-    sqlx::query(
+/// A statement that inserts as many of the rows as it may carry, and leaves the others in `rest`.
+///
+/// Values are written out rather than bound, as servers parse a statement of thousands of places anew each time; each
+/// is a number, an id in hexadecimal or a time, so there is nothing to escape. A statement fits one TLS record: the
+/// connection is not `TCP_NODELAY`, and a second record would wait 40 ms for the receipt of the first.
+fn insert_issuances(campaigns: &[Campaign], rest: &mut &[Issuance], now: Timestamp) -> Result<String, sqlx::Error> {
+    const RECORD_BYTES: usize = 16_000;
+    const ROW_BYTES: usize = 250;
+    let mut sql = String::with_capacity(RECORD_BYTES);
+    sql.push_str(
         "INSERT INTO user_coupons /* write: terms are copied from the locked campaign */ (user_coupon_id, coupon_id, \
          user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
-         minimum_order_amount, accepted_at, issued_at, valid_until) \
-         SELECT UNHEX(i.claim_id), c.coupon_id, i.user_id, i.ordinal, c.per_user_limit, i.sequence, c.discount_type, \
-         c.discount_value, c.discount_max_amount, c.minimum_order_amount, i.accepted_at, ?, i.valid_until \
-         FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
-             user_id BIGINT UNSIGNED PATH '$[2]', ordinal SMALLINT UNSIGNED PATH '$[3]', sequence INT UNSIGNED PATH '$[4]', \
-             accepted_at DATETIME(3) PATH '$[5]', valid_until DATETIME(3) PATH '$[6]')) AS i \
-         STRAIGHT_JOIN coupons c ON c.coupon_id = i.coupon_id",
-    )
-    .bind(now)
-    .bind(json(&rows)?)
-    .execute(connection)
-    .await?;
-    Ok(())
+         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ",
+    );
+    let issued_at = moment(now);
+    let (mut accepted_at, mut valid_until) = (Written::default(), Written::default());
+    let mut separator = "";
+    while let Some((issuance, others)) = rest.split_first()
+        && sql.len() + ROW_BYTES < RECORD_BYTES
+    {
+        let Issuance { coupon, user, record, ordinal, .. } = issuance;
+        let campaign = campaigns.iter().find(|campaign| campaign.id == *coupon);
+        let terms =
+            &campaign.ok_or_else(|| sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()))?.terms;
+        let Discount { kind, value, max_amount } = terms.discount;
+        let (kind, limit, minimum) = (kind.as_str(), terms.per_user_limit, terms.minimum_order_amount);
+        let (claim, sequence) = (record.claim_id.0.simple(), record.sequence);
+        let max_amount = max_amount.map_or_else(|| "NULL".to_owned(), |amount| amount.to_string());
+        let (accepted_at, valid_until) =
+            (accepted_at.as_text(record.accepted_at), valid_until.as_text(issuance.valid_until));
+        write!(
+            sql,
+            "{separator}(x'{claim}',{coupon},{user},{ordinal},{limit},{sequence},'{kind}',{value},{max_amount},{minimum},\
+             '{accepted_at}','{issued_at}','{valid_until}')",
+        )
+        .map_err(|error| sqlx::Error::Encode(error.into()))?;
+        separator = ",";
+        *rest = others;
+    }
+    Ok(sql)
+}
+
+/// The last moment that was written out: rows of a batch share most of theirs.
+#[derive(Default)]
+struct Written(Option<(Timestamp, String)>);
+
+impl Written {
+    fn as_text(&mut self, timestamp: Timestamp) -> &str {
+        match &mut self.0 {
+            Some((last, _)) if *last == timestamp => {}
+            other => *other = Some((timestamp, moment(timestamp))),
+        }
+        self.0.as_ref().map_or("", |(_, text)| text)
+    }
 }
 
 async fn insert_rejections(

@@ -4,7 +4,7 @@ use dibs_common::{
     clock::Timestamp,
     db::{self, Database},
     domain::claim::{self, Claim, Existing, Outcome, Plan},
-    error::Result,
+    error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
     keys::Partition,
     redis::Redis,
@@ -18,35 +18,56 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Decides a batch in one transaction, under the locks of its campaigns, and answers the outcomes, in the order of
 /// the claims.
 pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Plan> {
+    if let Some(plan) = transact(database, claims, now, Look::NotYet).await? {
+        return Ok(plan);
+    }
+    let looked = transact(database, claims, now, Look::AtWhatIsThere).await?;
+    looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
+}
+
+/// Whether a transaction reads what the database holds of a batch. Nearly always nothing is there, and looking
+/// would take a third of the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    NotYet,
+    AtWhatIsThere,
+}
+
+async fn transact(database: &Database, claims: &[Claim], now: Timestamp, look: Look) -> Result<Option<Plan>> {
     db::retrying("confirm claims", || async {
-        let attempt = tokio::time::timeout(LONGEST, attempt(database, claims, now)).await;
+        let attempt = tokio::time::timeout(LONGEST, attempt(database, claims, now, look)).await;
         attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
     .await
 }
 
-async fn attempt(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Plan, sqlx::Error> {
+/// None when it cannot be decided without looking.
+async fn attempt(
+    database: &Database,
+    claims: &[Claim],
+    now: Timestamp,
+    look: Look,
+) -> Result<Option<Plan>, sqlx::Error> {
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
     coupons.sort_unstable();
     coupons.dedup();
     let mut transaction = database.begin().await?;
     let campaigns = db::lock_campaigns(&mut transaction, &coupons).await?;
-    if claim::may_skip_existing(&campaigns, claims) {
-        let plan = claim::confirm(&campaigns, &Existing::default(), claims, now);
-        // Only rows that go in prove that nothing was there: a refusal needs to know.
-        if plan.rejections.is_empty() {
-            match db::write(&mut transaction, claims, &plan, now).await {
-                Ok(()) => return transaction.commit().await.map(|()| plan),
-                // Something of the batch is there already. The insert undid itself; the locks are still held.
-                Err(error) if db::is_duplicate(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    let existing = db::existing(&mut transaction, claims).await?;
+    let existing = match look {
+        Look::AtWhatIsThere => db::existing(&mut transaction, claims).await?,
+        Look::NotYet if claim::may_skip_existing(&campaigns, claims) => Existing::default(),
+        Look::NotYet => return Ok(None),
+    };
     let plan = claim::confirm(&campaigns, &existing, claims, now);
-    db::write(&mut transaction, claims, &plan, now).await?;
-    transaction.commit().await.map(|()| plan)
+    if look == Look::NotYet && !plan.rejections.is_empty() {
+        // Only rows that go in prove that nothing was there: a refusal needs to know.
+        return Ok(None);
+    }
+    match db::write(&mut transaction, &campaigns, claims, &plan, now).await {
+        Ok(()) => transaction.commit().await.map(|()| Some(plan)),
+        Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives back the seats of the claims that were refused, in this transaction or an earlier one.

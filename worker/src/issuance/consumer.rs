@@ -9,6 +9,7 @@ use dibs_common::{
     redis::Redis,
     stream::{ClaimEntry, ClaimStream, Delivery},
 };
+use futures::StreamExt as _;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use super::confirm::{answer_waiting, confirm, return_seats};
 
 /// Claims that one transaction confirms. An entry is never split, so one of more claims is a batch of its own.
 const MAX_BATCH: usize = 500;
+/// Batches of one partition in flight.
+const BATCHES_IN_FLIGHT: usize = 2;
 /// Entries read at once.
 const MAX_ENTRIES: u64 = 500;
 /// Attempts after which an entry that fails by itself goes to the dead letters.
@@ -147,8 +150,8 @@ impl Consumer {
 
     /// Carries entries through to their end; what cannot be ended now stays on the stream and comes again.
     async fn work(&self, deliveries: Vec<Delivery>, stopping: &CancellationToken) {
-        let mut batch: Vec<Delivery> = Vec::new();
-        let mut claims = 0;
+        let mut batches: Vec<Vec<Delivery>> = Vec::new();
+        let mut claims = MAX_BATCH;
         for delivery in deliveries {
             let size = match &delivery.entry {
                 Ok(entry) => entry.claims.len(),
@@ -157,16 +160,18 @@ impl Consumer {
                     continue;
                 }
             };
-            if claims + size > MAX_BATCH && !batch.is_empty() {
-                self.work_batch(std::mem::take(&mut batch), stopping).await;
+            if claims + size > MAX_BATCH {
+                batches.push(Vec::new());
                 claims = 0;
             }
             claims += size;
-            batch.push(delivery);
+            if let Some(batch) = batches.last_mut() {
+                batch.push(delivery);
+            }
         }
-        if !batch.is_empty() {
-            self.work_batch(batch, stopping).await;
-        }
+        // While one is being taken off the stream, the next is in its transaction already.
+        let batches = futures::stream::iter(batches);
+        batches.for_each_concurrent(BATCHES_IN_FLIGHT, |batch| self.work_batch(batch, stopping)).await;
     }
 
     /// Confirms a batch, for as long as its servers are away again and again; then each entry by itself, if the

@@ -112,6 +112,20 @@ async fn two_workers_may_confirm_the_same_claims_at_once() {
     place.end().await;
 }
 
+/// The rows of a batch go in with several statements: none may stay when a later one meets what is there.
+#[tokio::test]
+async fn a_batch_that_is_partly_there_is_counted_once() {
+    let place = Place::new().await;
+    let campaign = place.campaign(500).await;
+    accept(&place, &campaign, 1..=240).await;
+    let claims = dibs_common::stream::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    confirm(&place.database, &claims[200..], clock::now()).await.expect("confirmed");
+    work(&place).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 240);
+    assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 240);
+    place.end().await;
+}
+
 /// The campaign is full, so a decision that did not know of the issuance would refuse it.
 #[tokio::test]
 async fn a_redelivered_claim_of_a_full_campaign_is_still_issued() {
