@@ -63,7 +63,7 @@ async fn attempt(
         // Only rows that go in prove that nothing was there: a refusal needs to know.
         return Ok(None);
     }
-    match db::write(&mut transaction, &campaigns, claims, &plan, now).await {
+    match db::write(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan)),
         Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
