@@ -118,7 +118,7 @@ pub enum Error {
     #[error("Too many requests are waiting; try again shortly.")]
     Overloaded,
     /// Redis or `MySQL` did not answer in time.
-    #[error("{} does not answer; try again shortly.", .dependency.as_str())]
+    #[error("{} cannot be used now; try again shortly.", .dependency.as_str())]
     DependencyUnavailable {
         /// Which one.
         dependency: Dependency,
@@ -193,6 +193,17 @@ impl Error {
             Self::DependencyUnavailable { .. } => kind("DEPENDENCY_UNAVAILABLE", "dependency unavailable", 503),
             Self::Internal(_) => kind("INTERNAL", "internal", 500),
         }
+    }
+
+    /// The error and its causes on one line, for the log.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            line = format!("{line} {inner}");
+            cause = inner.source();
+        }
+        line
     }
 
     /// Seconds after which the same call may do better; none when it will not.

@@ -1,4 +1,5 @@
-//! What Redis holds of a campaign, to read. Only scripts write it.
+//! What Redis holds of a campaign: read here, written by scripts. A rebuild alone writes past them: it makes Redis
+//! forget a campaign, and stages claims where nobody looks until a script takes them over.
 
 use fred::{
     interfaces::{HashesInterface as _, KeysInterface as _},

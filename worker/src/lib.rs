@@ -42,7 +42,7 @@ impl Worker {
             }
             match campaigns::keep_once(&self.database, &self.redis).await {
                 Ok(partitions) => wanted = partitions,
-                Err(error) => tracing::warn!(%error, "campaigns cannot be held against redis now"),
+                Err(error) => tracing::warn!(cause = error.chain(), "campaigns cannot be held against redis now"),
             }
             tokio::select! {
                 () = tokio::time::sleep(KEEP_EVERY) => {}
@@ -57,12 +57,15 @@ impl Worker {
         while !self.stopping.is_cancelled() {
             let name = format!("worker-{}", new_uuid());
             match Consumer::join(&self.database, &self.redis, partition, name, self.pace).await {
-                Ok(consumer) => return Box::pin(consumer.run(self.stopping.clone())).await,
+                Ok(consumer) => match tokio::spawn(consumer.run(self.stopping.clone())).await {
+                    Ok(()) => return,
+                    Err(panic) => tracing::error!(partition = partition.0, %panic, "a consumer broke; another joins"),
+                },
                 Err(error) => {
-                    tracing::warn!(partition = partition.0, %error, "a partition cannot be joined now");
-                    tokio::time::sleep(KEEP_EVERY).await;
+                    tracing::warn!(partition = partition.0, cause = error.chain(), "a partition cannot be joined now");
                 }
             }
+            tokio::time::sleep(KEEP_EVERY).await;
         }
     }
 }

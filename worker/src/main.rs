@@ -27,7 +27,7 @@ const REDIS_CONNECTIONS: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    match perform(WorkerSettings::parse()).await {
+    match Box::pin(perform(WorkerSettings::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             config::report(&error);
@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
     match &settings.command {
-        Command::Run => run(settings).await,
+        Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => rebuild_campaign(&settings, *rebuild).await,

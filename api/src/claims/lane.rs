@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dibs_common::{
+    clock::{self, Timestamp},
     domain::{campaign::Campaign, claim::ClaimRecord},
     error::{Dependency, Error, Result},
     held,
@@ -65,6 +66,7 @@ impl Lane {
         let sold_out = SoldOut::new(campaign, redis);
         let caller = Arc::new(Caller {
             coupon: campaign.id,
+            closes_at: campaign.terms.closes_at,
             partition: campaign.partition,
             redis: redis.clone(),
             answers: answers.to_owned(),
@@ -114,6 +116,7 @@ impl Lane {
 /// Takes waiting claims to Redis, many in one call.
 struct Caller {
     coupon: CouponId,
+    closes_at: Timestamp,
     partition: Partition,
     redis: Redis,
     answers: String,
@@ -168,6 +171,7 @@ impl Caller {
         for (place, caller) in callers.into_iter().enumerate() {
             let answer = match &answer {
                 Ok(Some(decided)) => verdict(decided, place, &mut remaining),
+                Ok(None) if clock::now() >= self.closes_at => Err(Error::CampaignClosed),
                 Ok(None) => Err(Error::CampaignUnavailable(self.coupon)),
                 Err(error) => Err(again(error)),
             };
@@ -194,7 +198,9 @@ impl Caller {
     }
 
     fn note(&self, decided: &Decisions) {
-        let accepted = decided.decisions.iter().filter(|decision| matches!(decision, Decision::Accepted(_))).count();
+        // One that is replayed was accepted by a call whose answer was lost.
+        let seated = |decision: &&Decision| matches!(decision, Decision::Accepted(_) | Decision::Replayed(_));
+        let accepted = decided.decisions.iter().filter(seated).count();
         let refused = decided.decisions.len() - accepted;
         self.accepted.increment(accepted as u64);
         self.refused.increment(refused as u64);

@@ -64,7 +64,7 @@ impl SoldOut {
 
     async fn watch(self: Arc<Self>) {
         let mut known: Option<u32> = None;
-        // One lane is dropped by its owner while this watches: nobody else asks then.
+        // Alone with itself, the lane that would ask is gone.
         while Arc::strong_count(&self) > 1 {
             match self.look(known).await {
                 Ok(Some((sequence, holders))) => {

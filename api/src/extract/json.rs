@@ -1,4 +1,4 @@
-use std::error::Error as _;
+use std::{error::Error as _, time::Duration};
 
 use axum::{
     body,
@@ -9,11 +9,14 @@ use dibs_common::Error;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use tokio::time::timeout;
 
 use crate::problem::Refused;
 
 /// The longest body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
 
 /// A body of JSON that is as expected.
 pub struct JsonBody<T>(pub T);
@@ -25,7 +28,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(Refused(Error::UnsupportedMediaType));
         }
-        let body = body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|error| {
+        let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(request.into_body(), MAX_BODY)).await;
+        let arrived = arriving.map_err(|_| Refused(Error::MalformedJson("it did not arrive in time".into())))?;
+        let body = arrived.map_err(|error| {
             let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
             Refused(if too_long {
                 Error::PayloadTooLarge(MAX_BODY)

@@ -15,8 +15,9 @@ impl Prefer {
     fn read(headers: &HeaderMap) -> Self {
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
-        let mut waits = preferences.filter_map(|preference| preference.strip_prefix("wait="));
-        let seconds = waits.next().and_then(|seconds| seconds.parse::<u64>().ok()).filter(|seconds| *seconds > 0);
+        let named = preferences.filter_map(|preference| preference.split_once('='));
+        let mut waits = named.filter(|(name, _)| name.eq_ignore_ascii_case("wait"));
+        let seconds = waits.next().and_then(|(_, seconds)| seconds.parse::<u64>().ok()).filter(|seconds| *seconds > 0);
         Self { wait: seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT))) }
     }
 }
@@ -41,6 +42,7 @@ mod tests {
     #[test]
     fn a_wait_is_read_and_bounded_and_nonsense_is_left_out() {
         assert_eq!(wait("wait=3"), Some(3));
+        assert_eq!(wait("Wait=3"), Some(3));
         assert_eq!(wait("respond-async, wait=60"), Some(10));
         assert_eq!(wait("wait=0"), None);
         assert_eq!(wait("wait=-1"), None);

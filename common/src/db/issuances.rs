@@ -275,6 +275,17 @@ pub async fn issued_claims(
     rows.into_iter().map(record).collect()
 }
 
+/// The highest sequence of a claim that was refused; 0 when none was.
+pub async fn last_rejected_sequence(pool: &MySqlPool, coupon: CouponId) -> Result<u32, sqlx::Error> {
+    let highest: Option<u32> = sqlx::query_scalar(
+        "SELECT /* last_rejected_sequence */ MAX(sequence) FROM claim_rejections WHERE coupon_id = ?",
+    )
+    .bind(coupon.get())
+    .fetch_one(pool)
+    .await?;
+    Ok(highest.unwrap_or(0))
+}
+
 /// A coupon in a user's hands, as the user sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]

@@ -15,13 +15,13 @@ use std::{
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use issuances::{
-    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, owned_coupons,
-    rejected, write,
+    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence,
+    owned_coupons, rejected, write,
 };
 pub use products::{create_product, has_products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    Executor, MySql, MySqlPool, Transaction,
+    Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
     migrate::Migrator,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
@@ -41,8 +41,18 @@ pub struct Database {
     encrypted: Arc<AtomicBool>,
 }
 
-/// The pause after attempt number `attempt`, 10 to 640 ms, spread so that two that collided do not meet again.
-fn pause_before(attempt: u32) -> Duration {
+/// A lock of the database, held by a connection of its own.
+pub struct Lock(MySqlConnection);
+
+impl Lock {
+    /// Lets others have it.
+    pub async fn release(self) -> Result<()> {
+        within(self.0.close()).await
+    }
+}
+
+/// The pause after attempt number `attempt`, 10 to 320 ms, spread so that two that collided do not meet again.
+fn pause_after(attempt: u32) -> Duration {
     let base = 5 << attempt.min(6);
     Duration::from_millis(base + u64::from(crate::identifiers::random_below(u16::try_from(base).unwrap_or(u16::MAX))))
 }
@@ -60,9 +70,10 @@ impl Database {
             .after_connect(move |connection, _| {
                 let seen = Arc::clone(&seen);
                 Box::pin(async move {
-                    let (_, cipher): (String, String) =
-                        sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_one(&mut *connection).await?;
-                    seen.store(!cipher.is_empty(), Ordering::Relaxed);
+                    let cipher: Option<(String, String)> = sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+                        .fetch_optional(&mut *connection)
+                        .await?;
+                    seen.store(cipher.is_none_or(|(_, cipher)| !cipher.is_empty()), Ordering::Relaxed);
                     // Rows are locked by name, so gap locks would only add deadlocks.
                     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
                     connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
@@ -97,6 +108,16 @@ impl Database {
         self.pool.begin().await
     }
 
+    /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
+    /// somebody has it.
+    pub async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        // Out of the pool: a connection that went back to it would take the lock along.
+        let mut connection = self.pool.acquire().await.map_err(database_error)?.detach();
+        let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
+        let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
+        Ok((locked == Some(1)).then_some(Lock(connection)))
+    }
+
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<()> {
         within(sqlx::query("DO 1").execute(&self.pool)).await.map(drop)
@@ -129,7 +150,12 @@ impl Database {
 
 /// Runs a query that should be quick; one that is not counts as the database being gone.
 pub async fn within<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
-    match timeout(QUERY_TIMEOUT, query).await {
+    within_limit(QUERY_TIMEOUT, query).await
+}
+
+/// Runs a query that may take up to `limit`.
+pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    match timeout(limit, query).await {
         Ok(answer) => answer.map_err(database_error),
         Err(elapsed) => Err(Error::unavailable(Dependency::MySql, elapsed)),
     }
@@ -146,7 +172,7 @@ where
             Err(error) if attempt < ATTEMPTS && is_contention(&error) => {
                 metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
                 tracing::debug!(transaction = name, attempt, %error, "transaction begins again");
-                tokio::time::sleep(pause_before(attempt)).await;
+                tokio::time::sleep(pause_after(attempt)).await;
             }
             ended => return ended.map_err(database_error),
         }
@@ -169,22 +195,24 @@ pub fn is_duplicate(error: &sqlx::Error) -> bool {
     error_number(error) == Some(1062)
 }
 
-/// What the database's client said, as an error of Dibs: no connection, too many, shutting down, read-only or
-/// contention mean that it cannot be used now; all else is a defect.
+/// What the database's client said, as an error of Dibs. Data that the tables do not take is a defect of whoever
+/// sent it; all else (no connection, no rights, no table yet, no disk, contention) is the server's, and may pass.
 pub fn database_error(error: sqlx::Error) -> Error {
-    let unavailable = match &error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(_) => {
-            matches!(error_number(&error), Some(1040 | 1053 | 1077 | 1205 | 1213 | 1290 | 1836 | 3032 | 1927 | 3024))
+    let defect = match &error {
+        sqlx::Error::Database(database) => {
+            let of_data = database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"));
+            // Wrong value, no default, invalid JSON, CHECK on MySQL and on MariaDB: without a class of their own.
+            of_data || matches!(error_number(&error), Some(1364 | 1366 | 3140 | 3819 | 4025))
         }
+        sqlx::Error::Decode(_)
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. } => true,
         _ => false,
     };
-    if unavailable { Error::unavailable(Dependency::MySql, error) } else { Error::internal(error) }
+    if defect { Error::internal(error) } else { Error::unavailable(Dependency::MySql, error) }
 }
 
 #[cfg(test)]
@@ -193,7 +221,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_stay_below_a_second() {
-        assert!(pause_before(1) >= Duration::from_millis(10));
-        assert!(pause_before(40) < Duration::from_millis(641));
+        assert!(pause_after(1) >= Duration::from_millis(10));
+        assert!(pause_after(40) < Duration::from_millis(640));
     }
 }

@@ -4,7 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{clock::Timestamp, error::FieldError, identifiers::CouponId, keys::Partition};
+use crate::{
+    clock::{Timestamp, from_millis},
+    error::FieldError,
+    identifiers::CouponId,
+    keys::Partition,
+};
 
 /// The largest amount of money, in won: what JSON readers hold exactly.
 pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID.cast_signed();
@@ -99,6 +104,18 @@ const fn one() -> u16 {
 pub const MAX_QUANTITY: u32 = 4_000_000_000;
 
 impl CampaignTerms {
+    /// The same terms as they are kept: times to the millisecond, the name without spaces around it.
+    #[must_use]
+    pub fn as_kept(mut self) -> Self {
+        let kept = |moment: Timestamp| from_millis(moment.timestamp_millis());
+        (self.opens_at, self.closes_at) = (kept(self.opens_at), kept(self.closes_at));
+        if let Validity::Until(until) = self.validity {
+            self.validity = Validity::Until(kept(until));
+        }
+        self.name = self.name.trim().to_owned();
+        self
+    }
+
     /// Every field that is not as expected.
     pub fn errors(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();

@@ -31,7 +31,7 @@ pub struct BenchArguments {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub warm_up_millis: u64,
     /// Connections, each with one request in flight
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
     /// Threads of the client
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]

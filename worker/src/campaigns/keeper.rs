@@ -14,9 +14,9 @@ use super::rebuild::rebuild;
 const PAGE: u32 = 500;
 
 /// How long after its end a campaign is still kept in Redis: latecomers are told that it is closed.
-const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
+pub(crate) const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
 
-/// Holds every campaign that is not long over against Redis, and mends what differs. Answers their partitions.
+/// Holds every campaign that is not long over against Redis, and makes those again that it has forgotten, in whole or in part. Answers their partitions.
 pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
     let since = clock::now() - KEPT_AFTER_END;
     let mut partitions = Vec::new();
@@ -27,7 +27,10 @@ pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partiti
         after = Some(last.id);
         for campaign in &campaigns {
             partitions.push(campaign.partition);
-            mend(database, redis, campaign).await?;
+            if let Err(error) = mend(database, redis, campaign).await {
+                // The others are not to wait for this one.
+                tracing::warn!(coupon = %campaign.id, cause = error.chain(), "a campaign cannot be mended now");
+            }
         }
     }
     partitions.sort_unstable();

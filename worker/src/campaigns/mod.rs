@@ -4,5 +4,6 @@
 mod keeper;
 mod rebuild;
 
+pub(crate) use keeper::KEPT_AFTER_END;
 pub use keeper::keep_once;
 pub use rebuild::rebuild;

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use dibs_common::{
     db::{self, Database},
@@ -15,13 +18,20 @@ use dibs_common::{
 };
 
 const PAGE: u32 = 5000;
+/// A page of rows that are not in memory takes the disk a while.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes a campaign in Redis again from what is issued in the database and what is accepted but not yet answered.
 /// While that goes on Redis does not know the campaign, so no claim can slip in between; it appears whole, at once.
-/// Several workers may do so at the same time: the first to end decides, all would say the same.
-///
-/// The stream is read before the database, so that a claim which is confirmed meanwhile is found at least once.
+/// One process does so at a time: one that finds another at it leaves it to that.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+    let Some(lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let rebuilt = rebuild_alone(database, redis, campaign).await;
+    lock.release().await.and(rebuilt)
+}
+
+/// The stream is read before the database, so that a claim which is confirmed meanwhile is found at least once.
+async fn rebuild_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let place = (campaign.partition, campaign.id);
     held::forget(redis, campaign.partition, campaign.id).await?;
     let unanswered = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
@@ -30,10 +40,13 @@ pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) ->
     for claim in unanswered {
         waiting.entry(claim.user).or_default().push(claim.record);
     }
-    let mut counts = CampaignCounts { rebuild: new_uuid(), ..CampaignCounts::default() };
+    // A sequence is given once, also that of a claim that was refused.
+    let sequence = db::within(db::last_rejected_sequence(database.pool(), campaign.id)).await?;
+    let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
-        let page = db::within(db::issued_claims(database.pool(), campaign.id, after, PAGE)).await?;
+        let page = db::issued_claims(database.pool(), campaign.id, after, PAGE);
+        let page = db::within_limit(PATIENCE, page).await?;
         let Some((last_user, last_ordinal, _)) = page.last().copied() else { break };
         // A user's rows must not be cut apart: the last user's are read again with the next page, unless that is
         // all there is.

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use dibs_common::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     db::{self, Database},
     domain::claim::{self, Claim, Existing, Outcome, Plan},
     error::{Error, Result},
@@ -11,6 +11,8 @@ use dibs_common::{
     scripts,
     stream::{Answer, ClaimEntry},
 };
+
+use crate::campaigns::KEPT_AFTER_END;
 
 /// A transaction that takes longer has lost its server.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -71,7 +73,13 @@ async fn attempt(
 }
 
 /// Gives back the seats of the claims that were refused, in this transaction or an earlier one.
-pub async fn return_seats(redis: &Redis, partition: Partition, claims: &[Claim], outcomes: &[Outcome]) -> Result<()> {
+pub async fn return_seats(
+    database: &Database,
+    redis: &Redis,
+    partition: Partition,
+    claims: &[Claim],
+    outcomes: &[Outcome],
+) -> Result<()> {
     let mut refused: BTreeMap<CouponId, Vec<(UserId, ClaimId)>> = BTreeMap::new();
     for (claim, outcome) in claims.iter().zip(outcomes) {
         if matches!(outcome, Outcome::Rejected(_)) {
@@ -79,10 +87,23 @@ pub async fn return_seats(redis: &Redis, partition: Partition, claims: &[Claim],
         }
     }
     for (coupon, claims) in refused {
-        let returned = scripts::return_seats(redis, partition, coupon, &claims).await?;
-        tracing::warn!(%coupon, refused = claims.len(), returned, "accepted claims were refused; their seats went back");
+        match scripts::return_seats(redis, partition, coupon, &claims).await {
+            Ok(returned) => {
+                let refused = claims.len();
+                tracing::warn!(%coupon, refused, returned, "accepted claims were refused; their seats went back");
+            }
+            // A rebuild may be counting the seats right now, unless nobody makes the campaign again.
+            Err(error @ Error::CampaignUnavailable(_)) if is_kept(database, coupon).await? => return Err(error),
+            Err(Error::CampaignUnavailable(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
+}
+
+async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
+    let campaign = db::within(db::campaign(database.pool(), coupon)).await?;
+    Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
 }
 
 /// Tells the outcomes to the processes that wait for one of them. A word that is lost is found in the database.

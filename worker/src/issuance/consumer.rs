@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use dibs_common::{
-    clock,
+    clock::{self, Timestamp},
     db::Database,
     domain::claim::{Claim, Outcome},
     error::{Error, Result},
@@ -24,6 +24,7 @@ const BATCHES_IN_FLIGHT: usize = 2;
 const MAX_ENTRIES: u64 = 500;
 /// Attempts after which an entry that fails by itself goes to the dead letters.
 const MAX_ATTEMPTS: u64 = 5;
+const GAUGE_EVERY: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -105,7 +106,11 @@ impl Consumer {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(partition = self.stream.partition.0, cause = %Chain(&error), "claims cannot be read now");
+                        tracing::warn!(
+                            partition = self.stream.partition.0,
+                            cause = error.chain(),
+                            "claims cannot be read now"
+                        );
                         tokio::time::sleep(LONGEST_PAUSE).await;
                     }
                 }
@@ -117,19 +122,33 @@ impl Consumer {
                 self.work(deliveries, &stopping).await;
             }
         };
-        tokio::join!(reading, confirming);
+        let done = CancellationToken::new();
+        let working = async {
+            tokio::join!(reading, confirming);
+            done.cancel();
+        };
+        tokio::join!(working, self.gauge(&done));
         self.stream.close().await;
+    }
+
+    /// Shows the lengths of the streams until `done`, also while the servers of a batch are away.
+    async fn gauge(&self, done: &CancellationToken) {
+        while !done.is_cancelled() {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
+            if let Ok((waiting, dead)) = self.stream.lengths().await {
+                self.meters.backlog.set(waiting as f64);
+                self.meters.dead_letters.set(dead as f64);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(GAUGE_EVERY) => {}
+                () = done.cancelled() => {}
+            }
+        }
     }
 
     /// The next entries: now and then those of others who have gone silent, else new ones.
     async fn next(&self, looked: &mut Option<Instant>) -> Result<Vec<Delivery>> {
         if looked.is_none_or(|looked| looked.elapsed() >= self.pace.look_every) {
-            let (waiting, dead) = self.stream.lengths().await?;
-            #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
-            {
-                self.meters.backlog.set(waiting as f64);
-                self.meters.dead_letters.set(dead as f64);
-            }
             let taken_over = self.stream.take_over(self.pace.take_over_after, MAX_ENTRIES).await?;
             if !taken_over.is_empty() {
                 tracing::info!(partition = self.stream.partition.0, entries = taken_over.len(), "took entries over");
@@ -180,11 +199,15 @@ impl Consumer {
         match self.persist(&batch, stopping).await {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
-                tracing::warn!(entries = batch.len(), cause = %Chain(&error), "entries are left for later");
+                tracing::warn!(entries = batch.len(), cause = error.chain(), "entries are left for later");
             }
-            Err(error) if batch.len() == 1 => self.fail(&batch[0], &Chain(&error).to_string()).await,
+            Err(error) if batch.len() == 1 => self.fail(&batch[0], &error.chain()).await,
             Err(error) => {
-                tracing::warn!(entries = batch.len(), cause = %Chain(&error), "a batch failed; its entries are tried one by one");
+                tracing::warn!(
+                    entries = batch.len(),
+                    cause = error.chain(),
+                    "a batch failed; its entries are tried one by one"
+                );
                 for delivery in batch {
                     Box::pin(self.work_batch(vec![delivery], stopping)).await;
                 }
@@ -197,7 +220,7 @@ impl Consumer {
         loop {
             match self.settle(batch).await {
                 Err(error @ Error::DependencyUnavailable { .. }) if !stopping.is_cancelled() => {
-                    tracing::warn!(cause = %Chain(&error), "a batch waits for its servers");
+                    tracing::warn!(cause = error.chain(), "a batch waits for its servers");
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = stopping.cancelled() => {}
@@ -209,26 +232,25 @@ impl Consumer {
         }
     }
 
-    /// The way of a batch, in the order that makes each step safe to repeat: decided and durable, seats back, off
-    /// the stream; and a word to whoever waits.
+    /// The way of a batch, in the order that makes each step safe to repeat: decided and durable, a word to whoever
+    /// waits, seats back, off the stream.
     async fn settle(&self, batch: &[Delivery]) -> Result<()> {
         let entries: Vec<&ClaimEntry> = batch.iter().filter_map(|delivery| delivery.entry.as_ref().ok()).collect();
         let claims: Vec<Claim> = entries.iter().flat_map(|entry| entry.claims.iter().cloned()).collect();
-        let now = clock::now();
-        let plan = confirm(&self.database, &claims, now).await?;
-        self.measure(&claims, &plan.outcomes);
+        let plan = confirm(&self.database, &claims, clock::now()).await?;
+        let durable_at = clock::now();
         answer_waiting(&self.redis, &entries, &plan.outcomes).await;
-        return_seats(&self.redis, self.stream.partition, &claims, &plan.outcomes).await?;
+        return_seats(&self.database, &self.redis, self.stream.partition, &claims, &plan.outcomes).await?;
         let ids: Vec<String> = batch.iter().map(|delivery| delivery.id.clone()).collect();
         self.stream.acknowledge(&ids).await?;
+        self.measure(&claims, &plan.outcomes, durable_at);
         Ok(())
     }
 
-    fn measure(&self, claims: &[Claim], outcomes: &[Outcome]) {
-        let now = clock::now();
+    fn measure(&self, claims: &[Claim], outcomes: &[Outcome], durable_at: Timestamp) {
         let mut issued = 0;
         for (claim, outcome) in claims.iter().zip(outcomes) {
-            let lag = (now - claim.record.accepted_at).to_std().unwrap_or_default();
+            let lag = (durable_at - claim.record.accepted_at).to_std().unwrap_or_default();
             self.meters.lag.record(lag);
             issued += u64::from(matches!(outcome, Outcome::Issued { .. }));
             trace(claim, *outcome);
@@ -256,7 +278,7 @@ impl Consumer {
                     "an entry failed again and again; it is a dead letter now"
                 );
             }
-            Err(error) => tracing::warn!(entry = id, cause = %Chain(&error), "a dead letter could not be moved now"),
+            Err(error) => tracing::warn!(entry = id, cause = error.chain(), "a dead letter could not be moved now"),
         }
     }
 }
@@ -268,20 +290,5 @@ fn trace(claim: &Claim, outcome: Outcome) {
         let request_id = if claim.request.is_empty() { &made } else { &claim.request };
         let span = tracing::debug_span!("confirm", request_id, coupon = %claim.coupon, user = %claim.user);
         span.in_scope(|| tracing::debug!(?outcome, "claim has its outcome"));
-    }
-}
-
-/// An error and its causes on one line.
-struct Chain<'e>(&'e Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}", self.0)?;
-        let mut cause = std::error::Error::source(self.0);
-        while let Some(inner) = cause {
-            write!(formatter, " {inner}")?;
-            cause = inner.source();
-        }
-        Ok(())
     }
 }

@@ -29,7 +29,7 @@ async fn die_after(place: &Place, steps: usize) {
         outcomes = confirm(&place.database, &claims, clock::now()).await.expect("confirmed").outcomes;
     }
     if steps >= 2 {
-        return_seats(&place.redis, FIRST, &claims, &outcomes).await.expect("returned");
+        return_seats(&place.database, &place.redis, FIRST, &claims, &outcomes).await.expect("returned");
     }
     if steps >= 3 {
         let ids: Vec<String> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();

@@ -36,6 +36,7 @@ pub async fn create_campaign(
     _: Administrator,
     JsonBody(terms): JsonBody<CampaignTerms>,
 ) -> Result<Response, Refused> {
+    let terms = terms.as_kept();
     let errors = terms.errors();
     if !errors.is_empty() {
         return Err(Refused(Error::ValidationFailed(errors)));
@@ -56,7 +57,7 @@ async fn make(app: SharedApp, terms: CampaignTerms) -> Result<Campaign> {
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
     app.claims.made(&campaign).await;
     if let Err(error) = campaign_put(&app.redis, &campaign, CampaignCounts::default()).await {
-        tracing::warn!(coupon = %id, %error, "redis does not know the new campaign yet; a worker will tell it");
+        tracing::warn!(coupon = %id, cause = error.chain(), "redis does not know the new campaign yet; a worker will tell it");
     }
     Ok(campaign)
 }

@@ -8,6 +8,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use dibs_common::{
+    db,
     domain::claim::{Outcome, Rejection},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
@@ -59,6 +60,7 @@ pub struct ClaimAnswer {
 /// With `Prefer: wait=N` the answer waits for up to N seconds (at most 10) and is 200 once the coupon is issued.
 #[utoipa::path(
     post, path = "/coupons/issue", tag = "coupons", request_body = ClaimBody,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the issuance")),
     responses(
         (status = 202, description = "accepted; issuance follows", body = ClaimAnswer),
         (status = 200, description = "issued, with `Prefer: wait`", body = ClaimAnswer),
@@ -83,7 +85,7 @@ pub async fn issue(
     let Some((waiting, longest)) = waiting else { return Ok(answer(body, accepted, None)) };
     let outcome = wait(&app, body, accepted, waiting, longest).await;
     let mut answered = match outcome {
-        Some(Outcome::Rejected(rejection)) => return Err(Refused(rejection_of(rejection, body, accepted))),
+        Some(Outcome::Rejected(rejection)) => return Err(Refused(rejected(&app, rejection, body, accepted).await)),
         Some(Outcome::Issued { valid_until }) => answer(body, accepted, Some(valid_until)),
         None => answer(body, accepted, None),
     };
@@ -141,10 +143,15 @@ fn answer(body: ClaimBody, accepted: Accepted, valid_until: Option<DateTime<Utc>
 }
 
 /// A claim that was refused after its acceptance, as a refusal of the call that waited for it.
-fn rejection_of(rejection: Rejection, body: ClaimBody, accepted: Accepted) -> Error {
+async fn rejected(app: &SharedApp, rejection: Rejection, body: ClaimBody, accepted: Accepted) -> Error {
     match rejection {
         Rejection::CouponNotFound => Error::CouponNotFound(body.coupon_id),
-        Rejection::CouponAlreadyIssued => Error::CouponAlreadyIssued(accepted.record),
         Rejection::CouponExhausted => Error::CouponExhausted,
+        Rejection::CouponAlreadyIssued => {
+            let claims = db::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
+            let claims = db::within(claims).await.unwrap_or_default();
+            let first = claims.iter().rfind(|claim| matches!(claim.outcome, Outcome::Issued { .. }));
+            Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))
+        }
     }
 }
