@@ -69,7 +69,7 @@ where
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
         let meter = Arc::clone(&self.meter);
-        let progress = InProgress::begin(&self.app);
+        let progress = InProgress::begin(&self.app, uri.path());
         let answering = progress.as_ref().map(|_| {
             request.extensions_mut().insert(id.clone());
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
@@ -96,11 +96,13 @@ where
 struct InProgress(SharedApp);
 
 impl InProgress {
-    /// None when there are as many as allowed.
-    fn begin(app: &SharedApp) -> Option<Self> {
+    /// None when there are as many as allowed. What asks after the process itself is always answered: a busy one
+    /// must not be taken for a dead one.
+    fn begin(app: &SharedApp, path: &str) -> Option<Self> {
         let before = app.in_progress.fetch_add(1, Ordering::Relaxed);
         let counted = Self(app.clone());
-        (before < app.settings.max_requests_in_progress).then_some(counted)
+        let about_itself = || path.starts_with("/health/") || path == "/metrics";
+        (before < app.settings.max_requests_in_progress || about_itself()).then_some(counted)
     }
 }
 

@@ -25,7 +25,9 @@ async fn main() -> ExitCode {
     let ended = match settings.command {
         None => run(settings).await,
         Some(Command::Health) if operations::probe(settings.api_address).await => Ok(()),
-        Some(Command::Health) => Err(Error::internal(format!("nothing is ready at {}", settings.api_address))),
+        Some(Command::Health) => {
+            Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
+        }
         Some(Command::Openapi) => print_document(),
     };
     match ended {
@@ -38,12 +40,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(settings: ApiSettings) -> Result<()> {
+    let settings = settings.checked()?;
     let metrics = telemetry::start(&settings.shared)?;
     settings.log();
     let address = settings.api_address;
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| Error::internal(format!("API_ADDRESS {address} cannot be listened on: {error}")))?;
+        .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let app = App::start(settings, metrics).await?;
     let stopping = app.stopping.clone();
     tokio::spawn(async move {

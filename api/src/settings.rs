@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
-use dibs_common::config::{Settings, masked};
-use secrecy::SecretString;
+use dibs_common::{
+    config::{Settings, masked, secret},
+    error::{Error, Result},
+};
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// Answers the shop's calls: claims on first-come coupons, and the shop around them.
 ///
@@ -21,7 +24,7 @@ pub struct ApiSettings {
     #[arg(long, env, default_value = "127.0.0.1:8080")]
     pub api_address: SocketAddr,
     /// The bearer token of /admin calls, at least 16 characters; without one they are all refused
-    #[arg(long, env, hide_env_values = true, value_parser = admin_token)]
+    #[arg(long, env, hide_env_values = true, value_parser = secret)]
     pub admin_token: Option<SecretString>,
     /// Requests in progress at once; more are answered 503 OVERLOADED
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -40,11 +43,19 @@ pub enum Command {
     Openapi,
 }
 
-fn admin_token(token: &str) -> Result<SecretString, String> {
-    if token.len() >= 16 { Ok(token.into()) } else { Err("expected at least 16 characters".into()) }
-}
-
 impl ApiSettings {
+    /// Refuses settings with which nothing can work; an empty token is none.
+    pub fn checked(mut self) -> Result<Self> {
+        self.shared.check()?;
+        self.admin_token = self.admin_token.filter(|token| !token.expose_secret().is_empty());
+        match &self.admin_token {
+            Some(token) if token.expose_secret().len() < 16 => {
+                Err(Error::Setting("ADMIN_TOKEN", "expected at least 16 characters".into()))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// Logs the settings, secrets masked.
     pub fn log(&self) {
         tracing::info!(

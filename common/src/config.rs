@@ -1,10 +1,11 @@
 //! Settings that all processes share. They come from the environment, or from flags of the same names.
 
-use std::io::IsTerminal as _;
+use std::{convert::Infallible, io::IsTerminal as _};
 
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
+use tracing_subscriber::EnvFilter;
 
 use crate::{
     db::Database,
@@ -28,10 +29,10 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// The database, `MySQL` 8.4 or newer, or `MariaDB` 10.11 or newer: mysql://user:password@host:port/database
-    #[arg(long, env, value_parser = database_url, hide_env_values = true)]
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub database_url: SecretString,
     /// Redis 7 or newer, or Valkey 8 or newer: redis://, rediss://, redis-cluster:// or redis-sentinel://
-    #[arg(long, env, value_parser = redis_url, hide_env_values = true)]
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub redis_url: SecretString,
     /// What every Redis key begins with, to share a server with others
     #[arg(long, env, default_value = "", value_parser = key_prefix)]
@@ -51,6 +52,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Refuses settings with which nothing can work. Not while they are parsed: a parser would print the secret.
+    pub fn check(&self) -> Result<()> {
+        check_database_url(self.database_url.expose_secret()).map_err(|why| Error::Setting("DATABASE_URL", why))?;
+        check_redis_url(self.redis_url.expose_secret()).map_err(|why| Error::Setting("REDIS_URL", why))?;
+        EnvFilter::try_new(&self.log).map(drop).map_err(|error| Error::Setting("RUST_LOG", error.to_string()))
+    }
+
     /// A pool of at most `connections` to the database.
     pub fn database(&self, connections: u32) -> Result<Database> {
         Database::new(&self.database_url, connections)
@@ -58,7 +66,10 @@ impl Settings {
 
     /// So many connections to Redis.
     pub async fn redis(&self, connections: usize) -> Result<Redis> {
-        Redis::connect(&self.redis_url, Keys::new(&*self.redis_key_prefix), connections).await
+        let connected = Redis::connect(&self.redis_url, Keys::new(&*self.redis_key_prefix), connections).await;
+        connected.map_err(|error| {
+            Error::Setting("REDIS_URL", format!("{} cannot be used: {}", masked(&self.redis_url), error.chain()))
+        })
     }
 
     /// A partition for a new campaign.
@@ -111,26 +122,31 @@ pub fn masked(url: &SecretString) -> String {
     }
 }
 
-fn database_url(url: &str) -> Result<SecretString, String> {
+/// Any text, which is not printed when it is wrong.
+pub fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(text.into())
+}
+
+fn check_database_url(url: &str) -> Result<(), String> {
     if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err("expected mysql://user:password@host:port/database".into());
     }
     let parsed: sqlx::mysql::MySqlConnectOptions =
         url.parse().map_err(|error| format!("expected mysql://user:password@host:port/database: {error}"))?;
     match parsed.get_database() {
-        Some(database) if !database.is_empty() => Ok(url.into()),
+        Some(database) if !database.is_empty() => Ok(()),
         _ => Err("expected mysql://user:password@host:port/database, but it names no database".into()),
     }
 }
 
-fn redis_url(url: &str) -> Result<SecretString, String> {
+fn check_redis_url(url: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected redis://, rediss://, redis-cluster:// or redis-sentinel:// and host:port";
     let known = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
     if !url.split_once("://").is_some_and(|(scheme, _)| known.contains(&scheme)) {
         return Err(EXPECTED.into());
     }
     match fred::types::config::Config::from_url(url) {
-        Ok(_) => Ok(url.into()),
+        Ok(_) => Ok(()),
         Err(error) => Err(format!("{EXPECTED}: {error}")),
     }
 }
@@ -150,9 +166,9 @@ mod tests {
 
     #[test]
     fn wrong_urls_are_refused_with_a_sentence() {
-        assert!(database_url("postgres://host/db").is_err());
-        assert!(database_url("mysql://root@127.0.0.1:3306").is_err_and(|error| error.contains("no database")));
-        assert!(redis_url("http://host").is_err());
+        assert!(check_database_url("postgres://host/db").is_err());
+        assert!(check_database_url("mysql://root@127.0.0.1:3306").is_err_and(|error| error.contains("no database")));
+        assert!(check_redis_url("http://host").is_err());
         assert!(key_prefix("a{b}").is_err());
     }
 

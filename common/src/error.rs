@@ -126,6 +126,9 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
+    /// A setting with which the process cannot start.
+    #[error("{0}: {1}")]
+    Setting(&'static str, String),
     /// A defect of Dibs.
     #[error("Something went wrong inside; the request id finds it in the log.")]
     Internal(#[source] Cause),
@@ -191,7 +194,7 @@ impl Error {
             Self::CampaignUnavailable(_) => kind("CAMPAIGN_UNAVAILABLE", "campaign unavailable", 503),
             Self::Overloaded => kind("OVERLOADED", "overloaded", 503),
             Self::DependencyUnavailable { .. } => kind("DEPENDENCY_UNAVAILABLE", "dependency unavailable", 503),
-            Self::Internal(_) => kind("INTERNAL", "internal", 500),
+            Self::Setting(..) | Self::Internal(_) => kind("INTERNAL", "internal", 500),
         }
     }
 

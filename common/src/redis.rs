@@ -137,7 +137,7 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
     let server_cannot =
-        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
+        ["BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
     let details = error.details();
     let is_defect = matches!(
         error.kind(),

@@ -37,13 +37,16 @@ async fn main() -> ExitCode {
 }
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
+    settings.shared.check()?;
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => rebuild_campaign(&settings, *rebuild).await,
         Command::Health if operations::probe(settings.worker_address).await => Ok(()),
-        Command::Health => Err(Error::internal(format!("nothing is ready at {}", settings.worker_address))),
+        Command::Health => {
+            Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
+        }
     }
 }
 
@@ -53,7 +56,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let address = settings.worker_address;
     let listener = TcpListener::bind(address)
         .await
-        .map_err(|error| Error::internal(format!("WORKER_ADDRESS {address} cannot be listened on: {error}")))?;
+        .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();

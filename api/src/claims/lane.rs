@@ -25,7 +25,7 @@ const MAX_BATCH: usize = 250;
 const MAX_CALLS: usize = 4;
 /// Claims that wait for a call; more are answered `OVERLOADED`.
 const MAX_WAITING: usize = 10_000;
-/// How long a call may be tried for, when Redis goes away in the middle of it. The claim ids make it harmless.
+/// How long after its arrival a claim may be tried, when Redis goes away. The claim ids make trying again harmless.
 const TRY_FOR: Duration = Duration::from_millis(750);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -51,6 +51,7 @@ struct WaitingClaim {
     request: ClaimRequest,
     /// Whether the caller waits for the outcome.
     awaited: bool,
+    arrived: Instant,
     caller: oneshot::Sender<Result<Accepted>>,
 }
 
@@ -92,7 +93,9 @@ impl Lane {
             return Err(Error::CouponExhausted);
         }
         let (caller, answer) = oneshot::channel();
-        self.queue.try_send(WaitingClaim { request, awaited, caller }).map_err(|_| Error::Overloaded)?;
+        self.queue
+            .try_send(WaitingClaim { request, awaited, arrived: Instant::now(), caller })
+            .map_err(|_| Error::Overloaded)?;
         answer.await.map_err(Error::internal)?
     }
 
@@ -161,9 +164,11 @@ impl Caller {
         #[expect(clippy::cast_precision_loss, reason = "a batch is at most 250 claims")]
         self.batch_size.record(batch.len() as f64);
         let answers = if batch.iter().any(|waiting| waiting.awaited) { self.answers.as_str() } else { "" };
+        // The first has waited longest. A call that it cannot wait for is not made at all.
+        let deadline = batch.first().map_or_else(Instant::now, |first| first.arrived) + TRY_FOR;
         let (requests, callers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.request, waiting.caller)).unzip();
-        let answer = self.call(answers, &requests).await;
+        let answer = self.call(answers, &requests, deadline).await;
         if let Ok(Some(decided)) = &answer {
             self.note(decided);
         }
@@ -181,8 +186,7 @@ impl Caller {
     }
 
     /// Calls the script, again when the connection broke: a claim that was accepted then is replayed.
-    async fn call(&self, answers: &str, requests: &[ClaimRequest]) -> Result<Option<Decisions>> {
-        let deadline = Instant::now() + TRY_FOR;
+    async fn call(&self, answers: &str, requests: &[ClaimRequest], deadline: Instant) -> Result<Option<Decisions>> {
         let mut failed: Option<Error> = None;
         loop {
             let call = scripts::claim(&self.redis, self.partition, self.coupon, answers, requests);
@@ -232,10 +236,11 @@ fn verdict(decided: &Decisions, place: usize, remaining: &mut u32) -> Result<Acc
     }
 }
 
-/// The error of a call, for one more of its claims.
-fn again(error: &Error) -> Error {
+/// The error of a call or a look-up, for one more of those who waited for it.
+pub(super) fn again(error: &Error) -> Error {
     match error {
         Error::DependencyUnavailable { dependency, cause } => Error::unavailable(*dependency, cause.to_string()),
-        other => Error::internal(other.to_string()),
+        Error::CouponNotFound(coupon) => Error::CouponNotFound(*coupon),
+        other => Error::internal(other.chain()),
     }
 }

@@ -63,12 +63,16 @@ impl Claims {
         if self.unknown.contains_key(&coupon) {
             return Err(Error::CouponNotFound(coupon));
         }
+        // Those who ask at the same time look once.
+        self.lanes.try_get_with(coupon, self.open(coupon)).await.map_err(|error| lane::again(&error))
+    }
+
+    async fn open(&self, coupon: CouponId) -> Result<Arc<Lane>> {
         let Some(campaign) = db::within(db::campaign(self.database.pool(), coupon)).await? else {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
-        let open = async { Lane::open(&campaign, &self.redis, self.answers.channel(), (&self.tasks, &self.closing)) };
-        Ok(self.lanes.get_with(coupon, open).await)
+        Ok(Lane::open(&campaign, &self.redis, self.answers.channel(), (&self.tasks, &self.closing)))
     }
 
     /// A campaign was made here: it is no longer unknown.

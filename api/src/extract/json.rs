@@ -38,6 +38,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
                 Error::MalformedJson("it ended early".into())
             })
         })?;
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            // Else the fields of an object would be taken from an array, by their places.
+            return Err(Refused(Error::field(".", "expected an object, got an array")));
+        }
         serde_json::from_slice(&body).map(Self).map_err(|error| Refused(explain::<T>(&body, &error)))
     }
 }

@@ -7,7 +7,8 @@ use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body, terms_body};
 async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(10).await.id;
-    let bodies: [(&str, u16, &str); 18] = [
+    let bodies: [(&str, u16, &str); 19] = [
+        ("[7, 1]", 400, "VALIDATION_FAILED"),
         ("", 400, "MALFORMED_JSON"),
         ("{", 400, "MALFORMED_JSON"),
         ("{}", 400, "VALIDATION_FAILED"),

@@ -260,7 +260,7 @@ pub async fn issued_claims(
     let (after_user, after_ordinal) = after.map_or((0, 0), |(user, ordinal)| (user.get(), ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
         "SELECT /* issued_claims */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
-         WHERE coupon_id = ? AND (user_id > ? OR (user_id = ? AND ordinal > ?)) ORDER BY user_id, ordinal LIMIT ?",
+         FORCE INDEX (one_per_ordinal) WHERE coupon_id = ? AND (user_id > ? OR (user_id = ? AND ordinal > ?)) ORDER BY user_id, ordinal LIMIT ?",
     )
     .bind(coupon.get())
     .bind(after_user)

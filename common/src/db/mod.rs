@@ -31,6 +31,9 @@ use crate::error::{Dependency, Error, Result};
 
 /// How long a short query may take before `MySQL` counts as gone.
 pub const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
+/// How long an idle connection is used without asking whether it still works, and how long it is kept.
+const TRUSTED_FOR: Duration = Duration::from_millis(500);
+const IDLE_FOR: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 6;
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -67,6 +70,17 @@ impl Database {
             .max_connections(connections)
             .acquire_timeout(QUERY_TIMEOUT)
             .test_before_acquire(false)
+            .idle_timeout(IDLE_FOR)
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    // One that has been idle may have lost its server, or been ended by it, without knowing. An error
+                    // discards it, and the next is tried.
+                    if idle.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(move |connection, _| {
                 let seen = Arc::clone(&seen);
                 Box::pin(async move {

@@ -140,8 +140,16 @@ impl ClaimStream {
         Ok(claims)
     }
 
-    /// Ends the reader's connection.
+    /// Leaves the group, unless something is still in this consumer's hands, and ends the reader's connection.
     pub async fn close(&self) {
+        let client = self.redis.client();
+        let mine = ("-", "+", 1, &*self.consumer);
+        let in_hand: Result<Value, RedisError> = client.xpending(&self.key, ISSUANCE_GROUP, mine).await;
+        if in_hand.is_ok_and(|in_hand| in_hand.into_array().is_empty()) {
+            let left: Result<u64, RedisError> =
+                client.xgroup_delconsumer(&self.key, ISSUANCE_GROUP, &*self.consumer).await;
+            tracing::debug!(consumer = self.consumer, ?left, "left the group");
+        }
         if let Err(error) = self.reader.quit().await {
             tracing::debug!(%error, "redis was gone before it was left");
         }
@@ -175,7 +183,12 @@ fn streams_entries(streams: Value) -> Option<Vec<Value>> {
 fn delivery(entry: Value, attempts: &HashMap<String, u64>) -> Option<Delivery> {
     let mut parts = entry.into_array().into_iter();
     let id = parts.next()?.into_string()?;
-    let fields: HashMap<String, Bytes> = parts.next().filter(|fields| !fields.is_null())?.convert().ok()?;
+    let fields = parts.next().filter(|fields| !fields.is_null())?;
+    let fields: Result<HashMap<String, Bytes>, RedisError> = fields.convert();
+    let entry = match fields {
+        Ok(fields) => ClaimEntry::read(&fields),
+        Err(error) => Err(Malformed(format!("its fields cannot be read: {error}"))),
+    };
     let attempts = attempts.get(&id).copied().unwrap_or(1);
-    Some(Delivery { id, attempts, entry: ClaimEntry::read(&fields) })
+    Some(Delivery { id, attempts, entry })
 }

@@ -108,8 +108,8 @@ async fn measure_rates(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> 
         }
     }
     report::print_rates(&bare, &phases, arguments.seconds);
-    if let Some((_, accepted)) = phases.iter().find(|(phase, _)| *phase == Phase::Accepted) {
-        let rate = median(&accepted.rates) / 2.0;
+    if let Some((_, confirming)) = phases.iter().find(|(phase, _)| *phase == Phase::Confirming) {
+        let rate = median(&confirming.rates) / 2.0;
         output::note("open model");
         let open = rates::measure_open(rig, arguments.manner(), rate).await?;
         report::print_open(rate, &open);

@@ -43,7 +43,7 @@ pub fn print_open(rate: f64, open: &Measured) {
     let [p50, p99, p999] = open.latencies.percentiles();
     let answered = grouped_rate(open.rate());
     output::line(&format!(
-        "\nOpen model, {} accepted claims/s planned (half of the peak), {answered} answered, worker confirming: \
+        "\nOpen model, {} accepted claims/s planned (half of the peak with the worker confirming), {answered} answered: \
          latency from the planned moment p50 {p50}, p99 {p99}, p99.9 {p999}",
         grouped_rate(rate)
     ));
