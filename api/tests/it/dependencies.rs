@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use dibs_common::testing::{Place, eventually};
+use futures::future::join_all;
 
 use crate::app::{Answer, TestApp, terms_body};
 
@@ -42,6 +43,8 @@ async fn without_the_database_known_campaigns_take_claims_and_the_rest_is_refuse
     let (settings, database, _redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     assert_eq!(app.claim(known, 1).await.status, 202);
+    // Every connection of the pool has been used, and will be found broken.
+    join_all((0..40).map(|_| app.get("/users/1/coupons"))).await;
     database.shut();
     assert_eq!(app.claim(known, 2).await.status, 202);
     refused_in_time(app.claim(unknown, 1), "mysql").await;
@@ -53,6 +56,9 @@ async fn without_the_database_known_campaigns_take_claims_and_the_rest_is_refuse
         app.claim(unknown, 1).await.status == 202
     })
     .await;
+    for _ in 0..20 {
+        assert_eq!(app.get("/users/1/coupons").await.status, 200, "no broken connection is met later");
+    }
     app.work().await;
     app.end().await;
 }
