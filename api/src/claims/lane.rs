@@ -189,6 +189,10 @@ impl Caller {
     async fn call(&self, answers: &str, requests: &[ClaimRequest], deadline: Instant) -> Result<Option<Decisions>> {
         let mut failed: Option<Error> = None;
         loop {
+            // A time-out polls what it limits once, and so would send a call that is too late.
+            if Instant::now() >= deadline {
+                return Err(failed.unwrap_or_else(|| Error::unavailable(Dependency::Redis, "no answer in time")));
+            }
             let call = scripts::claim(&self.redis, self.partition, self.coupon, answers, requests);
             match tokio::time::timeout_at(deadline, call).await {
                 Ok(Err(error @ Error::DependencyUnavailable { .. })) => failed = Some(error),
