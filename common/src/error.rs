@@ -7,8 +7,11 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
-    domain::claim::ClaimRecord,
-    identifiers::{CouponId, UserId},
+    domain::{
+        claim::ClaimRecord,
+        order::{Refusal, RefusalCode},
+    },
+    identifiers::{ChargeId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
 };
 
 /// A result whose error is [`Error`].
@@ -114,6 +117,54 @@ pub enum Error {
     /// Redis does not hold the campaign yet.
     #[error("Coupon {0} is being made ready; try again shortly.")]
     CampaignUnavailable(CouponId),
+    /// There is no such product.
+    #[error("There is no product {0}.")]
+    ProductNotFound(ProductId),
+    /// More would be taken out of stock than is there.
+    #[error("Product {product} has {stock} in stock; {change} would leave less than nothing.")]
+    StockInsufficient {
+        /// Which product.
+        product: ProductId,
+        /// What is there.
+        stock: i64,
+        /// What was to be added, negative.
+        change: i64,
+    },
+    /// There is no such order.
+    #[error("There is no order {0}.")]
+    OrderNotFound(OrderId),
+    /// There is no such command.
+    #[error("There is no command {0}.")]
+    CommandNotFound(CommandId),
+    /// There is no such payment.
+    #[error("There is no payment {0}.")]
+    PaymentNotFound(PaymentId),
+    /// There is no such charge.
+    #[error("There is no charge {0}.")]
+    ChargeNotFound(ChargeId),
+    /// A charge is smaller than allowed.
+    #[error("Expected a charge of at least {0} won.")]
+    AmountBelowMinimum(i64),
+    /// A charge would lift the balance above the cap.
+    #[error("At most {cap} points can be held; {held} are there or on their way.")]
+    PointsCapExceeded {
+        /// The holding cap.
+        cap: i64,
+        /// Balance and pending charges.
+        held: i64,
+    },
+    /// The payment gateway declined a charge.
+    #[error("The payment of charge {0} was declined.")]
+    PaymentDeclined(ChargeId),
+    /// A command was not carried out, for a reason of the shop.
+    #[error("{0}")]
+    OrderRefused(Refusal),
+    /// The first request with this idempotency key is still in progress.
+    #[error("The first request with this Idempotency-Key is still in progress; try again shortly.")]
+    IdempotencyInProgress,
+    /// The idempotency key came before, with another body.
+    #[error("This Idempotency-Key came before with another body; expected the same body, or a new key.")]
+    IdempotencyKeyReused,
     /// More requests wait than the process takes.
     #[error("Too many requests are waiting; try again shortly.")]
     Overloaded,
@@ -147,6 +198,21 @@ pub struct Kind {
 
 const fn kind(code: &'static str, title: &'static str, status: u16) -> Kind {
     Kind { code, title, status }
+}
+
+const fn refused(code: RefusalCode) -> Kind {
+    let (title, status) = match code {
+        RefusalCode::ProductNotFound => ("product not found", 404),
+        RefusalCode::ProductNotSelling => ("product not selling", 422),
+        RefusalCode::StockInsufficient => ("stock insufficient", 422),
+        RefusalCode::CouponNotUsable => ("coupon not usable", 422),
+        RefusalCode::ValidationFailed => ("validation failed", 400),
+        RefusalCode::PointsInsufficient => ("points insufficient", 422),
+        RefusalCode::PointsCapExceeded => ("points cap exceeded", 422),
+        RefusalCode::OrderNotFound => ("order not found", 404),
+        RefusalCode::OrderStateConflict => ("order state conflict", 409),
+    };
+    kind(code.as_str(), title, status)
 }
 
 fn first_message(errors: &[FieldError]) -> String {
@@ -192,6 +258,18 @@ impl Error {
             Self::CampaignClosed => kind("CAMPAIGN_CLOSED", "campaign closed", 422),
             Self::CouponExhausted => kind("COUPON_EXHAUSTED", "coupon exhausted", 422),
             Self::CampaignUnavailable(_) => kind("CAMPAIGN_UNAVAILABLE", "campaign unavailable", 503),
+            Self::ProductNotFound(_) => kind("PRODUCT_NOT_FOUND", "product not found", 404),
+            Self::StockInsufficient { .. } => kind("STOCK_INSUFFICIENT", "stock insufficient", 422),
+            Self::OrderNotFound(_) => kind("ORDER_NOT_FOUND", "order not found", 404),
+            Self::CommandNotFound(_) => kind("COMMAND_NOT_FOUND", "command not found", 404),
+            Self::PaymentNotFound(_) => kind("PAYMENT_NOT_FOUND", "payment not found", 404),
+            Self::ChargeNotFound(_) => kind("CHARGE_NOT_FOUND", "charge not found", 404),
+            Self::AmountBelowMinimum(_) => kind("AMOUNT_BELOW_MINIMUM", "amount below minimum", 400),
+            Self::PointsCapExceeded { .. } => kind("POINTS_CAP_EXCEEDED", "points cap exceeded", 422),
+            Self::PaymentDeclined(_) => kind("PAYMENT_DECLINED", "payment declined", 422),
+            Self::OrderRefused(refusal) => refused(refusal.code),
+            Self::IdempotencyInProgress => kind("IDEMPOTENCY_IN_PROGRESS", "idempotency in progress", 409),
+            Self::IdempotencyKeyReused => kind("IDEMPOTENCY_KEY_REUSED", "idempotency key reused", 422),
             Self::Overloaded => kind("OVERLOADED", "overloaded", 503),
             Self::DependencyUnavailable { .. } => kind("DEPENDENCY_UNAVAILABLE", "dependency unavailable", 503),
             Self::Setting(..) | Self::Internal(_) => kind("INTERNAL", "internal", 500),
@@ -215,7 +293,10 @@ impl Error {
             Self::CampaignNotOpen { opens_at, now } => {
                 Some(((*opens_at - *now).num_milliseconds().max(0) + 999) / 1000)
             }
-            Self::CampaignUnavailable(_) | Self::Overloaded | Self::DependencyUnavailable { .. } => Some(1),
+            Self::CampaignUnavailable(_)
+            | Self::Overloaded
+            | Self::IdempotencyInProgress
+            | Self::DependencyUnavailable { .. } => Some(1),
             _ => None,
         }
     }

@@ -54,22 +54,52 @@ number_id!(
     CouponId
 );
 
-/// A claim; also the id of the issuance that answers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-pub struct ClaimId(pub Uuid);
+number_id!(
+    /// A product, as the table `products` numbers it.
+    ProductId
+);
 
-impl ClaimId {
-    /// A new id, later in order than those made before.
-    pub fn generate() -> Self {
-        Self(new_uuid())
-    }
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id, later in order than those made before.
+            pub fn generate() -> Self {
+                Self(new_uuid())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    };
 }
 
-impl fmt::Display for ClaimId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
+uuid_id!(
+    /// A claim; also the id of the issuance that answers it.
+    ClaimId
+);
+uuid_id!(
+    /// A command; also the id of what it makes: an order, or a payment.
+    CommandId
+);
+uuid_id!(
+    /// An order; also the id of the command that placed it.
+    OrderId
+);
+uuid_id!(
+    /// A payment of an order.
+    PaymentId
+);
+uuid_id!(
+    /// A purchase of points.
+    ChargeId
+);
 
 /// A new `UUIDv7`. The one home of randomness.
 #[expect(clippy::disallowed_methods, reason = "the one home of randomness")]

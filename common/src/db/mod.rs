@@ -3,6 +3,7 @@
 mod campaigns;
 mod issuances;
 mod products;
+pub mod statements;
 
 use std::{
     future::Future,

@@ -20,10 +20,11 @@ pub async fn create_product(
     now: Timestamp,
 ) -> Result<u64, sqlx::Error> {
     let inserted = sqlx::query(
-        "INSERT INTO products /* create_product */ (name, price, stock, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO products /* create_product */ (name, price, stock, initial_stock, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(name)
     .bind(price)
+    .bind(stock)
     .bind(stock)
     .bind(now)
     .bind(now)

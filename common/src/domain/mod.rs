@@ -2,3 +2,5 @@
 
 pub mod campaign;
 pub mod claim;
+pub mod event;
+pub mod order;

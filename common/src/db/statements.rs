@@ -1,0 +1,146 @@
+//! Statements as text, sent together: a batch of any size is written in one round trip, or in few.
+//!
+//! Servers parse a prepared statement of thousands of places anew each time, so values are written out. Each is a
+//! number, an id in hexadecimal or a time, none of which needs escaping; text goes through [`text`].
+
+use std::fmt::Write as _;
+
+use chrono::SubsecRound as _;
+use sqlx::MySqlConnection;
+use uuid::Uuid;
+
+use crate::{clock::Timestamp, domain::event::Event};
+
+/// Statements that wait to be sent over a connection.
+pub struct Statements<'c> {
+    connection: &'c mut MySqlConnection,
+    longest: usize,
+    sql: String,
+    affected: u64,
+}
+
+impl<'c> Statements<'c> {
+    /// None yet. They are sent whenever they are `longest` bytes: see [`super::Database::statement_bytes`].
+    pub fn new(connection: &'c mut MySqlConnection, longest: usize) -> Self {
+        Self { connection, longest, sql: String::new(), affected: 0 }
+    }
+
+    /// A statement of `head`, the rows between commas, and `tail`; cut into several where it would be too long.
+    /// Nothing without rows.
+    pub async fn rows<R>(
+        &mut self,
+        (head, tail): (&str, &str),
+        rows: impl IntoIterator<Item = R>,
+        mut write: impl FnMut(&mut String, R),
+    ) -> Result<(), sqlx::Error> {
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            if self.sql.len() + head.len() > self.longest {
+                self.flush().await?;
+            }
+            self.sql.push_str(head);
+            let mut separator = "";
+            for row in rows.by_ref() {
+                self.sql.push_str(separator);
+                separator = ",";
+                write(&mut self.sql, row);
+                // The next row is taken to be as long as the longest usual one.
+                if self.sql.len() + USUAL_ROW > self.longest {
+                    break;
+                }
+            }
+            self.sql.push_str(tail);
+            self.sql.push(';');
+        }
+        Ok(())
+    }
+
+    /// Events into the outbox.
+    pub async fn events(&mut self, events: &[Event], now: Timestamp) -> Result<(), sqlx::Error> {
+        let head =
+            "INSERT INTO outbox_events /* events */ (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
+        let now = moment(now);
+        self.rows((head, ""), events, |sql, event| {
+            let Event { aggregate, kind, payload } = event;
+            write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.type_name(), aggregate.id()));
+            text(sql, payload);
+            write_into(sql, format_args!(",{now})"));
+        })
+        .await
+    }
+
+    /// Sends what waits; how many rows all statements so far have affected.
+    pub async fn send(mut self) -> Result<u64, sqlx::Error> {
+        self.flush().await?;
+        Ok(self.affected)
+    }
+
+    async fn flush(&mut self) -> Result<(), sqlx::Error> {
+        if !self.sql.is_empty() {
+            let sql = std::mem::take(&mut self.sql);
+            let sent = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *self.connection).await?;
+            self.affected += sent.rows_affected();
+        }
+        Ok(())
+    }
+}
+
+/// Rows are seldom longer; one that is makes its statement longer, not wrong.
+const USUAL_ROW: usize = 1_000;
+
+/// Writes formatted text; writing to a string does not fail.
+pub fn write_into(sql: &mut String, formatted: std::fmt::Arguments<'_>) {
+    let _written: std::fmt::Result = sql.write_fmt(formatted);
+}
+
+/// Writes any text as a literal. What quotes could not hold is spelled in hexadecimal, whatever the server's mode.
+pub fn text(sql: &mut String, value: &str) {
+    if value.contains(['\'', '\\']) {
+        sql.push_str("_utf8mb4 x'");
+        for byte in value.bytes() {
+            write_into(sql, format_args!("{byte:02x}"));
+        }
+    } else {
+        sql.push('\'');
+        sql.push_str(value);
+    }
+    sql.push('\'');
+}
+
+/// A moment as a literal, to the millisecond.
+pub fn moment(timestamp: Timestamp) -> String {
+    format!("'{}'", timestamp.trunc_subsecs(3).format("%Y-%m-%d %H:%M:%S%.3f"))
+}
+
+/// A value that may be missing, as a literal.
+pub fn or_null<T>(value: Option<T>, literal: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(|| "NULL".into(), literal)
+}
+
+/// An id as a literal.
+pub fn id(id: Uuid) -> String {
+    format!("x'{}'", id.simple())
+}
+
+/// Literals of ids, to stand between the brackets of `IN`; in order, without doubles, so that rows are locked in it.
+pub fn ids(ids: impl IntoIterator<Item = Uuid>) -> String {
+    let ids: std::collections::BTreeSet<Uuid> = ids.into_iter().collect();
+    ids.into_iter().map(id).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_quotes_cannot_hold_is_hexadecimal() {
+        let literal = |value: &str| {
+            let mut sql = String::new();
+            text(&mut sql, value);
+            sql
+        };
+        assert_eq!(literal("커피"), "'커피'");
+        assert_eq!(literal("a'b"), "_utf8mb4 x'612762'");
+        assert_eq!(literal("\\"), "_utf8mb4 x'5c'");
+    }
+}
