@@ -48,6 +48,20 @@ pub struct Discount {
     pub max_amount: Option<i64>,
 }
 
+impl Discount {
+    /// What it takes off an order of `total` won, in won: never more than the total.
+    pub fn amount_off(&self, total: i64) -> i64 {
+        let amount = match self.kind {
+            DiscountType::Fixed => self.value,
+            DiscountType::Percent => {
+                let share = i128::from(total) * i128::from(self.value) / 100;
+                i64::try_from(share).unwrap_or(total).min(self.max_amount.unwrap_or(i64::MAX))
+            }
+        };
+        amount.clamp(0, total)
+    }
+}
+
 /// How long an issued coupon can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -275,6 +289,16 @@ pub(crate) mod tests {
         assert_eq!(wrong(|terms| terms.closes_at = terms.opens_at), ["closesAt"]);
         assert_eq!(wrong(|terms| terms.validity = Validity::Days(0)), ["validity.days"]);
         assert_eq!(wrong(|terms| terms.validity = Validity::Until(terms.opens_at)), ["validity.until"]);
+    }
+
+    #[test]
+    fn a_discount_never_exceeds_the_total_nor_its_cap() {
+        let discount = |kind, value, max_amount| Discount { kind, value, max_amount };
+        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_off(700), 700);
+        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_off(7_000), 1_000);
+        assert_eq!(discount(DiscountType::Percent, 15, None).amount_off(999), 149);
+        assert_eq!(discount(DiscountType::Percent, 15, Some(100)).amount_off(999), 100);
+        assert_eq!(discount(DiscountType::Percent, 100, None).amount_off(MAX_AMOUNT), MAX_AMOUNT);
     }
 
     #[test]

@@ -1,5 +1,132 @@
 //! Orders: what may be done to them, and what that changes.
+//!
+//! [`carry_out`] is the one home of these rules. It takes the rows that a batch of commands needs, locked, and decides
+//! one command after the other on them; the plan that it answers says what became of each, and which rows are to be
+//! written. So a batch of any size is decided as if its commands had come one at a time.
 
+mod carry_out;
+mod command;
+#[cfg(test)]
+mod model;
 mod refusal;
+mod shop;
 
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use carry_out::{OrderRules, carry_out};
+pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, Needs, line_errors, merge_lines};
 pub use refusal::{Refusal, RefusalCode};
+pub use shop::{
+    Account, CouponStatus, Done, IssuedCoupon, LedgerRow, LedgerType, Outcome, Payment, PaymentStatus, Plan, Shelf,
+    Shop,
+};
+
+use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
+
+/// Where an order is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OrderStatus {
+    /// Placed, to be paid until `expiresAt`.
+    DepositWait,
+    /// Paid.
+    PayDone,
+    /// The purchase is confirmed: it can no longer be cancelled.
+    BuyConfirm,
+    /// Cancelled; stock, coupon and money went back.
+    Cancelled,
+    /// It was not paid in time; stock and coupon went back.
+    Expired,
+    /// It was refused; `code` says why.
+    Rejected,
+}
+
+impl OrderStatus {
+    const ALL: [Self; 6] =
+        [Self::DepositWait, Self::PayDone, Self::BuyConfirm, Self::Cancelled, Self::Expired, Self::Rejected];
+
+    /// As the database and the API spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DepositWait => "DEPOSIT_WAIT",
+            Self::PayDone => "PAY_DONE",
+            Self::BuyConfirm => "BUY_CONFIRM",
+            Self::Cancelled => "CANCELLED",
+            Self::Expired => "EXPIRED",
+            Self::Rejected => "REJECTED",
+        }
+    }
+
+    /// The status of that spelling, if there is one.
+    pub fn from_spelling(spelled: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
+    }
+
+    /// Whether an order may go from this status to `next`: product lifecycle, section 4.
+    pub const fn may_become(self, next: Self) -> bool {
+        matches!(
+            (self, next),
+            (Self::DepositWait, Self::PayDone | Self::Cancelled | Self::Expired)
+                | (Self::PayDone, Self::BuyConfirm | Self::Cancelled)
+        )
+    }
+}
+
+/// One product of an order, as it was when the order was placed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderItem {
+    /// Which product.
+    pub product_id: ProductId,
+    /// Its name then.
+    pub name: String,
+    /// What one cost then, in won.
+    pub unit_price: i64,
+    /// How many.
+    pub quantity: u32,
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// Its id.
+    pub order_id: OrderId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Where it is in its life.
+    pub status: OrderStatus,
+    /// Why it was REJECTED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<RefusalCode>,
+    /// The same in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What it is for, by product id; none of a refused one.
+    pub items: Vec<OrderItem>,
+    /// Sum of its items, in won.
+    pub total_amount: i64,
+    /// What the coupon takes off, in won.
+    pub discount_amount: i64,
+    /// What is to be paid, in won.
+    pub pay_amount: i64,
+    /// The coupon that it uses.
+    pub user_coupon_id: Option<ClaimId>,
+    /// The payment that paid it.
+    pub payment_id: Option<PaymentId>,
+    /// When it was placed.
+    pub created_at: DateTime<Utc>,
+    /// Unpaid by then, it ends.
+    pub expires_at: DateTime<Utc>,
+    /// When it was paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_at: Option<DateTime<Utc>>,
+    /// When the purchase was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_at: Option<DateTime<Utc>>,
+    /// When it was cancelled or expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,228 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Order, Refusal};
+use crate::{
+    clock::Timestamp,
+    domain::{campaign::Discount, event::Event},
+    identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
+};
+
+/// A product, as far as orders need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelf {
+    /// Its name.
+    pub name: String,
+    /// What one costs, in won.
+    pub price: i64,
+    /// Units in stock.
+    pub stock: i64,
+    /// Whether it is for sale.
+    pub selling: bool,
+}
+
+/// What became of an issued coupon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CouponStatus {
+    /// It can be used while it is valid.
+    Issued,
+    /// An order uses it.
+    Used,
+    /// Its validity is over.
+    Expired,
+    /// An administrator took it back.
+    Revoked,
+}
+
+impl CouponStatus {
+    const ALL: [Self; 4] = [Self::Issued, Self::Used, Self::Expired, Self::Revoked];
+
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "ISSUED",
+            Self::Used => "USED",
+            Self::Expired => "EXPIRED",
+            Self::Revoked => "REVOKED",
+        }
+    }
+
+    /// The status of that spelling, if there is one.
+    pub fn from_spelling(spelled: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
+    }
+}
+
+/// A coupon in a user's hands, as far as orders need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedCoupon {
+    /// Whose.
+    pub user: UserId,
+    /// What it takes off.
+    pub discount: Discount,
+    /// The smallest order total that it can be used on, in won.
+    pub minimum_order_amount: i64,
+    /// Until when it can be used.
+    pub valid_until: Timestamp,
+    /// What became of it.
+    pub status: CouponStatus,
+    /// When an order used it.
+    pub used_at: Option<Timestamp>,
+}
+
+/// A user's points, in won.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// What can be spent.
+    pub balance: i64,
+    /// Charges on their way, which count against the holding cap.
+    pub pending: i64,
+}
+
+/// The rows that a batch of commands needs, locked.
+#[derive(Clone, Debug, Default)]
+pub struct Shop {
+    /// Orders that are there.
+    pub orders: BTreeMap<OrderId, Order>,
+    /// Products that are there.
+    pub products: BTreeMap<ProductId, Shelf>,
+    /// Coupons that are there.
+    pub coupons: BTreeMap<ClaimId, IssuedCoupon>,
+    /// Accounts that are there.
+    pub accounts: BTreeMap<UserId, Account>,
+    /// Commands that have their outcome: none when it was done.
+    pub answered: HashMap<CommandId, Option<Refusal>>,
+}
+
+/// Why points came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerType {
+    /// An order was paid.
+    Payment,
+    /// A paid order was cancelled.
+    Refund,
+}
+
+impl LedgerType {
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Payment => "PAYMENT",
+            Self::Refund => "REFUND",
+        }
+    }
+}
+
+/// A row to add to the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerRow {
+    /// Whose.
+    pub user: UserId,
+    /// Why.
+    pub kind: LedgerType,
+    /// Positive when points came in, in won.
+    pub amount: i64,
+    /// The balance after it, in won.
+    pub balance_after: i64,
+    /// The payment made or refunded.
+    pub payment: PaymentId,
+    /// Of which order.
+    pub order: OrderId,
+}
+
+/// Where a payment is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum PaymentStatus {
+    /// Asked for, not yet carried out.
+    Ready,
+    /// Paid.
+    Done,
+    /// Refused; `code` says why.
+    Fail,
+    /// Paid, and refunded.
+    Cancelled,
+}
+
+impl PaymentStatus {
+    const ALL: [Self; 4] = [Self::Ready, Self::Done, Self::Fail, Self::Cancelled];
+
+    /// As the database and the API spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "READY",
+            Self::Done => "DONE",
+            Self::Fail => "FAIL",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    /// The status of that spelling, if there is one.
+    pub fn from_spelling(spelled: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
+    }
+}
+
+/// A payment to add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payment {
+    /// Its id.
+    pub id: PaymentId,
+    /// Of which order.
+    pub order: OrderId,
+    /// Whose.
+    pub user: UserId,
+    /// In won.
+    pub amount: i64,
+    /// DONE or FAIL; CANCELLED when it was refunded in the same batch.
+    pub status: PaymentStatus,
+    /// Why it failed.
+    pub refusal: Option<Refusal>,
+}
+
+/// What a command left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The order after it.
+    pub order: Order,
+    /// The user's points after it, in won, when it had to do with them.
+    pub balance: Option<i64>,
+}
+
+/// The durable answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It was carried out, now or before.
+    Done(Box<Done>),
+    /// It was refused, and changed nothing.
+    Refused(Refusal),
+}
+
+/// What becomes of a batch, and what is to be written. Rows that changed are found, as they are now, in the [`Shop`].
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Of each command, in order.
+    pub outcomes: Vec<Outcome>,
+    /// Places of the commands whose outcome is to be written for itself.
+    pub decided: Vec<usize>,
+    /// Orders to add.
+    pub placed: BTreeSet<OrderId>,
+    /// Orders to change.
+    pub changed: BTreeSet<OrderId>,
+    /// Units sold and units given back, by product.
+    pub stock: BTreeMap<ProductId, (i64, i64)>,
+    /// Coupons to change.
+    pub coupons: BTreeSet<ClaimId>,
+    /// Accounts to change.
+    pub accounts: BTreeSet<UserId>,
+    /// Rows to add to the ledger, in order.
+    pub ledger: Vec<LedgerRow>,
+    /// Payments to add.
+    pub payments: Vec<Payment>,
+    /// Payments of earlier batches that were refunded.
+    pub refunded: BTreeSet<PaymentId>,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+}
