@@ -5,14 +5,25 @@
 
 use serde::Serialize;
 
-use crate::identifiers::CouponId;
+use crate::identifiers::{CommandId, CouponId, UserId};
 
 /// The consumer group that confirms claims.
 pub const ISSUANCE_GROUP: &str = "issuance";
 
+/// The consumer group that carries out commands.
+pub const ORDERS_GROUP: &str = "orders";
+
 /// A partition's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Partition(pub u16);
+
+impl Partition {
+    /// Where the commands of a user go, when there are `partitions`.
+    pub fn of_user(user: UserId, partitions: u16) -> Self {
+        // Neighbouring ids are spread evenly by what is left of the division.
+        Self(u16::try_from(user.get() % u64::from(partitions.max(1))).unwrap_or(0))
+    }
+}
 
 /// Spells keys for one installation.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +62,21 @@ impl Keys {
         format!("{}:dead", self.claim_stream(partition))
     }
 
+    /// The stream of commands of a partition's users.
+    pub fn order_stream(&self, partition: Partition) -> String {
+        format!("{}{{p{}}}:orders", self.prefix, partition.0)
+    }
+
+    /// Entries of [`Keys::order_stream`] that failed again and again.
+    pub fn dead_orders(&self, partition: Partition) -> String {
+        format!("{}:dead", self.order_stream(partition))
+    }
+
+    /// That a command was taken whose outcome its caller did not wait for: a string, for a day.
+    pub fn pending_command(&self, command: CommandId) -> String {
+        format!("{}pending:{command}", self.prefix)
+    }
+
     /// The channel on which a process hears of issuances that it waits for.
     pub fn answers(&self, process: uuid::Uuid) -> String {
         format!("{}answers:{process}", self.prefix)
@@ -72,6 +98,8 @@ mod tests {
             keys.staged_claims(partition, coupon, uuid::Uuid::nil()),
             keys.claim_stream(partition),
             keys.dead_claims(partition),
+            keys.order_stream(partition),
+            keys.dead_orders(partition),
         ];
         assert!(spelled.iter().all(|key| key.starts_with("shop:{p3}:")), "{spelled:?}");
     }

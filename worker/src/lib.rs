@@ -2,17 +2,31 @@
 
 pub mod campaigns;
 pub mod issuance;
+pub mod orders;
 pub mod seed;
 pub mod settings;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use dibs_common::{db::Database, identifiers::new_uuid, keys::Partition, redis::Redis};
+use chrono::TimeDelta;
+use dibs_common::{
+    clock, db::Database, domain::order::OrderRules, error::Result, identifiers::new_uuid, keys::Partition,
+    redis::Redis, stream::OrderStream,
+};
+use futures::future::join_all;
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::issuance::{Consumer, Pace};
+use crate::{
+    issuance::{Consumer, Pace},
+    orders::{Desk, Expiry, InHand, Reader, expire_coupons},
+};
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// Reads of commands that wait for the desk.
+const HANDED_ON: usize = 8;
+/// How long after its end a coupon is marked as expired: an order that was in time may still be on its way.
+const SWEPT_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// The work of one process.
 #[derive(Clone)]
@@ -23,6 +37,8 @@ pub struct Worker {
     pub redis: Redis,
     /// How patient its consumers are.
     pub pace: Pace,
+    /// What the shop has set of the rules of orders.
+    pub rules: OrderRules,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// What is going on.
@@ -32,6 +48,8 @@ pub struct Worker {
 impl Worker {
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in, until told to stop.
     pub async fn run(self, partitions: u16) {
+        self.tasks.spawn(self.clone().carry_out_commands(partitions));
+        self.tasks.spawn(self.clone().expire(partitions));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {
@@ -67,5 +85,70 @@ impl Worker {
             }
             tokio::time::sleep(KEEP_EVERY).await;
         }
+    }
+
+    /// Carries out the commands of all partitions until told to stop.
+    async fn carry_out_commands(self, partitions: u16) {
+        while !self.stopping.is_cancelled() {
+            match tokio::spawn(self.clone().work_at_desk(partitions)).await {
+                Ok(()) => return,
+                Err(panic) => tracing::error!(%panic, "the desk broke; another opens"),
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
+    }
+
+    async fn work_at_desk(self, partitions: u16) {
+        let (hand_on, handed_on) = mpsc::channel(HANDED_ON);
+        let desk = Desk::new(&self.database, &self.redis, self.rules);
+        let readers = (0..partitions).map(|number| self.read_commands(Partition(number), hand_on.clone()));
+        let reading = join_all(readers);
+        drop(hand_on);
+        let ((), streams) = tokio::join!(desk.run(handed_on, self.stopping.clone()), reading);
+        // Only now is nothing of them in hand.
+        join_all(streams.iter().flatten().map(|stream| stream.close())).await;
+    }
+
+    /// None when told to stop before the partition could be joined.
+    async fn read_commands(
+        &self,
+        partition: Partition,
+        hand_on: mpsc::Sender<Vec<InHand>>,
+    ) -> Option<std::sync::Arc<OrderStream>> {
+        while !self.stopping.is_cancelled() {
+            let name = format!("worker-{}", new_uuid());
+            match Reader::join(&self.redis, partition, name, self.pace).await {
+                Ok(reader) => {
+                    let stream = reader.stream();
+                    reader.run(hand_on, self.stopping.clone()).await;
+                    return Some(stream);
+                }
+                Err(error) => {
+                    tracing::warn!(partition = partition.0, cause = error.chain(), "a partition cannot be joined now");
+                    tokio::time::sleep(KEEP_EVERY).await;
+                }
+            }
+        }
+        None
+    }
+
+    /// Tells overdue orders to expire, and sweeps coupons, about once a second.
+    async fn expire(self, partitions: u16) {
+        let mut expiry = Expiry::default();
+        while !self.stopping.is_cancelled() {
+            if let Err(error) = self.expire_once(&mut expiry, partitions).await {
+                tracing::warn!(cause = error.chain(), "what is over cannot be ended now");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(KEEP_EVERY) => {}
+                () = self.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    async fn expire_once(&self, expiry: &mut Expiry, partitions: u16) -> Result<()> {
+        let now = clock::now();
+        expiry.tell(&self.database, &self.redis, partitions, now).await?;
+        expire_coupons(&self.database, now - SWEPT_AFTER).await.map(drop)
     }
 }

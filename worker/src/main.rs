@@ -78,8 +78,14 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         }
     });
     tracing::info!(%address, "ready to work");
-    let worker =
-        Worker { database, redis, pace: Pace::default(), stopping: stopping.clone(), tasks: TaskTracker::new() };
+    let worker = Worker {
+        database,
+        redis,
+        pace: Pace::default(),
+        rules: settings.order_rules(),
+        stopping: stopping.clone(),
+        tasks: TaskTracker::new(),
+    };
     let working = worker.clone().run(settings.shared.claim_partitions);
     let out_of_time = async {
         stopping.cancelled().await;

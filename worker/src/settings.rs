@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{Settings, masked},
+    domain::order::OrderRules,
     identifiers::CouponId,
 };
 
@@ -21,6 +23,9 @@ pub struct WorkerSettings {
     /// Where health and metrics are answered
     #[arg(long, env, default_value = "127.0.0.1:8081")]
     pub worker_address: SocketAddr,
+    /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
+    #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
+    pub order_expiry_seconds: u32,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -54,6 +59,11 @@ fn coupon_id(text: &str) -> Result<CouponId, String> {
 }
 
 impl WorkerSettings {
+    /// The rules of orders, as set.
+    pub fn order_rules(&self) -> OrderRules {
+        OrderRules { expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)), holding_cap: 10_000_000 }
+    }
+
     /// Logs the settings, secrets masked.
     pub fn log(&self) {
         tracing::info!(
@@ -63,6 +73,7 @@ impl WorkerSettings {
             claim_partitions = self.shared.claim_partitions,
             time_zone = %self.shared.time_zone,
             worker_address = %self.worker_address,
+            order_expiry_seconds = self.order_expiry_seconds,
             "settings"
         );
     }

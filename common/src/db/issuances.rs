@@ -2,13 +2,10 @@
 
 use std::{collections::HashMap, fmt::Write as _};
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::{MySqlConnection, MySqlPool};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::campaigns::discount_type;
 use crate::{
     clock::Timestamp,
     domain::{
@@ -72,7 +69,7 @@ pub async fn rejected(
     rejected.into_iter().map(|(id, code)| Ok((ClaimId(id), Outcome::Rejected(rejection(&code)?)))).collect()
 }
 
-fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {
+pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {
     T::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
@@ -284,124 +281,4 @@ pub async fn last_rejected_sequence(pool: &MySqlPool, coupon: CouponId) -> Resul
     .fetch_one(pool)
     .await?;
     Ok(highest.unwrap_or(0))
-}
-
-/// A coupon in a user's hands, as the user sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum OwnedStatus {
-    /// It can be used.
-    Usable,
-    /// An order uses it.
-    Used,
-    /// Its validity is over.
-    Expired,
-    /// An administrator took it back.
-    Revoked,
-}
-
-/// A coupon in a user's hands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OwnedCoupon {
-    /// Its own id: that of the claim it answers.
-    pub user_coupon_id: ClaimId,
-    /// The campaign it came from.
-    pub coupon_id: CouponId,
-    /// The campaign's name.
-    pub name: String,
-    /// What it takes off an order.
-    pub discount: Discount,
-    /// What can be done with it now.
-    pub status: OwnedStatus,
-    /// When it was issued.
-    pub issued_at: DateTime<Utc>,
-    /// Until when it can be used.
-    pub valid_until: DateTime<Utc>,
-    /// When an order used it.
-    pub used_at: Option<DateTime<Utc>>,
-}
-
-#[derive(sqlx::FromRow)]
-struct OwnedRow {
-    user_coupon_id: Uuid,
-    coupon_id: u64,
-    name: String,
-    discount_type: String,
-    discount_value: i64,
-    discount_max_amount: Option<i64>,
-    status: String,
-    issued_at: Timestamp,
-    valid_until: Timestamp,
-    used_at: Option<Timestamp>,
-}
-
-impl OwnedRow {
-    fn into_owned_coupon(self, now: Timestamp) -> Result<OwnedCoupon, sqlx::Error> {
-        let strange =
-            |column: &str| sqlx::Error::Decode(format!("user coupon {}: unknown {column}", self.user_coupon_id).into());
-        let status = match self.status.as_str() {
-            "ISSUED" if self.valid_until > now => OwnedStatus::Usable,
-            "ISSUED" | "EXPIRED" => OwnedStatus::Expired,
-            "USED" => OwnedStatus::Used,
-            "REVOKED" => OwnedStatus::Revoked,
-            _ => return Err(strange("status")),
-        };
-        Ok(OwnedCoupon {
-            discount: Discount {
-                kind: discount_type(&self.discount_type).ok_or_else(|| strange("discount_type"))?,
-                value: self.discount_value,
-                max_amount: self.discount_max_amount,
-            },
-            user_coupon_id: ClaimId(self.user_coupon_id),
-            coupon_id: identifier(self.coupon_id)?,
-            name: self.name,
-            status,
-            issued_at: self.issued_at,
-            valid_until: self.valid_until,
-            used_at: self.used_at,
-        })
-    }
-}
-
-/// Which of a user's coupons to list.
-#[derive(Clone, Copy, Debug)]
-pub struct OwnedCoupons {
-    /// Whose.
-    pub user: UserId,
-    /// Only those of this status.
-    pub status: Option<OwnedStatus>,
-    /// Only those older than this one.
-    pub before: Option<ClaimId>,
-    /// At most so many.
-    pub limit: u32,
-}
-
-/// A user's coupons, the newest first.
-pub async fn owned_coupons(
-    pool: &MySqlPool,
-    wanted: OwnedCoupons,
-    now: Timestamp,
-) -> Result<Vec<OwnedCoupon>, sqlx::Error> {
-    let status = match wanted.status {
-        None => "",
-        Some(OwnedStatus::Usable) => "AND u.status = 'ISSUED' AND u.valid_until > ?",
-        Some(OwnedStatus::Expired) => "AND (u.status = 'EXPIRED' OR (u.status = 'ISSUED' AND u.valid_until <= ?))",
-        Some(OwnedStatus::Used) => "AND u.status = 'USED'",
-        Some(OwnedStatus::Revoked) => "AND u.status = 'REVOKED'",
-    };
-    let sql = format!(
-        "SELECT /* owned_coupons */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
-         u.discount_max_amount, u.status, u.issued_at, u.valid_until, u.used_at \
-         FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
-         WHERE u.user_id = ? AND u.user_coupon_id < ? {status} ORDER BY u.user_coupon_id DESC LIMIT ?"
-    );
-    let mut query = sqlx::query_as::<_, OwnedRow>(sqlx::AssertSqlSafe(sql))
-        .bind(wanted.user.get())
-        .bind(wanted.before.map_or(Uuid::max(), |claim| claim.0));
-    if matches!(wanted.status, Some(OwnedStatus::Usable | OwnedStatus::Expired)) {
-        query = query.bind(now);
-    }
-    let rows = query.bind(wanted.limit).fetch_all(pool).await?;
-    rows.into_iter().map(|row| row.into_owned_coupon(now)).collect()
 }

@@ -2,6 +2,8 @@
 
 mod campaigns;
 mod issuances;
+mod orders;
+mod owned_coupons;
 mod products;
 pub mod statements;
 
@@ -15,10 +17,12 @@ use std::{
 };
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
-pub use issuances::{
-    OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence,
-    owned_coupons, rejected, write,
+pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
+pub use orders::{
+    CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
+    payment, write_orders,
 };
+pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use products::{create_product, has_products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

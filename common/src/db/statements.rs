@@ -11,32 +11,32 @@ use uuid::Uuid;
 
 use crate::{clock::Timestamp, domain::event::Event};
 
-/// Statements that wait to be sent over a connection.
-pub struct Statements<'c> {
-    connection: &'c mut MySqlConnection,
+/// Statements that wait to be sent.
+#[derive(Debug)]
+pub struct Statements {
     longest: usize,
+    full: Vec<String>,
     sql: String,
-    affected: u64,
 }
 
-impl<'c> Statements<'c> {
-    /// None yet. They are sent whenever they are `longest` bytes: see [`super::Database::statement_bytes`].
-    pub fn new(connection: &'c mut MySqlConnection, longest: usize) -> Self {
-        Self { connection, longest, sql: String::new(), affected: 0 }
+impl Statements {
+    /// None yet. They are sent in parts of at most `longest` bytes: see [`super::Database::statement_bytes`].
+    pub const fn new(longest: usize) -> Self {
+        Self { longest, full: Vec::new(), sql: String::new() }
     }
 
     /// A statement of `head`, the rows between commas, and `tail`; cut into several where it would be too long.
     /// Nothing without rows.
-    pub async fn rows<R>(
+    pub fn rows<R>(
         &mut self,
         (head, tail): (&str, &str),
         rows: impl IntoIterator<Item = R>,
         mut write: impl FnMut(&mut String, R),
-    ) -> Result<(), sqlx::Error> {
+    ) {
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
-            if self.sql.len() + head.len() > self.longest {
-                self.flush().await?;
+            if self.sql.len() + head.len() + tail.len() + USUAL_ROW > self.longest {
+                self.full.push(std::mem::take(&mut self.sql));
             }
             self.sql.push_str(head);
             let mut separator = "";
@@ -44,19 +44,17 @@ impl<'c> Statements<'c> {
                 self.sql.push_str(separator);
                 separator = ",";
                 write(&mut self.sql, row);
-                // The next row is taken to be as long as the longest usual one.
-                if self.sql.len() + USUAL_ROW > self.longest {
+                if self.sql.len() + tail.len() + USUAL_ROW > self.longest {
                     break;
                 }
             }
             self.sql.push_str(tail);
             self.sql.push(';');
         }
-        Ok(())
     }
 
     /// Events into the outbox.
-    pub async fn events(&mut self, events: &[Event], now: Timestamp) -> Result<(), sqlx::Error> {
+    pub fn events(&mut self, events: &[Event], now: Timestamp) {
         let head =
             "INSERT INTO outbox_events /* events */ (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
         let now = moment(now);
@@ -65,23 +63,17 @@ impl<'c> Statements<'c> {
             write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.type_name(), aggregate.id()));
             text(sql, payload);
             write_into(sql, format_args!(",{now})"));
-        })
-        .await
+        });
     }
 
-    /// Sends what waits; how many rows all statements so far have affected.
-    pub async fn send(mut self) -> Result<u64, sqlx::Error> {
-        self.flush().await?;
-        Ok(self.affected)
-    }
-
-    async fn flush(&mut self) -> Result<(), sqlx::Error> {
-        if !self.sql.is_empty() {
-            let sql = std::mem::take(&mut self.sql);
-            let sent = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *self.connection).await?;
-            self.affected += sent.rows_affected();
+    /// Sends them; how many rows they have affected.
+    pub async fn send(mut self, connection: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
+        self.full.push(self.sql);
+        let mut affected = 0;
+        for sql in self.full.into_iter().filter(|sql| !sql.is_empty()) {
+            affected += sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?.rows_affected();
         }
-        Ok(())
+        Ok(affected)
     }
 }
 

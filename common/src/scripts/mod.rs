@@ -5,12 +5,14 @@ mod acknowledge;
 mod campaign_put;
 mod claim;
 mod dead_letter;
+mod enqueue;
 mod return_seats;
 
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, claim, read_record, write_record};
 pub use dead_letter::dead_letter;
+pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
 
@@ -58,11 +60,12 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 5] = [
+    const CONTRACTS: [(&str, &Contract); 6] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("dead_letter", &dead_letter::CONTRACT),
+        ("enqueue", &enqueue::CONTRACT),
         ("return_seats", &return_seats::CONTRACT),
     ];
 

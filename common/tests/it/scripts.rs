@@ -12,7 +12,7 @@ use dibs_common::{
         CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim, dead_letter,
         return_seats,
     },
-    stream::{ClaimStream, Delivery},
+    stream::{ClaimEntry, ClaimStream, Delivery},
     testing::{FIRST, Place, open_terms},
 };
 
@@ -34,7 +34,7 @@ async fn decisions(place: &Place, campaign: &Campaign, requests: &[ClaimRequest]
 }
 
 /// The entries on the stream, in the hands of a consumer of that name.
-async fn read(place: &Place, consumer: &str) -> (ClaimStream, Vec<Delivery>) {
+async fn read(place: &Place, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
     let stream = ClaimStream::open(&place.redis, FIRST, consumer.into()).await.expect("opened");
     let deliveries = stream.read(500).await.expect("read");
     (stream, deliveries)

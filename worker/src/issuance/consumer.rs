@@ -147,7 +147,7 @@ impl Consumer {
     }
 
     /// The next entries: now and then those of others who have gone silent, else new ones.
-    async fn next(&self, looked: &mut Option<Instant>) -> Result<Vec<Delivery>> {
+    async fn next(&self, looked: &mut Option<Instant>) -> Result<Vec<Delivery<ClaimEntry>>> {
         if looked.is_none_or(|looked| looked.elapsed() >= self.pace.look_every) {
             let taken_over = self.stream.take_over(self.pace.take_over_after, MAX_ENTRIES).await?;
             if !taken_over.is_empty() {
@@ -168,8 +168,8 @@ impl Consumer {
     }
 
     /// Carries entries through to their end; what cannot be ended now stays on the stream and comes again.
-    async fn work(&self, deliveries: Vec<Delivery>, stopping: &CancellationToken) {
-        let mut batches: Vec<Vec<Delivery>> = Vec::new();
+    async fn work(&self, deliveries: Vec<Delivery<ClaimEntry>>, stopping: &CancellationToken) {
+        let mut batches: Vec<Vec<Delivery<ClaimEntry>>> = Vec::new();
         let mut claims = MAX_BATCH;
         for delivery in deliveries {
             let size = match &delivery.entry {
@@ -195,7 +195,7 @@ impl Consumer {
 
     /// Confirms a batch, for as long as its servers are away again and again; then each entry by itself, if the
     /// fault is in one of them.
-    async fn work_batch(&self, batch: Vec<Delivery>, stopping: &CancellationToken) {
+    async fn work_batch(&self, batch: Vec<Delivery<ClaimEntry>>, stopping: &CancellationToken) {
         match self.persist(&batch, stopping).await {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
@@ -215,7 +215,7 @@ impl Consumer {
         }
     }
 
-    async fn persist(&self, batch: &[Delivery], stopping: &CancellationToken) -> Result<()> {
+    async fn persist(&self, batch: &[Delivery<ClaimEntry>], stopping: &CancellationToken) -> Result<()> {
         let mut pause = SHORTEST_PAUSE;
         loop {
             match self.settle(batch).await {
@@ -234,7 +234,7 @@ impl Consumer {
 
     /// The way of a batch, in the order that makes each step safe to repeat: decided and durable, a word to whoever
     /// waits, seats back, off the stream.
-    async fn settle(&self, batch: &[Delivery]) -> Result<()> {
+    async fn settle(&self, batch: &[Delivery<ClaimEntry>]) -> Result<()> {
         let entries: Vec<&ClaimEntry> = batch.iter().filter_map(|delivery| delivery.entry.as_ref().ok()).collect();
         let claims: Vec<Claim> = entries.iter().flat_map(|entry| entry.claims.iter().cloned()).collect();
         let plan = confirm(&self.database, &claims, clock::now()).await?;
@@ -262,7 +262,7 @@ impl Consumer {
     }
 
     /// An entry failed by itself. It stays pending and comes again; after [`MAX_ATTEMPTS`] it is buried.
-    async fn fail(&self, delivery: &Delivery, reason: &str) {
+    async fn fail(&self, delivery: &Delivery<ClaimEntry>, reason: &str) {
         let Delivery { id, attempts, .. } = delivery;
         if *attempts < MAX_ATTEMPTS {
             tracing::warn!(entry = id, attempts, reason, "an entry failed and is tried again");

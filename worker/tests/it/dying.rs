@@ -4,7 +4,7 @@ use dibs_common::{
     clock,
     domain::claim::{Claim, Outcome},
     keys::ISSUANCE_GROUP,
-    stream::{ClaimStream, Delivery},
+    stream::{ClaimEntry, ClaimStream, Delivery},
     testing::{FIRST, Place, eventually},
 };
 use dibs_worker::issuance::{Consumer, Pace, confirm, return_seats};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{IMPATIENT, accept, consumer, user, work};
 
-fn claims(deliveries: &[Delivery]) -> Vec<Claim> {
+fn claims(deliveries: &[Delivery<ClaimEntry>]) -> Vec<Claim> {
     let entries = deliveries.iter().map(|delivery| delivery.entry.as_ref().expect("understood"));
     entries.flat_map(|entry| entry.claims.iter().cloned()).collect()
 }

@@ -3,10 +3,12 @@ use std::{collections::HashMap, fmt};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::Entry;
 use crate::{
     clock::from_millis,
     domain::claim::{Claim, Outcome, Rejection},
     identifiers::{ClaimId, CouponId, UserId},
+    keys::{ISSUANCE_GROUP, Keys, Partition},
     scripts::{RECORD_BYTES, read_record},
 };
 
@@ -29,9 +31,18 @@ impl fmt::Display for Malformed {
     }
 }
 
-impl ClaimEntry {
-    /// Reads an entry's fields, of any version that a deployed process may have written.
-    pub fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
+impl Entry for ClaimEntry {
+    const GROUP: &'static str = ISSUANCE_GROUP;
+
+    fn stream(keys: &Keys, partition: Partition) -> String {
+        keys.claim_stream(partition)
+    }
+
+    fn dead(keys: &Keys, partition: Partition) -> String {
+        keys.dead_claims(partition)
+    }
+
+    fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
         let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
         let text = |name: &str| {
             let value = field(name)?;

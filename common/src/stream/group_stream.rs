@@ -1,4 +1,4 @@
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, marker::PhantomData, time::Duration};
 
 use bytes::Bytes;
 use fred::{
@@ -16,38 +16,54 @@ use crate::{
     domain::claim::Claim,
     error::Result,
     identifiers::CouponId,
-    keys::{ISSUANCE_GROUP, Partition},
+    keys::{Keys, Partition},
     redis::{BLOCK, Redis, redis_error},
     scripts,
 };
 
+/// What a stream carries.
+pub trait Entry: Sized + Send + Sync {
+    /// The consumer group that works on it.
+    const GROUP: &'static str;
+
+    /// The stream's key.
+    fn stream(keys: &Keys, partition: Partition) -> String;
+
+    /// The key of the stream of its dead letters.
+    fn dead(keys: &Keys, partition: Partition) -> String;
+
+    /// Reads an entry's fields, of any version that a deployed process may have written.
+    fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed>;
+}
+
 /// An entry handed to a consumer.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct Delivery<E> {
     /// The entry's id on the stream.
     pub id: String,
     /// How often it was handed to a consumer, this time included.
     pub attempts: u64,
     /// What it says.
-    pub entry: Result<ClaimEntry, Malformed>,
+    pub entry: Result<E, Malformed>,
 }
 
-/// The stream of accepted claims of one partition, as one consumer of the group sees it.
-pub struct ClaimStream {
+/// The stream of one partition, as one consumer of its group sees it.
+pub struct GroupStream<E> {
     redis: Redis,
     reader: Client,
     /// Which partition.
     pub partition: Partition,
     key: String,
     consumer: String,
+    entries: PhantomData<fn() -> E>,
 }
 
-impl ClaimStream {
+impl<E: Entry> GroupStream<E> {
     /// Opens the stream for the consumer of that name, and makes the consumer group if it is not there.
     pub async fn open(redis: &Redis, partition: Partition, consumer: String) -> Result<Self> {
         let reader = redis.reader().await?;
-        let key = redis.keys.claim_stream(partition);
-        let stream = Self { redis: redis.clone(), reader, partition, key, consumer };
+        let key = E::stream(&redis.keys, partition);
+        let stream = Self { redis: redis.clone(), reader, partition, key, consumer, entries: PhantomData };
         stream.make_group().await?;
         Ok(stream)
     }
@@ -55,18 +71,18 @@ impl ClaimStream {
     /// Makes the consumer group, from the first entry on; also when Redis has lost it.
     async fn make_group(&self) -> Result<()> {
         let client = self.redis.client();
-        match client.xgroup_create::<(), _, _, _>(&self.key, ISSUANCE_GROUP, "0", true).await {
+        match client.xgroup_create::<(), _, _, _>(&self.key, E::GROUP, "0", true).await {
             Err(error) if !error.details().starts_with("BUSYGROUP") => Err(redis_error(error)),
             _ => Ok(()),
         }
     }
 
     /// Waits up to [`BLOCK`] for entries that no consumer has seen; at most `count`, possibly none.
-    pub async fn read(&self, count: u64) -> Result<Vec<Delivery>> {
+    pub async fn read(&self, count: u64) -> Result<Vec<Delivery<E>>> {
         let block = u64::try_from(BLOCK.as_millis()).ok();
         let answer: Result<Value, RedisError> = self
             .reader
-            .xreadgroup(ISSUANCE_GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup)
+            .xreadgroup(E::GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup)
             .await;
         let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let entries = streams_entries(streams).unwrap_or_default();
@@ -74,7 +90,7 @@ impl ClaimStream {
     }
 
     /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`.
-    pub async fn take_over(&self, idle: Duration, count: u64) -> Result<Vec<Delivery>> {
+    pub async fn take_over(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let waiting = XPendingArgs {
             idle: Some(idle),
@@ -83,7 +99,7 @@ impl ClaimStream {
             count: Some(count),
             consumer: None,
         };
-        let answer: Result<Value, RedisError> = self.redis.client().xpending(&self.key, ISSUANCE_GROUP, waiting).await;
+        let answer: Result<Value, RedisError> = self.redis.client().xpending(&self.key, E::GROUP, waiting).await;
         let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
         if pending.is_empty() {
@@ -95,7 +111,7 @@ impl ClaimStream {
         let entries: Value = self
             .redis
             .client()
-            .xclaim(&self.key, ISSUANCE_GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
+            .xclaim(&self.key, E::GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
             .await
             .map_err(redis_error)?;
         Ok(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect())
@@ -103,51 +119,30 @@ impl ClaimStream {
 
     /// Ends entries whose outcome is durable.
     pub async fn acknowledge(&self, entries: &[String]) -> Result<u64> {
-        scripts::acknowledge(&self.redis, self.key.clone(), ISSUANCE_GROUP, entries).await
+        scripts::acknowledge(&self.redis, self.key.clone(), E::GROUP, entries).await
     }
 
     /// Moves an entry to the dead-letter stream of the partition.
-    pub async fn bury(&self, delivery: &Delivery, reason: &str) -> Result<bool> {
-        let streams = (self.key.clone(), self.redis.keys.dead_claims(self.partition));
-        scripts::dead_letter(&self.redis, streams, ISSUANCE_GROUP, &delivery.id, (reason, delivery.attempts)).await
+    pub async fn bury(&self, delivery: &Delivery<E>, reason: &str) -> Result<bool> {
+        let streams = (self.key.clone(), E::dead(&self.redis.keys, self.partition));
+        scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await
     }
 
     /// How many entries are on the stream, and how many on the dead-letter stream.
     pub async fn lengths(&self) -> Result<(u64, u64)> {
         let client = self.redis.client();
         let waiting = client.xlen(&self.key).await.map_err(redis_error)?;
-        let dead = client.xlen(self.redis.keys.dead_claims(self.partition)).await.map_err(redis_error)?;
+        let dead = client.xlen(E::dead(&self.redis.keys, self.partition)).await.map_err(redis_error)?;
         Ok((waiting, dead))
-    }
-
-    /// Every claim on `coupon` that is on the stream or among its dead letters: accepted, and not yet answered.
-    pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
-        const PAGE: u64 = 1000;
-        let mut claims = Vec::new();
-        for key in [redis.keys.claim_stream(partition), redis.keys.dead_claims(partition)] {
-            let mut from = "-".to_owned();
-            loop {
-                let page: Value =
-                    redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
-                let page: Vec<Delivery> =
-                    page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
-                let Some(last) = page.last() else { break };
-                from = format!("({}", last.id);
-                let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
-                claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
-            }
-        }
-        Ok(claims)
     }
 
     /// Leaves the group, unless something is still in this consumer's hands, and ends the reader's connection.
     pub async fn close(&self) {
         let client = self.redis.client();
         let mine = ("-", "+", 1, &*self.consumer);
-        let in_hand: Result<Value, RedisError> = client.xpending(&self.key, ISSUANCE_GROUP, mine).await;
+        let in_hand: Result<Value, RedisError> = client.xpending(&self.key, E::GROUP, mine).await;
         if in_hand.is_ok_and(|in_hand| in_hand.into_array().is_empty()) {
-            let left: Result<u64, RedisError> =
-                client.xgroup_delconsumer(&self.key, ISSUANCE_GROUP, &*self.consumer).await;
+            let left: Result<u64, RedisError> = client.xgroup_delconsumer(&self.key, E::GROUP, &*self.consumer).await;
             tracing::debug!(consumer = self.consumer, ?left, "left the group");
         }
         if let Err(error) = self.reader.quit().await {
@@ -169,6 +164,28 @@ impl ClaimStream {
     }
 }
 
+impl GroupStream<ClaimEntry> {
+    /// Every claim on `coupon` that is on the stream or among its dead letters: accepted, and not yet answered.
+    pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
+        const PAGE: u64 = 1000;
+        let mut claims = Vec::new();
+        for key in [redis.keys.claim_stream(partition), redis.keys.dead_claims(partition)] {
+            let mut from = "-".to_owned();
+            loop {
+                let page: Value =
+                    redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
+                let page: Vec<Delivery<ClaimEntry>> =
+                    page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
+                let Some(last) = page.last() else { break };
+                from = format!("({}", last.id);
+                let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
+                claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
+            }
+        }
+        Ok(claims)
+    }
+}
+
 /// The entries of the one stream that was read: `[[key, entries]]`, or `{key: entries}` from RESP3.
 fn streams_entries(streams: Value) -> Option<Vec<Value>> {
     let of_stream = match streams {
@@ -180,13 +197,13 @@ fn streams_entries(streams: Value) -> Option<Vec<Value>> {
 }
 
 /// An entry is `[id, [name, value, ..]]`; one that was deleted meanwhile is none.
-fn delivery(entry: Value, attempts: &HashMap<String, u64>) -> Option<Delivery> {
+fn delivery<E: Entry>(entry: Value, attempts: &HashMap<String, u64>) -> Option<Delivery<E>> {
     let mut parts = entry.into_array().into_iter();
     let id = parts.next()?.into_string()?;
     let fields = parts.next().filter(|fields| !fields.is_null())?;
     let fields: Result<HashMap<String, Bytes>, RedisError> = fields.convert();
     let entry = match fields {
-        Ok(fields) => ClaimEntry::read(&fields),
+        Ok(fields) => E::read(&fields),
         Err(error) => Err(Malformed(format!("its fields cannot be read: {error}"))),
     };
     let attempts = attempts.get(&id).copied().unwrap_or(1);

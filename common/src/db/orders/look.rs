@@ -1,0 +1,157 @@
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::MySqlPool;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{COLUMNS, OrderRow, items, refusal_code};
+use crate::{
+    clock::Timestamp,
+    db::issuances::identifier,
+    domain::order::{Order, PaymentStatus, Refusal, RefusalCode},
+    identifiers::{CommandId, OrderId, PaymentId, UserId},
+};
+
+/// An order, as it is now.
+pub async fn order(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
+    let sql = format!("SELECT /* order */ {COLUMNS} FROM orders WHERE order_id = ?");
+    let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(pool).await?;
+    let orders = row.map(Order::try_from).transpose()?.into_iter().collect();
+    Ok(with_items(pool, orders).await?.pop())
+}
+
+/// Which of a user's orders to list.
+#[derive(Clone, Copy, Debug)]
+pub struct OrdersPage {
+    /// Whose.
+    pub user: UserId,
+    /// Only those placed before this one.
+    pub before: Option<OrderId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A user's orders, the newest first.
+pub async fn orders_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Order>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* orders_of_user */ {COLUMNS} FROM orders \
+         WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
+    );
+    let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(wanted.user.get())
+        .bind(wanted.before.map_or(Uuid::max(), |order| order.0))
+        .bind(wanted.limit)
+        .fetch_all(pool)
+        .await?;
+    let orders = rows.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
+    with_items(pool, orders).await
+}
+
+async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Result<Vec<Order>, sqlx::Error> {
+    for (id, item) in items(pool, orders.iter().map(|order| order.order_id)).await? {
+        if let Some(order) = orders.iter_mut().find(|order| order.order_id == id) {
+            order.items.push(item);
+        }
+    }
+    Ok(orders)
+}
+
+/// A payment of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentView {
+    /// Its id.
+    pub payment_id: PaymentId,
+    /// Of which order.
+    pub order_id: OrderId,
+    /// Whose.
+    pub user_id: UserId,
+    /// Where it is in its life.
+    pub status: PaymentStatus,
+    /// In won.
+    pub amount: i64,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<RefusalCode>,
+    /// When it was carried out, or failed.
+    pub created_at: DateTime<Utc>,
+    /// When it was refunded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancelled_at: Option<DateTime<Utc>>,
+}
+
+/// A payment, as it is now.
+pub async fn payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<PaymentView>, sqlx::Error> {
+    type Row = (Uuid, u64, i64, String, Option<String>, Timestamp, Option<Timestamp>);
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT /* payment */ order_id, user_id, amount, status, code, created_at, cancelled_at FROM payments \
+         WHERE payment_id = ?",
+    )
+    .bind(id.0)
+    .fetch_optional(pool)
+    .await?;
+    let Some((order, user, amount, status, code, created_at, cancelled_at)) = row else { return Ok(None) };
+    let strange = || sqlx::Error::Decode(format!("payment {id}: unknown status").into());
+    Ok(Some(PaymentView {
+        payment_id: id,
+        order_id: OrderId(order),
+        user_id: identifier(user)?,
+        status: PaymentStatus::from_spelling(&status).ok_or_else(strange)?,
+        amount,
+        code: code.as_deref().map(refusal_code).transpose()?,
+        created_at,
+        cancelled_at,
+    }))
+}
+
+/// A command that has its durable outcome.
+#[derive(Clone, Debug)]
+pub struct CommandOutcome {
+    /// Which order it was for.
+    pub order: OrderId,
+    /// PAY, CONFIRM or CANCEL.
+    pub kind: String,
+    /// Why it was refused; none when it was done.
+    pub refusal: Option<Refusal>,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+}
+
+/// The outcome of a command to pay, confirm or cancel, once it has one.
+pub async fn command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
+    type Row = (Uuid, String, Option<String>, Option<String>, Timestamp);
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT /* command_outcome */ order_id, type, code, detail, decided_at FROM order_commands \
+         WHERE command_id = ?",
+    )
+    .bind(id.0)
+    .fetch_optional(pool)
+    .await?;
+    let Some((order, kind, code, detail, decided_at)) = row else { return Ok(None) };
+    let code = code.as_deref().map(refusal_code).transpose()?;
+    let refusal = code.map(|code| Refusal::new(code, detail.unwrap_or_default()));
+    Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
+}
+
+/// At most `limit` orders that were not paid in time, from the one after `after` on, by the end of their time.
+pub async fn overdue_orders(
+    pool: &MySqlPool,
+    now: Timestamp,
+    after: Option<(Timestamp, OrderId)>,
+    limit: u32,
+) -> Result<Vec<(Timestamp, OrderId, UserId)>, sqlx::Error> {
+    let (after_time, after_order) = after.unwrap_or((Timestamp::UNIX_EPOCH, OrderId(Uuid::nil())));
+    let rows: Vec<(Timestamp, Uuid, u64)> = sqlx::query_as(
+        "SELECT /* overdue_orders */ expires_at, order_id, user_id FROM orders WHERE status = 'DEPOSIT_WAIT' \
+         AND expires_at <= ? AND expires_at >= ? AND (expires_at > ? OR order_id > ?) \
+         ORDER BY expires_at, order_id LIMIT ?",
+    )
+    .bind(now)
+    .bind(after_time)
+    .bind(after_time)
+    .bind(after_order.0)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(|(expires_at, order, user)| Ok((expires_at, OrderId(order), identifier(user)?))).collect()
+}

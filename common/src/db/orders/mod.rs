@@ -1,0 +1,93 @@
+//! The tables `orders`, `order_items`, `payments` and `order_commands`, and what a batch of commands locks and writes.
+
+mod lock;
+mod look;
+mod write;
+
+pub use lock::{Look, lock_shop};
+pub use look::{
+    CommandOutcome, OrdersPage, PaymentView, command_outcome, order, orders_of_user, overdue_orders, payment,
+};
+use sqlx::MySqlExecutor;
+use uuid::Uuid;
+pub use write::write_orders;
+
+use super::{issuances::identifier, statements};
+use crate::{
+    clock::Timestamp,
+    domain::order::{Order, OrderItem, OrderStatus, RefusalCode},
+    identifiers::{ClaimId, OrderId, PaymentId},
+};
+
+const COLUMNS: &str = "order_id, user_id, status, code, detail, total_amount, discount_amount, pay_amount, \
+    user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, ended_at";
+
+#[derive(sqlx::FromRow)]
+struct OrderRow {
+    order_id: Uuid,
+    user_id: u64,
+    status: String,
+    code: Option<String>,
+    detail: Option<String>,
+    total_amount: i64,
+    discount_amount: i64,
+    pay_amount: i64,
+    user_coupon_id: Option<Uuid>,
+    payment_id: Option<Uuid>,
+    created_at: Timestamp,
+    expires_at: Timestamp,
+    paid_at: Option<Timestamp>,
+    confirmed_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+}
+
+impl TryFrom<OrderRow> for Order {
+    type Error = sqlx::Error;
+
+    fn try_from(row: OrderRow) -> Result<Self, sqlx::Error> {
+        let strange = |column: &str| sqlx::Error::Decode(format!("order {}: unknown {column}", row.order_id).into());
+        Ok(Self {
+            order_id: OrderId(row.order_id),
+            user_id: identifier(row.user_id)?,
+            status: OrderStatus::from_spelling(&row.status).ok_or_else(|| strange("status"))?,
+            code: row.code.as_deref().map(refusal_code).transpose()?,
+            detail: row.detail,
+            items: Vec::new(),
+            total_amount: row.total_amount,
+            discount_amount: row.discount_amount,
+            pay_amount: row.pay_amount,
+            user_coupon_id: row.user_coupon_id.map(ClaimId),
+            payment_id: row.payment_id.map(PaymentId),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            paid_at: row.paid_at,
+            confirmed_at: row.confirmed_at,
+            ended_at: row.ended_at,
+        })
+    }
+}
+
+fn refusal_code(code: &str) -> Result<RefusalCode, sqlx::Error> {
+    RefusalCode::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
+}
+
+/// The items of these orders, by order and product.
+async fn items(
+    executor: impl MySqlExecutor<'_>,
+    orders: impl IntoIterator<Item = OrderId>,
+) -> Result<Vec<(OrderId, OrderItem)>, sqlx::Error> {
+    let ids = statements::ids(orders.into_iter().map(|order| order.0));
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT /* items */ order_id, product_id, name, unit_price, quantity FROM order_items \
+         WHERE order_id IN ({ids}) ORDER BY order_id, product_id"
+    );
+    let rows: Vec<(Uuid, u64, String, i64, u32)> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).persistent(false).fetch_all(executor).await?;
+    let item = |(order, product, name, unit_price, quantity)| {
+        Ok((OrderId(order), OrderItem { product_id: identifier(product)?, name, unit_price, quantity }))
+    };
+    rows.into_iter().map(item).collect()
+}

@@ -1,0 +1,196 @@
+use sqlx::MySqlConnection;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    db::statements::{Statements, id, moment, or_null, text, write_into},
+    domain::order::{Command, LedgerRow, Order, Outcome, Payment, PaymentStatus, Plan, Shop},
+};
+
+/// Writes what was decided of a batch, under its locks, in statements of at most `longest` bytes.
+/// A command that was decided before, unknown to the plan, breaks a key: see [`crate::db::is_duplicate`].
+pub async fn write_orders(
+    connection: &mut MySqlConnection,
+    (shop, commands, plan): (&Shop, &[Command], &Plan),
+    now: Timestamp,
+    longest: usize,
+) -> Result<(), sqlx::Error> {
+    let mut statements = Statements::new(longest);
+    let mut rows = write_order_rows(&mut statements, shop, plan);
+    rows += write_stock(&mut statements, plan, now);
+    rows += write_coupons(&mut statements, shop, plan);
+    rows += write_points(&mut statements, shop, plan, now);
+    rows += write_payments(&mut statements, plan, now);
+    rows += write_outcomes(&mut statements, commands, plan, now);
+    statements.events(&plan.events, now);
+    rows += plan.events.len();
+    let affected = statements.send(connection).await?;
+    if affected == rows as u64 {
+        Ok(())
+    } else {
+        // Every row was locked, so this is a defect, and nothing of it may stay.
+        Err(sqlx::Error::Encode(format!("{rows} rows were to be written, {affected} were").into()))
+    }
+}
+
+fn optional_id(value: Option<Uuid>) -> String {
+    or_null(value, id)
+}
+
+fn optional_moment(value: Option<Timestamp>) -> String {
+    or_null(value, moment)
+}
+
+fn write_order_rows(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize {
+    let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
+    let head = "INSERT INTO orders /* write_orders */ (order_id, user_id, status, code, detail, total_amount, \
+        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
+        ended_at) VALUES ";
+    statements.rows((head, ""), &placed, |sql, order| write_order(sql, order));
+    let head = "INSERT INTO order_items /* write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
+    let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
+    statements.rows((head, ""), &items, |sql, (order, item)| {
+        write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
+        text(sql, &item.name);
+        write_into(sql, format_args!(",{},{})", item.unit_price, item.quantity));
+    });
+    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
+        payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
+        ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o ON o.order_id = UNHEX(n.order_id) \
+        SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
+        o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
+    let changed = plan.changed.iter().filter_map(|id| shop.orders.get(id));
+    statements.rows((head, tail), changed, |sql, order| {
+        let payment = json_id(order.payment_id.map(|payment| payment.0));
+        let (paid, confirmed, ended) =
+            (json_moment(order.paid_at), json_moment(order.confirmed_at), json_moment(order.ended_at));
+        let (order_id, status) = (order.order_id.0.simple(), order.status.as_str());
+        write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
+    });
+    placed.len() + items.len() + plan.changed.len()
+}
+
+fn json_id(value: Option<Uuid>) -> String {
+    value.map_or_else(|| "null".into(), |value| format!("\"{}\"", value.simple()))
+}
+
+fn json_moment(value: Option<Timestamp>) -> String {
+    value.map_or_else(|| "null".into(), |value| moment(value).replace('\'', "\""))
+}
+
+fn write_order(sql: &mut String, order: &Order) {
+    let (order_id, user, status) = (id(order.order_id.0), order.user_id, order.status.as_str());
+    write_into(sql, format_args!("({order_id},{user},'{status}',"));
+    match (order.code, &order.detail) {
+        (Some(code), detail) => {
+            write_into(sql, format_args!("'{}',", code.as_str()));
+            text(sql, detail.as_deref().unwrap_or_default());
+        }
+        (None, _) => sql.push_str("NULL,NULL"),
+    }
+    let Order { total_amount, discount_amount, pay_amount, .. } = order;
+    let coupon = optional_id(order.user_coupon_id.map(|coupon| coupon.0));
+    let payment = optional_id(order.payment_id.map(|payment| payment.0));
+    let (created, expires) = (moment(order.created_at), moment(order.expires_at));
+    let (paid, confirmed, ended) =
+        (optional_moment(order.paid_at), optional_moment(order.confirmed_at), optional_moment(order.ended_at));
+    write_into(
+        sql,
+        format_args!(
+            ",{total_amount},{discount_amount},{pay_amount},{coupon},{payment},{created},{expires},{paid},\
+             {confirmed},{ended})"
+        ),
+    );
+}
+
+/// Units sold and given back. The table itself holds that stock is neither negative nor off.
+fn write_stock(statements: &mut Statements, plan: &Plan, now: Timestamp) -> usize {
+    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let tail = format!(
+        "]', '$[*]' COLUMNS(product_id BIGINT UNSIGNED PATH '$[0]', sold BIGINT PATH '$[1]', \
+         restored BIGINT PATH '$[2]')) AS n STRAIGHT_JOIN products p ON p.product_id = n.product_id \
+         SET p.stock = p.stock - n.sold + n.restored, p.sold = p.sold + n.sold, p.restored = p.restored + n.restored, \
+         p.updated_at = {}",
+        moment(now)
+    );
+    let stock = plan.stock.iter();
+    statements.rows((head, &tail), stock, |sql, (product, (sold, restored))| {
+        write_into(sql, format_args!("[{product},{sold},{restored}]"));
+    });
+    plan.stock.len()
+}
+
+fn write_coupons(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize {
+    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let tail = "]', '$[*]' COLUMNS(user_coupon_id CHAR(32) PATH '$[0]', status VARCHAR(7) PATH '$[1]', \
+        used_at DATETIME(3) PATH '$[2]')) AS n STRAIGHT_JOIN user_coupons c \
+        ON c.user_coupon_id = UNHEX(n.user_coupon_id) SET c.status = n.status, c.used_at = n.used_at";
+    let coupons = plan.coupons.iter().filter_map(|id| Some((id, shop.coupons.get(id)?)));
+    statements.rows((head, tail), coupons, |sql, (id, coupon)| {
+        let (status, used_at) = (coupon.status.as_str(), json_moment(coupon.used_at));
+        write_into(sql, format_args!("[\"{}\",\"{status}\",{used_at}]", id.0.simple()));
+    });
+    plan.coupons.len()
+}
+
+fn write_points(statements: &mut Statements, shop: &Shop, plan: &Plan, now: Timestamp) -> usize {
+    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let now = moment(now);
+    let tail = format!(
+        "]', '$[*]' COLUMNS(user_id BIGINT UNSIGNED PATH '$[0]', balance BIGINT PATH '$[1]')) AS n \
+         STRAIGHT_JOIN point_accounts a ON a.user_id = n.user_id SET a.balance = n.balance, a.updated_at = {now}"
+    );
+    let accounts = plan.accounts.iter().filter_map(|user| Some((user, shop.accounts.get(user)?)));
+    statements.rows((head, &tail), accounts, |sql, (user, account)| {
+        write_into(sql, format_args!("[{user},{}]", account.balance));
+    });
+    let head = "INSERT INTO point_histories /* write_orders */ (user_id, type, amount, balance_after, reference_id, \
+        order_id, created_at) VALUES ";
+    statements.rows((head, ""), &plan.ledger, |sql, row| {
+        let LedgerRow { user, kind, amount, balance_after, payment, order } = row;
+        let (kind, payment, order) = (kind.as_str(), id(payment.0), id(order.0));
+        write_into(sql, format_args!("({user},'{kind}',{amount},{balance_after},{payment},{order},{now})"));
+    });
+    plan.accounts.len() + plan.ledger.len()
+}
+
+fn write_payments(statements: &mut Statements, plan: &Plan, now: Timestamp) -> usize {
+    let now = moment(now);
+    let head = "INSERT INTO payments /* write_orders */ (payment_id, order_id, user_id, amount, status, code, \
+        created_at, cancelled_at) VALUES ";
+    statements.rows((head, ""), &plan.payments, |sql, payment| {
+        let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
+        let code = or_null(refusal.as_ref(), |refusal| format!("'{}'", refusal.code.as_str()));
+        let cancelled = if *status == PaymentStatus::Cancelled { &now } else { "NULL" };
+        let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.as_str());
+        write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
+    });
+    let head = format!(
+        "UPDATE payments /* write_orders */ SET status = 'CANCELLED', cancelled_at = {now} \
+         WHERE status = 'DONE' AND payment_id IN ("
+    );
+    statements.rows((&head, ")"), &plan.refunded, |sql, payment| sql.push_str(&id(payment.0)));
+    plan.payments.len() + plan.refunded.len()
+}
+
+fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Plan, now: Timestamp) -> usize {
+    let head = "INSERT INTO order_commands /* write_orders */ (command_id, order_id, user_id, type, code, detail, \
+        decided_at) VALUES ";
+    let now = moment(now);
+    let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
+    statements.rows((head, ""), decided, |sql, (command, outcome)| {
+        let (command_id, order) = (id(command.id.0), id(command.order().0));
+        let kind = command.durable_type().unwrap_or_default();
+        write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
+        match outcome {
+            Outcome::Refused(refusal) => {
+                write_into(sql, format_args!("'{}',", refusal.code.as_str()));
+                text(sql, &refusal.detail);
+            }
+            Outcome::Done(_) => sql.push_str("NULL,NULL"),
+        }
+        write_into(sql, format_args!(",{now})"));
+    });
+    plan.decided.len()
+}

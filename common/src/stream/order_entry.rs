@@ -1,0 +1,131 @@
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Malformed};
+use crate::{
+    domain::order::{Command, Outcome},
+    error::{Error, Result},
+    identifiers::CommandId,
+    keys::{Keys, ORDERS_GROUP, Partition},
+};
+
+const TYPE: &str = "orders.v1";
+
+/// One command, as the API appended it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderEntry {
+    /// The channel of the process that waits for the outcome, or empty.
+    pub answers: String,
+    /// The request that made it.
+    pub request: String,
+    /// What is to be done.
+    pub command: Command,
+}
+
+impl OrderEntry {
+    /// Its fields, names and values in turn.
+    pub fn fields(&self) -> Result<Vec<String>> {
+        let command = serde_json::to_string(&self.command).map_err(Error::internal)?;
+        let fields = [("type", TYPE), ("answers", &self.answers), ("request", &self.request), ("command", &command)];
+        Ok(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect())
+    }
+}
+
+impl Entry for OrderEntry {
+    const GROUP: &'static str = ORDERS_GROUP;
+
+    fn stream(keys: &Keys, partition: Partition) -> String {
+        keys.order_stream(partition)
+    }
+
+    fn dead(keys: &Keys, partition: Partition) -> String {
+        keys.dead_orders(partition)
+    }
+
+    fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
+        let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
+        let text = |name: &str| field(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        match text("type")?.as_str() {
+            TYPE => {
+                let command = serde_json::from_slice(field("command")?);
+                let command = command.map_err(|error| Malformed(format!("field 'command': {error}")))?;
+                Ok(Self { answers: text("answers")?, request: text("request")?, command })
+            }
+            other => Err(Malformed(format!("unknown type '{other}'"))),
+        }
+    }
+}
+
+/// The outcome of a command, as the worker tells it to a process that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderAnswer {
+    /// Which command.
+    pub command: CommandId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl OrderAnswer {
+    /// Answers in one message: a JSON array.
+    pub fn write_all(answers: &[Self]) -> Result<Bytes> {
+        serde_json::to_vec(answers).map(Bytes::from).map_err(Error::internal)
+    }
+
+    /// The answers of a message; none when this version cannot read it, and they are found in the database instead.
+    pub fn read_all(message: &[u8]) -> Vec<Self> {
+        serde_json::from_slice(message).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        clock::from_millis,
+        domain::order::{Action, Line, Refusal, RefusalCode},
+    };
+
+    fn entry() -> OrderEntry {
+        let line = Line { product_id: 7.try_into().expect("an id"), quantity: 2 };
+        let command = Command {
+            id: CommandId(Uuid::from_u128(1)),
+            user: 3.try_into().expect("an id"),
+            at: from_millis(1_790_000_000_000),
+            action: Action::Place { items: vec![line], coupon: None, payment: None },
+        };
+        OrderEntry { answers: "answers:1".into(), request: "r".into(), command }
+    }
+
+    fn read(change: impl FnOnce(&mut HashMap<String, Bytes>)) -> Result<OrderEntry, Malformed> {
+        let fields = entry().fields().expect("fields");
+        let pairs = fields.chunks_exact(2).map(|pair| (pair[0].clone(), Bytes::from(pair[1].clone())));
+        let mut fields = pairs.collect();
+        change(&mut fields);
+        OrderEntry::read(&fields)
+    }
+
+    #[test]
+    fn an_entry_survives_writing_and_reading() {
+        assert_eq!(read(|_| ()), Ok(entry()));
+    }
+
+    #[test]
+    fn malformed_entries_say_what_is_wrong() {
+        let reason = |change: fn(&mut HashMap<String, Bytes>)| read(change).expect_err("malformed").0;
+        assert_eq!(reason(|fields| drop(fields.remove("type"))), "no field 'type'");
+        assert_eq!(reason(|fields| drop(fields.insert("type".into(), "orders.v9".into()))), "unknown type 'orders.v9'");
+        assert!(reason(|fields| drop(fields.insert("command".into(), "{}".into()))).starts_with("field 'command': "));
+    }
+
+    #[test]
+    fn answers_survive_writing_and_reading() {
+        let refusal = Refusal::new(RefusalCode::OrderNotFound, "none");
+        let answers = [OrderAnswer { command: CommandId(Uuid::from_u128(1)), outcome: Outcome::Refused(refusal) }];
+        assert_eq!(OrderAnswer::read_all(&OrderAnswer::write_all(&answers).expect("JSON")), answers);
+        assert_eq!(OrderAnswer::read_all(b"?"), []);
+    }
+}

@@ -1,0 +1,56 @@
+use std::time::Duration;
+
+use dibs_common::{
+    clock::Timestamp,
+    db::{self, Database, Look},
+    domain::order::{Command, OrderRules, Outcome, carry_out},
+    error::{Error, Result},
+};
+
+/// A transaction that takes longer has lost its server.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Decides a batch in one transaction, under the locks of all rows that it needs, and answers the outcomes, in the
+/// order of the commands.
+pub async fn carry_out_batch(
+    database: &Database,
+    commands: &[Command],
+    rules: &OrderRules,
+    now: Timestamp,
+) -> Result<Vec<Outcome>> {
+    if let Some(outcomes) = transact(database, commands, rules, (now, Look::NotYet)).await? {
+        return Ok(outcomes);
+    }
+    let looked = transact(database, commands, rules, (now, Look::AtWhatIsThere)).await?;
+    looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
+}
+
+async fn transact(
+    database: &Database,
+    commands: &[Command],
+    rules: &OrderRules,
+    (now, look): (Timestamp, Look),
+) -> Result<Option<Vec<Outcome>>> {
+    db::retrying("carry out commands", || async {
+        let attempt = tokio::time::timeout(LONGEST, attempt(database, commands, rules, (now, look))).await;
+        attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
+    })
+    .await
+}
+
+/// None when it cannot be decided without looking.
+async fn attempt(
+    database: &Database,
+    commands: &[Command],
+    rules: &OrderRules,
+    (now, look): (Timestamp, Look),
+) -> Result<Option<Vec<Outcome>>, sqlx::Error> {
+    let mut transaction = database.begin().await?;
+    let mut shop = db::lock_shop(&mut transaction, commands, look).await?;
+    let plan = carry_out(&mut shop, commands, rules, now);
+    match db::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
+        Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
+        Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
