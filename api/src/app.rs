@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, settings::ApiSettings};
+use crate::{claims::Claims, orders::Orders, settings::ApiSettings};
 
 /// The state of the API: connections, claims in progress, background work.
 pub struct App {
@@ -20,6 +20,8 @@ pub struct App {
     pub redis: Redis,
     /// The hot path.
     pub claims: Claims,
+    /// Commands on their way.
+    pub orders: Orders,
     /// The metrics.
     pub metrics: PrometheusHandle,
     /// Work that a client cannot cancel, waited for at the end.
@@ -43,8 +45,9 @@ impl App {
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let claims = Claims::start(&database, &redis, &tasks).await?;
+        let orders = Orders::start(&database, &redis, settings.shared.claim_partitions).await?;
         let in_progress = AtomicU32::new(0);
-        Ok(Arc::new(Self { settings, database, redis, claims, metrics, tasks, stopping, in_progress }))
+        Ok(Arc::new(Self { settings, database, redis, claims, orders, metrics, tasks, stopping, in_progress }))
     }
 }
 

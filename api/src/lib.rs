@@ -1,9 +1,11 @@
 //! `dibs-api`: answers the shop's calls.
 
+pub mod answers;
 pub mod app;
 pub mod claims;
 pub mod edge;
 pub mod extract;
+pub mod orders;
 pub mod problem;
 pub mod routes;
 pub mod settings;

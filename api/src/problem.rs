@@ -10,6 +10,7 @@ use dibs_common::{
     Error,
     domain::claim::ClaimRecord,
     error::{Dependency, FieldError, Kind},
+    identifiers::PaymentId,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -45,6 +46,9 @@ pub struct Problem<'p> {
     /// When the campaign opens, for `CAMPAIGN_NOT_OPEN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     opens_at: Option<DateTime<Utc>>,
+    /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_id: Option<PaymentId>,
     /// What does not answer, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
@@ -113,6 +117,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         errors: if let Error::ValidationFailed(errors) = error { errors } else { &[] },
         claim: if let Error::CouponAlreadyIssued(claim) = error { Some(*claim) } else { None },
         opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
+        payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
     let mut body = Vec::with_capacity(USUAL_BYTES);

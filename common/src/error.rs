@@ -159,6 +159,14 @@ pub enum Error {
     /// A command was not carried out, for a reason of the shop.
     #[error("{0}")]
     OrderRefused(Refusal),
+    /// A payment failed, and is recorded so.
+    #[error("{refusal}")]
+    PaymentFailed {
+        /// Which one.
+        payment: PaymentId,
+        /// Why.
+        refusal: Refusal,
+    },
     /// The first request with this idempotency key is still in progress.
     #[error("The first request with this Idempotency-Key is still in progress; try again shortly.")]
     IdempotencyInProgress,
@@ -267,7 +275,7 @@ impl Error {
             Self::AmountBelowMinimum(_) => kind("AMOUNT_BELOW_MINIMUM", "amount below minimum", 400),
             Self::PointsCapExceeded { .. } => kind("POINTS_CAP_EXCEEDED", "points cap exceeded", 422),
             Self::PaymentDeclined(_) => kind("PAYMENT_DECLINED", "payment declined", 422),
-            Self::OrderRefused(refusal) => refused(refusal.code),
+            Self::OrderRefused(refusal) | Self::PaymentFailed { refusal, .. } => refused(refusal.code),
             Self::IdempotencyInProgress => kind("IDEMPOTENCY_IN_PROGRESS", "idempotency in progress", 409),
             Self::IdempotencyKeyReused => kind("IDEMPOTENCY_KEY_REUSED", "idempotency key reused", 422),
             Self::Overloaded => kind("OVERLOADED", "overloaded", 503),

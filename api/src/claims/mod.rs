@@ -4,17 +4,14 @@
 //! A lane remembers that its campaign is sold out, and then answers without Redis; that memory may only refuse.
 //! Whoever would like to know the outcome at once waits in [`Answers`] for the worker's word.
 
-mod answers;
 mod lane;
 mod sold_out;
 
 use std::{sync::Arc, time::Duration};
 
-use answers::Answers;
-pub use answers::Waiting;
 use dibs_common::{
     db::{self, Database},
-    domain::campaign::Campaign,
+    domain::{campaign::Campaign, claim::Outcome},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, new_uuid},
     redis::Redis,
@@ -22,6 +19,8 @@ use dibs_common::{
 pub use lane::{Accepted, Lane};
 use moka::future::Cache;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::answers::{Answers, Waiting};
 
 /// Lanes kept; that of the campaign asked for least goes first, and is made again when it is needed.
 const MAX_LANES: u64 = 10_000;
@@ -37,7 +36,7 @@ pub struct Claims {
     closing: CancellationToken,
     lanes: Cache<CouponId, Arc<Lane>>,
     unknown: Cache<CouponId, ()>,
-    answers: Arc<Answers>,
+    answers: Arc<Answers<Outcome>>,
 }
 
 impl Claims {
@@ -81,7 +80,7 @@ impl Claims {
     }
 
     /// Begins to wait for the outcome of a claim; say so before the claim is made, lest the outcome be first.
-    pub fn wait_for(&self, claim: ClaimId) -> Waiting {
+    pub fn wait_for(&self, claim: ClaimId) -> Waiting<Outcome> {
         self.answers.wait_for(claim)
     }
 

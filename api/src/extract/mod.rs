@@ -2,10 +2,12 @@
 
 mod administrator;
 mod json;
+mod operation;
 mod parameters;
 mod prefer;
 
 pub use administrator::Administrator;
 pub use json::JsonBody;
-pub use parameters::{PathOf, QueryOf};
+pub use operation::OperationId;
+pub use parameters::{PathOf, QueryOf, page_limit};
 pub use prefer::Prefer;

@@ -32,3 +32,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
             .map_err(|rejection| Refused(Error::field("query", rejection.body_text())))
     }
 }
+
+/// How many items a page is to have: 1 to 100, 20 when nothing is said.
+pub fn page_limit(given: Option<u32>) -> Result<u32, Refused> {
+    match given.unwrap_or(20) {
+        limit @ 1..=100 => Ok(limit),
+        limit => Err(Refused(Error::field("limit", format!("expected 1 to 100, got {limit}")))),
+    }
+}

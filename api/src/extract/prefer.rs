@@ -7,6 +7,8 @@ use axum::http::{HeaderMap, request::Parts};
 pub struct Prefer {
     /// `wait=N`: how long the caller would wait for the outcome; more than 10 s counts as 10.
     pub wait: Option<Duration>,
+    /// `respond-async`: not at all.
+    pub respond_async: bool,
 }
 
 const LONGEST_WAIT: u64 = 10;
@@ -15,10 +17,11 @@ impl Prefer {
     fn read(headers: &HeaderMap) -> Self {
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
         let preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
+        let respond_async = preferences.clone().any(|preference| preference.eq_ignore_ascii_case("respond-async"));
         let named = preferences.filter_map(|preference| preference.split_once('='));
         let mut waits = named.filter(|(name, _)| name.eq_ignore_ascii_case("wait"));
         let seconds = waits.next().and_then(|(_, seconds)| seconds.parse::<u64>().ok()).filter(|seconds| *seconds > 0);
-        Self { wait: seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT))) }
+        Self { wait: seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT))), respond_async }
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod admin;
 mod coupons;
+mod orders;
+mod payments;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -25,6 +27,8 @@ use crate::{
     ),
     tags(
         (name = "coupons", description = "Claims, and what became of them"),
+        (name = "orders", description = "From placing to confirming the purchase"),
+        (name = "payments", description = "With points"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
@@ -37,6 +41,13 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(coupons::show::show))
         .routes(routes!(coupons::claim_status::claim_status))
         .routes(routes!(users::coupons::coupons))
+        .routes(routes!(orders::place::place, orders::list::list))
+        .routes(routes!(orders::show::show))
+        .routes(routes!(orders::confirm::confirm))
+        .routes(routes!(orders::cancel::cancel))
+        .routes(routes!(orders::command::command))
+        .routes(routes!(payments::confirm::confirm))
+        .routes(routes!(payments::show::show))
         .routes(routes!(admin::create_campaign::create_campaign))
 }
 

@@ -20,8 +20,9 @@ use utoipa::ToSchema;
 
 use super::claim_status::{ClaimStatus, find_outcome};
 use crate::{
+    answers::Waiting,
     app::SharedApp,
-    claims::{Accepted, Waiting},
+    claims::Accepted,
     edge::RequestId,
     extract::{JsonBody, Prefer},
     problem::{Problem, Refused},
@@ -99,7 +100,7 @@ async fn wait(
     app: &SharedApp,
     body: ClaimBody,
     accepted: Accepted,
-    mut waiting: Waiting,
+    mut waiting: Waiting<Outcome>,
     longest: Duration,
 ) -> Option<Outcome> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,94 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    db::{self, CommandOutcome},
+    domain::order::RefusalCode,
+    error::Error,
+    identifiers::{CommandId, OrderId},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    extract::PathOf,
+    problem::{Problem, Refused},
+};
+
+/// Whether a command has been carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum CommandStatus {
+    /// Not yet.
+    Pending,
+    /// It was.
+    Done,
+    /// It was refused, and changed nothing; `code` says why.
+    Refused,
+}
+
+/// A command to pay, confirm or cancel.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandState {
+    command_id: CommandId,
+    order_id: OrderId,
+    status: CommandStatus,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<RefusalCode>,
+    /// The same in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_at: Option<DateTime<Utc>>,
+}
+
+/// What became of a command
+///
+/// For commands to confirm or cancel that were answered 202.
+#[utoipa::path(
+    get, path = "/orders/{orderId}/commands/{commandId}", tag = "orders",
+    params(("orderId" = String, Path), ("commandId" = String, Path)),
+    responses(
+        (status = 200, description = "the command now", body = CommandState),
+        (status = 404, description = "COMMAND_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn command(
+    State(app): State<SharedApp>,
+    PathOf((order, id)): PathOf<(OrderId, CommandId)>,
+) -> Result<Json<CommandState>, Refused> {
+    // Redis first: a command that is carried out between the two looks is then found in the database.
+    let pending = app.orders.pending(id).await;
+    let outcome = db::within(db::command_outcome(app.database.pool(), id)).await?;
+    if let Some(outcome) = outcome.filter(|outcome| outcome.order == order) {
+        return Ok(Json(CommandState::decided(id, outcome)));
+    }
+    match pending? {
+        Some(found) if found == order => Ok(Json(CommandState {
+            command_id: id,
+            order_id: order,
+            status: CommandStatus::Pending,
+            code: None,
+            detail: None,
+            decided_at: None,
+        })),
+        _ => Err(Refused(Error::CommandNotFound(id))),
+    }
+}
+
+impl CommandState {
+    fn decided(id: CommandId, outcome: CommandOutcome) -> Self {
+        let status = if outcome.refusal.is_some() { CommandStatus::Refused } else { CommandStatus::Done };
+        Self {
+            command_id: id,
+            order_id: outcome.order,
+            status,
+            code: outcome.refusal.as_ref().map(|refusal| refusal.code),
+            detail: outcome.refusal.map(|refusal| refusal.detail),
+            decided_at: Some(outcome.decided_at),
+        }
+    }
+}

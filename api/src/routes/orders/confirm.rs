@@ -1,0 +1,47 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    domain::order::{Action, Order},
+    identifiers::{CommandId, OrderId},
+};
+
+use super::OrderUser;
+use crate::{
+    app::SharedApp,
+    edge::RequestId,
+    extract::{JsonBody, OperationId, PathOf, Prefer},
+    orders::{Pending, Submitted},
+    problem::{Problem, Refused},
+};
+
+/// Confirm a purchase
+///
+/// A paid order can no longer be cancelled afterwards. Confirming twice confirms once.
+#[utoipa::path(
+    post, path = "/orders/{orderId}/confirm", tag = "orders", request_body = OrderUser,
+    params(("orderId" = String, Path)),
+    responses(
+        (status = 200, description = "the order afterwards", body = Order),
+        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
+        (status = 409, description = "ORDER_STATE_CONFLICT", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
+    ),
+)]
+pub async fn confirm(
+    State(app): State<SharedApp>,
+    (request_id, OperationId(operation)): (RequestId, OperationId),
+    PathOf(order): PathOf<OrderId>,
+    prefer: Prefer,
+    JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
+) -> Result<Response, Refused> {
+    let command = (CommandId(operation), user_id, Action::Confirm { order });
+    match app.orders.submit(command, &request_id, prefer).await? {
+        Submitted::Pending(pending) => Ok(pending.into_response()),
+        Submitted::Done(done) => Ok(Json(done.order).into_response()),
+    }
+}

@@ -1,0 +1,80 @@
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    domain::order::{Action, Line, Order, line_errors, merge_lines},
+    error::Error,
+    identifiers::{ClaimId, CommandId, PaymentId, UserId},
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    edge::RequestId,
+    extract::{JsonBody, OperationId, Prefer},
+    orders::{Pending, Submitted},
+    problem::{Problem, Refused},
+};
+
+/// What a user orders.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OrderBody {
+    user_id: UserId,
+    /// 1 to 100 items; those of one product count as one.
+    #[schema(min_items = 1, max_items = 100)]
+    items: Vec<Line>,
+    /// The coupon to use.
+    #[serde(default)]
+    user_coupon_id: Option<ClaimId>,
+    /// Pay with points in the same step: both happen, or neither.
+    #[serde(default)]
+    pay: bool,
+}
+
+/// Place an order
+///
+/// Stock and coupon are taken at once; the order is to be paid until `expiresAt`. With `pay: true` it is paid in the
+/// same step. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower, or with
+/// `Prefer: respond-async`, the answer is 202, and `Location` tells what became of it.
+#[utoipa::path(
+    post, path = "/orders", tag = "orders", request_body = OrderBody,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
+    responses(
+        (status = 201, description = "placed, and paid if asked", body = Order),
+        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
+        (status = 422, description = "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT",
+            body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
+    ),
+)]
+pub async fn place(
+    State(app): State<SharedApp>,
+    request_id: RequestId,
+    OperationId(operation): OperationId,
+    prefer: Prefer,
+    JsonBody(body): JsonBody<OrderBody>,
+) -> Result<Response, Refused> {
+    let errors = line_errors(&body.items);
+    if !errors.is_empty() {
+        return Err(Refused(Error::ValidationFailed(errors)));
+    }
+    let action = Action::Place {
+        items: merge_lines(&body.items),
+        coupon: body.user_coupon_id,
+        payment: body.pay.then(PaymentId::generate),
+    };
+    match app.orders.submit((CommandId(operation), body.user_id, action), &request_id, prefer).await? {
+        Submitted::Pending(pending) => Ok(pending.into_response()),
+        Submitted::Done(done) => {
+            let location = format!("/orders/{}", done.order.order_id);
+            Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(done.order)).into_response())
+        }
+    }
+}

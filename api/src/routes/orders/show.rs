@@ -1,0 +1,41 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    db,
+    domain::order::Order,
+    error::Error,
+    identifiers::{CommandId, OrderId},
+};
+
+use crate::{
+    app::SharedApp,
+    extract::PathOf,
+    orders::Pending,
+    problem::{Problem, Refused},
+};
+
+/// Look at an order
+///
+/// One that was taken and is not placed yet has the status PENDING; one that was refused is REJECTED, with its `code`.
+#[utoipa::path(
+    get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = String, Path)),
+    responses(
+        (status = 200, description = "the order now", body = Order),
+        (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> Result<Response, Refused> {
+    // Redis first: an order that is placed between the two looks is then found in the database.
+    let pending = app.orders.pending(CommandId(id.0)).await;
+    if let Some(order) = db::within(db::order(app.database.pool(), id)).await? {
+        return Ok(Json(order).into_response());
+    }
+    match pending? {
+        Some(order) => Ok(Json(Pending::of(CommandId(id.0), order)).into_response()),
+        None => Err(Refused(Error::OrderNotFound(id))),
+    }
+}

@@ -1,0 +1,95 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    domain::order::{Action, Done, PaymentStatus, RefusalCode},
+    error::{Error, Result},
+    identifiers::{CommandId, OrderId, PaymentId, UserId},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    edge::RequestId,
+    extract::{JsonBody, OperationId, Prefer},
+    orders::{Pending, Submitted},
+    problem::{Problem, Refused},
+};
+
+/// Which order to pay.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PaymentBody {
+    user_id: UserId,
+    order_id: OrderId,
+}
+
+/// A payment that was made.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentAnswer {
+    payment_id: PaymentId,
+    order_id: OrderId,
+    status: PaymentStatus,
+    /// In won.
+    amount: i64,
+    /// The points left, in won.
+    balance: i64,
+}
+
+impl PaymentAnswer {
+    fn of(done: Done) -> Result<Self> {
+        let unpaid = || Error::internal(format!("order {} was paid, and has no payment", done.order.order_id));
+        Ok(Self {
+            payment_id: done.order.payment_id.ok_or_else(unpaid)?,
+            order_id: done.order.order_id,
+            status: PaymentStatus::Done,
+            amount: done.order.pay_amount,
+            balance: done.balance.unwrap_or_default(),
+        })
+    }
+}
+
+/// The failure of a payment, with the id under which it stays readable.
+fn failed(error: Error, payment: PaymentId) -> Error {
+    match error {
+        Error::OrderRefused(refusal) if refusal.code == RefusalCode::PointsInsufficient => {
+            Error::PaymentFailed { payment, refusal }
+        }
+        other => other,
+    }
+}
+
+/// Pay an order with points
+///
+/// Paying twice pays once, and answers the first payment. One that fails for lack of points stays readable as FAIL:
+/// the problem's `paymentId` is its id.
+#[utoipa::path(
+    post, path = "/payments/confirm", tag = "payments", request_body = PaymentBody,
+    responses(
+        (status = 200, description = "paid", body = PaymentAnswer),
+        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
+        (status = 409, description = "ORDER_STATE_CONFLICT", body = Problem),
+        (status = 422, description = "POINTS_INSUFFICIENT", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
+    ),
+)]
+pub async fn confirm(
+    State(app): State<SharedApp>,
+    request_id: RequestId,
+    OperationId(operation): OperationId,
+    prefer: Prefer,
+    JsonBody(PaymentBody { user_id, order_id }): JsonBody<PaymentBody>,
+) -> Result<Response, Refused> {
+    let command = (CommandId(operation), user_id, Action::Pay { order: order_id });
+    let submitted = app.orders.submit(command, &request_id, prefer).await;
+    match submitted.map_err(|error| failed(error, PaymentId(operation)))? {
+        Submitted::Pending(pending) => Ok(pending.into_response()),
+        Submitted::Done(done) => Ok(Json(PaymentAnswer::of(*done)?).into_response()),
+    }
+}

@@ -1,0 +1,4 @@
+//! Payments of orders, with points.
+
+pub mod confirm;
+pub mod show;

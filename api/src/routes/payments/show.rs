@@ -1,0 +1,71 @@
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    db::{self, PaymentView},
+    domain::order::{PaymentStatus, RefusalCode},
+    error::Error,
+    identifiers::{CommandId, OrderId, PaymentId},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    extract::PathOf,
+    problem::{Problem, Refused},
+};
+
+/// A payment that was asked for and has no row of its own.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PaymentNotMade {
+    payment_id: PaymentId,
+    order_id: OrderId,
+    /// READY before it is carried out; FAIL when the order could not be paid.
+    status: PaymentStatus,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<RefusalCode>,
+}
+
+/// Look at a payment
+///
+/// One that was taken and is not carried out yet is READY. The id of a payment that found its order paid answers the
+/// first payment.
+#[utoipa::path(
+    get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = String, Path)),
+    responses(
+        (status = 200, description = "the payment now", body = PaymentView),
+        (status = 404, description = "PAYMENT_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -> Result<Response, Refused> {
+    let command = CommandId(id.0);
+    // Redis first: a payment that is made between the looks is then found in the database.
+    let pending = app.orders.pending(command).await;
+    let pool = app.database.pool();
+    if let Some(payment) = db::within(db::payment(pool, id)).await? {
+        return Ok(Json(payment).into_response());
+    }
+    let outcome = db::within(db::command_outcome(pool, command)).await?.filter(|outcome| outcome.kind == "PAY");
+    let not_made = |order_id, status, code| Json(PaymentNotMade { payment_id: id, order_id, status, code });
+    match (outcome, pending) {
+        (Some(db::CommandOutcome { order, refusal: Some(refusal), .. }), _) => {
+            Ok(not_made(order, PaymentStatus::Fail, Some(refusal.code)).into_response())
+        }
+        (Some(outcome), _) => {
+            let order = db::within(db::order(pool, outcome.order)).await?;
+            let first = order.and_then(|order| order.payment_id).ok_or(Error::PaymentNotFound(id))?;
+            let payment = db::within(db::payment(pool, first)).await?.ok_or(Error::PaymentNotFound(id))?;
+            Ok(Json(payment).into_response())
+        }
+        (None, pending) => match pending? {
+            Some(order) => Ok(not_made(order, PaymentStatus::Ready, None).into_response()),
+            None => Err(Refused(Error::PaymentNotFound(id))),
+        },
+    }
+}
