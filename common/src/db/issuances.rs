@@ -72,7 +72,7 @@ pub async fn rejected(
     rejected.into_iter().map(|(id, code)| Ok((ClaimId(id), Outcome::Rejected(rejection(&code)?)))).collect()
 }
 
-fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {
+pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {
     T::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 

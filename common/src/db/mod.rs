@@ -1,7 +1,9 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
 mod campaigns;
+mod charges;
 mod issuances;
+mod points;
 mod products;
 pub mod statements;
 
@@ -15,10 +17,14 @@ use std::{
 };
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
+pub use charges::{
+    Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
+};
 pub use issuances::{
     OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence,
     owned_coupons, rejected, write,
 };
+pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{create_product, has_products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
