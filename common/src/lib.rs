@@ -12,6 +12,7 @@ pub mod held;
 pub mod identifiers;
 pub mod keys;
 pub mod operations;
+pub mod payment_gateway;
 pub mod redis;
 pub mod scripts;
 pub mod stream;

@@ -62,6 +62,9 @@ impl WorkerSettings {
             redis_key_prefix = self.shared.redis_key_prefix,
             claim_partitions = self.shared.claim_partitions,
             time_zone = %self.shared.time_zone,
+            points_charge_minimum = self.shared.points_charge_minimum,
+            points_holding_cap = self.shared.points_holding_cap,
+            payment_gateway_url = self.shared.payment_gateway_in_words(),
             worker_address = %self.worker_address,
             "settings"
         );
