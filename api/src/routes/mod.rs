@@ -2,6 +2,7 @@
 
 mod admin;
 mod coupons;
+mod points;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -25,6 +26,7 @@ use crate::{
     ),
     tags(
         (name = "coupons", description = "Claims, and what became of them"),
+        (name = "points", description = "What users buy and hold"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
@@ -37,6 +39,9 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(coupons::show::show))
         .routes(routes!(coupons::claim_status::claim_status))
         .routes(routes!(users::coupons::coupons))
+        .routes(routes!(points::charge::charge, points::balance::balance))
+        .routes(routes!(points::history::history))
+        .routes(routes!(points::charge_state::charge_state))
         .routes(routes!(admin::create_campaign::create_campaign))
 }
 
