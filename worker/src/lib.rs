@@ -1,16 +1,22 @@
 //! `dibs-worker`: carries out what the API has accepted.
 
 pub mod campaigns;
+pub mod charges;
 pub mod issuance;
 pub mod seed;
 pub mod settings;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use dibs_common::{db::Database, identifiers::new_uuid, keys::Partition, redis::Redis};
+use dibs_common::{
+    db::Database, identifiers::new_uuid, keys::Partition, payment_gateway::PaymentGateway, redis::Redis,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::issuance::{Consumer, Pace};
+use crate::{
+    charges::Settlement,
+    issuance::{Consumer, Pace},
+};
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -21,6 +27,8 @@ pub struct Worker {
     pub database: Database,
     /// Redis.
     pub redis: Redis,
+    /// Who is asked about charges of points; without one they are not settled.
+    pub payment_gateway: Option<PaymentGateway>,
     /// How patient its consumers are.
     pub pace: Pace,
     /// Cancelled when the process is about to end.
@@ -32,6 +40,7 @@ pub struct Worker {
 impl Worker {
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in, until told to stop.
     pub async fn run(self, partitions: u16) {
+        self.tasks.spawn(self.settlement().run());
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {
@@ -51,6 +60,11 @@ impl Worker {
         }
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn settlement(&self) -> Settlement {
+        let (database, gateway) = (self.database.clone(), self.payment_gateway.clone());
+        Settlement { database, gateway, stopping: self.stopping.clone() }
     }
 
     async fn consume(self, partition: Partition) {

@@ -58,6 +58,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         .await
         .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+    let payment_gateway = settings.shared.payment_gateway()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
     let stop = stopping.clone();
@@ -78,8 +79,14 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         }
     });
     tracing::info!(%address, "ready to work");
-    let worker =
-        Worker { database, redis, pace: Pace::default(), stopping: stopping.clone(), tasks: TaskTracker::new() };
+    let worker = Worker {
+        database,
+        redis,
+        payment_gateway,
+        pace: Pace::default(),
+        stopping: stopping.clone(),
+        tasks: TaskTracker::new(),
+    };
     let working = worker.clone().run(settings.shared.claim_partitions);
     let out_of_time = async {
         stopping.cancelled().await;
