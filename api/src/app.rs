@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use axum::extract::FromRef;
-use dibs_common::{db::Database, error::Result, redis::Redis};
+use dibs_common::{db::Database, error::Result, payment_gateway::PaymentGateway, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,6 +18,8 @@ pub struct App {
     pub database: Database,
     /// Redis.
     pub redis: Redis,
+    /// Who takes the money for points; without one every charge is approved.
+    pub payment_gateway: Option<PaymentGateway>,
     /// The hot path.
     pub claims: Claims,
     /// Commands on their way.
@@ -42,12 +44,24 @@ impl App {
     /// Connects to the servers that the settings name.
     pub async fn start(settings: ApiSettings, metrics: PrometheusHandle) -> Result<SharedApp> {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+        let payment_gateway = settings.shared.payment_gateway()?;
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let claims = Claims::start(&database, &redis, &tasks).await?;
         let orders = Orders::start(&database, &redis, settings.shared.claim_partitions).await?;
         let in_progress = AtomicU32::new(0);
-        Ok(Arc::new(Self { settings, database, redis, claims, orders, metrics, tasks, stopping, in_progress }))
+        Ok(Arc::new(Self {
+            settings,
+            database,
+            redis,
+            payment_gateway,
+            claims,
+            orders,
+            metrics,
+            tasks,
+            stopping,
+            in_progress,
+        }))
     }
 }
 

@@ -9,8 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     db::Database,
+    domain::{campaign::MAX_AMOUNT, points::PointRules},
     error::{Error, Result},
     keys::{Keys, Partition},
+    payment_gateway::{PaymentGateway, payments_url},
     redis::Redis,
 };
 
@@ -43,6 +45,15 @@ pub struct Settings {
     /// Where a business day begins and ends
     #[arg(long, env, default_value = "Asia/Seoul")]
     pub time_zone: Tz,
+    /// The smallest charge of points, in won
+    #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=MAX_AMOUNT))]
+    pub points_charge_minimum: i64,
+    /// The most points that a user may hold
+    #[arg(long, env, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..=MAX_AMOUNT))]
+    pub points_holding_cap: i64,
+    /// The payment gateway that takes the money for points, http or https; without one every charge is approved
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    pub payment_gateway_url: Option<SecretString>,
     /// How log lines look
     #[arg(long, env, value_enum, default_value = "auto")]
     pub log_format: LogFormat,
@@ -56,7 +67,33 @@ impl Settings {
     pub fn check(&self) -> Result<()> {
         check_database_url(self.database_url.expose_secret()).map_err(|why| Error::Setting("DATABASE_URL", why))?;
         check_redis_url(self.redis_url.expose_secret()).map_err(|why| Error::Setting("REDIS_URL", why))?;
+        if self.points_charge_minimum > self.points_holding_cap {
+            return Err(Error::Setting("POINTS_CHARGE_MINIMUM", "expected at most POINTS_HOLDING_CAP".into()));
+        }
+        if let Some(url) = self.gateway_url() {
+            payments_url(url.expose_secret()).map_err(|why| Error::Setting("PAYMENT_GATEWAY_URL", why))?;
+        }
         EnvFilter::try_new(&self.log).map(drop).map_err(|error| Error::Setting("RUST_LOG", error.to_string()))
+    }
+
+    /// What a user may charge and hold.
+    pub const fn point_rules(&self) -> PointRules {
+        PointRules { charge_minimum: self.points_charge_minimum, holding_cap: self.points_holding_cap }
+    }
+
+    /// The way to the payment gateway, when there is one.
+    pub fn payment_gateway(&self) -> Result<Option<PaymentGateway>> {
+        self.gateway_url().map(PaymentGateway::at).transpose()
+    }
+
+    /// The payment gateway for the log, its password masked.
+    pub fn payment_gateway_in_words(&self) -> String {
+        self.gateway_url().map_or_else(|| "none: every charge of points is approved".into(), masked)
+    }
+
+    /// An empty URL is none.
+    fn gateway_url(&self) -> Option<&SecretString> {
+        self.payment_gateway_url.as_ref().filter(|url| !url.expose_secret().trim().is_empty())
     }
 
     /// A pool of at most `connections` to the database.
@@ -170,6 +207,32 @@ mod tests {
         assert!(check_database_url("mysql://root@127.0.0.1:3306").is_err_and(|error| error.contains("no database")));
         assert!(check_redis_url("http://host").is_err());
         assert!(key_prefix("a{b}").is_err());
+    }
+
+    #[derive(clap::Parser)]
+    struct Given {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        let servers = ["test", "--database-url=mysql://root@host/dibs", "--redis-url=redis://host"];
+        match <Given as clap::Parser>::try_parse_from(servers.iter().chain(arguments)) {
+            Err(error) => error.to_string(),
+            Ok(given) => given.settings.check().map_or_else(|error| error.to_string(), |()| String::new()),
+        }
+    }
+
+    #[test]
+    fn wrong_settings_of_points_are_refused_with_a_sentence_that_names_them() {
+        assert_eq!(refused(&[]), "");
+        assert_eq!(refused(&["--payment-gateway-url=https://user:secret@pay.example/v1"]), "");
+        assert_eq!(refused(&["--payment-gateway-url="]), "", "an empty one is none");
+        let wrong_url = refused(&["--payment-gateway-url=ftp://user:secret@pay"]);
+        assert!(wrong_url.contains("PAYMENT_GATEWAY_URL") && !wrong_url.contains("secret"), "{wrong_url}");
+        assert!(refused(&["--points-holding-cap=9999"]).contains("POINTS_CHARGE_MINIMUM"));
+        assert!(refused(&["--points-charge-minimum=0"]).contains("points-charge-minimum"));
+        assert!(refused(&["--points-holding-cap=9007199254740992"]).contains("points-holding-cap"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         claim::ClaimRecord,
         order::{Refusal, RefusalCode},
+        points::ChargeRefusal,
     },
     identifiers::{ChargeId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
 };
@@ -312,5 +313,14 @@ impl Error {
     /// Whether trying again, as it is, can do better: the fault is a dependency's, not the work's.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::DependencyUnavailable { .. } | Self::CampaignUnavailable(_) | Self::Overloaded)
+    }
+}
+
+impl From<ChargeRefusal> for Error {
+    fn from(refusal: ChargeRefusal) -> Self {
+        match refusal {
+            ChargeRefusal::BelowMinimum(minimum) => Self::AmountBelowMinimum(minimum),
+            ChargeRefusal::CapExceeded { cap, held } => Self::PointsCapExceeded { cap, held },
+        }
     }
 }

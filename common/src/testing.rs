@@ -23,8 +23,8 @@ use crate::{
     config::Settings,
     db::{self, Database},
     domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
-    identifiers::new_uuid,
-    keys::{ISSUANCE_GROUP, Partition},
+    identifiers::{ProductId, new_uuid},
+    keys::{ISSUANCE_GROUP, ORDERS_GROUP, Partition},
     redis::Redis,
     scripts::{CampaignCounts, campaign_put},
 };
@@ -113,6 +113,40 @@ impl Place {
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }
 
+    /// A product that is for sale.
+    pub async fn product(&self, price: i64, stock: i64) -> ProductId {
+        let created =
+            db::create_product(self.database.pool(), "커피 'Guji' \\ 200 g", price, stock, clock::now()).await;
+        created.expect("created").try_into().expect("an id")
+    }
+
+    /// Points in a user's hands, as a charge leaves them.
+    pub async fn points(&self, user: u64, amount: i64) {
+        let sql = format!(
+            "INSERT INTO point_accounts (user_id, balance, created_at, updated_at) VALUES ({user}, {amount}, NOW(3), NOW(3)); \
+             INSERT INTO point_histories (user_id, type, amount, balance_after, reference_id, created_at) \
+             VALUES ({user}, 'CHARGE', {amount}, {amount}, UNHEX(REPLACE(UUID(), '-', '')), NOW(3))"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(self.database.pool()).await.expect("charged");
+    }
+
+    /// Does something to the database.
+    pub async fn execute(&self, sql: &str) {
+        self.database.pool().execute(sqlx::AssertSqlSafe(sql.to_owned())).await.expect("executed");
+    }
+
+    /// The texts that a query answers.
+    pub async fn texts(&self, sql: &str) -> Vec<String> {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_all(self.database.pool()).await.expect("texts")
+    }
+
+    /// I5, I6 and I7 on the rows, whatever was done to them.
+    pub async fn expect_books_in_order(&self) {
+        for (what, sql) in BOOKS {
+            assert_eq!(self.count(sql).await, 0, "{what}");
+        }
+    }
+
     /// The answer of a query that counts.
     pub async fn count(&self, sql: &str) -> i64 {
         // Sums are decimals and columns unsigned; a count is neither.
@@ -143,17 +177,15 @@ impl Place {
     /// delivery, an open transaction.
     pub async fn end(self) {
         for key in self.keys().await {
-            if key.ends_with("}:claims") || key.ends_with(":dead") {
+            let group = [("}:claims", ISSUANCE_GROUP), ("}:orders", ORDERS_GROUP)];
+            let group = group.into_iter().find(|(stream, _)| key.ends_with(stream)).map(|(_, group)| group);
+            if group.is_some() || key.ends_with(":dead") {
                 let left: u64 = self.redis.client().xlen(&key).await.expect("a length");
                 assert_eq!(left, 0, "entries were left on {key}");
             }
-            if key.ends_with("}:claims") {
-                let pending: fred::types::Value = self
-                    .redis
-                    .client()
-                    .xpending(&key, ISSUANCE_GROUP, ("-", "+", 10))
-                    .await
-                    .unwrap_or(fred::types::Value::Null);
+            if let Some(group) = group {
+                let pending: fred::types::Value =
+                    self.redis.client().xpending(&key, group, ("-", "+", 10)).await.unwrap_or(fred::types::Value::Null);
                 assert_eq!(pending.into_array().len(), 0, "deliveries were left pending on {key}");
             }
         }
@@ -165,6 +197,46 @@ impl Place {
         self.redis.close().await;
     }
 }
+
+/// Rows that must not be, by invariant.
+const BOOKS: [(&str, &str); 7] = [
+    (
+        "I5: units sold are those of the orders that were placed",
+        "SELECT COUNT(*) FROM products p WHERE p.sold <> (SELECT COALESCE(SUM(i.quantity), 0) FROM order_items i \
+         WHERE i.product_id = p.product_id)",
+    ),
+    (
+        "I5: units given back are those of the orders that ended",
+        "SELECT COUNT(*) FROM products p WHERE p.restored <> (SELECT COALESCE(SUM(i.quantity), 0) FROM order_items i \
+         JOIN orders o ON o.order_id = i.order_id WHERE i.product_id = p.product_id AND o.status IN ('CANCELLED', 'EXPIRED'))",
+    ),
+    (
+        "I6: a balance is the sum of its ledger",
+        "SELECT COUNT(*) FROM point_accounts a WHERE a.balance <> (SELECT COALESCE(SUM(h.amount), 0) \
+         FROM point_histories h WHERE h.user_id = a.user_id)",
+    ),
+    (
+        "I7: an order comes to its items less the discount",
+        "SELECT COUNT(*) FROM orders o WHERE o.status <> 'REJECTED' AND o.total_amount <> \
+         (SELECT SUM(i.unit_price * i.quantity) FROM order_items i WHERE i.order_id = o.order_id)",
+    ),
+    (
+        "I7: a paid order took its amount from its user, any other nothing",
+        "SELECT COUNT(*) FROM orders o WHERE (SELECT COALESCE(SUM(h.amount), 0) FROM point_histories h \
+         WHERE h.order_id = o.order_id AND h.user_id = o.user_id) <> \
+         IF(o.status IN ('PAY_DONE', 'BUY_CONFIRM'), -o.pay_amount, 0)",
+    ),
+    (
+        "I7: a coupon is USED while a live order has it, and only then",
+        "SELECT COUNT(*) FROM user_coupons c LEFT JOIN orders o ON o.live_user_coupon_id = c.user_coupon_id \
+         WHERE (c.status = 'USED') <> (o.order_id IS NOT NULL)",
+    ),
+    (
+        "I8: a payment is what its order says",
+        "SELECT COUNT(*) FROM payments p JOIN orders o ON o.order_id = p.order_id WHERE p.status <> 'FAIL' AND \
+         (p.payment_id <> o.payment_id OR (p.status = 'CANCELLED') <> (o.status = 'CANCELLED'))",
+    ),
+];
 
 async fn execute(url: &str, sql: &str) {
     let mut connection = MySqlConnection::connect(url).await.expect("a connection to the database");

@@ -1,6 +1,7 @@
 //! `dibs-worker`: carries out what the API has accepted.
 
 pub mod campaigns;
+pub mod charges;
 pub mod issuance;
 pub mod orders;
 pub mod seed;
@@ -11,13 +12,14 @@ use std::{collections::BTreeSet, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock, db::Database, domain::order::OrderRules, error::Result, identifiers::new_uuid, keys::Partition,
-    redis::Redis, stream::OrderStream,
+    payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
 };
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    charges::Settlement,
     issuance::{Consumer, Pace},
     orders::{Desk, Expiry, InHand, Reader, expire_coupons},
 };
@@ -35,6 +37,8 @@ pub struct Worker {
     pub database: Database,
     /// Redis.
     pub redis: Redis,
+    /// Who is asked about charges of points; without one they are not settled.
+    pub payment_gateway: Option<PaymentGateway>,
     /// How patient its consumers are.
     pub pace: Pace,
     /// What the shop has set of the rules of orders.
@@ -48,6 +52,7 @@ pub struct Worker {
 impl Worker {
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in, until told to stop.
     pub async fn run(self, partitions: u16) {
+        self.tasks.spawn(self.settlement().run());
         self.tasks.spawn(self.clone().carry_out_commands(partitions));
         self.tasks.spawn(self.clone().expire(partitions));
         let mut started = BTreeSet::new();
@@ -69,6 +74,11 @@ impl Worker {
         }
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn settlement(&self) -> Settlement {
+        let (database, gateway) = (self.database.clone(), self.payment_gateway.clone());
+        Settlement { database, gateway, stopping: self.stopping.clone() }
     }
 
     async fn consume(self, partition: Partition) {

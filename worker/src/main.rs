@@ -58,6 +58,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         .await
         .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+    let payment_gateway = settings.shared.payment_gateway()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
     let stop = stopping.clone();
@@ -81,6 +82,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let worker = Worker {
         database,
         redis,
+        payment_gateway,
         pace: Pace::default(),
         rules: settings.order_rules(),
         stopping: stopping.clone(),

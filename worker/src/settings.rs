@@ -61,7 +61,10 @@ fn coupon_id(text: &str) -> Result<CouponId, String> {
 impl WorkerSettings {
     /// The rules of orders, as set.
     pub fn order_rules(&self) -> OrderRules {
-        OrderRules { expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)), holding_cap: 10_000_000 }
+        OrderRules {
+            expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),
+            holding_cap: self.shared.points_holding_cap,
+        }
     }
 
     /// Logs the settings, secrets masked.
@@ -72,6 +75,9 @@ impl WorkerSettings {
             redis_key_prefix = self.shared.redis_key_prefix,
             claim_partitions = self.shared.claim_partitions,
             time_zone = %self.shared.time_zone,
+            points_charge_minimum = self.shared.points_charge_minimum,
+            points_holding_cap = self.shared.points_holding_cap,
+            payment_gateway_url = self.shared.payment_gateway_in_words(),
             worker_address = %self.worker_address,
             order_expiry_seconds = self.order_expiry_seconds,
             "settings"

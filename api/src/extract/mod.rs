@@ -5,9 +5,11 @@ mod json;
 mod operation;
 mod parameters;
 mod prefer;
+mod submission;
 
 pub use administrator::Administrator;
 pub use json::JsonBody;
 pub use operation::OperationId;
 pub use parameters::{PathOf, QueryOf, page_limit};
 pub use prefer::Prefer;
+pub use submission::Submission;

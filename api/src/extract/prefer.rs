@@ -15,13 +15,20 @@ const LONGEST_WAIT: u64 = 10;
 
 impl Prefer {
     fn read(headers: &HeaderMap) -> Self {
+        let mut prefer = Self::default();
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        let preferences = values.flat_map(|value| value.split([',', ';'])).map(str::trim);
-        let respond_async = preferences.clone().any(|preference| preference.eq_ignore_ascii_case("respond-async"));
-        let named = preferences.filter_map(|preference| preference.split_once('='));
-        let mut waits = named.filter(|(name, _)| name.eq_ignore_ascii_case("wait"));
-        let seconds = waits.next().and_then(|(_, seconds)| seconds.parse::<u64>().ok()).filter(|seconds| *seconds > 0);
-        Self { wait: seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT))), respond_async }
+        for preference in values.flat_map(|value| value.split([',', ';'])).map(str::trim) {
+            match preference.split_once('=') {
+                Some((name, seconds)) if name.eq_ignore_ascii_case("wait") => {
+                    let seconds = seconds.parse::<u64>().ok().filter(|seconds| *seconds > 0);
+                    let wait = seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT)));
+                    prefer.wait = prefer.wait.or(wait);
+                }
+                None if preference.eq_ignore_ascii_case("respond-async") => prefer.respond_async = true,
+                _ => {}
+            }
+        }
+        prefer
     }
 }
 

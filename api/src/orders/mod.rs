@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     answers::{Answers, Waiting},
     edge::RequestId,
-    extract::Prefer,
+    extract::Submission,
 };
 
 /// Commands of a partition that may wait; more are answered `OVERLOADED`.
@@ -59,15 +59,15 @@ impl Orders {
     /// error. A command whose id was submitted before is carried out once, and has the same outcome.
     pub async fn submit(
         &self,
-        (id, user, action): (CommandId, UserId, Action),
-        request: &RequestId,
-        prefer: Prefer,
+        Submission { id, request, prefer }: Submission,
+        user: UserId,
+        action: Action,
     ) -> Result<Submitted> {
         let command = Command { id, user, at: clock::now(), action };
         let longest = if prefer.respond_async { Duration::ZERO } else { prefer.wait.unwrap_or(USUAL_WAIT) };
         let deadline = Instant::now() + longest;
         let waiting = self.answers.wait_for(id);
-        self.enqueue(&command, request).await?;
+        self.enqueue(&command, &request).await?;
         match self.wait(&command, waiting, deadline).await {
             Some(Outcome::Done(done)) => Ok(Submitted::Done(done)),
             Some(Outcome::Refused(refusal)) => Err(Error::OrderRefused(refusal)),

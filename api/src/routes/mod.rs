@@ -4,6 +4,7 @@ mod admin;
 mod coupons;
 mod orders;
 mod payments;
+mod points;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -29,6 +30,7 @@ use crate::{
         (name = "coupons", description = "Claims, and what became of them"),
         (name = "orders", description = "From placing to confirming the purchase"),
         (name = "payments", description = "With points"),
+        (name = "points", description = "What users buy and hold"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
@@ -48,6 +50,9 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(orders::command::command))
         .routes(routes!(payments::confirm::confirm))
         .routes(routes!(payments::show::show))
+        .routes(routes!(points::charge::charge, points::balance::balance))
+        .routes(routes!(points::history::history))
+        .routes(routes!(points::charge_state::charge_state))
         .routes(routes!(admin::create_campaign::create_campaign))
 }
 

@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
+use chrono::TimeDelta;
 use clap::Parser;
 use dibs_api::{
     app::{App, SharedApp},
@@ -8,16 +9,20 @@ use dibs_api::{
 };
 use dibs_common::{
     config::Settings,
-    domain::campaign::CampaignTerms,
+    domain::{campaign::CampaignTerms, order::OrderRules},
     identifiers::CouponId,
     keys::Partition,
     testing::{FIRST, Place, no_metrics, open_terms},
 };
-use dibs_worker::issuance::{Consumer, Pace};
+use dibs_worker::{
+    Worker,
+    issuance::{Consumer, Pace},
+};
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub const ADMIN_TOKEN: &str = "a token of the tests";
 
@@ -61,6 +66,7 @@ pub struct TestApp {
     pub address: SocketAddr,
     pub client: reqwest::Client,
     serving: JoinHandle<()>,
+    working: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl TestApp {
@@ -91,7 +97,38 @@ impl TestApp {
         let served = app.clone();
         let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
         let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
-        Self { place, app, address, client, serving }
+        Self { place, app, address, client, serving, working: None }
+    }
+
+    /// The API, and a worker that works.
+    pub async fn with_worker() -> Self {
+        let mut app = Self::new().await;
+        app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+        app
+    }
+
+    /// Lets a worker work until the end.
+    pub fn start_worker(&mut self, rules: OrderRules) {
+        let stopping = CancellationToken::new();
+        let worker = Worker {
+            database: self.place.database.clone(),
+            redis: self.place.redis.clone(),
+            payment_gateway: None,
+            pace: Pace::default(),
+            rules,
+            stopping: stopping.clone(),
+            tasks: TaskTracker::new(),
+        };
+        let working = tokio::spawn(worker.run(self.place.settings.claim_partitions));
+        self.working = Some((stopping, working));
+    }
+
+    /// Stops the worker, once what it has in hand is done.
+    pub async fn stop_worker(&mut self) {
+        if let Some((stopping, working)) = self.working.take() {
+            stopping.cancel();
+            working.await.expect("the worker ended by itself");
+        }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -140,7 +177,8 @@ impl TestApp {
     }
 
     /// Stops the API as SIGTERM does, and ends its place.
-    pub async fn end(self) {
+    pub async fn end(mut self) {
+        self.stop_worker().await;
         self.app.stopping.cancel();
         drop(self.client);
         self.serving.await.expect("the API ended by itself");

@@ -7,4 +7,5 @@ mod claims;
 mod dependencies;
 mod document;
 mod edge;
+mod orders;
 mod owned_coupons;

@@ -1,9 +1,11 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
 mod campaigns;
+mod charges;
 mod issuances;
 mod orders;
 mod owned_coupons;
+mod points;
 mod products;
 pub mod statements;
 
@@ -17,12 +19,16 @@ use std::{
 };
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
+pub use charges::{
+    Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
+};
 pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
 pub use orders::{
     CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
     payment, write_orders,
 };
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
+pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{create_product, has_products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

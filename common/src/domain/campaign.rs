@@ -90,6 +90,7 @@ pub struct CampaignTerms {
     #[schema(min_length = 1, max_length = 100)]
     pub name: String,
     /// What the coupon takes off an order.
+    #[serde(deserialize_with = "crate::json::object")]
     pub discount: Discount,
     /// The smallest order total, in won, that the coupon can be used on.
     #[serde(default)]

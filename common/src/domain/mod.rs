@@ -1,6 +1,8 @@
 //! The rules. Pure: no clock, no randomness, no I/O; state and commands in, decisions out.
 
 pub mod campaign;
+pub mod charge;
 pub mod claim;
 pub mod event;
 pub mod order;
+pub mod points;

@@ -5,14 +5,13 @@ use axum::{
 };
 use dibs_common::{
     domain::order::{Action, Order},
-    identifiers::{CommandId, OrderId},
+    identifiers::OrderId,
 };
 
 use super::OrderUser;
 use crate::{
     app::SharedApp,
-    edge::RequestId,
-    extract::{JsonBody, OperationId, PathOf, Prefer},
+    extract::{JsonBody, PathOf, Submission},
     orders::{Pending, Submitted},
     problem::{Problem, Refused},
 };
@@ -35,13 +34,11 @@ use crate::{
 )]
 pub async fn cancel(
     State(app): State<SharedApp>,
-    (request_id, OperationId(operation)): (RequestId, OperationId),
+    submission: Submission,
     PathOf(order): PathOf<OrderId>,
-    prefer: Prefer,
     JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
 ) -> Result<Response, Refused> {
-    let command = (CommandId(operation), user_id, Action::Cancel { order });
-    match app.orders.submit(command, &request_id, prefer).await? {
+    match app.orders.submit(submission, user_id, Action::Cancel { order }).await? {
         Submitted::Pending(pending) => Ok(pending.into_response()),
         Submitted::Done(done) => Ok(Json(done.order).into_response()),
     }

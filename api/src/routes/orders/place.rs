@@ -7,15 +7,14 @@ use axum::{
 use dibs_common::{
     domain::order::{Action, Line, Order, line_errors, merge_lines},
     error::Error,
-    identifiers::{ClaimId, CommandId, PaymentId, UserId},
+    identifiers::{ClaimId, PaymentId, UserId},
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    edge::RequestId,
-    extract::{JsonBody, OperationId, Prefer},
+    extract::{JsonBody, Submission},
     orders::{Pending, Submitted},
     problem::{Problem, Refused},
 };
@@ -26,6 +25,7 @@ use crate::{
 pub struct OrderBody {
     user_id: UserId,
     /// 1 to 100 items; those of one product count as one.
+    #[serde(deserialize_with = "dibs_common::json::objects")]
     #[schema(min_items = 1, max_items = 100)]
     items: Vec<Line>,
     /// The coupon to use.
@@ -56,9 +56,7 @@ pub struct OrderBody {
 )]
 pub async fn place(
     State(app): State<SharedApp>,
-    request_id: RequestId,
-    OperationId(operation): OperationId,
-    prefer: Prefer,
+    submission: Submission,
     JsonBody(body): JsonBody<OrderBody>,
 ) -> Result<Response, Refused> {
     let errors = line_errors(&body.items);
@@ -70,7 +68,7 @@ pub async fn place(
         coupon: body.user_coupon_id,
         payment: body.pay.then(PaymentId::generate),
     };
-    match app.orders.submit((CommandId(operation), body.user_id, action), &request_id, prefer).await? {
+    match app.orders.submit(submission, body.user_id, action).await? {
         Submitted::Pending(pending) => Ok(pending.into_response()),
         Submitted::Done(done) => {
             let location = format!("/orders/{}", done.order.order_id);

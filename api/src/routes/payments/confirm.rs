@@ -6,15 +6,14 @@ use axum::{
 use dibs_common::{
     domain::order::{Action, Done, PaymentStatus, RefusalCode},
     error::{Error, Result},
-    identifiers::{CommandId, OrderId, PaymentId, UserId},
+    identifiers::{OrderId, PaymentId, UserId},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    edge::RequestId,
-    extract::{JsonBody, OperationId, Prefer},
+    extract::{JsonBody, Submission},
     orders::{Pending, Submitted},
     problem::{Problem, Refused},
 };
@@ -41,7 +40,7 @@ pub struct PaymentAnswer {
 }
 
 impl PaymentAnswer {
-    fn of(done: Done) -> Result<Self> {
+    fn of(done: &Done) -> Result<Self> {
         let unpaid = || Error::internal(format!("order {} was paid, and has no payment", done.order.order_id));
         Ok(Self {
             payment_id: done.order.payment_id.ok_or_else(unpaid)?,
@@ -81,15 +80,13 @@ fn failed(error: Error, payment: PaymentId) -> Error {
 )]
 pub async fn confirm(
     State(app): State<SharedApp>,
-    request_id: RequestId,
-    OperationId(operation): OperationId,
-    prefer: Prefer,
+    submission: Submission,
     JsonBody(PaymentBody { user_id, order_id }): JsonBody<PaymentBody>,
 ) -> Result<Response, Refused> {
-    let command = (CommandId(operation), user_id, Action::Pay { order: order_id });
-    let submitted = app.orders.submit(command, &request_id, prefer).await;
-    match submitted.map_err(|error| failed(error, PaymentId(operation)))? {
+    let payment = PaymentId(submission.id.0);
+    let submitted = app.orders.submit(submission, user_id, Action::Pay { order: order_id }).await;
+    match submitted.map_err(|error| failed(error, payment))? {
         Submitted::Pending(pending) => Ok(pending.into_response()),
-        Submitted::Done(done) => Ok(Json(PaymentAnswer::of(*done)?).into_response()),
+        Submitted::Done(done) => Ok(Json(PaymentAnswer::of(&done)?).into_response()),
     }
 }

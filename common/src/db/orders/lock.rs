@@ -12,7 +12,8 @@ use crate::{
     db::{campaigns::discount_type, issuances::identifier, statements},
     domain::{
         campaign::Discount,
-        order::{Account, Command, CouponStatus, IssuedCoupon, Needs, Order, Refusal, Shelf, Shop},
+        order::{Command, CouponStatus, IssuedCoupon, Needs, Order, Refusal, Shelf, Shop},
+        points::Account,
     },
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };

@@ -1,14 +1,15 @@
 use chrono::TimeDelta;
 
 use super::{
-    Account, Action, Command, CouponStatus, Done, LedgerRow, LedgerType, Line, Order, OrderItem, OrderStatus, Outcome,
-    Payment, PaymentStatus, Plan, Refusal, RefusalCode, Shop,
+    Action, Command, CouponStatus, Done, LedgerRow, Line, Order, OrderItem, OrderStatus, Outcome, Payment,
+    PaymentStatus, Plan, Refusal, RefusalCode, Shop,
 };
 use crate::{
     clock::Timestamp,
     domain::{
         campaign::MAX_AMOUNT,
         event::{Aggregate, Event},
+        points::{Account, LedgerType},
     },
     identifiers::{ClaimId, OrderId, PaymentId},
 };
@@ -215,8 +216,9 @@ impl Desk<'_> {
     }
 
     fn can_pay(&self, command: &Command, amount: i64) -> Decision<()> {
-        let Account { balance, .. } = self.account(command);
-        if balance < amount {
+        let account = self.account(command);
+        if account.pay(amount).is_none() {
+            let balance = account.balance;
             let detail = format!("The balance is {balance}; {amount} are to be paid.");
             return refuse(RefusalCode::PointsInsufficient, detail);
         }
@@ -346,9 +348,8 @@ impl Desk<'_> {
         }
         let mut order = order.clone();
         if let Some(payment) = order.payment_id {
-            let Account { balance, pending } = self.account(command);
             let (amount, cap) = (order.pay_amount, self.rules.holding_cap);
-            if amount > 0 && balance.saturating_add(pending).saturating_add(amount) > cap {
+            if self.account(command).refund(amount, cap).is_none() {
                 let detail = format!("At most {cap} points can be held; the refund of {amount} would exceed that.");
                 return refuse(RefusalCode::PointsCapExceeded, detail);
             }

@@ -9,7 +9,10 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::campaign::{Discount, DiscountType},
+    domain::{
+        campaign::{Discount, DiscountType},
+        points::Account,
+    },
     identifiers::CommandId,
 };
 

@@ -6,7 +6,11 @@ use utoipa::ToSchema;
 use super::{Order, Refusal};
 use crate::{
     clock::Timestamp,
-    domain::{campaign::Discount, event::Event},
+    domain::{
+        campaign::Discount,
+        event::Event,
+        points::{Account, LedgerType},
+    },
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 
@@ -72,15 +76,6 @@ pub struct IssuedCoupon {
     pub used_at: Option<Timestamp>,
 }
 
-/// A user's points, in won.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// What can be spent.
-    pub balance: i64,
-    /// Charges on their way, which count against the holding cap.
-    pub pending: i64,
-}
-
 /// The rows that a batch of commands needs, locked.
 #[derive(Clone, Debug, Default)]
 pub struct Shop {
@@ -94,25 +89,6 @@ pub struct Shop {
     pub accounts: BTreeMap<UserId, Account>,
     /// Commands that have their outcome: none when it was done.
     pub answered: HashMap<CommandId, Option<Refusal>>,
-}
-
-/// Why points came or went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LedgerType {
-    /// An order was paid.
-    Payment,
-    /// A paid order was cancelled.
-    Refund,
-}
-
-impl LedgerType {
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Payment => "PAYMENT",
-            Self::Refund => "REFUND",
-        }
-    }
 }
 
 /// A row to add to the ledger.

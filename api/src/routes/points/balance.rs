@@ -1,0 +1,44 @@
+use axum::{Json, extract::State};
+use dibs_common::{db, identifiers::UserId};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    app::SharedApp,
+    extract::QueryOf,
+    problem::{Problem, Refused},
+};
+
+/// Whose points.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BalanceQuery {
+    user_id: UserId,
+}
+
+/// What a user can spend.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Balance {
+    user_id: UserId,
+    /// Won; 0 for a user who was never seen.
+    balance: i64,
+}
+
+/// Look at a user's points
+#[utoipa::path(
+    get, path = "/points", tag = "points", params(BalanceQuery),
+    responses(
+        (status = 200, description = "what the user can spend now", body = Balance),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn balance(
+    State(app): State<SharedApp>,
+    QueryOf(BalanceQuery { user_id }): QueryOf<BalanceQuery>,
+) -> Result<Json<Balance>, Refused> {
+    let balance = db::within(db::balance(app.database.pool(), user_id)).await?;
+    Ok(Json(Balance { user_id, balance }))
+}

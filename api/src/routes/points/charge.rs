@@ -1,0 +1,132 @@
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    clock,
+    db::{self, Charged},
+    domain::{
+        campaign::MAX_AMOUNT,
+        charge::{ChargeStatus, NewCharge},
+        points::PointRules,
+    },
+    error::{Error, FieldError, Result},
+    identifiers::{ChargeId, UserId},
+    payment_gateway::PaymentGateway,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    extract::{JsonBody, OperationId},
+    problem::{Problem, Refused},
+};
+
+/// Points that a user buys.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChargeBody {
+    user_id: UserId,
+    /// Won, which is points; at least `POINTS_CHARGE_MINIMUM`.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    amount: i64,
+    /// How it is paid, for the payment gateway; 1 to 40 characters.
+    #[schema(min_length = 1, max_length = 40)]
+    payment_method: Option<String>,
+}
+
+impl ChargeBody {
+    /// Refuses what no charge can be, before anything is asked.
+    fn check(&self, rules: PointRules) -> Result<()> {
+        let mut errors = Vec::new();
+        if self.amount > MAX_AMOUNT {
+            errors.push(FieldError::new("amount", format!("expected at most {MAX_AMOUNT} won")));
+        }
+        let characters = self.payment_method.as_ref().map(|method| method.chars().count());
+        if characters.is_some_and(|characters| !(1..=40).contains(&characters)) {
+            errors.push(FieldError::new("paymentMethod", "expected 1 to 40 characters"));
+        }
+        if !errors.is_empty() {
+            return Err(Error::ValidationFailed(errors));
+        }
+        Ok(rules.check(self.amount)?)
+    }
+}
+
+/// A charge, and what its user can spend.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChargeAnswer {
+    user_id: UserId,
+    /// Won: with the charge when it is approved, without it while it is pending.
+    balance: i64,
+    charge_id: ChargeId,
+    status: ChargeStatus,
+}
+
+/// Buy points
+///
+/// When the payment gateway does not say whether the money is taken, the charge stays pending, and the worker asks
+/// again; `Location` tells what became of it. Until then its amount counts against the holding cap.
+#[utoipa::path(
+    post, path = "/points", tag = "points", request_body = ChargeBody,
+    responses(
+        (status = 200, description = "paid and credited", body = ChargeAnswer),
+        (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer),
+        (status = 400, description = "AMOUNT_BELOW_MINIMUM, VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 422, description = "POINTS_CAP_EXCEEDED, PAYMENT_DECLINED", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
+    ),
+)]
+pub async fn charge(
+    State(app): State<SharedApp>,
+    OperationId(id): OperationId,
+    JsonBody(body): JsonBody<ChargeBody>,
+) -> Result<Response, Refused> {
+    body.check(app.settings.shared.point_rules())?;
+    let ChargeBody { user_id: user, amount, payment_method } = body;
+    let wanted = NewCharge { id: ChargeId(id), user, amount, payment_method };
+    // In a task of its own: a client that goes away must not leave money taken and nothing credited until the worker
+    // asks.
+    let charging = app.tasks.spawn(carry_out(app.clone(), wanted));
+    answer(&charging.await.map_err(Error::internal)??)
+}
+
+async fn carry_out(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
+    let (rules, now) = (app.settings.shared.point_rules(), clock::now());
+    let Some(gateway) = &app.payment_gateway else {
+        return db::charge_at_once(&app.database, &wanted, rules, now).await;
+    };
+    let begun = db::begin_charge(&app.database, &wanted, rules, now).await?;
+    // A repeat of one that has ended is answered as the first was.
+    if begun.charge.status == ChargeStatus::Pending { settle(&app, gateway, begun).await } else { Ok(begun) }
+}
+
+/// Asks the gateway, and writes down what it says.
+async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: Charged) -> Result<Charged> {
+    let NewCharge { id, user, .. } = begun.charge.wanted;
+    let Some(decision) = gateway.ask(&begun.charge.wanted).await.decision() else { return Ok(begun) };
+    match db::settle_charge(&app.database, (id, user), decision, clock::now()).await {
+        // Nobody can say more than that it is pending, and the worker will ask again.
+        Err(error) if error.is_transient() => {
+            tracing::warn!(charge = %id, cause = error.chain(), "what the gateway decided is not written yet");
+            Ok(begun)
+        }
+        settled => settled,
+    }
+}
+
+fn answer(Charged { charge, balance }: &Charged) -> Result<Response, Refused> {
+    let (charge_id, user_id, status) = (charge.wanted.id, charge.wanted.user, charge.status);
+    let code = match status {
+        ChargeStatus::Approved => StatusCode::OK,
+        ChargeStatus::Pending => StatusCode::ACCEPTED,
+        ChargeStatus::Declined => return Err(Refused(Error::PaymentDeclined(charge_id))),
+    };
+    let location = format!("/points/charges/{charge_id}");
+    let answer = ChargeAnswer { user_id, balance: *balance, charge_id, status };
+    Ok((code, [(header::LOCATION, location)], Json(answer)).into_response())
+}

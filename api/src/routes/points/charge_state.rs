@@ -1,0 +1,65 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    db,
+    domain::charge::{Charge, ChargeStatus},
+    error::Error,
+    identifiers::{ChargeId, UserId},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::SharedApp,
+    extract::PathOf,
+    problem::{Problem, Refused},
+};
+
+/// A purchase of points.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChargeState {
+    charge_id: ChargeId,
+    user_id: UserId,
+    /// Won.
+    amount: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment_method: Option<String>,
+    status: ChargeStatus,
+    created_at: DateTime<Utc>,
+    /// When it was approved or declined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_at: Option<DateTime<Utc>>,
+}
+
+impl From<Charge> for ChargeState {
+    fn from(charge: Charge) -> Self {
+        Self {
+            charge_id: charge.wanted.id,
+            user_id: charge.wanted.user,
+            amount: charge.wanted.amount,
+            payment_method: charge.wanted.payment_method,
+            status: charge.status,
+            created_at: charge.created_at,
+            decided_at: charge.decided_at,
+        }
+    }
+}
+
+/// What became of a charge
+#[utoipa::path(
+    get, path = "/points/charges/{chargeId}", tag = "points", params(("chargeId" = ChargeId, Path)),
+    responses(
+        (status = 200, description = "the charge now", body = ChargeState),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        (status = 404, description = "CHARGE_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn charge_state(
+    State(app): State<SharedApp>,
+    PathOf(charge): PathOf<ChargeId>,
+) -> Result<Json<ChargeState>, Refused> {
+    let found = db::within(db::charge(app.database.pool(), charge)).await?;
+    Ok(Json(found.ok_or(Error::ChargeNotFound(charge))?.into()))
+}

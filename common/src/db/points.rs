@@ -1,0 +1,153 @@
+//! The tables `point_accounts` and `point_histories`: what users hold, and the ledger of how it came about.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{MySqlConnection, MySqlPool};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::points::{Account, LedgerType},
+    identifiers::{ChargeId, OrderId, PaymentId, UserId},
+};
+
+/// Locks a user's account, and makes it when there is none. Every transaction on points begins with it, before it
+/// locks a charge, so that two of one user follow each other.
+pub async fn lock_account(
+    connection: &mut MySqlConnection,
+    user: UserId,
+    now: Timestamp,
+) -> Result<Account, sqlx::Error> {
+    if let Some(account) = lock_existing(connection, user).await? {
+        return Ok(account);
+    }
+    // INSERT IGNORE would lock a row that another has just made for reading only: two that did so, and then both
+    // wanted to write, would be a deadlock.
+    sqlx::query(
+        "INSERT INTO point_accounts /* lock_account */ (user_id, balance, created_at, updated_at) \
+         VALUES (?, 0, ?, ?) ON DUPLICATE KEY UPDATE updated_at = updated_at",
+    )
+    .bind(user.get())
+    .bind(now)
+    .bind(now)
+    .execute(&mut *connection)
+    .await?;
+    lock_existing(connection, user).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
+async fn lock_existing(connection: &mut MySqlConnection, user: UserId) -> Result<Option<Account>, sqlx::Error> {
+    let row: Option<(i64, i64)> = sqlx::query_as(
+        "SELECT /* lock_account: the cap is checked and the balance changed under this lock */ balance, pending \
+         FROM point_accounts WHERE user_id = ? FOR UPDATE",
+    )
+    .bind(user.get())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(balance, pending)| Account { balance, pending }))
+}
+
+/// Writes an account that [`lock_account`] has locked.
+pub async fn write_account(
+    connection: &mut MySqlConnection,
+    user: UserId,
+    account: Account,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let written = sqlx::query(
+        "UPDATE point_accounts /* write_account */ SET balance = ?, pending = ?, updated_at = ? WHERE user_id = ?",
+    )
+    .bind(account.balance)
+    .bind(account.pending)
+    .bind(now)
+    .bind(user.get())
+    .execute(connection)
+    .await?;
+    if written.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}
+
+/// What a user can spend; 0 for one who was never seen.
+pub async fn balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::Error> {
+    let balance: Option<i64> = sqlx::query_scalar("SELECT /* balance */ balance FROM point_accounts WHERE user_id = ?")
+        .bind(user.get())
+        .fetch_optional(pool)
+        .await?;
+    Ok(balance.unwrap_or(0))
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    /// Its id: later ones are higher.
+    pub point_history_id: u64,
+    /// What moved the points.
+    #[serde(rename = "type")]
+    pub kind: LedgerType,
+    /// Won: positive when points came in, negative when they went out.
+    pub amount: i64,
+    /// The balance right after it.
+    pub balance_after: i64,
+    /// The charge, for a CHARGE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub charge_id: Option<ChargeId>,
+    /// The payment that was made or given back, for a PAYMENT or a REFUND.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<PaymentId>,
+    /// The order of that payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_id: Option<OrderId>,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+#[derive(sqlx::FromRow)]
+struct LedgerRow {
+    point_history_id: u64,
+    #[sqlx(rename = "type")]
+    kind: String,
+    amount: i64,
+    balance_after: i64,
+    reference_id: Uuid,
+    order_id: Option<Uuid>,
+    created_at: Timestamp,
+}
+
+impl TryFrom<LedgerRow> for LedgerEntry {
+    type Error = sqlx::Error;
+
+    fn try_from(row: LedgerRow) -> Result<Self, sqlx::Error> {
+        let strange = || sqlx::Error::Decode(format!("point history {}: unknown type", row.point_history_id).into());
+        let kind = LedgerType::from_spelling(&row.kind).ok_or_else(strange)?;
+        let is_charge = kind == LedgerType::Charge;
+        Ok(Self {
+            point_history_id: row.point_history_id,
+            kind,
+            amount: row.amount,
+            balance_after: row.balance_after,
+            charge_id: is_charge.then_some(ChargeId(row.reference_id)),
+            payment_id: (!is_charge).then_some(PaymentId(row.reference_id)),
+            order_id: row.order_id.map(OrderId),
+            created_at: row.created_at,
+        })
+    }
+}
+
+/// At most `limit` rows of a user's ledger, the newest first, only those older than the one of id `before`.
+pub async fn point_history(
+    pool: &MySqlPool,
+    user: UserId,
+    before: Option<u64>,
+    limit: u32,
+) -> Result<Vec<LedgerEntry>, sqlx::Error> {
+    let rows: Vec<LedgerRow> = sqlx::query_as(
+        "SELECT /* point_history */ point_history_id, type, amount, balance_after, reference_id, order_id, created_at \
+         FROM point_histories WHERE user_id = ? AND point_history_id < ? ORDER BY point_history_id DESC LIMIT ?",
+    )
+    .bind(user.get())
+    .bind(before.unwrap_or(u64::MAX))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter().map(LedgerEntry::try_from).collect()
+}

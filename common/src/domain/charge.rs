@@ -1,0 +1,118 @@
+//! A purchase of points, and what becomes of it.
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    identifiers::{ChargeId, UserId},
+};
+
+/// What a user wants to buy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCharge {
+    /// Its id; the payment gateway knows it as idempotency key.
+    pub id: ChargeId,
+    /// Who buys.
+    pub user: UserId,
+    /// How many points, which is how many won.
+    pub amount: i64,
+    /// As the caller named it, for the payment gateway.
+    pub payment_method: Option<String>,
+}
+
+/// The state of a charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ChargeStatus {
+    /// The payment gateway has not answered yet.
+    Pending,
+    /// Paid; the points are credited.
+    Approved,
+    /// Not paid; no points.
+    Declined,
+}
+
+impl ChargeStatus {
+    const ALL: [Self; 3] = [Self::Pending, Self::Approved, Self::Declined];
+
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Approved => "APPROVED",
+            Self::Declined => "DECLINED",
+        }
+    }
+
+    /// The status of that spelling, if there is one.
+    pub fn from_spelling(spelled: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
+    }
+}
+
+/// How a charge ended. It ends once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is paid.
+    Approved,
+    /// It is not.
+    Declined,
+}
+
+impl Decision {
+    /// The status of a charge that ended so.
+    pub const fn status(self) -> ChargeStatus {
+        match self {
+            Self::Approved => ChargeStatus::Approved,
+            Self::Declined => ChargeStatus::Declined,
+        }
+    }
+}
+
+/// A charge as the database holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// What was wanted.
+    pub wanted: NewCharge,
+    /// What became of it.
+    pub status: ChargeStatus,
+    /// How often the worker has asked the payment gateway again.
+    pub attempts: u32,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it was approved or declined.
+    pub decided_at: Option<Timestamp>,
+}
+
+/// How long a new charge is left to the process that began it, before the worker asks as well: that process asks for
+/// up to 2 s, and then writes down what it heard.
+pub const LEFT_TO_ITS_PROCESS: TimeDelta = TimeDelta::seconds(5);
+
+/// The pause after the payment gateway was asked again for the `attempts`th time: 1 s, doubling to 5 minutes.
+pub fn pause_after(attempts: u32) -> TimeDelta {
+    TimeDelta::seconds((1 << attempts.saturating_sub(1).min(9)).min(300))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_from_a_second_to_five_minutes() {
+        let pauses: Vec<i64> = (1..=10).map(|attempts| pause_after(attempts).num_seconds()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(pause_after(0).num_seconds(), 1);
+        for attempts in [63, 64, 65, u32::MAX] {
+            assert_eq!(pause_after(attempts).num_seconds(), 300, "{attempts}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_read_as_they_are_spelled() {
+        for status in ChargeStatus::ALL {
+            assert_eq!(ChargeStatus::from_spelling(status.as_str()), Some(status));
+        }
+    }
+}

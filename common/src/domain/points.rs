@@ -1,0 +1,250 @@
+//! Points that a user holds: what comes in, what goes out, and what is on its way. Amounts are won.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The points of one user. Always `0 <= balance`, `0 <= pending`, and `balance + pending` within the holding cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// What can be spent: the sum of the user's rows in the ledger.
+    pub balance: i64,
+    /// Charges that the payment gateway has not decided. They count against the cap, so that one which is approved
+    /// can always be credited.
+    pub pending: i64,
+}
+
+/// What a shop allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointRules {
+    /// The smallest charge.
+    pub charge_minimum: i64,
+    /// The most that a user may hold.
+    pub holding_cap: i64,
+}
+
+/// Why a charge cannot begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChargeRefusal {
+    /// It is smaller than this minimum.
+    BelowMinimum(i64),
+    /// It would lift what the user holds above the cap.
+    CapExceeded {
+        /// The holding cap.
+        cap: i64,
+        /// What the user holds, with what is on its way.
+        held: i64,
+    },
+}
+
+/// What moved points, as a row of the ledger names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum LedgerType {
+    /// Points that were bought came in.
+    Charge,
+    /// An order was paid.
+    Payment,
+    /// A paid order was cancelled.
+    Refund,
+}
+
+impl LedgerType {
+    const ALL: [Self; 3] = [Self::Charge, Self::Payment, Self::Refund];
+
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Charge => "CHARGE",
+            Self::Payment => "PAYMENT",
+            Self::Refund => "REFUND",
+        }
+    }
+
+    /// The type of that spelling, if there is one.
+    pub fn from_spelling(spelled: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == spelled)
+    }
+}
+
+impl PointRules {
+    /// Refuses an amount that nobody may charge, whatever is held.
+    pub const fn check(self, amount: i64) -> Result<(), ChargeRefusal> {
+        if amount < self.charge_minimum || amount <= 0 {
+            return Err(ChargeRefusal::BelowMinimum(self.charge_minimum));
+        }
+        Ok(())
+    }
+}
+
+impl Account {
+    /// What counts against the cap.
+    pub const fn held(self) -> i64 {
+        self.balance.saturating_add(self.pending)
+    }
+
+    /// With a charge of `amount` on its way.
+    pub fn begin(self, amount: i64, rules: PointRules) -> Result<Self, ChargeRefusal> {
+        rules.check(amount)?;
+        if !self.has_room(amount, rules.holding_cap) {
+            return Err(ChargeRefusal::CapExceeded { cap: rules.holding_cap, held: self.held() });
+        }
+        Ok(Self { pending: self.pending + amount, ..self })
+    }
+
+    /// With a charge of `amount`, which was on its way, credited; none when no such amount was. The cap was checked
+    /// when it began: one that has been lowered since keeps nobody's money back.
+    #[must_use]
+    pub fn approve(self, amount: i64) -> Option<Self> {
+        let declined = self.decline(amount)?;
+        Some(Self { balance: declined.balance.checked_add(amount)?, ..declined })
+    }
+
+    /// With a charge of `amount`, which was on its way, given up; none when no such amount was.
+    #[must_use]
+    pub fn decline(self, amount: i64) -> Option<Self> {
+        (0..=self.pending).contains(&amount).then(|| Self { pending: self.pending - amount, ..self })
+    }
+
+    /// With `amount` spent; none when that is more than the balance. An amount of 0 needs no row in the ledger, which
+    /// takes none.
+    #[must_use]
+    pub fn pay(self, amount: i64) -> Option<Self> {
+        (0..=self.balance).contains(&amount).then(|| Self { balance: self.balance - amount, ..self })
+    }
+
+    /// With `amount` given back; none when what is held would exceed `cap`.
+    #[must_use]
+    pub fn refund(self, amount: i64, cap: i64) -> Option<Self> {
+        // Nothing fits always, also above a cap that has been lowered.
+        let fits = amount == 0 || (amount > 0 && self.has_room(amount, cap));
+        fits.then(|| Self { balance: self.balance + amount, ..self })
+    }
+
+    /// Whether `amount` more stays within `cap`.
+    fn has_room(self, amount: i64, cap: i64) -> bool {
+        self.held().checked_add(amount).is_some_and(|held| held <= cap)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::campaign::MAX_AMOUNT;
+
+    const RULES: PointRules = PointRules { charge_minimum: 10_000, holding_cap: 100_000 };
+
+    fn account(balance: i64, pending: i64) -> Account {
+        Account { balance, pending }
+    }
+
+    #[test]
+    fn a_charge_below_the_minimum_is_refused() {
+        for amount in [i64::MIN, -10_000, -1, 0, 1, 9_999] {
+            assert_eq!(account(0, 0).begin(amount, RULES), Err(ChargeRefusal::BelowMinimum(10_000)), "{amount}");
+        }
+        assert_eq!(account(0, 0).begin(10_000, RULES), Ok(account(0, 10_000)));
+        let nothing_is_no_charge = PointRules { charge_minimum: 0, ..RULES };
+        assert!(account(0, 0).begin(0, nothing_is_no_charge).is_err());
+    }
+
+    #[test]
+    fn balance_and_what_is_on_its_way_count_against_the_cap() {
+        assert_eq!(account(50_000, 40_000).begin(10_000, RULES), Ok(account(50_000, 50_000)));
+        let refused = account(50_000, 40_000).begin(10_001, RULES);
+        assert_eq!(refused, Err(ChargeRefusal::CapExceeded { cap: 100_000, held: 90_000 }));
+    }
+
+    #[test]
+    fn no_amount_overflows() {
+        let rules = PointRules { charge_minimum: 1, holding_cap: MAX_AMOUNT };
+        let full = account(MAX_AMOUNT, 0);
+        for amount in [1, MAX_AMOUNT, i64::MAX] {
+            assert!(full.begin(amount, rules).is_err(), "{amount}");
+            assert_eq!(full.refund(amount, MAX_AMOUNT), None, "{amount}");
+        }
+        assert!(account(i64::MAX, i64::MAX).begin(i64::MAX, rules).is_err());
+    }
+
+    #[test]
+    fn what_is_not_on_its_way_is_neither_credited_nor_given_up() {
+        assert_eq!(account(5, 10).approve(10), Some(account(15, 0)));
+        assert_eq!(account(5, 10).decline(10), Some(account(5, 0)));
+        for amount in [11, -1, i64::MIN, i64::MAX] {
+            assert_eq!((account(5, 10).approve(amount), account(5, 10).decline(amount)), (None, None), "{amount}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_there_is_spent_and_only_what_fits_is_given_back() {
+        assert_eq!(account(5, 10).pay(5), Some(account(0, 10)));
+        assert_eq!(account(5, 10).pay(6), None);
+        assert_eq!(account(5, 10).pay(-1), None);
+        assert_eq!(account(5, 10).refund(5, 20), Some(account(10, 10)));
+        assert_eq!(account(5, 10).refund(6, 20), None);
+        assert_eq!(account(5, 10).refund(-1, 20), None);
+        assert_eq!(account(5, 10).refund(0, 1), Some(account(5, 10)), "nothing always fits");
+    }
+
+    #[test]
+    fn ledger_types_are_read_as_they_are_spelled() {
+        for kind in LedgerType::ALL {
+            assert_eq!(LedgerType::from_spelling(kind.as_str()), Some(kind));
+        }
+        assert_eq!(LedgerType::from_spelling("charge"), None);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Begin(i64),
+        Approve(usize),
+        Decline(usize),
+        Pay(i64),
+        Refund(i64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let amount = prop_oneof![-20_000..120_000_i64, Just(i64::MAX), Just(i64::MIN)];
+        prop_oneof![
+            amount.clone().prop_map(Step::Begin),
+            (0..8_usize).prop_map(Step::Approve),
+            (0..8_usize).prop_map(Step::Decline),
+            amount.clone().prop_map(Step::Pay),
+            amount.prop_map(Step::Refund),
+        ]
+    }
+
+    proptest! {
+        /// I6 for any steps in any order: the balance is the sum of the ledger, nothing is below zero or above the
+        /// cap, and a charge that began can always be credited.
+        #[test]
+        fn i6_any_steps_keep_the_balance_within_the_cap_and_equal_to_the_ledger(
+            steps in prop::collection::vec(step(), 0..80),
+        ) {
+            let (mut account, mut ledger, mut charges) = (Account::default(), Vec::new(), Vec::new());
+            for step in steps {
+                let next = match step {
+                    Step::Begin(amount) => account.begin(amount, RULES).ok().inspect(|_| charges.push(amount)),
+                    Step::Approve(place) if place < charges.len() => {
+                        let amount = charges.swap_remove(place);
+                        ledger.push(amount);
+                        let approved = account.approve(amount);
+                        prop_assert!(approved.is_some(), "an approved charge is credited");
+                        approved
+                    }
+                    Step::Decline(place) if place < charges.len() => account.decline(charges.swap_remove(place)),
+                    Step::Approve(_) | Step::Decline(_) => None,
+                    Step::Pay(amount) => account.pay(amount).inspect(|_| ledger.push(-amount)),
+                    Step::Refund(amount) => {
+                        account.refund(amount, RULES.holding_cap).inspect(|_| ledger.push(amount))
+                    }
+                };
+                account = next.unwrap_or(account);
+                prop_assert_eq!(account.balance, ledger.iter().sum::<i64>());
+                prop_assert_eq!(account.pending, charges.iter().sum::<i64>());
+                prop_assert!(account.balance >= 0 && account.pending >= 0 && account.held() <= RULES.holding_cap);
+            }
+        }
+    }
+}
