@@ -3,8 +3,11 @@
 mod app;
 mod bad_input;
 mod campaigns;
+mod charges;
 mod claims;
 mod dependencies;
 mod document;
 mod edge;
+mod gateway;
 mod owned_coupons;
+mod points;

@@ -351,10 +351,11 @@ pub async fn take_due_charges(
 }
 
 async fn lock_due(connection: &mut MySqlConnection, limit: u32, now: Timestamp) -> Result<Vec<Charge>, sqlx::Error> {
+    // Read in any other order, it would lock all that are due and not only those that it takes.
     let sql = format!(
         "SELECT /* lock_due: another worker takes others, and one that is being settled is left alone */ {COLUMNS} \
-         FROM charges WHERE status = 'PENDING' AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ? \
-         FOR UPDATE SKIP LOCKED"
+         FROM charges FORCE INDEX (due) WHERE status = 'PENDING' AND next_attempt_at <= ? ORDER BY next_attempt_at \
+         LIMIT ? FOR UPDATE SKIP LOCKED"
     );
     let rows: Vec<ChargeRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(now).bind(limit).fetch_all(connection).await?;
