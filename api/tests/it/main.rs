@@ -3,9 +3,12 @@
 mod app;
 mod bad_input;
 mod campaigns;
+mod charges;
 mod claims;
 mod dependencies;
 mod document;
 mod edge;
+mod gateway;
 mod orders;
 mod owned_coupons;
+mod points;

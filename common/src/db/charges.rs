@@ -20,7 +20,7 @@ use crate::{
     identifiers::{ChargeId, UserId},
 };
 
-/// How long a charge may wait for others of its user before the database counts as gone.
+/// How long a transaction may take, and wait for others of the same user, before the database counts as gone.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A charge, and what it left its user with.
@@ -119,7 +119,7 @@ where
 {
     // What is refused must not be tried again, so to `retrying` it is done.
     let attempts = retrying(name, || {
-        let attempt = transaction();
+        let attempt = Box::pin(transaction());
         async {
             match attempt.await {
                 Ok(charged) => Ok(Ok(charged)),
@@ -128,7 +128,11 @@ where
             }
         }
     });
-    timeout(PATIENCE, attempts).await.map_err(|elapsed| Error::unavailable(Dependency::MySql, elapsed))??
+    in_time(Box::pin(attempts)).await?
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(PATIENCE, work).await.map_err(|elapsed| Error::unavailable(Dependency::MySql, elapsed))?
 }
 
 /// The charge; and the account, locked, when the charge was not there before.
@@ -335,7 +339,7 @@ pub async fn take_due_charges(
     now: Timestamp,
     taken_until: Timestamp,
 ) -> Result<Vec<Charge>> {
-    retrying("take_due_charges", || async {
+    let taking = retrying("take_due_charges", || async {
         let mut transaction = database.begin().await?;
         let mut charges = lock_due(&mut transaction, limit, now).await?;
         for charge in &mut charges {
@@ -346,15 +350,16 @@ pub async fn take_due_charges(
         }
         transaction.commit().await?;
         Ok(charges)
-    })
-    .await
+    });
+    in_time(Box::pin(taking)).await
 }
 
 async fn lock_due(connection: &mut MySqlConnection, limit: u32, now: Timestamp) -> Result<Vec<Charge>, sqlx::Error> {
+    // Read in any other order, it would lock all that are due and not only those that it takes.
     let sql = format!(
         "SELECT /* lock_due: another worker takes others, and one that is being settled is left alone */ {COLUMNS} \
-         FROM charges WHERE status = 'PENDING' AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ? \
-         FOR UPDATE SKIP LOCKED"
+         FROM charges FORCE INDEX (due) WHERE status = 'PENDING' AND next_attempt_at <= ? ORDER BY next_attempt_at \
+         LIMIT ? FOR UPDATE SKIP LOCKED"
     );
     let rows: Vec<ChargeRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(now).bind(limit).fetch_all(connection).await?;
