@@ -19,7 +19,7 @@ pub use issuances::{
     OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence,
     owned_coupons, rejected, write,
 };
-pub use products::{create_product, has_products};
+pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
@@ -174,6 +174,15 @@ pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result
         Ok(answer) => answer.map_err(database_error),
         Err(elapsed) => Err(Error::unavailable(Dependency::MySql, elapsed)),
     }
+}
+
+/// A transaction that takes longer has lost its server: locks are waited for up to 5 s, and a batch of the worker is
+/// well below a second.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(10);
+
+/// Ends a transaction of a few rows that does not end by itself. Run it inside [`retrying`].
+pub async fn in_time<T>(transaction: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(LONGEST_TRANSACTION, transaction).await.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
 }
 
 /// Runs a whole transaction, again when the database broke it to resolve a deadlock or a lock wait; at most six

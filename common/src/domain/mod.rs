@@ -4,3 +4,4 @@ pub mod campaign;
 pub mod claim;
 pub mod event;
 pub mod order;
+pub mod product;
