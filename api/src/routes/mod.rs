@@ -2,6 +2,7 @@
 
 mod admin;
 mod coupons;
+mod products;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -25,6 +26,7 @@ use crate::{
     ),
     tags(
         (name = "coupons", description = "Claims, and what became of them"),
+        (name = "products", description = "What the shop sells"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
@@ -37,7 +39,11 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(coupons::show::show))
         .routes(routes!(coupons::claim_status::claim_status))
         .routes(routes!(users::coupons::coupons))
+        .routes(routes!(products::list::list_products))
+        .routes(routes!(products::show::show_product))
         .routes(routes!(admin::create_campaign::create_campaign))
+        .routes(routes!(admin::create_product::create_product))
+        .routes(routes!(admin::change_product::change_product))
 }
 
 /// The OpenAPI document.

@@ -8,3 +8,4 @@ mod dependencies;
 mod document;
 mod edge;
 mod owned_coupons;
+mod products;
