@@ -120,6 +120,12 @@ impl Place {
         sqlx::query_scalar(sql).fetch_one(self.database.pool()).await.expect("a count")
     }
 
+    /// Does something to the database that no part of Dibs does.
+    pub async fn execute(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        sqlx::query(sql).execute(self.database.pool()).await.expect("executed");
+    }
+
     /// Every key of this place.
     pub async fn keys(&self) -> Vec<String> {
         let mut pages = Box::pin(self.redis.client().scan(format!("{}:*", self.name), Some(1000), None));

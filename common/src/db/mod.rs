@@ -1,6 +1,7 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
 mod campaigns;
+mod idempotency;
 mod issuances;
 mod products;
 pub mod statements;
@@ -15,6 +16,10 @@ use std::{
 };
 
 pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
+pub use idempotency::{
+    ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,
+    purge_idempotency_keys, release_attempt, store_answer,
+};
 pub use issuances::{
     OwnedCoupon, OwnedCoupons, OwnedStatus, UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence,
     owned_coupons, rejected, write,
