@@ -2,6 +2,7 @@
 
 pub mod campaigns;
 pub mod issuance;
+mod purge;
 pub mod seed;
 pub mod settings;
 
@@ -32,6 +33,7 @@ pub struct Worker {
 impl Worker {
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in, until told to stop.
     pub async fn run(self, partitions: u16) {
+        self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {

@@ -2,10 +2,13 @@
 
 mod administrator;
 mod json;
+mod operation;
 mod parameters;
 mod prefer;
 
 pub use administrator::Administrator;
 pub use json::JsonBody;
+pub(crate) use json::whole;
+pub use operation::OperationId;
 pub use parameters::{PathOf, QueryOf};
 pub use prefer::Prefer;

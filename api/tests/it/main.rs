@@ -7,5 +7,6 @@ mod claims;
 mod dependencies;
 mod document;
 mod edge;
+mod idempotency;
 mod owned_coupons;
 mod products;
