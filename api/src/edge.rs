@@ -1,6 +1,7 @@
-//! What happens to every request at the edge: an id, a limit, a measure, and a written answer to every refusal, to a
-//! panic as well. One layer for all of it, as each layer costs every request an allocation.
+//! What happens to every request at the edge: an id, a limit, a measure, a written answer to every refusal, to a
+//! panic as well, and the same answer to the same `Idempotency-Key`. One layer for all of it, as each layer costs every request an allocation.
 
+mod idempotency;
 mod meter;
 mod request_id;
 
@@ -19,7 +20,8 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use dibs_common::Error;
-use futures::FutureExt as _;
+use futures::{FutureExt as _, future::Either};
+pub use idempotency::{IDEMPOTENCY_KEY_NAME, LONGEST_KEY};
 use meter::Meter;
 pub use request_id::RequestId;
 use tower::{Layer, Service};
@@ -52,7 +54,7 @@ pub struct EdgeService<S> {
 
 impl<S> Service<Request> for EdgeService<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible>,
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = Response;
@@ -71,10 +73,18 @@ where
         let meter = Arc::clone(&self.meter);
         let progress = InProgress::begin(&self.app, uri.path());
         let answering = progress.as_ref().map(|_| {
-            request.extensions_mut().insert(id.clone());
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
+            let answering = if idempotency::has_key(&request) {
+                // The one that was polled ready is called.
+                let next = self.inner.clone();
+                let inner = std::mem::replace(&mut self.inner, next);
+                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, id.clone())))
+            } else {
+                request.extensions_mut().insert(id.clone());
+                Either::Right(self.inner.call(request))
+            };
             // A panic is caught here, and nothing that it left half done is used again.
-            AssertUnwindSafe(self.inner.call(request).instrument(span)).catch_unwind()
+            AssertUnwindSafe(answering.instrument(span)).catch_unwind()
         });
         Box::pin(async move {
             let response = match answering {

@@ -94,6 +94,8 @@ pub fn written_out(mut response: Response, request_id: &str, uri: &Uri) -> Respo
     }
 }
 
+/// The content type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Most problems fit.
 const USUAL_BYTES: usize = 512;
 
@@ -127,7 +129,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     if let Some(seconds) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -22,7 +22,10 @@ use crate::{
     clock,
     config::Settings,
     db::{self, Database},
-    domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
+    domain::{
+        campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
+        product::{ProductStatus, ProductTerms},
+    },
     identifiers::{ProductId, new_uuid},
     keys::{ISSUANCE_GROUP, ORDERS_GROUP, Partition},
     redis::Redis,
@@ -115,9 +118,9 @@ impl Place {
 
     /// A product that is for sale.
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
-        let created =
-            db::create_product(self.database.pool(), "커피 'Guji' \\ 200 g", price, stock, clock::now()).await;
-        created.expect("created").try_into().expect("an id")
+        let name = "커피 'Guji' \\ 200 g".into();
+        let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
+        db::create_product(&self.database, &terms, clock::now()).await.expect("created").id
     }
 
     /// Points in a user's hands, as a charge leaves them.

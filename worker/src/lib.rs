@@ -4,6 +4,7 @@ pub mod campaigns;
 pub mod charges;
 pub mod issuance;
 pub mod orders;
+mod purge;
 pub mod seed;
 pub mod settings;
 
@@ -55,6 +56,7 @@ impl Worker {
         self.tasks.spawn(self.settlement().run());
         self.tasks.spawn(self.clone().carry_out_commands(partitions));
         self.tasks.spawn(self.clone().expire(partitions));
+        self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {

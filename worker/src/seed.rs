@@ -5,7 +5,10 @@ use dibs_common::{
     clock,
     config::Settings,
     db::{self, Database},
-    domain::campaign::{CampaignTerms, Discount, DiscountType, Validity},
+    domain::{
+        campaign::{CampaignTerms, Discount, DiscountType, Validity},
+        product::{ProductStatus, ProductTerms},
+    },
     error::Result,
     identifiers::CouponId,
 };
@@ -16,7 +19,9 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
     let pool = database.pool();
     if !db::within(db::has_products(pool)).await? {
         for number in 1..=20_i64 {
-            db::within(db::create_product(pool, &format!("Product {number}"), number * 1_000, 10_000, now)).await?;
+            let name = format!("Product {number}");
+            let terms = ProductTerms { name, price: number * 1_000, stock: 10_000, status: ProductStatus::Selling };
+            db::create_product(database, &terms, now).await?;
         }
     }
     let alive = db::within(db::campaigns_alive(pool, now, None, 100)).await?;

@@ -6,6 +6,7 @@ use axum::{
 };
 use bytes::Bytes;
 use dibs_common::identifiers::{ClaimId, new_uuid};
+use uuid::Uuid;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is taken from a caller, in bytes; the stream carries its length in one byte.
@@ -16,13 +17,15 @@ const LONGEST: usize = 128;
 pub struct RequestId {
     header: HeaderValue,
     made: Option<ClaimId>,
+    /// Set when the request has an operation id, which its claim takes.
+    operation: Option<ClaimId>,
 }
 
 impl RequestId {
     pub(super) fn of(request: &Request) -> Self {
         let given = request.headers().get(&X_REQUEST_ID);
         match given.filter(|id| (1..=LONGEST).contains(&id.len()) && id.to_str().is_ok()) {
-            Some(id) => Self { header: id.clone(), made: None },
+            Some(id) => Self { header: id.clone(), made: None, operation: None },
             None => Self::make(),
         }
     }
@@ -31,7 +34,7 @@ impl RequestId {
         let id = new_uuid();
         let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
         let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
-        Self { header, made: Some(ClaimId(id)) }
+        Self { header, made: Some(ClaimId(id)), operation: None }
     }
 
     /// The id as text.
@@ -41,10 +44,18 @@ impl RequestId {
 
     /// The id of the claim that this request makes, and what the stream has to carry to name the request.
     pub fn for_claim(&self) -> (ClaimId, Bytes) {
-        match self.made {
-            Some(id) => (id, Bytes::new()),
-            None => (ClaimId::generate(), Bytes::copy_from_slice(self.header.as_bytes())),
+        match (self.operation, self.made) {
+            (None, Some(id)) => (id, Bytes::new()),
+            (operation, _) => {
+                let claim = operation.unwrap_or_else(ClaimId::generate);
+                (claim, Bytes::copy_from_slice(self.header.as_bytes()))
+            }
         }
+    }
+
+    /// The same id, of a request whose claim takes that id: made again, it is the same claim.
+    pub(super) fn with_operation(&self, operation: Uuid) -> Self {
+        Self { operation: Some(ClaimId(operation)), ..self.clone() }
     }
 
     pub(super) fn write_into(self, headers: &mut HeaderMap) {

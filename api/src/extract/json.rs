@@ -1,10 +1,11 @@
 use std::{error::Error as _, time::Duration};
 
 use axum::{
-    body,
+    body::{self, Body},
     extract::{FromRequest, Request},
     http::{HeaderMap, header},
 };
+use bytes::Bytes;
 use dibs_common::Error;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
@@ -28,22 +29,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(Refused(Error::UnsupportedMediaType));
         }
-        let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(request.into_body(), MAX_BODY)).await;
-        let arrived = arriving.map_err(|_| Refused(Error::MalformedJson("it did not arrive in time".into())))?;
-        let body = arrived.map_err(|error| {
-            let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-            Refused(if too_long {
-                Error::PayloadTooLarge(MAX_BODY)
-            } else {
-                Error::MalformedJson("it ended early".into())
-            })
-        })?;
+        let body = whole(request.into_body()).await?;
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             // Else the fields of an object would be taken from an array, by their places.
             return Err(Refused(Error::field(".", "expected an object, got an array")));
         }
         serde_json::from_slice(&body).map(Self).map_err(|error| Refused(explain::<T>(&body, &error)))
     }
+}
+
+/// The whole of a body, unless it is too long, too slow or cut off.
+pub(crate) async fn whole(body: Body) -> Result<Bytes, Refused> {
+    let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(body, MAX_BODY)).await;
+    let arrived = arriving.map_err(|_| Refused(Error::MalformedJson("it did not arrive in time".into())))?;
+    arrived.map_err(|error| {
+        let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
+        Refused(if too_long { Error::PayloadTooLarge(MAX_BODY) } else { Error::MalformedJson("it ended early".into()) })
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

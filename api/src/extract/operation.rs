@@ -1,10 +1,10 @@
 use std::convert::Infallible;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
-use dibs_common::identifiers::new_uuid;
+use dibs_common::identifiers;
 use uuid::Uuid;
 
-/// The id of what a request makes: the same at every attempt with the same idempotency key, else a new one.
+/// The id of what a request makes: that of its `Idempotency-Key`, the same at every attempt, or a new one.
 #[derive(Clone, Copy, Debug)]
 pub struct OperationId(pub Uuid);
 
@@ -12,6 +12,6 @@ impl<S: Sync> FromRequestParts<S> for OperationId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(new_uuid())))
+        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(identifiers::new_uuid())))
     }
 }

@@ -5,17 +5,25 @@ mod coupons;
 mod orders;
 mod payments;
 mod points;
+mod products;
 mod users;
 
 use axum::{Json, Router, routing::get};
 use dibs_common::operations::{self, Operations};
-use utoipa::{OpenApi, openapi::OpenApi as Document};
+use utoipa::{
+    OpenApi,
+    openapi::{
+        OpenApi as Document, RefOr,
+        path::{ParameterBuilder, ParameterIn},
+        schema::{ObjectBuilder, Type},
+    },
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::SharedApp,
-    edge::{self, Edge},
+    edge::{self, Edge, IDEMPOTENCY_KEY_NAME, LONGEST_KEY},
 };
 
 /// What the document says of the whole.
@@ -24,13 +32,18 @@ use crate::{
     info(
         title = "Dibs",
         description = "First-come coupons, and the shop around them. Times are RFC 3339, money is whole won. Every \
-            answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`."
+            answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`. Every POST takes \
+            `Idempotency-Key`: for 24 hours a repeat is given the stored answer, with `idempotent-replayed: true`. The \
+            same key with another body is refused with 422 `IDEMPOTENCY_KEY_REUSED`, one whose first request is still \
+            running with 409 `IDEMPOTENCY_IN_PROGRESS`. An answer that asks to come again later, and one of 5xx, is not \
+            stored: a repeat runs again, and is one with the first."
     ),
     tags(
         (name = "coupons", description = "Claims, and what became of them"),
         (name = "orders", description = "From placing to confirming the purchase"),
         (name = "payments", description = "With points"),
         (name = "points", description = "What users buy and hold"),
+        (name = "products", description = "What the shop sells"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
@@ -53,12 +66,31 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(points::charge::charge, points::balance::balance))
         .routes(routes!(points::history::history))
         .routes(routes!(points::charge_state::charge_state))
+        .routes(routes!(products::list::list_products))
+        .routes(routes!(products::show::show_product))
         .routes(routes!(admin::create_campaign::create_campaign))
+        .routes(routes!(admin::create_product::create_product))
+        .routes(routes!(admin::change_product::change_product))
 }
 
 /// The OpenAPI document.
 pub fn document() -> Document {
-    documented().into_openapi()
+    with_keys(documented().into_openapi())
+}
+
+/// The document, with the header that every POST takes.
+fn with_keys(mut document: Document) -> Document {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY));
+    let key = ParameterBuilder::new()
+        .name(IDEMPOTENCY_KEY_NAME)
+        .parameter_in(ParameterIn::Header)
+        .description(Some("names this request: a repeat with the same key has no effect of its own"))
+        .schema(Some(text))
+        .build();
+    for post in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
+        post.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
+    }
+    document
 }
 
 /// Every route, inside the edge.
@@ -70,7 +102,7 @@ pub fn router(app: SharedApp) -> Router {
         metrics: app.metrics.clone(),
         stopping: app.stopping.clone(),
     });
-    let served = document.clone();
+    let served = with_keys(document);
     routes
         .route("/openapi.json", get(async move || Json(served)))
         .with_state(app.clone())

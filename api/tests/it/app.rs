@@ -147,6 +147,10 @@ impl TestApp {
         Answer::of(self.request(Method::POST, path).bearer_auth(ADMIN_TOKEN).json(&body)).await
     }
 
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        Answer::of(self.request(Method::PATCH, path).bearer_auth(ADMIN_TOKEN).json(&body)).await
+    }
+
     pub async fn claim(&self, coupon: CouponId, user: u64) -> Answer {
         self.post("/coupons/issue", claim_body(coupon, user)).await
     }

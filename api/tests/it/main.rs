@@ -9,6 +9,8 @@ mod dependencies;
 mod document;
 mod edge;
 mod gateway;
+mod idempotency;
 mod orders;
 mod owned_coupons;
 mod points;
+mod products;

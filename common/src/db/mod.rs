@@ -2,6 +2,7 @@
 
 mod campaigns;
 mod charges;
+mod idempotency;
 mod issuances;
 mod orders;
 mod owned_coupons;
@@ -22,6 +23,10 @@ pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
 };
+pub use idempotency::{
+    ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,
+    purge_idempotency_keys, release_attempt, store_answer,
+};
 pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
 pub use orders::{
     CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
@@ -29,7 +34,7 @@ pub use orders::{
 };
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
-pub use products::{create_product, has_products};
+pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
@@ -184,6 +189,15 @@ pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result
         Ok(answer) => answer.map_err(database_error),
         Err(elapsed) => Err(Error::unavailable(Dependency::MySql, elapsed)),
     }
+}
+
+/// A transaction that takes longer has lost its server: locks are waited for up to 5 s, and a batch of the worker is
+/// well below a second.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(10);
+
+/// Ends a transaction of a few rows that does not end by itself. Run it inside [`retrying`].
+pub async fn in_time<T>(transaction: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(LONGEST_TRANSACTION, transaction).await.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
 }
 
 /// Runs a whole transaction, again when the database broke it to resolve a deadlock or a lock wait; at most six

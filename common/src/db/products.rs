@@ -1,8 +1,48 @@
 //! The table `products`.
 
-use sqlx::MySqlPool;
+use sqlx::{MySqlConnection, MySqlPool};
 
-use crate::clock::Timestamp;
+use super::{Database, in_time, retrying, statements::Statements};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        campaign::MAX_AMOUNT,
+        event::{Aggregate, Event},
+        product::{ChangeRefusal, Product, ProductChange, ProductStatus, ProductTerms},
+    },
+    error::{Error, Result},
+    identifiers::ProductId,
+};
+
+#[derive(sqlx::FromRow)]
+struct ProductRow {
+    product_id: u64,
+    name: String,
+    price: i64,
+    stock: i64,
+    status: String,
+}
+
+const COLUMNS: &str = "product_id, name, price, stock, status";
+
+impl TryFrom<ProductRow> for Product {
+    type Error = sqlx::Error;
+
+    fn try_from(row: ProductRow) -> Result<Self, sqlx::Error> {
+        let strange = || sqlx::Error::Decode(format!("product {}: unknown status", row.product_id).into());
+        Ok(Self {
+            id: identifier(row.product_id)?,
+            status: ProductStatus::of(&row.status).ok_or_else(strange)?,
+            name: row.name,
+            price: row.price,
+            stock: row.stock,
+        })
+    }
+}
+
+fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
+    ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
+}
 
 /// Whether there is any product.
 pub async fn has_products(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
@@ -11,24 +51,143 @@ pub async fn has_products(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     Ok(found.is_some())
 }
 
-/// Adds a product that is for sale; `price` in won.
-pub async fn create_product(
-    pool: &MySqlPool,
-    name: &str,
-    price: i64,
-    stock: i64,
-    now: Timestamp,
-) -> Result<u64, sqlx::Error> {
+/// The product of that id, if there is one.
+pub async fn product(pool: &MySqlPool, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
+    let sql = format!("SELECT /* product */ {COLUMNS} FROM products WHERE product_id = ?");
+    let row: Option<ProductRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(pool).await?;
+    row.map(Product::try_from).transpose()
+}
+
+/// Which products to list.
+#[derive(Clone, Copy, Debug)]
+pub struct WantedProducts {
+    /// Only those of this status.
+    pub status: Option<ProductStatus>,
+    /// Only those after this one.
+    pub after: Option<ProductId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Products by id.
+pub async fn products(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Product>, sqlx::Error> {
+    let status = wanted.status.map_or("", |_| "AND status = ?");
+    let sql = format!(
+        "SELECT /* products */ {COLUMNS} FROM products WHERE product_id > ? {status} ORDER BY product_id LIMIT ?"
+    );
+    let mut query = sqlx::query_as::<_, ProductRow>(sqlx::AssertSqlSafe(sql));
+    query = query.bind(wanted.after.map_or(0, ProductId::get));
+    if let Some(status) = wanted.status {
+        query = query.bind(status.as_str());
+    }
+    let rows = query.bind(wanted.limit).fetch_all(pool).await?;
+    rows.into_iter().map(Product::try_from).collect()
+}
+
+/// Adds a product and tells of it. Twice, it adds two: the database numbers them.
+pub async fn create_product(database: &Database, terms: &ProductTerms, now: Timestamp) -> Result<Product> {
+    retrying("create product", || in_time(insert(database, terms, now))).await
+}
+
+async fn insert(database: &Database, terms: &ProductTerms, now: Timestamp) -> Result<Product, sqlx::Error> {
+    let mut transaction = database.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO products /* create_product */ (name, price, stock, initial_stock, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO products /* create_product */ \
+         (name, price, stock, initial_stock, status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
-    .bind(name)
-    .bind(price)
-    .bind(stock)
-    .bind(stock)
+    .bind(&terms.name)
+    .bind(terms.price)
+    .bind(terms.stock)
+    .bind(terms.stock)
+    .bind(terms.status.as_str())
     .bind(now)
     .bind(now)
-    .execute(pool)
+    .execute(&mut *transaction)
     .await?;
-    Ok(inserted.last_insert_id())
+    let id = identifier(inserted.last_insert_id())?;
+    let product =
+        Product { id, name: terms.name.clone(), price: terms.price, stock: terms.stock, status: terms.status };
+    tell(&mut transaction, "product.created", &product, now).await?;
+    transaction.commit().await?;
+    Ok(product)
+}
+
+/// Changes a product, tells of it, and answers it as it is then.
+pub async fn change_product(
+    database: &Database,
+    product: ProductId,
+    change: &ProductChange,
+    now: Timestamp,
+) -> Result<Product> {
+    retrying("change product", || in_time(update(database, product, change, now))).await?
+}
+
+/// The inner result is what the rules say.
+async fn update(
+    database: &Database,
+    id: ProductId,
+    change: &ProductChange,
+    now: Timestamp,
+) -> Result<Result<Product>, sqlx::Error> {
+    let mut transaction = database.begin().await?;
+    let Some(product) = lock_product(&mut transaction, id).await? else {
+        return Ok(Err(Error::ProductNotFound(id)));
+    };
+    let stock = product.stock;
+    let changed = match change.apply(product) {
+        Ok(changed) => changed,
+        Err(refusal) => return Ok(Err(refused(refusal, id, stock, change))),
+    };
+    sqlx::query(
+        "UPDATE products /* change_product */ \
+         SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, updated_at = ? WHERE product_id = ?",
+    )
+    .bind(&changed.name)
+    .bind(changed.price)
+    .bind(changed.stock)
+    .bind(changed.stock - stock)
+    .bind(changed.status.as_str())
+    .bind(now)
+    .bind(id.get())
+    .execute(&mut *transaction)
+    .await?;
+    tell(&mut transaction, "product.changed", &changed, now).await?;
+    transaction.commit().await?;
+    Ok(Ok(changed))
+}
+
+async fn lock_product(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* lock_product: orders take from the stock that is changed under this lock */ {COLUMNS} \
+         FROM products WHERE product_id = ? FOR UPDATE"
+    );
+    let row: Option<ProductRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(connection).await?;
+    row.map(Product::try_from).transpose()
+}
+
+fn refused(refusal: ChangeRefusal, product: ProductId, stock: i64, change: &ProductChange) -> Error {
+    match refusal {
+        ChangeRefusal::StockInsufficient => {
+            Error::StockInsufficient { product, stock, change: change.stock_change.unwrap_or(0) }
+        }
+        ChangeRefusal::StockTooLarge => {
+            Error::field("stockChange", format!("expected at most {} more, as {stock} are there", MAX_AMOUNT - stock))
+        }
+    }
+}
+
+/// Writes the event in the transaction of what happened.
+async fn tell(
+    connection: &mut MySqlConnection,
+    kind: &'static str,
+    product: &Product,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let event = Event::new(Aggregate::Product(product.id), kind, product);
+    // One statement is sent as a whole, however long.
+    let mut statements = Statements::new(usize::MAX);
+    statements.events(&[event], now);
+    statements.send(connection).await.map(drop)
 }

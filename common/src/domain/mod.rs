@@ -6,3 +6,4 @@ pub mod claim;
 pub mod event;
 pub mod order;
 pub mod points;
+pub mod product;

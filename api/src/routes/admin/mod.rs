@@ -1,3 +1,5 @@
 //! Calls of administrators.
 
+pub mod change_product;
 pub mod create_campaign;
+pub mod create_product;

@@ -12,8 +12,9 @@ use crate::{
     db::{campaigns::discount_type, issuances::identifier, statements},
     domain::{
         campaign::Discount,
-        order::{Command, CouponStatus, IssuedCoupon, Needs, Order, Refusal, Shelf, Shop},
+        order::{Command, CouponStatus, IssuedCoupon, Needs, Order, Refusal, Shop},
         points::Account,
+        product::{Product, ProductStatus},
     },
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };
@@ -98,17 +99,20 @@ async fn lock_orders(
 async fn lock_products(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<ProductId>,
-) -> Result<BTreeMap<ProductId, Shelf>, sqlx::Error> {
+) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
     let around = (
         "SELECT /* lock_products */ product_id, name, price, stock, status FROM products FORCE INDEX (PRIMARY) \
          WHERE product_id IN",
         "ORDER BY product_id FOR UPDATE",
     );
     let rows: Vec<(u64, String, i64, i64, String)> = rows_of(connection, around, literals(ids, |id| id)).await?;
-    let shelf = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
-        Ok((identifier(id)?, Shelf { name, price, stock, selling: status == "SELLING" }))
+    let product = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
+        let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
+        let status = ProductStatus::of(&status).ok_or_else(strange)?;
+        let id = identifier(id)?;
+        Ok((id, Product { id, name, price, stock, status }))
     };
-    rows.into_iter().map(shelf).collect()
+    rows.into_iter().map(product).collect()
 }
 
 #[derive(FromRow)]

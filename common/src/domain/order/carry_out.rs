@@ -10,6 +10,7 @@ use crate::{
         campaign::MAX_AMOUNT,
         event::{Aggregate, Event},
         points::{Account, LedgerType},
+        product::ProductStatus,
     },
     identifiers::{ClaimId, OrderId, PaymentId},
 };
@@ -170,7 +171,7 @@ impl Desk<'_> {
             let Some(product) = self.shop.products.get(&product_id) else {
                 return refuse(RefusalCode::ProductNotFound, format!("There is no product {product_id}."));
             };
-            if !product.selling {
+            if product.status != ProductStatus::Selling {
                 return refuse(RefusalCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
             }
             if product.stock < i64::from(quantity) {
@@ -229,8 +230,8 @@ impl Desk<'_> {
     fn take(&mut self, order: &Order) {
         for item in &order.items {
             let quantity = i64::from(item.quantity);
-            if let Some(shelf) = self.shop.products.get_mut(&item.product_id) {
-                shelf.stock -= quantity;
+            if let Some(product) = self.shop.products.get_mut(&item.product_id) {
+                product.stock -= quantity;
             }
             self.plan.stock.entry(item.product_id).or_default().0 += quantity;
         }
@@ -246,8 +247,8 @@ impl Desk<'_> {
     fn put_back(&mut self, order: &Order) {
         for item in &order.items {
             let quantity = i64::from(item.quantity);
-            if let Some(shelf) = self.shop.products.get_mut(&item.product_id) {
-                shelf.stock += quantity;
+            if let Some(product) = self.shop.products.get_mut(&item.product_id) {
+                product.stock += quantity;
             }
             self.plan.stock.entry(item.product_id).or_default().1 += quantity;
         }

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 pub use carry_out::{OrderRules, carry_out};
 pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, Needs, line_errors, merge_lines};
 pub use refusal::{Refusal, RefusalCode};
-pub use shop::{CouponStatus, Done, IssuedCoupon, LedgerRow, Outcome, Payment, PaymentStatus, Plan, Shelf, Shop};
+pub use shop::{CouponStatus, Done, IssuedCoupon, LedgerRow, Outcome, Payment, PaymentStatus, Plan, Shop};
 
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
 

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         campaign::{Discount, DiscountType},
         points::Account,
+        product::{Product, ProductStatus},
     },
     identifiers::CommandId,
 };
@@ -289,13 +290,14 @@ impl Tables {
     fn new() -> Self {
         let mut shop = Shop::default();
         for place in 0..PRICES.len() {
-            let shelf = Shelf {
+            let product = Product {
+                id: product_id(place),
                 name: format!("product {place}"),
                 price: PRICES[place],
                 stock: STOCKS[place],
-                selling: place != STOPPED,
+                status: if place == STOPPED { ProductStatus::Stopped } else { ProductStatus::Selling },
             };
-            shop.products.insert(product_id(place), shelf);
+            shop.products.insert(product.id, product);
             let (id, issued) = coupon(place);
             shop.coupons.insert(id, issued);
         }
@@ -487,8 +489,8 @@ proptest! {
 fn an_order_of_more_money_than_can_be_counted_is_refused() {
     let mut tables = Tables::new();
     for place in [0, 1] {
-        let shelf = tables.shop.products.get_mut(&product_id(place)).expect("a product");
-        (shelf.price, shelf.stock) = (crate::domain::campaign::MAX_AMOUNT, i64::MAX);
+        let product = tables.shop.products.get_mut(&product_id(place)).expect("a product");
+        (product.price, product.stock) = (crate::domain::campaign::MAX_AMOUNT, i64::MAX);
     }
     let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
     for items in [vec![(0, 10_000)], vec![(0, 1), (1, 1)]] {

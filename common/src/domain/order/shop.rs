@@ -10,22 +10,10 @@ use crate::{
         campaign::Discount,
         event::Event,
         points::{Account, LedgerType},
+        product::Product,
     },
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
-
-/// A product, as far as orders need it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shelf {
-    /// Its name.
-    pub name: String,
-    /// What one costs, in won.
-    pub price: i64,
-    /// Units in stock.
-    pub stock: i64,
-    /// Whether it is for sale.
-    pub selling: bool,
-}
 
 /// What became of an issued coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +70,7 @@ pub struct Shop {
     /// Orders that are there.
     pub orders: BTreeMap<OrderId, Order>,
     /// Products that are there.
-    pub products: BTreeMap<ProductId, Shelf>,
+    pub products: BTreeMap<ProductId, Product>,
     /// Coupons that are there.
     pub coupons: BTreeMap<ClaimId, IssuedCoupon>,
     /// Accounts that are there.

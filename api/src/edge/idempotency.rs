@@ -1,0 +1,187 @@
+//! `Idempotency-Key`: a repeat of a POST is answered as the first was, and has no effect of its own.
+//!
+//! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, by which
+//! all that it makes is made once, and its answer goes into the row. See `db::begin_attempt` for what a repeat meets.
+
+use std::{convert::Infallible, panic::AssertUnwindSafe};
+
+use axum::{
+    body::{self, Body},
+    extract::{FromRequestParts as _, MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use dibs_common::{
+    clock,
+    db::{self, Attempt, Begun, KeyedRequest, StoredAnswer},
+    error::{Error, Result},
+    identifiers::new_uuid,
+};
+use futures::FutureExt as _;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tower::Service;
+use tracing::Instrument as _;
+
+use super::{RequestId, panicked};
+use crate::{
+    app::SharedApp,
+    extract::{Administrator, OperationId, whole},
+    problem::{PROBLEM_JSON, Refused, written_out},
+};
+
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The same, as refusals and the document spell it.
+pub const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
+static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// The longest key, in characters.
+pub const LONGEST_KEY: usize = 255;
+/// The longest answer that is stored, in bytes: what the column holds.
+const LONGEST_ANSWER: usize = (1 << 24) - 1;
+
+/// Whether the request is answered as its key says. What no route answers has no effect to repeat.
+pub(super) fn has_key(request: &Request) -> bool {
+    request.method() == Method::POST
+        && request.headers().contains_key(&IDEMPOTENCY_KEY)
+        && request.extensions().get::<MatchedPath>().is_some()
+}
+
+/// Answers a POST that has a key.
+pub(super) async fn answer<S>(app: SharedApp, inner: S, request: Request, id: RequestId) -> Result<Response, Infallible>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    Ok(read_and_run(app, inner, request, id).await.into_response())
+}
+
+async fn read_and_run<S>(app: SharedApp, inner: S, request: Request, id: RequestId) -> Result<Response, Refused>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let (mut parts, body) = request.into_parts();
+    let key = key(&parts.headers)?;
+    if parts.uri.path().starts_with("/admin/") {
+        // Neither a stored answer nor a row is for those who may not call.
+        Administrator::from_request_parts(&mut parts, &app).await?;
+    }
+    let body = whole(body).await?;
+    let keyed = KeyedRequest {
+        key_hash: hash(&[b"POST\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
+        body_hash: hash(&[&body]),
+    };
+    let request = Request::from_parts(parts, Body::from(body));
+    // In a task of its own: a client that goes away still leaves a stored answer.
+    let running = app.tasks.spawn(run(app.clone(), inner, request, keyed, id).in_current_span());
+    running.await.map_err(Error::internal)?
+}
+
+/// The key of the request.
+fn key(headers: &HeaderMap) -> Result<HeaderValue> {
+    let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(Error::field(IDEMPOTENCY_KEY_NAME, "expected one key"));
+    };
+    if (1..=LONGEST_KEY).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic) {
+        Ok(key.clone())
+    } else {
+        Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {LONGEST_KEY} visible ASCII characters")))
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    parts.iter().fold(Sha256::new(), Sha256::chain_update).finalize().into()
+}
+
+async fn run<S>(
+    app: SharedApp,
+    inner: S,
+    request: Request,
+    keyed: KeyedRequest,
+    id: RequestId,
+) -> Result<Response, Refused>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    match db::within(db::begin_attempt(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
+        Begun::Run(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
+        Begun::Answered(stored) => Ok(replayed(stored, id.as_str())),
+        Begun::InProgress => Err(Refused(Error::IdempotencyInProgress)),
+        Begun::AnotherBody => Err(Refused(Error::IdempotencyKeyReused)),
+    }
+}
+
+async fn attempted<S>(
+    app: &SharedApp,
+    mut inner: S,
+    mut request: Request,
+    attempt: &Attempt,
+    id: &RequestId,
+) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    let uri = request.uri().clone();
+    request.extensions_mut().insert(OperationId(attempt.operation));
+    request.extensions_mut().insert(id.with_operation(attempt.operation));
+    // A panic is caught here too, so that the key is given back.
+    let answering = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
+    let answered = answering.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
+    let (head, body) = written_out(answered, id.as_str(), &uri).into_parts();
+    let body = match body::to_bytes(body, LONGEST_ANSWER).await {
+        Ok(body) => body,
+        Err(error) => return Refused(Error::internal(error)).into_response(),
+    };
+    if let Err(error) = settle(app, attempt, &head, &body).await {
+        let (request_id, cause) = (id.as_str(), error.chain());
+        tracing::warn!(request_id, cause, "an answer could not be stored; its key is in progress until it is overdue");
+    }
+    Response::from_parts(head, Body::from(body))
+}
+
+/// Stores an answer that stands, else lets a repeat run again.
+async fn settle(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body: &Bytes) -> Result<()> {
+    let pool = app.database.pool();
+    if stands(head) {
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+        let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
+        let answer = StoredAnswer { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
+        db::within(db::store_answer(pool, attempt, &answer)).await
+    } else if attempt.is_first && head.status.is_client_error() {
+        // Nothing was done, so the caller may mend the body and send it with the same key.
+        db::within(db::forget_attempt(pool, attempt)).await
+    } else {
+        db::within(db::release_attempt(pool, attempt, clock::now())).await
+    }
+}
+
+/// Whether a repeat is to get the same answer. Not when it is told to come again later, as it would in vain.
+fn stands(head: &response::Parts) -> bool {
+    let decided = head.status.is_success() || [404, 409, 422].contains(&head.status.as_u16());
+    decided && !head.headers.contains_key(header::RETRY_AFTER)
+}
+
+/// A stored answer, given again.
+fn replayed(stored: StoredAnswer, request_id: &str) -> Response {
+    let is_problem = stored.content_type.as_deref() == Some(PROBLEM_JSON);
+    let body = if is_problem { with_request_id(stored.body, request_id) } else { stored.body };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(stored.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = [(header::CONTENT_TYPE, stored.content_type), (header::LOCATION, stored.location)];
+    for (name, text) in headers {
+        if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED.clone(), HeaderValue::from_static("true"));
+    response
+}
+
+/// A problem as it was, but of this request.
+fn with_request_id(problem: Vec<u8>, request_id: &str) -> Vec<u8> {
+    let Ok(Value::Object(mut members)) = serde_json::from_slice(&problem) else { return problem };
+    members.insert("requestId".into(), request_id.into());
+    Value::Object(members).to_string().into_bytes()
+}

@@ -1,0 +1,4 @@
+//! Products as the public sees them.
+
+pub mod list;
+pub mod show;

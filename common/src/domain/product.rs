@@ -1,0 +1,225 @@
+//! What the shop sells, and how an administrator may change it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{domain::campaign::MAX_AMOUNT, error::FieldError, identifiers::ProductId};
+
+/// The largest price, in won.
+pub const MAX_PRICE: i64 = 1_000_000_000_000;
+
+/// Whether a product is for sale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ProductStatus {
+    /// It can be ordered.
+    #[default]
+    Selling,
+    /// It cannot.
+    Stopped,
+}
+
+impl ProductStatus {
+    /// As the database spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Selling => "SELLING",
+            Self::Stopped => "STOPPED",
+        }
+    }
+
+    /// The status of that spelling.
+    pub fn of(spelled: &str) -> Option<Self> {
+        [Self::Selling, Self::Stopped].into_iter().find(|status| status.as_str() == spelled)
+    }
+}
+
+/// A product.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Product {
+    /// Its id.
+    #[serde(rename = "productId")]
+    pub id: ProductId,
+    /// What it is called.
+    pub name: String,
+    /// Won for one.
+    pub price: i64,
+    /// How many are left.
+    pub stock: i64,
+    /// Whether it is for sale.
+    pub status: ProductStatus,
+}
+
+/// What an administrator says of a new product.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProductTerms {
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: String,
+    /// Won for one.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
+    pub price: i64,
+    /// How many there are.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    pub stock: i64,
+    /// Whether it is for sale; it is, when this is left out.
+    #[serde(default)]
+    pub status: ProductStatus,
+}
+
+impl ProductTerms {
+    /// The same terms as they are kept: the name without spaces around it.
+    #[must_use]
+    pub fn as_kept(mut self) -> Self {
+        self.name = self.name.trim().to_owned();
+        self
+    }
+
+    /// Every field that is not as expected.
+    pub fn errors(&self) -> Vec<FieldError> {
+        let stock = (!(0..=MAX_AMOUNT).contains(&self.stock))
+            .then(|| FieldError::new("stock", format!("expected 0 to {MAX_AMOUNT}")));
+        [name_error(&self.name), price_error(self.price), stock].into_iter().flatten().collect()
+    }
+}
+
+/// What an administrator changes of a product; what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProductChange {
+    /// 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: Option<String>,
+    /// Won for one; orders that are placed keep their price.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
+    pub price: Option<i64>,
+    /// How many come in; negative when they go out.
+    pub stock_change: Option<i64>,
+    /// Whether it is for sale.
+    pub status: Option<ProductStatus>,
+}
+
+/// Why a change cannot be made to a product as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeRefusal {
+    /// More would go out than is there.
+    StockInsufficient,
+    /// More would be there than can be counted.
+    StockTooLarge,
+}
+
+impl ProductChange {
+    /// The same change as it is kept: the name without spaces around it.
+    #[must_use]
+    pub fn as_kept(mut self) -> Self {
+        self.name = self.name.map(|name| name.trim().to_owned());
+        self
+    }
+
+    /// Every field that is not as expected, whatever the product is like.
+    pub fn errors(&self) -> Vec<FieldError> {
+        if *self == Self::default() {
+            return vec![FieldError::new(".", "expected at least one of name, price, stockChange, status")];
+        }
+        let change = self.stock_change.filter(|change| !(-MAX_AMOUNT..=MAX_AMOUNT).contains(change));
+        let change = change.map(|_| FieldError::new("stockChange", format!("expected -{MAX_AMOUNT} to {MAX_AMOUNT}")));
+        let name = self.name.as_deref().and_then(name_error);
+        [name, self.price.and_then(price_error), change].into_iter().flatten().collect()
+    }
+
+    /// The product after the change.
+    pub fn apply(&self, product: Product) -> Result<Product, ChangeRefusal> {
+        let stock = product.stock.saturating_add(self.stock_change.unwrap_or(0));
+        if stock < 0 {
+            return Err(ChangeRefusal::StockInsufficient);
+        }
+        if stock > MAX_AMOUNT {
+            return Err(ChangeRefusal::StockTooLarge);
+        }
+        Ok(Product {
+            id: product.id,
+            name: self.name.clone().unwrap_or(product.name),
+            price: self.price.unwrap_or(product.price),
+            stock,
+            status: self.status.unwrap_or(product.status),
+        })
+    }
+}
+
+fn name_error(name: &str) -> Option<FieldError> {
+    let characters = name.trim().chars().count();
+    (!(1..=200).contains(&characters)).then(|| FieldError::new("name", "expected 1 to 200 characters"))
+}
+
+fn price_error(price: i64) -> Option<FieldError> {
+    let message = || format!("expected 0 to {MAX_PRICE} won");
+    (!(0..=MAX_PRICE).contains(&price)).then(|| FieldError::new("price", message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(errors: Vec<FieldError>) -> Vec<String> {
+        errors.into_iter().map(|error| error.field.into_owned()).collect()
+    }
+
+    fn product(stock: i64) -> Product {
+        let id = ProductId::try_from(1).expect("a valid id");
+        Product { id, name: "coffee".into(), price: 5_000, stock, status: ProductStatus::Selling }
+    }
+
+    #[test]
+    fn each_wrong_field_of_a_product_is_named() {
+        let wrong = |change: fn(&mut ProductTerms)| {
+            let mut terms =
+                ProductTerms { name: "coffee".into(), price: 5_000, stock: 3, status: ProductStatus::Selling };
+            change(&mut terms);
+            fields(terms.errors())
+        };
+        assert_eq!(wrong(|_| ()), Vec::<String>::new());
+        assert_eq!(wrong(|terms| terms.name = " ".into()), ["name"]);
+        assert_eq!(wrong(|terms| terms.name = "커".repeat(200)), Vec::<String>::new());
+        assert_eq!(wrong(|terms| terms.name = "커".repeat(201)), ["name"]);
+        assert_eq!(wrong(|terms| terms.price = -1), ["price"]);
+        assert_eq!(wrong(|terms| terms.price = MAX_PRICE + 1), ["price"]);
+        assert_eq!(wrong(|terms| (terms.price, terms.stock) = (-1, -1)), ["price", "stock"]);
+        assert_eq!(wrong(|terms| terms.stock = MAX_AMOUNT + 1), ["stock"]);
+    }
+
+    #[test]
+    fn a_change_names_a_field_and_each_wrong_one_is_named() {
+        let none = ProductChange::default();
+        assert_eq!(fields(none.errors()), ["."]);
+        let wrong = ProductChange {
+            name: Some(String::new()),
+            price: Some(-1),
+            stock_change: Some(i64::MIN),
+            status: Some(ProductStatus::Stopped),
+        };
+        assert_eq!(fields(wrong.errors()), ["name", "price", "stockChange"]);
+        assert_eq!(ProductChange { stock_change: Some(-1), ..none }.errors(), []);
+    }
+
+    #[test]
+    fn a_change_keeps_what_it_does_not_name() {
+        let change = ProductChange { price: Some(6_000), ..ProductChange::default() };
+        assert_eq!(change.apply(product(3)), Ok(Product { price: 6_000, ..product(3) }));
+        let change = ProductChange { status: Some(ProductStatus::Stopped), ..ProductChange::default() };
+        assert_eq!(change.apply(product(3)), Ok(Product { status: ProductStatus::Stopped, ..product(3) }));
+    }
+
+    #[test]
+    fn stock_stays_between_nothing_and_what_can_be_counted() {
+        let changed = |stock: i64, change: i64| {
+            let change = ProductChange { stock_change: Some(change), ..ProductChange::default() };
+            change.apply(product(stock)).map(|product| product.stock)
+        };
+        assert_eq!(changed(3, -3), Ok(0));
+        assert_eq!(changed(3, -4), Err(ChangeRefusal::StockInsufficient));
+        assert_eq!(changed(MAX_AMOUNT - 1, 1), Ok(MAX_AMOUNT));
+        assert_eq!(changed(MAX_AMOUNT, 1), Err(ChangeRefusal::StockTooLarge));
+    }
+}
