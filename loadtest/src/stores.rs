@@ -66,6 +66,12 @@ impl Stores {
         self.redis.client().xlen(key).await.map_err(redis_error).context("the length of the stream")
     }
 
+    /// Commands on the stream of `partition` that wait to be carried out.
+    pub async fn order_backlog(&self, partition: Partition) -> Result<u64> {
+        let key = self.redis.keys.order_stream(partition);
+        self.redis.client().xlen(key).await.map_err(redis_error).context("the length of a stream of commands")
+    }
+
     /// Dead letters of a campaign: entries that nobody will try again by himself.
     pub async fn dead_letters(&self, partition: Partition, coupon: CouponId) -> Result<u64> {
         let key = self.redis.keys.dead_claims(partition);

@@ -46,7 +46,7 @@ pub async fn measure(
     let subject = rig.open_campaign(2_000_000_000).await?;
     let before = settled_memory(rig).await?;
     let target =
-        Target { address: rig.api_address(), coupon: subject.coupon, first_user: 1, expected: StatusCode::ACCEPTED };
+        Target { address: rig.api_address(), call: subject.call(), first_user: 1, expected: StatusCode::ACCEPTED };
     closed_loop(target, crowd, Extent::Count(claims)).await?;
     let on_stream = settled_memory(rig).await?;
     rounds.bytes_on_stream.push(real(on_stream.saturating_sub(before)) / real(claims));

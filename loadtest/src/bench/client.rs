@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use dibs_common::identifiers::CouponId;
+use dibs_common::identifiers::{CouponId, ProductId};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, StatusCode, Uri,
@@ -23,18 +23,49 @@ use crate::{
     numbers::per_second,
 };
 
-const PATH: &str = "/coupons/issue";
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// A coupon of a campaign.
+    Claim {
+        /// Which one.
+        coupon: CouponId,
+    },
+    /// One unit of a product.
+    Order {
+        /// Which one.
+        product: ProductId,
+    },
+}
+
+impl Call {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Claim { .. } => "/coupons/issue",
+            Self::Order { .. } => "/orders",
+        }
+    }
+
+    fn body(self, user: u64) -> String {
+        match self {
+            Self::Claim { coupon } => format!(r#"{{"userId":{user},"couponId":{coupon}}}"#),
+            Self::Order { product } => {
+                format!(r#"{{"userId":{user},"items":[{{"productId":{product},"quantity":1}}]}}"#)
+            }
+        }
+    }
+}
 
 /// Who is asked for what, and what the answer must be.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The server.
     pub address: SocketAddr,
-    /// The campaign.
-    pub coupon: CouponId,
-    /// The user of the first claim; the next ones have the next ids.
+    /// What every call asks for.
+    pub call: Call,
+    /// The user of the first call; the next ones have the next ids.
     pub first_user: u64,
-    /// What every claim must be answered with.
+    /// What every call must be answered with.
     pub expected: StatusCode,
 }
 
@@ -122,7 +153,7 @@ async fn for_a_time(
     let mut result = Measured { elapsed: measured, ..Measured::default() };
     let mut sent = Instant::now();
     while sent < end {
-        connection.claim(users.next().unwrap_or_default()).await?;
+        connection.call(users.next().unwrap_or_default()).await?;
         let answered = Instant::now();
         if answered >= begin && answered < end {
             result.answers += 1;
@@ -138,7 +169,7 @@ async fn so_many(mut connection: Connection, users: impl Iterator<Item = u64>, c
     let mut result = Measured::default();
     for (user, _) in users.zip(0..count) {
         let sent = Instant::now();
-        connection.claim(user).await?;
+        connection.call(user).await?;
         result.answers += 1;
         result.latencies.record(sent.elapsed());
     }
@@ -196,15 +227,15 @@ impl Connection {
         Ok(Self { sender, target, host })
     }
 
-    /// Claims for `user`; an answer of another status than expected ends the measurement.
-    pub(super) async fn claim(&mut self, user: u64) -> Result<()> {
-        let body = format!(r#"{{"userId":{user},"couponId":{}}}"#, self.target.coupon);
+    /// Calls for `user`; an answer of another status than expected ends the measurement.
+    pub(super) async fn call(&mut self, user: u64) -> Result<()> {
+        let body = self.target.call.body(user);
         let mut request = Request::new(Full::new(Bytes::from(body)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = Uri::from_static(PATH);
+        *request.uri_mut() = Uri::from_static(self.target.call.path());
         request.headers_mut().insert(HOST, self.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = self.sender.send_request(request).await.context("sending a claim")?;
+        let answer = self.sender.send_request(request).await.context("sending a call")?;
         let status = answer.status();
         let mut body: Incoming = answer.into_body();
         if status != self.target.expected {
@@ -236,7 +267,8 @@ mod tests {
         while TcpStream::connect(address).await.is_err() {
             tokio::task::yield_now().await;
         }
-        Target { address, coupon: CouponId::try_from(1).expect("a valid id"), first_user: 1, expected }
+        let call = Call::Claim { coupon: CouponId::try_from(1).expect("a valid id") };
+        Target { address, call, first_user: 1, expected }
     }
 
     #[tokio::test]

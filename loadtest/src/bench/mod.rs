@@ -2,8 +2,10 @@
 
 mod backlog;
 mod bare_inserts;
+mod bare_orders;
 mod client;
 mod open_loop;
+mod orders;
 mod rates;
 mod report;
 mod rig;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use backlog::BacklogRounds;
 use clap::{Args, ValueEnum};
 use client::Crowd;
+use orders::OrderRounds;
 use rates::{Manner, Phase, Rounds};
 use rig::Rig;
 
@@ -42,6 +45,12 @@ pub struct BenchArguments {
     /// Claims that wait for the worker when it is measured how fast it confirms
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1000..))]
     pub backlog: u64,
+    /// Orders that wait for the worker when it is measured how fast it carries them out
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub orders: u64,
+    /// Orders that pass while the memory of API and worker is watched; only when that is asked for with --only
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    pub memory_orders: u64,
     /// Where the stack is to keep its data
     #[command(flatten)]
     pub stores: StoreArguments,
@@ -58,6 +67,10 @@ pub enum Figure {
     Confirm,
     /// Bytes of Redis for each claim
     Memory,
+    /// Orders a second on one hot product
+    Orders,
+    /// Memory of API and worker while many orders pass
+    OrderMemory,
 }
 
 impl BenchArguments {
@@ -85,6 +98,7 @@ pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
     let mut rig = Rig::start(&arguments.stores).await?;
     measure_rates(&arguments, &mut rig).await?;
     measure_backlog(&arguments, &mut rig).await?;
+    measure_orders(&arguments, &mut rig).await?;
     rig.stop().await?;
     Ok(Verdict::Right)
 }
@@ -134,6 +148,26 @@ async fn measure_backlog(arguments: &BenchArguments, rig: &mut Rig) -> Result<()
     }
     if memory {
         report::print_memory(&rounds);
+    }
+    Ok(())
+}
+
+async fn measure_orders(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+    if arguments.wants(Figure::Orders) {
+        let mut rounds = OrderRounds::default();
+        for round in 1..=arguments.rounds {
+            output::note(&format!("round {round} of {}: a backlog of {} orders", arguments.rounds, arguments.orders));
+            orders::measure(rig, arguments.manner(), arguments.orders, &mut rounds).await?;
+        }
+        report::print_orders(&rounds, arguments.orders);
+        output::note("orders over HTTP");
+        report::print_orders_over_http(&orders::measure_over_http(rig, arguments.manner()).await?);
+    }
+    // So many orders take minutes: not without being asked.
+    if arguments.only == Some(Figure::OrderMemory) {
+        output::note(&format!("{} orders over HTTP, in ten parts", arguments.memory_orders));
+        let watch = orders::watch_memory(rig, arguments.crowd(), arguments.memory_orders).await?;
+        report::print_order_memory(&watch);
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ async fn send_planned(plan: &Plan, mut connection: Connection) -> Result<Measure
         if claim >= plan.total {
             return Ok(result);
         }
-        connection.claim(claim + 1).await?;
+        connection.call(claim + 1).await?;
         if claim >= plan.measured_from {
             result.answers += 1;
             result.latencies.record(plan.moment(claim).elapsed());

@@ -87,6 +87,11 @@ pub struct Manner {
 }
 
 impl Manner {
+    /// The time of all slices together.
+    pub fn time(self) -> Duration {
+        self.slice * self.slices
+    }
+
     async fn measure(&self, target: Target) -> Result<Measured> {
         closed_loop(target, self.crowd, Extent::Time { warm_up: self.warm_up, measured: self.slice }).await
     }
@@ -130,8 +135,8 @@ pub async fn measure(
 /// A campaign for the phase, and the claims to make.
 async fn prepare(rig: &mut Rig, phase: Phase) -> Result<(Subject, Target)> {
     let subject = rig.open_campaign(if phase == Phase::Refused { 1 } else { ENDLESS }).await?;
-    let (address, coupon) = (rig.api_address(), subject.coupon);
-    let target = Target { address, coupon, first_user: 1, expected: StatusCode::ACCEPTED };
+    let (address, call) = (rig.api_address(), subject.call());
+    let target = Target { address, call, first_user: 1, expected: StatusCode::ACCEPTED };
     match phase {
         Phase::Accepted => Ok((subject, target)),
         Phase::Confirming => {
@@ -157,7 +162,7 @@ async fn confirmations(rig: &Rig, manner: Manner, subject: Subject) -> Result<u6
 /// The open model: `rate` accepted claims a second while the worker confirms them.
 pub async fn measure_open(rig: &mut Rig, manner: Manner, rate: f64) -> Result<Measured> {
     let (subject, target) = prepare(rig, Phase::Confirming).await?;
-    let measured = open_loop(target, manner.crowd, rate, OPEN_WARM_UP, manner.slice * manner.slices).await?;
+    let measured = open_loop(target, manner.crowd, rate, OPEN_WARM_UP, manner.time()).await?;
     rig.until_drained(subject).await?;
     rig.stop_worker().await?;
     rig.retire(subject).await?;

@@ -3,15 +3,19 @@
 use super::{
     backlog::BacklogRounds,
     client::Measured,
+    orders::{MemoryWatch, OrderRounds, OverHttp},
     rates::{Phase, Rounds},
 };
 use crate::{
-    numbers::{grouped_rate, median},
+    numbers::{grouped, grouped_rate, median, real},
     output::{self, Table},
 };
 
 const CONFIRM_BAR: f64 = 0.7;
 const MEMORY_BAR: f64 = 150.0;
+const ONE_AT_A_TIME_BAR: f64 = 15.0;
+const BARE_ORDERS_BAR: f64 = 0.6;
+const FLAT_PERCENT: f64 = 10.0;
 
 /// Requests a second, beside the bare server.
 pub fn print_rates(bare: &Rounds, phases: &[(Phase, Rounds)], seconds: u32) {
@@ -80,6 +84,66 @@ pub fn print_memory(rounds: &BacklogRounds) {
         table.row([name.to_owned(), format!("{bytes:.0}"), format!("<= {MEMORY_BAR:.0}"), at_most(bytes, MEMORY_BAR)]);
     }
     table.print("Memory");
+}
+
+/// Orders a second on one hot product, beside one a transaction and beside bare statements.
+pub fn print_orders(rounds: &OrderRounds, backlog: u64) {
+    let mut table = Table::new(&["orders", "orders/s", "lowest", "highest", "the worker is", "bar", ""], 1);
+    let against = |others: &[f64]| {
+        let shares: Vec<f64> = rounds.worker.iter().zip(others).map(|(worker, other)| worker / other).collect();
+        median(&shares)
+    };
+    let mut row = |name: &str, rates: &[f64], comparison: [String; 3]| {
+        let [lowest, highest] = extremes(rates).map(grouped_rate);
+        let [share, bar, verdict] = comparison;
+        table.row([name.to_owned(), grouped_rate(median(rates)), lowest, highest, share, bar, verdict]);
+    };
+    let compared = |share: f64, bar: f64| [format!("{share:.2} x"), format!(">= {bar}"), at_least(share, bar)];
+    row(
+        "one a transaction, FOR UPDATE, 32 connections",
+        &rounds.one_at_a_time,
+        compared(against(&rounds.one_at_a_time), ONE_AT_A_TIME_BAR),
+    );
+    row("bare statements of 500 orders", &rounds.bare, compared(against(&rounds.bare), BARE_ORDERS_BAR));
+    row("carried out by the worker", &rounds.worker, [String::new(), String::new(), String::new()]);
+    table.print(&format!("Orders a second on one product, out of a backlog of {backlog}"));
+}
+
+/// Orders through the API.
+pub fn print_orders_over_http(measured: &OverHttp) {
+    let mut table =
+        Table::new(&["orders over HTTP, each answered with its outcome", "orders/s", "p50", "p99", "p99.9"], 1);
+    for (name, measured) in [("closed model", &measured.peak), ("open model, half of that planned", &measured.half)] {
+        let [p50, p99, p999] = measured.latencies.percentiles();
+        table.row([name.to_owned(), grouped_rate(measured.rate()), p50, p99, p999]);
+    }
+    table.print("Orders over HTTP");
+}
+
+/// Memory of both processes while orders pass.
+pub fn print_order_memory(watch: &MemoryWatch) {
+    let mut table = Table::new(&["orders", "API MiB", "worker MiB"], 0);
+    let mebibytes = |bytes: u64| format!("{:.1}", real(bytes) / 1_048_576.0);
+    for (orders, api, worker) in &watch.samples {
+        table.row([grouped(*orders), mebibytes(*api), mebibytes(*worker)]);
+    }
+    table.print("Memory while orders pass");
+    // What the first tenth fills (pools, caches, buffers) is not growth.
+    let settled = watch.samples.get(1..).unwrap_or_default();
+    for (name, bytes) in [
+        ("API", settled.iter().map(|sample| real(sample.1)).collect::<Vec<f64>>()),
+        ("worker", settled.iter().map(|sample| real(sample.2)).collect()),
+    ] {
+        let middle = median(&bytes);
+        let [lowest, highest] = extremes(&bytes);
+        let off = ((highest - middle) / middle).max((middle - lowest) / middle) * 100.0;
+        let verdict = at_most(off, FLAT_PERCENT);
+        output::line(&format!(
+            "{name}: at most {off:.1} % from the median after the first tenth (bar 10 %: {verdict})"
+        ));
+    }
+    let [p50, p99, p999] = watch.latencies.percentiles();
+    output::line(&format!("{} orders/s; p50 {p50}, p99 {p99}, p99.9 {p999}", grouped_rate(watch.rate)));
 }
 
 fn extremes(values: &[f64]) -> [f64; 2] {

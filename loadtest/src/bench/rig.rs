@@ -2,7 +2,7 @@
 
 use std::{env, net::SocketAddr, time::Duration};
 
-use dibs_common::{identifiers::CouponId, keys::Partition, redis::redis_error};
+use dibs_common::{db::Database, identifiers::CouponId, keys::Partition, redis::redis_error};
 use fred::{
     interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
     types::InfoKind,
@@ -10,6 +10,7 @@ use fred::{
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::{net::TcpStream, process::Command};
 
+use super::client::Call;
 use crate::{
     failure::{Context, Failure, Result},
     output,
@@ -32,11 +33,19 @@ pub struct Subject {
     pub partition: Partition,
 }
 
+impl Subject {
+    /// What a client asks for.
+    pub fn call(self) -> Call {
+        Call::Claim { coupon: self.coupon }
+    }
+}
+
 /// Everything that is measured.
 pub struct Rig {
     stack: Stack,
     bare: Process,
     bare_address: SocketAddr,
+    arguments: StoreArguments,
     /// Where the stack keeps its data.
     pub stores: Stores,
     // Last, so that its processes are gone when the folder goes.
@@ -54,7 +63,7 @@ impl Rig {
         let mut command = Command::new(env::current_exe().context("looking for the own program")?);
         command.args(["bare", "--address", &bare_address.to_string()]);
         let bare = Process::start("bare", &mut command, folder.path())?;
-        let mut rig = Self { stack, bare, bare_address, stores, folder };
+        let mut rig = Self { stack, bare, bare_address, arguments: arguments.clone(), stores, folder };
         waiting::until("the bare server", START_LIMIT, Duration::from_millis(10), async || {
             rig.bare.expect_alive()?;
             Ok(TcpStream::connect(bare_address).await.is_ok())
@@ -92,6 +101,16 @@ impl Rig {
     pub fn expect_alive(&mut self) -> Result<()> {
         self.stack.expect_alive()?;
         self.bare.expect_alive()
+    }
+
+    /// Another way to the database, for so many connections.
+    pub fn connect(&self, connections: u32) -> Result<Database> {
+        Database::new(&self.arguments.database_url, connections).context("DATABASE_URL")
+    }
+
+    /// Memory that API and worker have in hand, in bytes; 0 for one that does not run.
+    pub fn resident_bytes(&self) -> Result<(u64, u64)> {
+        self.stack.resident_bytes()
     }
 
     /// A new campaign that is open.

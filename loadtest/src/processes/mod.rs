@@ -48,6 +48,16 @@ impl Process {
         }
     }
 
+    /// Memory that it has in hand, in bytes.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let Some(id) = self.child.id() else { return Ok(0) };
+        let status = fs::read_to_string(format!("/proc/{id}/status")).context("the memory of a process")?;
+        let kibibytes =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        let kibibytes: u64 = kibibytes.ok_or_else(|| Failure::new("/proc names no VmRSS"))?;
+        Ok(kibibytes * 1024)
+    }
+
     /// SIGKILL.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.context(&format!("killing {}", self.name))

@@ -91,6 +91,11 @@ impl Stack {
         is_ready(&self.client, &format!("http://{}", self.worker_address)).await
     }
 
+    /// Memory that API and worker have in hand, in bytes; 0 for one that does not run.
+    pub fn resident_bytes(&self) -> Result<(u64, u64)> {
+        Ok((self.api.resident_bytes()?, self.worker.as_ref().map_or(Ok(0), Process::resident_bytes)?))
+    }
+
     /// SIGKILL.
     pub async fn kill_worker(&mut self) -> Result<()> {
         match self.worker.take() {
