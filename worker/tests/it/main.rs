@@ -3,4 +3,5 @@
 mod confirming;
 mod dying;
 mod losing;
+mod orders;
 mod support;

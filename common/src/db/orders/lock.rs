@@ -65,8 +65,12 @@ async fn rows_of<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
     let mut rows = Vec::with_capacity(keys.len());
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let sql = format!("{before} ({}) {behind}", keys.join(","));
-        // Each differs from the next: none is worth keeping.
-        rows.extend(sqlx::query_as(sqlx::AssertSqlSafe(sql)).persistent(false).fetch_all(&mut *connection).await?);
+        // As text: a statement that is prepared for once costs a round trip more, and the word that it is no longer
+        // needed, which nobody answers, holds up the next one by 40 ms where the client is not TCP_NODELAY.
+        let found = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
+        for row in &found {
+            rows.push(R::from_row(row)?);
+        }
     }
     Ok(rows)
 }

@@ -8,7 +8,7 @@ pub use lock::{Look, lock_shop};
 pub use look::{
     CommandOutcome, OrdersPage, PaymentView, command_outcome, order, orders_of_user, overdue_orders, payment,
 };
-use sqlx::MySqlExecutor;
+use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
 pub use write::write_orders;
 
@@ -84,10 +84,11 @@ async fn items(
         "SELECT /* items */ order_id, product_id, name, unit_price, quantity FROM order_items \
          WHERE order_id IN ({ids}) ORDER BY order_id, product_id"
     );
-    let rows: Vec<(Uuid, u64, String, i64, u32)> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).persistent(false).fetch_all(executor).await?;
-    let item = |(order, product, name, unit_price, quantity)| {
+    // As text: see `lock::rows_of`.
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(executor).await?;
+    let item = |row: &MySqlRow| {
+        let (order, product, name, unit_price, quantity) = <(Uuid, u64, String, i64, u32)>::from_row(row)?;
         Ok((OrderId(order), OrderItem { product_id: identifier(product)?, name, unit_price, quantity }))
     };
-    rows.into_iter().map(item).collect()
+    rows.iter().map(item).collect()
 }

@@ -1,0 +1,366 @@
+//! Commands carried out by a worker that dies, is late, is one of two, or has lost its servers.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    domain::order::{Action, Command, Line, OrderRules, Outcome},
+    identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, new_uuid},
+    keys::ORDERS_GROUP,
+    scripts,
+    stream::{OrderEntry, OrderStream},
+    testing::{FIRST, Place, eventually},
+};
+use dibs_worker::orders::{Desk, Expiry, InHand, Reader, carry_out_batch};
+use fred::interfaces::StreamsInterface as _;
+use futures::future::join_all;
+
+use crate::support::{IMPATIENT, user};
+
+const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
+
+fn command(number: u64, action: Action) -> Command {
+    Command { id: CommandId::generate(), user: user(number), at: clock::now(), action }
+}
+
+fn place_order(number: u64, product: ProductId, paid: bool) -> Command {
+    let items = vec![Line { product_id: product, quantity: 1 }];
+    command(number, Action::Place { items, coupon: None, payment: paid.then(PaymentId::generate) })
+}
+
+async fn enqueue(place: &Place, command: &Command) {
+    let entry = OrderEntry { answers: String::new(), request: "test".into(), command: command.clone() };
+    let stream = place.redis.keys.order_stream(FIRST);
+    scripts::enqueue(&place.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
+}
+
+async fn reader(place: &Place, name: &str) -> Reader {
+    Reader::join(&place.redis, FIRST, name.into(), IMPATIENT).await.expect("joined")
+}
+
+/// Carries out what is on the stream until nothing is left that can be ended.
+async fn work(place: &Place) {
+    let desk = Desk::new(&place.database, &place.redis, RULES);
+    let mut reader = reader(place, "worker").await;
+    loop {
+        let batch = reader.next().await.expect("read");
+        if batch.is_empty() {
+            break;
+        }
+        desk.work(batch).await;
+    }
+}
+
+fn commands(batch: &[InHand]) -> Vec<Command> {
+    batch.iter().map(|entry| entry.delivery.entry.as_ref().expect("understood").command.clone()).collect()
+}
+
+/// A day in the shop: two orders, one paid at once, one in two steps, one of them cancelled, and refusals.
+async fn a_day(place: &Place) -> Vec<Command> {
+    let product = place.product(7_000, 2).await;
+    place.points(1, 20_000).await;
+    let (first, second, third) =
+        (place_order(1, product, true), place_order(1, product, false), place_order(2, product, false));
+    let order = OrderId(second.id.0);
+    vec![
+        command(1, Action::Pay { order }),
+        first.clone(),
+        second.clone(),
+        third,
+        command(1, Action::Pay { order }),
+        command(1, Action::Cancel { order: OrderId(first.id.0) }),
+        command(1, Action::Confirm { order }),
+        command(1, Action::Cancel { order }),
+    ]
+}
+
+async fn expect_the_day(place: &Place, what: &str) {
+    assert_eq!(place.count("SELECT stock FROM products").await, 1, "{what}");
+    assert_eq!(place.count("SELECT balance FROM point_accounts").await, 13_000, "{what}");
+    assert_eq!(place.count("SELECT COUNT(*) FROM point_histories").await, 4, "{what}");
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders").await, 3, "{what}");
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE code = 'STOCK_INSUFFICIENT'").await, 1, "{what}");
+    assert_eq!(place.count("SELECT COUNT(*) FROM order_commands").await, 5, "{what}");
+    assert_eq!(place.count("SELECT COUNT(*) FROM order_commands WHERE code IS NOT NULL").await, 2, "{what}");
+    let events = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'";
+    assert_eq!(place.count(events).await, 6, "{what}");
+    place.expect_books_in_order().await;
+}
+
+/// I5 to I8 when a worker dies between any two steps, and everything is delivered again: nothing happens twice.
+#[tokio::test]
+async fn i8_a_death_between_any_two_steps_changes_nothing() {
+    for steps in 0..=2 {
+        let place = Place::new().await;
+        for command in a_day(&place).await {
+            enqueue(&place, &command).await;
+        }
+        let mut mortal = reader(&place, "mortal").await;
+        let batch = mortal.next().await.expect("read");
+        assert_eq!(batch.len(), 8);
+        let mut outcomes = Vec::new();
+        if steps >= 1 {
+            let decided = carry_out_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
+            outcomes = decided.expect("carried out");
+        }
+        if steps >= 2 {
+            let ids: Vec<String> = batch.iter().take(3).map(|entry| entry.delivery.id.clone()).collect();
+            mortal.stream().acknowledge(&ids).await.expect("acknowledged");
+        }
+        work(&place).await;
+        expect_the_day(&place, &format!("died after step {steps}")).await;
+        // Whoever asks again is told the same, whatever became of the order meanwhile.
+        if steps >= 1 {
+            let again = carry_out_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
+            let refused = |outcomes: &[Outcome]| {
+                outcomes.iter().map(|outcome| matches!(outcome, Outcome::Refused(_))).collect::<Vec<_>>()
+            };
+            assert_eq!(refused(&again.expect("carried out")), refused(&outcomes));
+            expect_the_day(&place, "asked again").await;
+        }
+        place.end().await;
+    }
+}
+
+/// I12: every command twice on the stream, in other batches, has one outcome.
+#[tokio::test]
+async fn i12_a_command_that_is_enqueued_twice_is_carried_out_once() {
+    let place = Place::new().await;
+    let day = a_day(&place).await;
+    for command in day.iter().chain(&day) {
+        enqueue(&place, command).await;
+    }
+    work(&place).await;
+    expect_the_day(&place, "enqueued twice").await;
+    place.end().await;
+}
+
+/// Two workers carry out the same commands at once, the late one after it was thought dead.
+#[tokio::test]
+async fn i8_two_workers_at_once_carry_out_each_command_once() {
+    let place = Place::new().await;
+    let product = place.product(1_000, 60).await;
+    let orders: Vec<Command> = (1..=100).map(|number| place_order(number, product, false)).collect();
+    let cancels: Vec<Command> = orders
+        .iter()
+        .map(|order| Command {
+            action: Action::Cancel { order: OrderId(order.id.0) },
+            ..command(order.user.get(), Action::Confirm { order: OrderId(order.id.0) })
+        })
+        .collect();
+    let mut reversed = orders.clone();
+    reversed.reverse();
+    let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
+    for done in join_all(batches.map(|batch| carry_out_batch(&place.database, batch, &RULES, clock::now()))).await {
+        done.expect("carried out");
+    }
+    assert_eq!(place.count("SELECT stock FROM products").await, 0);
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 60);
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'").await, 40);
+    let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
+    for done in join_all(halves.map(|batch| carry_out_batch(&place.database, batch, &RULES, clock::now()))).await {
+        done.expect("carried out");
+    }
+    assert_eq!(place.count("SELECT stock FROM products").await, 60);
+    place.expect_books_in_order().await;
+    place.end().await;
+}
+
+/// Batches of orders, charges and changes of products at once, on the same rows: none is lost to a deadlock.
+#[tokio::test]
+async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
+    let place = Place::new().await;
+    let products = [place.product(10, 100_000).await, place.product(10, 100_000).await];
+    for number in 1..=20 {
+        place.points(number, 100_000).await;
+    }
+    let day = |seed: u64| {
+        let orders = (0..60)
+            .map(move |number| place_order((number * 7 + seed) % 20 + 1, products[usize::from(number % 2 == 0)], true));
+        orders.collect::<Vec<Command>>()
+    };
+    let days: Vec<Vec<Command>> = (0..6).map(day).collect();
+    let carried = join_all(days.iter().map(|day| carry_out_batch(&place.database, day, &RULES, clock::now()))).await;
+    for outcomes in carried {
+        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, Outcome::Done(_))));
+    }
+    let cancels: Vec<Vec<Command>> = days
+        .iter()
+        .map(|day| {
+            let cancel = |order: &Command| command(order.user.get(), Action::Cancel { order: OrderId(order.id.0) });
+            day.iter().rev().map(cancel).collect()
+        })
+        .collect();
+    let cancelled =
+        join_all(cancels.iter().map(|day| carry_out_batch(&place.database, day, &RULES, clock::now()))).await;
+    for outcomes in cancelled {
+        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, Outcome::Done(_))));
+    }
+    assert_eq!(place.count("SELECT SUM(stock) FROM products").await, 200_000);
+    assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
+    place.expect_books_in_order().await;
+    place.end().await;
+}
+
+/// The database is gone in the middle: commands stay on the stream, and are carried out when it is back.
+#[tokio::test]
+async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back() {
+    let place = Place::new().await;
+    let (settings, database_gate, _redis_gate) = place.gated().await;
+    let day = a_day(&place).await;
+    for command in &day {
+        enqueue(&place, command).await;
+    }
+    let database = settings.database(4).expect("a pool");
+    let desk = Desk::new(&database, &place.redis, RULES);
+    let mut reader = reader(&place, "worker").await;
+    let batch = reader.next().await.expect("read");
+    database_gate.shut();
+    let working = tokio::spawn(async move { desk.work(batch).await });
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders").await, 0);
+    let waiting: u64 = place.redis.client().xlen(place.redis.keys.order_stream(FIRST)).await.expect("a length");
+    assert_eq!(waiting, 8);
+    database_gate.open();
+    working.await.expect("worked");
+    expect_the_day(&place, "after the database was back").await;
+    database.close().await;
+    place.end().await;
+}
+
+/// A command that cannot be understood is tried again, buried after five attempts, and blocks nobody.
+#[tokio::test]
+async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
+    let place = Place::new().await;
+    let product = place.product(1_000, 10).await;
+    let stream = place.redis.keys.order_stream(FIRST);
+    let fields = ["type", "orders.v1", "answers", "", "request", "", "command", "{"].map(str::to_owned).to_vec();
+    scripts::enqueue(&place.redis, stream.clone(), 10, fields).await.expect("enqueued");
+    enqueue(&place, &place_order(1, product, false)).await;
+    work(&place).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 1);
+    let left = OrderStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
+    assert_eq!(left.lengths().await.expect("lengths"), (0, 1));
+    place
+        .redis
+        .client()
+        .xtrim::<(), _, _>(place.redis.keys.dead_orders(FIRST), ("MAXLEN", "=", 0))
+        .await
+        .expect("emptied");
+    place.end().await;
+}
+
+/// An order whose own data the tables refuse fails alone; the others of its batch are carried out.
+#[tokio::test]
+async fn a_command_that_breaks_its_transaction_fails_alone() {
+    let place = Place::new().await;
+    let (product, other) = (place.product(1_000, 10).await, place.product(1_000, 10).await);
+    // A stock that does not add up is refused by the table itself; here a trigger of the shop stands for it.
+    place.execute(&format!("CREATE TRIGGER refuse BEFORE INSERT ON order_items FOR EACH ROW IF NEW.product_id = {other} THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'refused'; END IF")).await;
+    for command in [place_order(1, product, false), place_order(2, other, false), place_order(3, product, false)] {
+        enqueue(&place, &command).await;
+    }
+    work(&place).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 2);
+    let left = OrderStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
+    assert_eq!(left.lengths().await.expect("lengths"), (0, 1));
+    place
+        .redis
+        .client()
+        .xtrim::<(), _, _>(place.redis.keys.dead_orders(FIRST), ("MAXLEN", "=", 0))
+        .await
+        .expect("emptied");
+    place.expect_books_in_order().await;
+    place.end().await;
+}
+
+/// Overdue orders are told to expire page by page, and again when their command got lost.
+#[tokio::test]
+async fn overdue_orders_are_told_to_expire_once_each_round() {
+    let place = Place::new().await;
+    let product = place.product(1_000, 10).await;
+    let orders: Vec<Command> = (1..=3).map(|number| place_order(number, product, false)).collect();
+    let rules = OrderRules { expiry: TimeDelta::zero(), ..RULES };
+    carry_out_batch(&place.database, &orders, &rules, clock::now()).await.expect("placed");
+    let mut expiry = Expiry::default();
+    let now = clock::now() + TimeDelta::seconds(1);
+    let told = async |expiry: &mut Expiry| expiry.tell(&place.database, &place.redis, 1, now).await.expect("told");
+    assert_eq!(told(&mut expiry).await, 3);
+    assert_eq!(told(&mut expiry).await, 0);
+    assert_eq!(told(&mut expiry).await, 3);
+    work(&place).await;
+    assert_eq!(told(&mut expiry).await, 0);
+    assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'").await, 3);
+    assert_eq!(place.count("SELECT stock FROM products").await, 10);
+    assert_eq!(place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 3);
+    place.expect_books_in_order().await;
+    place.end().await;
+}
+
+/// I7: the database itself refuses a coupon in two live orders, and a second payment of an order.
+#[tokio::test]
+async fn i7_the_database_itself_refuses_what_must_not_be() {
+    let place = Place::new().await;
+    let order = |id: &str, status: &str| {
+        format!(
+            "INSERT INTO orders (order_id, user_id, status, total_amount, discount_amount, pay_amount, user_coupon_id, \
+             created_at, expires_at) VALUES (UNHEX('{id}'), 1, '{status}', 10, 0, 10, UNHEX('ff'), NOW(3), NOW(3))"
+        )
+    };
+    let refused = async |sql: String| {
+        let answer = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(place.database.pool()).await;
+        answer.is_err_and(|error| error.as_database_error().is_some())
+    };
+    assert!(!refused(order("01", "CANCELLED")).await);
+    assert!(!refused(order("02", "PAY_DONE")).await);
+    assert!(refused(order("03", "DEPOSIT_WAIT")).await);
+    let payment = |id: &str, status: &str| {
+        format!(
+            "INSERT INTO payments (payment_id, order_id, user_id, amount, status, code, created_at) \
+             VALUES (UNHEX('{id}'), UNHEX('02'), 1, 10, '{status}', IF('{status}' = 'FAIL', 'X', NULL), NOW(3))"
+        )
+    };
+    assert!(!refused(payment("0a", "FAIL")).await);
+    assert!(!refused(payment("0b", "DONE")).await);
+    assert!(refused(payment("0c", "DONE")).await);
+    assert!(refused("UPDATE orders SET pay_amount = 9".into()).await);
+    place.product(1_000, 1).await;
+    assert!(refused("UPDATE products SET stock = 2".into()).await);
+    assert!(refused("UPDATE products SET stock = -1, sold = 2".into()).await);
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_dead_workers_commands_are_taken_over_in_time() {
+    let place = Place::new().await;
+    let product = place.product(1_000, 10).await;
+    enqueue(&place, &place_order(1, product, false)).await;
+    let mut mortal = reader(&place, "mortal").await;
+    assert_eq!(mortal.next().await.expect("read").len(), 1);
+    let pending: fred::types::Value =
+        place.redis.client().xpending(place.redis.keys.order_stream(FIRST), ORDERS_GROUP, ()).await.expect("pending");
+    assert_eq!(pending.into_array().first().and_then(fred::types::Value::as_u64), Some(1));
+    let place = Arc::new(place);
+    let other = Arc::clone(&place);
+    eventually("the order is placed", Duration::from_secs(5), async || {
+        work(&other).await;
+        other.count("SELECT COUNT(*) FROM orders").await == 1
+    })
+    .await;
+    drop(other);
+    Arc::into_inner(place).expect("nobody else has it").end().await;
+}
+
+/// A coupon that does not exist is no reason to fail for anybody.
+#[tokio::test]
+async fn an_unknown_coupon_refuses_its_order_only() {
+    let place = Place::new().await;
+    let product = place.product(1_000, 10).await;
+    let items = vec![Line { product_id: product, quantity: 1 }];
+    let unknown = Action::Place { items, coupon: Some(ClaimId(new_uuid())), payment: None };
+    let batch = [command(1, unknown), place_order(2, product, false)];
+    let outcomes = carry_out_batch(&place.database, &batch, &RULES, clock::now()).await.expect("carried out");
+    assert!(matches!(&outcomes[..], [Outcome::Refused(_), Outcome::Done(_)]), "{outcomes:?}");
+    place.expect_books_in_order().await;
+    place.end().await;
+}
