@@ -574,3 +574,30 @@ async fn orders_are_listed_by_page_the_newest_first() {
     assert_eq!(second.body["items"][0]["items"][0]["quantity"], 1);
     app.end().await;
 }
+
+/// I12: fifty at once with one key make one charge and one order; the others are told so, or to come back.
+#[tokio::test]
+async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(7_000, 100).await;
+    let calls =
+        [("/points", json!({ "userId": 1, "amount": 10_000 }), 200), ("/orders", paid(order_of(1, product, 1)), 201)];
+    for (path, body, status) in calls {
+        let send = || Answer::of(app.request(Method::POST, path).header("idempotency-key", "once").json(&body));
+        let answers = join_all((0..50).map(|_| send())).await;
+        let made: Vec<&Answer> = answers.iter().filter(|answer| answer.status == status).collect();
+        assert!(!made.is_empty(), "{path}: {answers:?}");
+        for answer in &answers {
+            if answer.status == status {
+                assert_eq!(answer.body, made[0].body, "{path}");
+            } else {
+                assert_eq!((answer.status.as_u16(), answer.code()), (409, "IDEMPOTENCY_IN_PROGRESS"), "{path}");
+            }
+        }
+        let again = send().await;
+        assert_eq!((again.status, &again.body), (made[0].status, &made[0].body), "{path}");
+    }
+    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (99, 3_000));
+    app.place.expect_books_in_order().await;
+    app.end().await;
+}

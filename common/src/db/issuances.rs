@@ -1,11 +1,12 @@
 //! The tables `user_coupons` (issuances) and `claim_rejections`.
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::collections::HashMap;
 
 use serde::Serialize;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::statements::{Statements, moment, or_null, write_into};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -14,13 +15,6 @@ use crate::{
     },
     identifiers::{ClaimId, CouponId, UserId},
 };
-
-/// As `DATETIME(3)` reads it.
-const MOMENT: &str = "%Y-%m-%d %H:%M:%S%.3f";
-
-fn moment(timestamp: Timestamp) -> String {
-    timestamp.format(MOMENT).to_string()
-}
 
 fn hexadecimal(claim: ClaimId) -> String {
     claim.0.simple().to_string()
@@ -87,23 +81,14 @@ pub async fn write(
     statement_bytes: usize,
 ) -> Result<(), sqlx::Error> {
     insert_rejections(connection, claims, plan, now).await?;
-    let mut rest = plan.issuances.as_slice();
-    while !rest.is_empty() {
-        let mut sql = insert_issuances(campaigns, &mut rest, now, statement_bytes)?;
-        if rest.is_empty() {
-            sql.push(';');
-            sql.push_str(&raise_counts(claims, plan)?);
-        }
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?;
-    }
-    if plan.issuances.is_empty() && !plan.rejections.is_empty() {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(raise_counts(claims, plan)?)).execute(connection).await?;
-    }
-    Ok(())
+    let mut statements = Statements::new(statement_bytes);
+    insert_issuances(&mut statements, campaigns, plan, now)?;
+    raise_counts(&mut statements, claims, plan);
+    statements.events(&plan.events(now), now);
+    statements.send(connection).await.map(drop)
 }
 
-/// Statements that raise the counts of the campaigns, to be sent behind the last insert: one round trip less.
-fn raise_counts(claims: &[Claim], plan: &Plan) -> Result<String, sqlx::Error> {
+fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &Plan) {
     let mut counts: HashMap<CouponId, (u32, u32)> = HashMap::new();
     for issuance in &plan.issuances {
         counts.entry(issuance.coupon).or_default().0 += 1;
@@ -111,61 +96,50 @@ fn raise_counts(claims: &[Claim], plan: &Plan) -> Result<String, sqlx::Error> {
     for (place, _) in &plan.rejections {
         counts.entry(claims[*place].coupon).or_default().1 += 1;
     }
-    let mut sql = String::new();
     for (coupon, (issued, rejected)) in counts {
-        write!(
-            sql,
+        statements.one(&format!(
             "UPDATE coupons /* write */ SET issued_quantity = issued_quantity + {issued}, \
-             rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon};",
-        )
-        .map_err(|error| sqlx::Error::Encode(error.into()))?;
+             rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
+        ));
     }
-    Ok(sql)
 }
 
-/// A statement that inserts as many of the rows as it may carry, and leaves the others in `rest`.
-///
-/// Values are written out rather than bound, as servers parse a statement of thousands of places anew each time; each
-/// is a number, an id in hexadecimal or a time, so there is nothing to escape.
 fn insert_issuances(
+    statements: &mut Statements,
     campaigns: &[Campaign],
-    rest: &mut &[Issuance],
+    plan: &Plan,
     now: Timestamp,
-    statement_bytes: usize,
-) -> Result<String, sqlx::Error> {
-    const LONGEST_ROW: usize = 250;
-    let mut sql = String::with_capacity(statement_bytes.min(500 + rest.len() * LONGEST_ROW));
-    sql.push_str(
-        "INSERT INTO user_coupons /* write: terms are copied from the locked campaign */ (user_coupon_id, coupon_id, \
-         user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
-         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ",
-    );
+) -> Result<(), sqlx::Error> {
+    let with_terms = |issuance: &'_ Issuance| {
+        let campaign = campaigns.iter().find(|campaign| campaign.id == issuance.coupon);
+        campaign.map(|campaign| &campaign.terms).ok_or(issuance.coupon)
+    };
+    if let Some(Err(coupon)) = plan.issuances.iter().map(with_terms).find(Result::is_err) {
+        return Err(sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()));
+    }
+    let head = "INSERT INTO user_coupons /* write: terms are copied from the locked campaign */ (user_coupon_id, \
+        coupon_id, user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
+        minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ";
     let issued_at = moment(now);
     let (mut accepted_at, mut valid_until) = (Written::default(), Written::default());
-    let mut separator = "";
-    while let Some((issuance, others)) = rest.split_first()
-        && sql.len() + LONGEST_ROW < statement_bytes
-    {
+    statements.rows((head, ""), &plan.issuances, |sql, issuance| {
+        let Ok(terms) = with_terms(issuance) else { return };
         let Issuance { coupon, user, record, ordinal, .. } = issuance;
-        let campaign = campaigns.iter().find(|campaign| campaign.id == *coupon);
-        let terms =
-            &campaign.ok_or_else(|| sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()))?.terms;
         let Discount { kind, value, max_amount } = terms.discount;
         let (kind, limit, minimum) = (kind.as_str(), terms.per_user_limit, terms.minimum_order_amount);
         let (claim, sequence) = (record.claim_id.0.simple(), record.sequence);
-        let max_amount = max_amount.map_or_else(|| "NULL".to_owned(), |amount| amount.to_string());
+        let max_amount = or_null(max_amount, |amount| amount.to_string());
         let (accepted_at, valid_until) =
             (accepted_at.as_text(record.accepted_at), valid_until.as_text(issuance.valid_until));
-        write!(
+        write_into(
             sql,
-            "{separator}(x'{claim}',{coupon},{user},{ordinal},{limit},{sequence},'{kind}',{value},{max_amount},{minimum},\
-             '{accepted_at}','{issued_at}','{valid_until}')",
-        )
-        .map_err(|error| sqlx::Error::Encode(error.into()))?;
-        separator = ",";
-        *rest = others;
-    }
-    Ok(sql)
+            format_args!(
+                "(x'{claim}',{coupon},{user},{ordinal},{limit},{sequence},'{kind}',{value},{max_amount},{minimum},\
+                 {accepted_at},{issued_at},{valid_until})"
+            ),
+        );
+    });
+    Ok(())
 }
 
 /// The last moment that was written out: rows of a batch share most of theirs.
@@ -193,7 +167,7 @@ async fn insert_rejections(
     }
     let row = |(place, rejection): &(usize, Rejection)| {
         let Claim { coupon, user, record, .. } = &claims[*place];
-        let accepted_at = moment(record.accepted_at);
+        let accepted_at = record.accepted_at.format("%Y-%m-%d %H:%M:%S%.3f").to_string();
         (hexadecimal(record.claim_id), coupon.get(), user.get(), record.sequence, rejection.as_str(), accepted_at)
     };
     let rows: Vec<_> = plan.rejections.iter().map(row).collect();

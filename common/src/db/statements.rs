@@ -33,24 +33,36 @@ impl Statements {
         rows: impl IntoIterator<Item = R>,
         mut write: impl FnMut(&mut String, R),
     ) {
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            if self.sql.len() + head.len() + tail.len() + USUAL_ROW > self.longest {
-                self.full.push(std::mem::take(&mut self.sql));
-            }
-            self.sql.push_str(head);
-            let mut separator = "";
-            for row in rows.by_ref() {
-                self.sql.push_str(separator);
-                separator = ",";
-                write(&mut self.sql, row);
-                if self.sql.len() + tail.len() + USUAL_ROW > self.longest {
-                    break;
+        let mut row = String::new();
+        let mut is_open = false;
+        for value in rows {
+            row.clear();
+            write(&mut row, value);
+            let is_too_long = self.sql.len() + head.len() + row.len() + tail.len() + 2 > self.longest;
+            if is_too_long && !self.sql.is_empty() {
+                if is_open {
+                    self.sql.push_str(tail);
                 }
+                self.full.push(std::mem::take(&mut self.sql));
+                is_open = false;
             }
+            self.sql.push_str(if is_open { "," } else { head });
+            self.sql.push_str(&row);
+            is_open = true;
+        }
+        if is_open {
             self.sql.push_str(tail);
             self.sql.push(';');
         }
+    }
+
+    /// One statement.
+    pub fn one(&mut self, statement: &str) {
+        if self.sql.len() + statement.len() + 1 > self.longest && !self.sql.is_empty() {
+            self.full.push(std::mem::take(&mut self.sql));
+        }
+        self.sql.push_str(statement);
+        self.sql.push(';');
     }
 
     /// Events into the outbox.
@@ -76,9 +88,6 @@ impl Statements {
         Ok(affected)
     }
 }
-
-/// Rows are seldom longer; one that is makes its statement longer, not wrong.
-const USUAL_ROW: usize = 1_000;
 
 /// Writes formatted text; writing to a string does not fail.
 pub fn write_into(sql: &mut String, formatted: std::fmt::Arguments<'_>) {
@@ -123,6 +132,15 @@ pub fn ids(ids: impl IntoIterator<Item = Uuid>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_are_cut_where_they_would_be_too_long() {
+        let mut statements = Statements::new(14);
+        statements.rows(("A ", " Z"), ["one", "two", "three"], String::push_str);
+        statements.one("B");
+        statements.rows(("C ", ""), [] as [&str; 0], String::push_str);
+        assert_eq!((statements.full, statements.sql.as_str()), (vec!["A one,two Z".to_owned()], "A three Z;B;"));
+    }
 
     #[test]
     fn text_that_quotes_cannot_hold_is_hexadecimal() {

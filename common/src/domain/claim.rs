@@ -1,12 +1,15 @@
 //! Claims, and their second check: what becomes of a batch of accepted claims, given the locked rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::campaign::Campaign;
+use super::{
+    campaign::Campaign,
+    event::{Aggregate, Event},
+};
 use crate::{
     clock::Timestamp,
     identifiers::{ClaimId, CouponId, UserId},
@@ -114,6 +117,44 @@ pub struct Plan {
     pub outcomes: Vec<Outcome>,
 }
 
+impl Plan {
+    /// What is told of the issuances: each campaign's own together, some a time, as a row for each would cost more than
+    /// the issuance itself.
+    pub fn events(&self, now: Timestamp) -> Vec<Event> {
+        const TOLD_TOGETHER: usize = 100;
+        let mut by_coupon: BTreeMap<CouponId, Vec<IssuanceTold>> = BTreeMap::new();
+        for Issuance { coupon, user, record, valid_until, .. } in &self.issuances {
+            let told = IssuanceTold { user_coupon_id: record.claim_id, user_id: *user, valid_until: *valid_until };
+            by_coupon.entry(*coupon).or_default().push(told);
+        }
+        let mut events = Vec::new();
+        for (coupon_id, issuances) in &by_coupon {
+            for issuances in issuances.chunks(TOLD_TOGETHER) {
+                let payload = CouponsIssued { coupon_id: *coupon_id, issued_at: now, issuances };
+                events.push(Event::new(Aggregate::Coupon(*coupon_id), "coupon.issued", &payload));
+            }
+        }
+        events
+    }
+}
+
+/// The payload of `coupon.issued`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CouponsIssued<'i> {
+    coupon_id: CouponId,
+    issued_at: Timestamp,
+    issuances: &'i [IssuanceTold],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IssuanceTold {
+    user_coupon_id: ClaimId,
+    user_id: UserId,
+    valid_until: Timestamp,
+}
+
 /// Decides a batch of claims in order, on the locked campaigns and what the database already holds.
 ///
 /// A claim that has an answer keeps it. Otherwise the user must be below the campaign's limit and the campaign
@@ -177,8 +218,6 @@ pub fn may_skip_existing(campaigns: &[Campaign], claims: &[Claim]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
     use uuid::Uuid;
 

@@ -50,6 +50,8 @@ async fn i4_a_death_between_any_two_steps_changes_nothing() {
         assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 4, "died after step {steps}");
         assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 1, "died after step {steps}");
         assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 4, "died after step {steps}");
+        let told = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
+        assert_eq!(place.count(told).await, 4, "died after step {steps}");
         let held = dibs_common::held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
         assert_eq!(held.claimed, 4, "died after step {steps}");
         place.end().await;
