@@ -6,11 +6,17 @@ ALTER TABLE products
     ADD COLUMN restocked     BIGINT NOT NULL DEFAULT 0 COMMENT 'sum of the changes by administrators' AFTER initial_stock,
     ADD COLUMN sold          BIGINT NOT NULL DEFAULT 0 COMMENT 'units taken by orders' AFTER restocked,
     ADD COLUMN restored      BIGINT NOT NULL DEFAULT 0 COMMENT 'units of those orders that were cancelled or expired' AFTER sold,
+    ADD COLUMN operation_id BINARY(16) NULL COMMENT 'of the request that made it: a repeat makes no second one',
+    ADD UNIQUE KEY made_once (operation_id),
     ADD KEY by_status (status, product_id);
 UPDATE products SET initial_stock = stock;
 ALTER TABLE products
     ADD CONSTRAINT products_stock_adds_up CHECK (stock = initial_stock + restocked - sold + restored),
     ADD CONSTRAINT products_restored CHECK (restored <= sold);
+
+ALTER TABLE coupons
+    ADD COLUMN operation_id BINARY(16) NULL COMMENT 'of the request that made it: a repeat makes no second one',
+    ADD UNIQUE KEY made_once (operation_id);
 
 ALTER TABLE user_coupons
     ADD KEY expiring (status, valid_until);

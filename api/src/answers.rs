@@ -16,7 +16,7 @@ use dibs_common::{
 use tokio::sync::oneshot;
 
 /// An outcome as a message of the channel tells it.
-pub trait Told: Send + 'static {
+pub trait Told: Clone + Send + 'static {
     /// Of what.
     type Id: Copy + Eq + Hash + Send + Sync;
 
@@ -45,7 +45,7 @@ impl Told for order::Outcome {
 /// Who waits for which outcome. A word may get lost: who waits looks into the database at the end.
 pub struct Answers<T: Told> {
     channel: String,
-    waiting: Mutex<HashMap<T::Id, oneshot::Sender<T>>>,
+    waiting: Mutex<HashMap<T::Id, Vec<oneshot::Sender<T>>>>,
 }
 
 impl<T: Told> Answers<T> {
@@ -73,9 +73,9 @@ impl<T: Told> Answers<T> {
         let told: Vec<(T::Id, T)> = T::read_all(message).collect();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, outcome) in told {
-            if let Some(caller) = waiting.remove(&id) {
+            for caller in waiting.remove(&id).into_iter().flatten() {
                 // Who no longer waits does not need to know.
-                let _gone = caller.send(outcome);
+                let _gone = caller.send(outcome.clone());
             }
         }
     }
@@ -83,7 +83,7 @@ impl<T: Told> Answers<T> {
     /// Begins to wait for an outcome; say so before it can be told.
     pub fn wait_for(self: &Arc<Self>, id: T::Id) -> Waiting<T> {
         let (caller, outcome) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, caller);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().push(caller);
         Waiting { answers: Arc::clone(self), id, outcome }
     }
 }
@@ -107,6 +107,14 @@ impl<T: Told> Waiting<T> {
 
 impl<T: Told> Drop for Waiting<T> {
     fn drop(&mut self) {
-        self.answers.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        // So that this caller counts as gone.
+        self.outcome.close();
+        let mut waiting = self.answers.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(callers) = waiting.get_mut(&self.id) {
+            callers.retain(|caller| !caller.is_closed());
+            if callers.is_empty() {
+                waiting.remove(&self.id);
+            }
+        }
     }
 }

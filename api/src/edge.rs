@@ -71,14 +71,16 @@ where
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
         let meter = Arc::clone(&self.meter);
-        let progress = InProgress::begin(&self.app, uri.path());
-        let answering = progress.as_ref().map(|_| {
+        let mut progress = InProgress::begin(&self.app, uri.path());
+        let answering = progress.is_some().then(|| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
             let answering = if idempotency::has_key(&request) {
                 // The one that was polled ready is called.
                 let next = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, next);
-                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, id.clone())))
+                // It is in progress until it is done, also when its client goes away.
+                let about = (id.clone(), progress.take());
+                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, about)))
             } else {
                 request.extensions_mut().insert(id.clone());
                 Either::Right(self.inner.call(request))

@@ -160,6 +160,9 @@ pub enum Error {
     /// A command was not carried out, for a reason of the shop.
     #[error("{0}")]
     OrderRefused(Refusal),
+    /// The order is still being placed.
+    #[error("Order {0} is still being placed; try again shortly.")]
+    OrderPending(OrderId),
     /// A payment failed, and is recorded so.
     #[error("{refusal}")]
     PaymentFailed {
@@ -220,6 +223,7 @@ const fn refused(code: RefusalCode) -> Kind {
         RefusalCode::PointsCapExceeded => ("points cap exceeded", 422),
         RefusalCode::OrderNotFound => ("order not found", 404),
         RefusalCode::OrderStateConflict => ("order state conflict", 409),
+        RefusalCode::CommandFailed => ("command failed", 500),
     };
     kind(code.as_str(), title, status)
 }
@@ -276,6 +280,7 @@ impl Error {
             Self::AmountBelowMinimum(_) => kind("AMOUNT_BELOW_MINIMUM", "amount below minimum", 400),
             Self::PointsCapExceeded { .. } => kind("POINTS_CAP_EXCEEDED", "points cap exceeded", 422),
             Self::PaymentDeclined(_) => kind("PAYMENT_DECLINED", "payment declined", 422),
+            Self::OrderPending(_) => kind("ORDER_STATE_CONFLICT", "order state conflict", 409),
             Self::OrderRefused(refusal) | Self::PaymentFailed { refusal, .. } => refused(refusal.code),
             Self::IdempotencyInProgress => kind("IDEMPOTENCY_IN_PROGRESS", "idempotency in progress", 409),
             Self::IdempotencyKeyReused => kind("IDEMPOTENCY_KEY_REUSED", "idempotency key reused", 422),
@@ -304,7 +309,9 @@ impl Error {
             }
             Self::CampaignUnavailable(_)
             | Self::Overloaded
+            | Self::CampaignPaused
             | Self::IdempotencyInProgress
+            | Self::OrderPending(_)
             | Self::DependencyUnavailable { .. } => Some(1),
             _ => None,
         }

@@ -77,7 +77,7 @@ impl Keys {
         format!("{}pending:{command}", self.prefix)
     }
 
-    /// The channel on which a process hears of issuances that it waits for.
+    /// The channel on which a process hears of outcomes that it waits for.
     pub fn answers(&self, process: uuid::Uuid) -> String {
         format!("{}answers:{process}", self.prefix)
     }

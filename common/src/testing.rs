@@ -111,8 +111,8 @@ impl Place {
     /// A campaign that Redis does not know yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created = db::create_campaign(self.database.pool(), &terms, partition, clock::now()).await;
-        let id = created.expect("created");
+        let created = db::create_campaign(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
+        let db::CreatedCampaign { id, partition, .. } = created.expect("created");
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }
 
@@ -120,7 +120,7 @@ impl Place {
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
         let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
-        db::create_product(&self.database, &terms, clock::now()).await.expect("created").id
+        db::create_product(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
     }
 
     /// Points in a user's hands, as a charge leaves them.

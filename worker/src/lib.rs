@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use chrono::TimeDelta;
 use dibs_common::{
-    clock, db::Database, domain::order::OrderRules, error::Result, identifiers::new_uuid, keys::Partition,
+    clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition,
     payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
 };
 use futures::future::join_all;
@@ -26,8 +26,8 @@ use crate::{
 };
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-/// Reads of commands that wait for the desk.
-const HANDED_ON: usize = 8;
+/// Reads of commands that wait for the desk: enough that a batch has its share of every partition.
+const HANDED_ON: usize = 64;
 /// How long after its end a coupon is marked as expired: an order that was in time may still be on its way.
 const SWEPT_AFTER: TimeDelta = TimeDelta::hours(1);
 
@@ -148,19 +148,18 @@ impl Worker {
     async fn expire(self, partitions: u16) {
         let mut expiry = Expiry::default();
         while !self.stopping.is_cancelled() {
-            if let Err(error) = self.expire_once(&mut expiry, partitions).await {
-                tracing::warn!(cause = error.chain(), "what is over cannot be ended now");
+            let now = clock::now();
+            // Each for itself: one that fails does not hold up the other.
+            if let Err(error) = expiry.tell(&self.database, &self.redis, partitions, now).await {
+                tracing::warn!(cause = error.chain(), "overdue orders cannot be told to expire now");
+            }
+            if let Err(error) = expire_coupons(&self.database, now - SWEPT_AFTER, now).await {
+                tracing::warn!(cause = error.chain(), "coupons cannot be swept now");
             }
             tokio::select! {
                 () = tokio::time::sleep(KEEP_EVERY) => {}
                 () = self.stopping.cancelled() => {}
             }
         }
-    }
-
-    async fn expire_once(&self, expiry: &mut Expiry, partitions: u16) -> Result<()> {
-        let now = clock::now();
-        expiry.tell(&self.database, &self.redis, partitions, now).await?;
-        expire_coupons(&self.database, now - SWEPT_AFTER).await.map(drop)
     }
 }

@@ -10,7 +10,7 @@ use dibs_common::{
         product::{ProductStatus, ProductTerms},
     },
     error::Result,
-    identifiers::CouponId,
+    identifiers::{CouponId, new_uuid},
 };
 
 /// Adds a campaign when there is none alive, and products when there are none; answers an open campaign.
@@ -21,7 +21,7 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         for number in 1..=20_i64 {
             let name = format!("Product {number}");
             let terms = ProductTerms { name, price: number * 1_000, stock: 10_000, status: ProductStatus::Selling };
-            db::create_product(database, &terms, now).await?;
+            db::create_product(database, &terms, new_uuid(), now).await?;
         }
     }
     let alive = db::within(db::campaigns_alive(pool, now, None, 100)).await?;
@@ -38,5 +38,6 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         closes_at: now + TimeDelta::days(30),
         validity: Validity::Days(30),
     };
-    db::within(db::create_campaign(pool, &terms, settings.choose_partition(), now)).await
+    let made = db::create_campaign(pool, &terms, (settings.choose_partition(), new_uuid()), now);
+    db::within(made).await.map(|made| made.id)
 }

@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tower::Service;
 use tracing::Instrument as _;
 
-use super::{RequestId, panicked};
+use super::{InProgress, RequestId, panicked};
 use crate::{
     app::SharedApp,
     extract::{Administrator, OperationId, whole},
@@ -48,15 +48,25 @@ pub(super) fn has_key(request: &Request) -> bool {
 }
 
 /// Answers a POST that has a key.
-pub(super) async fn answer<S>(app: SharedApp, inner: S, request: Request, id: RequestId) -> Result<Response, Infallible>
+pub(super) async fn answer<S>(
+    app: SharedApp,
+    inner: S,
+    request: Request,
+    about: (RequestId, Option<InProgress>),
+) -> Result<Response, Infallible>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    Ok(read_and_run(app, inner, request, id).await.into_response())
+    Ok(read_and_run(app, inner, request, about).await.into_response())
 }
 
-async fn read_and_run<S>(app: SharedApp, inner: S, request: Request, id: RequestId) -> Result<Response, Refused>
+async fn read_and_run<S>(
+    app: SharedApp,
+    inner: S,
+    request: Request,
+    (id, progress): (RequestId, Option<InProgress>),
+) -> Result<Response, Refused>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
@@ -74,7 +84,12 @@ where
     };
     let request = Request::from_parts(parts, Body::from(body));
     // In a task of its own: a client that goes away still leaves a stored answer.
-    let running = app.tasks.spawn(run(app.clone(), inner, request, keyed, id).in_current_span());
+    let running = run(app.clone(), inner, request, keyed, id);
+    let running = async move {
+        let _progress = progress;
+        running.await
+    };
+    let running = app.tasks.spawn(running.in_current_span());
     running.await.map_err(Error::internal)?
 }
 

@@ -1,22 +1,23 @@
 //! The way of a command: onto the stream of its user's partition, and its outcome back from the worker.
 
-mod pending;
+mod pending_answer;
 
 use std::{sync::Arc, time::Duration};
 
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::order::{Action, Command, Done, Outcome, Refusal},
+    domain::order::{Action, Command, Done, Outcome, Refusal, RefusalCode},
     error::{Error, Result},
     identifiers::{CommandId, OrderId, UserId, new_uuid},
     keys::Partition,
+    pending::{self, PendingCommand},
     redis::Redis,
     scripts,
     stream::OrderEntry,
 };
-pub use pending::Pending;
-use tokio::time::Instant;
+pub use pending_answer::Pending;
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
     answers::{Answers, Waiting},
@@ -30,6 +31,8 @@ const LONGEST_STREAM: u64 = 50_000;
 const USUAL_WAIT: Duration = Duration::from_secs(3);
 /// How often the database is asked meanwhile, should the worker's word have got lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many ask the database at once: others need it as well.
+const LOOKERS: usize = 4;
 
 /// All commands of this process.
 pub struct Orders {
@@ -37,6 +40,7 @@ pub struct Orders {
     redis: Redis,
     partitions: u16,
     answers: Arc<Answers<Outcome>>,
+    lookers: Semaphore,
 }
 
 /// What a caller is told.
@@ -52,7 +56,13 @@ impl Orders {
     pub async fn start(database: &Database, redis: &Redis, partitions: u16) -> Result<Self> {
         let channel = redis.keys.answers(new_uuid());
         let answers = Answers::listen(redis, channel).await?;
-        Ok(Self { database: database.clone(), redis: redis.clone(), partitions, answers })
+        Ok(Self {
+            database: database.clone(),
+            redis: redis.clone(),
+            partitions,
+            answers,
+            lookers: Semaphore::new(LOOKERS),
+        })
     }
 
     /// Puts a command on the stream and waits for its outcome, for as long as the caller prefers; a refusal is an
@@ -64,13 +74,14 @@ impl Orders {
         action: Action,
     ) -> Result<Submitted> {
         let command = Command { id, user, at: clock::now(), action };
-        let longest = if prefer.respond_async { Duration::ZERO } else { prefer.wait.unwrap_or(USUAL_WAIT) };
+        let usual = if prefer.respond_async { Duration::ZERO } else { USUAL_WAIT };
+        let longest = prefer.wait.unwrap_or(usual);
         let deadline = Instant::now() + longest;
         let waiting = self.answers.wait_for(id);
         self.enqueue(&command, &request).await?;
         match self.wait(&command, waiting, deadline).await {
             Some(Outcome::Done(done)) => Ok(Submitted::Done(done)),
-            Some(Outcome::Refused(refusal)) => Err(Error::OrderRefused(refusal)),
+            Some(Outcome::Refused(refusal)) => Err(self.refused(&command, refusal).await),
             None => Ok(Submitted::Pending(Pending::mark(&self.redis, &command).await)),
         }
     }
@@ -94,8 +105,10 @@ impl Orders {
             if Instant::now() >= deadline {
                 return None;
             }
-            // The command stands whatever the database says now, or does not.
-            if let Ok(Some(outcome)) = self.durable_outcome(command).await {
+            // One that finds no place among the lookers has the next chance in a second. The command stands whatever
+            // the database says now, or does not.
+            let Ok(_place) = self.lookers.try_acquire() else { continue };
+            if let Ok(Ok(Some(outcome))) = tokio::time::timeout_at(deadline, self.durable_outcome(command)).await {
                 return Some(outcome);
             }
         }
@@ -104,7 +117,7 @@ impl Orders {
     /// The outcome as the database holds it, once it does.
     async fn durable_outcome(&self, command: &Command) -> Result<Option<Outcome>> {
         let pool = self.database.pool();
-        if command.durable_type().is_some() {
+        if command.has_own_outcome() {
             match db::within(db::command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
                 None => return Ok(None),
                 Some(Some(refusal)) => return Ok(Some(Outcome::Refused(refusal))),
@@ -119,8 +132,26 @@ impl Orders {
         Ok(Some(Outcome::Done(Box::new(Done { order, balance }))))
     }
 
-    /// The order of a command that was taken and has no outcome yet.
-    pub async fn pending(&self, id: CommandId) -> Result<Option<OrderId>> {
-        dibs_common::pending::find(&self.redis, id).await
+    /// A command that was taken and not waited for; it may have its outcome by now.
+    pub async fn pending(&self, id: CommandId) -> Result<Option<PendingCommand>> {
+        pending::find(&self.redis, id).await
+    }
+
+    async fn is_missing(&self, order: OrderId) -> bool {
+        matches!(db::within(db::order(self.database.pool(), order)).await, Ok(None))
+    }
+
+    /// The refusal of a command. An order that is not there may be on its way, in the hands of a worker that is late:
+    /// then it is too early, and not in vain.
+    async fn refused(&self, command: &Command, refusal: Refusal) -> Error {
+        let order = command.order();
+        match refusal.code {
+            RefusalCode::OrderNotFound => match self.pending(CommandId(order.0)).await {
+                Ok(Some(found)) if found.kind == "PLACE" && self.is_missing(order).await => Error::OrderPending(order),
+                _ => Error::OrderRefused(refusal),
+            },
+            RefusalCode::ValidationFailed => Error::field("items", refusal.detail),
+            _ => Error::OrderRefused(refusal),
+        }
     }
 }

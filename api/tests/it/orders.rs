@@ -601,3 +601,33 @@ async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
     app.place.expect_books_in_order().await;
     app.end().await;
 }
+
+/// A command of an order that is still on its stream, in the hands of a late worker, comes too early and not in vain.
+#[tokio::test]
+async fn paying_before_the_order_is_placed_is_too_early() {
+    let mut app = TestApp::new().await;
+    let product = app.place.product(7_000, 10).await;
+    app.place.points(1, 7_000).await;
+    let send = async |path: &str, body: Value| {
+        Answer::of(app.request(Method::POST, path).header("prefer", "respond-async").json(&body)).await
+    };
+    let placed = send("/orders", order_of(1, product, 1)).await;
+    let order = text(&placed, "orderId").to_owned();
+    // A worker that read the order, and is late with it.
+    let late = dibs_common::stream::OrderStream::open(&app.place.redis, crate::app::ONLY, "late".into()).await;
+    let late = late.expect("opened");
+    assert_eq!(late.read(10).await.expect("read").len(), 1);
+    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    let early = pay(&app, 1, &order).await;
+    assert_eq!((early.status.as_u16(), early.code()), (409, "ORDER_STATE_CONFLICT"));
+    assert_eq!(early.header("retry-after"), Some("1"));
+    // What it is is told by its own path only.
+    assert_eq!(app.get(&format!("/payments/{order}")).await.code(), "PAYMENT_NOT_FOUND");
+    eventually("another worker takes over", Duration::from_secs(20), async || {
+        app.get(&format!("/orders/{order}")).await.body["status"] == "DEPOSIT_WAIT"
+    })
+    .await;
+    assert_eq!(pay(&app, 1, &order).await.status, 200);
+    app.place.expect_books_in_order().await;
+    app.end().await;
+}

@@ -1,7 +1,9 @@
 //! The table `coupons`: campaigns.
 
 use sqlx::{MySqlConnection, MySqlPool};
+use uuid::Uuid;
 
+use super::{is_duplicate, issuances::identifier};
 use crate::{
     clock::Timestamp,
     domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
@@ -76,13 +78,24 @@ pub(super) fn discount_type(spelled: &str) -> Option<DiscountType> {
     [DiscountType::Fixed, DiscountType::Percent].into_iter().find(|kind| kind.as_str() == spelled)
 }
 
-/// Adds a campaign and answers its id.
+/// A campaign that was added, by this call or an earlier one of the same operation.
+#[derive(Clone, Copy, Debug)]
+pub struct CreatedCampaign {
+    /// Its id.
+    pub id: CouponId,
+    /// Where it lives in Redis.
+    pub partition: Partition,
+    /// Whether this call added it.
+    pub is_new: bool,
+}
+
+/// Adds a campaign, once for an operation: a repeat finds the one that is there.
 pub async fn create_campaign(
     pool: &MySqlPool,
     terms: &CampaignTerms,
-    partition: Partition,
+    (partition, operation): (Partition, Uuid),
     now: Timestamp,
-) -> Result<CouponId, sqlx::Error> {
+) -> Result<CreatedCampaign, sqlx::Error> {
     let (days, until) = match terms.validity {
         Validity::Days(days) => (Some(days), None),
         Validity::Until(until) => (None, Some(until)),
@@ -90,7 +103,7 @@ pub async fn create_campaign(
     let inserted = sqlx::query(
         "INSERT INTO coupons /* create_campaign */ (name, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, total_quantity, per_user_limit, opens_at, closes_at, validity_days, valid_until, \
-         partition_number, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         partition_number, operation_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(terms.name.trim())
     .bind(terms.discount.kind.as_str())
@@ -104,11 +117,20 @@ pub async fn create_campaign(
     .bind(days)
     .bind(until)
     .bind(partition.0)
+    .bind(operation)
     .bind(now)
     .bind(now)
     .execute(pool)
-    .await?;
-    CouponId::try_from(inserted.last_insert_id()).map_err(|error| sqlx::Error::Decode(error.into()))
+    .await;
+    match inserted {
+        Ok(inserted) => Ok(CreatedCampaign { id: identifier(inserted.last_insert_id())?, partition, is_new: true }),
+        Err(error) if is_duplicate(&error) => {
+            let sql = "SELECT /* create_campaign */ coupon_id, partition_number FROM coupons WHERE operation_id = ?";
+            let (id, partition): (u64, u16) = sqlx::query_as(sql).bind(operation).fetch_one(pool).await?;
+            Ok(CreatedCampaign { id: identifier(id)?, partition: Partition(partition), is_new: false })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The campaign of that id, if there is one.

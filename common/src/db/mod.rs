@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-pub use campaigns::{campaign, campaigns_alive, create_campaign, lock_campaigns};
+pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
 };

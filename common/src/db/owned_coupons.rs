@@ -2,14 +2,22 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use sqlx::MySqlPool;
+use sqlx::{FromRow as _, MySqlPool};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{campaigns::discount_type, issuances::identifier};
+use super::{
+    Database,
+    campaigns::discount_type,
+    issuances::identifier,
+    statements::{self, Statements},
+};
 use crate::{
     clock::Timestamp,
-    domain::campaign::Discount,
+    domain::{
+        campaign::Discount,
+        event::{Aggregate, Event},
+    },
     identifiers::{ClaimId, CouponId, UserId},
 };
 
@@ -133,15 +141,61 @@ pub async fn owned_coupons(
     rows.into_iter().map(|row| row.into_owned_coupon(now)).collect()
 }
 
-/// Marks at most `limit` issued coupons whose validity was over at `moment` as expired; how many were.
-pub async fn expire_coupons(pool: &MySqlPool, moment: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let expired = sqlx::query(
-        "UPDATE user_coupons /* expire_coupons */ SET status = 'EXPIRED' WHERE status = 'ISSUED' AND valid_until <= ? \
-         ORDER BY valid_until LIMIT ?",
+/// Marks at most `limit` issued coupons whose validity was over at `moment` as expired, and tells of it; how many.
+pub async fn expire_coupons(
+    database: &Database,
+    moment: Timestamp,
+    limit: u32,
+    now: Timestamp,
+) -> Result<u64, sqlx::Error> {
+    let over: Vec<(Uuid,)> = sqlx::query_as(
+        "SELECT /* expire_coupons */ user_coupon_id FROM user_coupons FORCE INDEX (expiring) \
+         WHERE status = 'ISSUED' AND valid_until <= ? LIMIT ?",
     )
     .bind(moment)
     .bind(limit)
-    .execute(pool)
+    .fetch_all(database.pool())
     .await?;
-    Ok(expired.rows_affected())
+    if over.is_empty() {
+        return Ok(0);
+    }
+    let mut transaction = database.begin().await?;
+    // By id, as batches of commands lock them; one that an order took meanwhile is no longer ISSUED.
+    let ids = statements::ids(over.into_iter().map(|(id,)| id));
+    let sql = format!(
+        "SELECT /* expire_coupons */ user_coupon_id, coupon_id, user_id FROM user_coupons FORCE INDEX (PRIMARY) \
+         WHERE user_coupon_id IN ({ids}) AND status = 'ISSUED' ORDER BY user_coupon_id FOR UPDATE"
+    );
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *transaction).await?;
+    let mut expired = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (id, coupon, user) = <(Uuid, u64, u64)>::from_row(row)?;
+        expired.push(CouponExpired {
+            user_coupon_id: ClaimId(id),
+            coupon_id: identifier(coupon)?,
+            user_id: identifier(user)?,
+            expired_at: now,
+        });
+    }
+    let events: Vec<Event> = expired
+        .iter()
+        .map(|coupon| Event::new(Aggregate::Coupon(coupon.coupon_id), "coupon.expired", coupon))
+        .collect();
+    let mut statements = Statements::new(database.statement_bytes());
+    let head = "UPDATE user_coupons /* expire_coupons */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
+    statements.rows((head, ")"), &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
+    statements.events(&events, now);
+    statements.send(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(expired.len() as u64)
+}
+
+/// The payload of `coupon.expired`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CouponExpired {
+    user_coupon_id: ClaimId,
+    coupon_id: CouponId,
+    user_id: UserId,
+    expired_at: Timestamp,
 }

@@ -1,8 +1,9 @@
 //! The table `products`.
 
 use sqlx::{MySqlConnection, MySqlPool};
+use uuid::Uuid;
 
-use super::{Database, in_time, retrying, statements::Statements};
+use super::{Database, in_time, is_duplicate, retrying, statements::Statements};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -85,22 +86,46 @@ pub async fn products(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Pr
     rows.into_iter().map(Product::try_from).collect()
 }
 
-/// Adds a product and tells of it. Twice, it adds two: the database numbers them.
-pub async fn create_product(database: &Database, terms: &ProductTerms, now: Timestamp) -> Result<Product> {
-    retrying("create product", || in_time(insert(database, terms, now))).await
+/// Adds a product and tells of it, once for an operation: a repeat answers the product that is there.
+pub async fn create_product(
+    database: &Database,
+    terms: &ProductTerms,
+    operation: Uuid,
+    now: Timestamp,
+) -> Result<Product> {
+    retrying("create product", || async {
+        match in_time(insert(database, terms, operation, now)).await {
+            Err(error) if is_duplicate(&error) => made_by(database.pool(), operation).await,
+            made => made,
+        }
+    })
+    .await
 }
 
-async fn insert(database: &Database, terms: &ProductTerms, now: Timestamp) -> Result<Product, sqlx::Error> {
+async fn made_by(pool: &MySqlPool, operation: Uuid) -> Result<Product, sqlx::Error> {
+    let sql = format!("SELECT /* made_by */ {COLUMNS} FROM products WHERE operation_id = ?");
+    let row: ProductRow = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(operation).fetch_one(pool).await?;
+    Product::try_from(row)
+}
+
+async fn insert(
+    database: &Database,
+    terms: &ProductTerms,
+    operation: Uuid,
+    now: Timestamp,
+) -> Result<Product, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let inserted = sqlx::query(
         "INSERT INTO products /* create_product */ \
-         (name, price, stock, initial_stock, status, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+         (name, price, stock, initial_stock, status, operation_id, created_at, updated_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&terms.name)
     .bind(terms.price)
     .bind(terms.stock)
     .bind(terms.stock)
     .bind(terms.status.as_str())
+    .bind(operation)
     .bind(now)
     .bind(now)
     .execute(&mut *transaction)

@@ -1,4 +1,9 @@
-use std::{collections::HashMap, marker::PhantomData, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    marker::PhantomData,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fred::{
@@ -55,6 +60,8 @@ pub struct GroupStream<E> {
     pub partition: Partition,
     key: String,
     consumer: String,
+    /// Entries that this consumer works on: they are not its own to take over.
+    in_hand: Mutex<HashSet<String>>,
     entries: PhantomData<fn() -> E>,
 }
 
@@ -63,7 +70,15 @@ impl<E: Entry> GroupStream<E> {
     pub async fn open(redis: &Redis, partition: Partition, consumer: String) -> Result<Self> {
         let reader = redis.reader().await?;
         let key = E::stream(&redis.keys, partition);
-        let stream = Self { redis: redis.clone(), reader, partition, key, consumer, entries: PhantomData };
+        let stream = Self {
+            redis: redis.clone(),
+            reader,
+            partition,
+            key,
+            consumer,
+            in_hand: Mutex::default(),
+            entries: PhantomData,
+        };
         stream.make_group().await?;
         Ok(stream)
     }
@@ -86,10 +101,28 @@ impl<E: Entry> GroupStream<E> {
             .await;
         let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let entries = streams_entries(streams).unwrap_or_default();
-        Ok(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect())
+        Ok(self.taken(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect()))
     }
 
-    /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`.
+    fn in_hand(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn taken(&self, deliveries: Vec<Delivery<E>>) -> Vec<Delivery<E>> {
+        self.in_hand().extend(deliveries.iter().map(|delivery| delivery.id.clone()));
+        deliveries
+    }
+
+    /// Leaves entries for later: they stay pending, and come again.
+    pub fn let_go<'i>(&self, entries: impl IntoIterator<Item = &'i str>) {
+        let mut in_hand = self.in_hand();
+        for entry in entries {
+            in_hand.remove(entry);
+        }
+    }
+
+    /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`, and which this one
+    /// does not work on right now.
     pub async fn take_over(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let waiting = XPendingArgs {
@@ -101,7 +134,11 @@ impl<E: Entry> GroupStream<E> {
         };
         let answer: Result<Value, RedisError> = self.redis.client().xpending(&self.key, E::GROUP, waiting).await;
         let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
-        let pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
+        let mut pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
+        {
+            let in_hand = self.in_hand();
+            pending.retain(|(id, ..)| !in_hand.contains(id));
+        }
         if pending.is_empty() {
             return Ok(Vec::new());
         }
@@ -114,18 +151,23 @@ impl<E: Entry> GroupStream<E> {
             .xclaim(&self.key, E::GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
             .await
             .map_err(redis_error)?;
-        Ok(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect())
+        Ok(self.taken(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect()))
     }
 
     /// Ends entries whose outcome is durable.
     pub async fn acknowledge(&self, entries: &[String]) -> Result<u64> {
-        scripts::acknowledge(&self.redis, self.key.clone(), E::GROUP, entries).await
+        let removed = scripts::acknowledge(&self.redis, self.key.clone(), E::GROUP, entries).await?;
+        self.let_go(entries.iter().map(String::as_str));
+        Ok(removed)
     }
 
     /// Moves an entry to the dead-letter stream of the partition.
     pub async fn bury(&self, delivery: &Delivery<E>, reason: &str) -> Result<bool> {
         let streams = (self.key.clone(), E::dead(&self.redis.keys, self.partition));
-        scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await
+        let buried =
+            scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await;
+        self.let_go([delivery.id.as_str()]);
+        buried
     }
 
     /// How many entries are on the stream, and how many on the dead-letter stream.

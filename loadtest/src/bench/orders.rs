@@ -9,7 +9,7 @@ use dibs_common::{
         order::{Action, Command, Line},
         product::{ProductStatus, ProductTerms},
     },
-    identifiers::{CommandId, ProductId, UserId},
+    identifiers::{CommandId, ProductId, UserId, new_uuid},
     keys::Partition,
     redis::Redis,
     scripts,
@@ -61,7 +61,7 @@ pub struct OrderRounds {
 /// A product that never runs out.
 async fn hot_product(rig: &Rig) -> Result<ProductId> {
     let terms = ProductTerms { name: "Hot".into(), price: 1_000, stock: ENDLESS, status: ProductStatus::Selling };
-    let made = db::create_product(&rig.stores.database, &terms, clock::now()).await;
+    let made = db::create_product(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
     Ok(made.context("making a product")?.id)
 }
 

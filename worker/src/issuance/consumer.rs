@@ -200,6 +200,7 @@ impl Consumer {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
                 tracing::warn!(entries = batch.len(), cause = error.chain(), "entries are left for later");
+                self.stream.let_go(batch.iter().map(|delivery| delivery.id.as_str()));
             }
             Err(error) if batch.len() == 1 => self.fail(&batch[0], &error.chain()).await,
             Err(error) => {
@@ -266,6 +267,7 @@ impl Consumer {
         let Delivery { id, attempts, .. } = delivery;
         if *attempts < MAX_ATTEMPTS {
             tracing::warn!(entry = id, attempts, reason, "an entry failed and is tried again");
+            self.stream.let_go([id.as_str()]);
             return;
         }
         match self.stream.bury(delivery, reason).await {

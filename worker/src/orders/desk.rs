@@ -17,10 +17,13 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{InHand, carry_out_batch};
+use super::{InHand, carry_out_batch, transaction::give_up};
 
-/// Commands that one transaction carries out.
+/// Commands that one transaction carries out, and lines of their orders together.
 const MAX_BATCH: usize = 500;
+const MAX_LINES: usize = 2_000;
+/// Outcomes told in one message.
+const TOLD_TOGETHER: usize = 50;
 /// Batches that are told and acknowledged while the next is in its transaction.
 const SETTLING: usize = 4;
 /// Attempts after which an entry that fails by itself goes to the dead letters.
@@ -92,6 +95,7 @@ impl Desk {
             Ok(outcomes) => Some((batch, outcomes)),
             Err(error) if error.is_transient() => {
                 tracing::warn!(entries = batch.len(), cause = error.chain(), "commands are left for later");
+                let_go(&batch);
                 None
             }
             Err(error) if batch.len() == 1 => {
@@ -149,6 +153,7 @@ impl Desk {
         while let Err(error) = acknowledge(batch).await {
             if stopping.is_cancelled() || !error.is_transient() {
                 tracing::warn!(cause = error.chain(), "commands that were carried out stay on the stream for now");
+                let_go(batch);
                 return;
             }
             wait(&mut pause, stopping).await;
@@ -167,12 +172,14 @@ impl Desk {
             }
         }
         for (channel, answers) in words {
-            let told = match OrderAnswer::write_all(&answers) {
-                Ok(message) => self.redis.publish(channel, message).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = told {
-                tracing::debug!(channel, cause = error.chain(), "outcomes could not be told");
+            for answers in answers.chunks(TOLD_TOGETHER) {
+                let told = match OrderAnswer::write_all(answers) {
+                    Ok(message) => self.redis.publish(channel, message).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = told {
+                    tracing::debug!(channel, cause = error.chain(), "outcomes could not be told");
+                }
             }
         }
     }
@@ -192,12 +199,21 @@ impl Desk {
         self.meters.batch_size.record(batch.len() as f64);
     }
 
-    /// An entry failed by itself. It stays pending and comes again; after [`MAX_ATTEMPTS`] it is buried.
+    /// An entry failed by itself. It stays pending and comes again; after [`MAX_ATTEMPTS`] its command is refused, so
+    /// that it has an outcome, and it is buried.
     async fn fail(&self, entry: &InHand, reason: &str) {
         let (id, attempts) = (&entry.delivery.id, entry.delivery.attempts);
         if attempts < MAX_ATTEMPTS {
             tracing::warn!(entry = id, attempts, reason, "a command failed and is tried again");
+            entry.stream.let_go([id.as_str()]);
             return;
+        }
+        if let Err(error) = self.give_up(entry).await {
+            tracing::warn!(entry = id, cause = error.chain(), "a command that failed cannot be refused now");
+            if error.is_transient() {
+                entry.stream.let_go([id.as_str()]);
+                return;
+            }
         }
         match entry.stream.bury(&entry.delivery, reason).await {
             Ok(_) => {
@@ -211,6 +227,14 @@ impl Desk {
             }
             Err(error) => tracing::warn!(entry = id, cause = error.chain(), "a dead letter could not be moved now"),
         }
+    }
+
+    async fn give_up(&self, entry: &InHand) -> Result<()> {
+        if let Ok(OrderEntry { command, .. }) = &entry.delivery.entry {
+            let outcome = give_up(&self.database, command, &self.rules, clock::now()).await?;
+            self.answer_waiting(std::slice::from_ref(entry), &[outcome]).await;
+        }
+        Ok(())
     }
 }
 
@@ -228,7 +252,20 @@ async fn next_batch(
             Err(_) => break,
         }
     }
-    Some(in_hand.drain(..in_hand.len().min(MAX_BATCH)).collect())
+    let mut lines = 0;
+    let size = in_hand.iter().take(MAX_BATCH).take_while(|entry| {
+        lines += entry.delivery.entry.as_ref().map_or(0, |entry| entry.command.lines());
+        lines <= MAX_LINES
+    });
+    let size = size.count().max(1);
+    Some(in_hand.drain(..size).collect())
+}
+
+/// Leaves a batch for later.
+fn let_go(batch: &[InHand]) {
+    for InHand { stream, delivery } in batch {
+        stream.let_go([delivery.id.as_str()]);
+    }
 }
 
 /// Takes a batch off its streams; what is off already stays so.

@@ -1,50 +1,91 @@
+use std::time::Duration;
+
+use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database},
     domain::order::{Action, Command},
-    error::Result,
-    identifiers::{CommandId, OrderId},
+    error::{Error, Result},
+    identifiers::{CommandId, OrderId, UserId},
     keys::Partition,
     redis::Redis,
     scripts,
     stream::OrderEntry,
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-/// Orders told to expire at once.
+/// Orders told to expire at once, and how many of them are on their way to Redis together.
 const PAGE: u32 = 500;
-/// Coupons swept at once.
-const COUPONS: u32 = 1_000;
+const TOGETHER: usize = 32;
+/// Pages of one look.
+const PAGES: usize = 20;
 /// Commands to expire wait behind fewer than so many others: they are in no hurry.
 const LONGEST_STREAM: u64 = 5_000;
+/// How long an order that was told is left alone; then its command may have got lost.
+const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// Coupons swept at once, and how long that may take.
+const COUPONS: u32 = 1_000;
+const LONGEST_SWEEP: Duration = Duration::from_secs(5);
 
 /// Finds orders that were not paid in time and puts a command for each on the stream. Remembers how far it got, so
 /// that an order that waits for its command is not told again at once.
 #[derive(Debug, Default)]
 pub struct Expiry {
+    round: Option<Round>,
+}
+
+/// One way through all overdue orders, from the first on.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    began: Timestamp,
     after: Option<(Timestamp, OrderId)>,
 }
 
 impl Expiry {
-    /// Tells the next overdue orders to expire; how many. None left begins again from the first, so that one whose
-    /// command got lost is told again.
+    /// Tells overdue orders to expire, those that no look of the last minute has told; how many.
     pub async fn tell(&mut self, database: &Database, redis: &Redis, partitions: u16, now: Timestamp) -> Result<usize> {
-        let overdue = db::within(db::overdue_orders(database.pool(), now, self.after, PAGE)).await?;
-        for (expires_at, order, user) in &overdue {
-            let command =
-                Command { id: CommandId::generate(), user: *user, at: now, action: Action::Expire { order: *order } };
-            let stream = redis.keys.order_stream(Partition::of_user(*user, partitions));
-            let entry = OrderEntry { answers: String::new(), request: String::new(), command };
-            scripts::enqueue(redis, stream, LONGEST_STREAM, entry.fields()?).await?;
-            self.after = Some((*expires_at, *order));
+        let round = self.round.filter(|round| now - round.began < TOLD_AGAIN_AFTER);
+        let mut round = round.unwrap_or(Round { began: now, after: None });
+        let mut told = 0;
+        for _ in 0..PAGES {
+            let overdue = db::within(db::overdue_orders(database.pool(), now, round.after, PAGE)).await?;
+            let mut commands = Vec::with_capacity(overdue.len());
+            for (_, order, user) in &overdue {
+                commands.push(tell_one(redis, partitions, now, (*order, *user)));
+            }
+            let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
+            told += sent.iter().filter(|sent| **sent).count();
+            if let Some((expires_at, order, _)) = overdue.last() {
+                round.after = Some((*expires_at, *order));
+            }
+            self.round = Some(round);
+            if overdue.len() < PAGE as usize {
+                break;
+            }
         }
-        if overdue.is_empty() {
-            self.after = None;
-        }
-        Ok(overdue.len())
+        Ok(told)
     }
 }
 
-/// Marks issued coupons whose validity is over; how many. They count as expired before that.
-pub async fn expire_coupons(database: &Database, now: Timestamp) -> Result<u64> {
-    db::retrying("expire coupons", || db::expire_coupons(database.pool(), now, COUPONS)).await
+/// Whether there was room for the command; without, the next round tells the order.
+async fn tell_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user): (OrderId, UserId)) -> Result<bool> {
+    let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
+    let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
+    let entry = OrderEntry { answers: String::new(), request: String::new(), command };
+    match scripts::enqueue(redis, stream, LONGEST_STREAM, entry.fields()?).await {
+        Ok(()) => Ok(true),
+        Err(Error::Overloaded) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Marks issued coupons whose validity was over at `moment`, and tells of it; how many. They count as expired before
+/// that.
+pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
+    db::retrying("expire coupons", || async {
+        let sweep = db::expire_coupons(database, moment, COUPONS, now);
+        let swept = tokio::time::timeout(LONGEST_SWEEP, sweep).await;
+        swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
+    })
+    .await
 }

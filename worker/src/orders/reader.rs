@@ -14,7 +14,7 @@ use super::InHand;
 use crate::issuance::Pace;
 
 /// Entries read at once.
-const MAX_ENTRIES: u64 = 500;
+const MAX_ENTRIES: u64 = 200;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads the commands of one partition.

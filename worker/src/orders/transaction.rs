@@ -3,7 +3,7 @@ use std::time::Duration;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Look},
-    domain::order::{Command, OrderRules, Outcome, carry_out},
+    domain::order::{self, Command, OrderRules, Outcome, carry_out},
     error::{Error, Result},
 };
 
@@ -23,6 +23,28 @@ pub async fn carry_out_batch(
     }
     let looked = transact(database, commands, rules, (now, Look::AtWhatIsThere)).await?;
     looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
+}
+
+/// Refuses a command that cannot be carried out for a fault of its own, unless it has its outcome; answers that.
+pub(super) async fn give_up(
+    database: &Database,
+    command: &Command,
+    rules: &OrderRules,
+    now: Timestamp,
+) -> Result<Outcome> {
+    let commands = std::slice::from_ref(command);
+    let refused = db::retrying("give up a command", || {
+        db::in_time(async {
+            let mut transaction = database.begin().await?;
+            let mut shop = db::lock_shop(&mut transaction, commands, Look::AtWhatIsThere).await?;
+            let plan = order::give_up(&mut shop, command, rules, now);
+            let decided = (&shop, commands, &plan);
+            db::write_orders(&mut transaction, decided, now, database.statement_bytes()).await?;
+            transaction.commit().await?;
+            Ok(plan.outcomes.into_iter().next())
+        })
+    });
+    refused.await?.ok_or_else(|| Error::internal("a command that was given up has no outcome"))
 }
 
 async fn transact(

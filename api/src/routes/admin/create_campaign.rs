@@ -10,10 +10,11 @@ use dibs_common::{
     error::{Error, Result},
     scripts::{CampaignCounts, campaign_put},
 };
+use uuid::Uuid;
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody},
+    extract::{Administrator, JsonBody, OperationId},
     problem::{Problem, Refused},
     routes::coupons::show::CampaignView,
 };
@@ -34,6 +35,7 @@ use crate::{
 pub async fn create_campaign(
     State(app): State<SharedApp>,
     _: Administrator,
+    OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<CampaignTerms>,
 ) -> Result<Response, Refused> {
     let terms = terms.as_kept();
@@ -42,7 +44,7 @@ pub async fn create_campaign(
         return Err(Refused(Error::ValidationFailed(errors)));
     }
     // In a task of its own: a client that goes away must not leave the campaign half made.
-    let making = app.tasks.spawn(make(app.clone(), terms));
+    let making = app.tasks.spawn(make(app.clone(), terms, operation));
     let campaign = making.await.map_err(Error::internal)??;
     let location = format!("/coupons/{}", campaign.id);
     let view = CampaignView::new(campaign, 0);
@@ -50,12 +52,16 @@ pub async fn create_campaign(
 }
 
 /// The database first, then Redis: a worker makes up for the second when it fails.
-async fn make(app: SharedApp, terms: CampaignTerms) -> Result<Campaign> {
+async fn make(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
     let partition = app.settings.shared.choose_partition();
-    let created = db::create_campaign(app.database.pool(), &terms, partition, clock::now());
-    let id = db::within(created).await?;
+    let created = db::create_campaign(app.database.pool(), &terms, (partition, operation), clock::now());
+    let db::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
     app.claims.made(&campaign).await;
+    if !is_new {
+        // Redis holds what became of it, or a worker makes it again with its counts.
+        return Ok(campaign);
+    }
     if let Err(error) = campaign_put(&app.redis, &campaign, CampaignCounts::default()).await {
         tracing::warn!(coupon = %id, cause = error.chain(), "redis does not know the new campaign yet; a worker will tell it");
     }

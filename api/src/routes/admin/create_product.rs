@@ -12,7 +12,7 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody},
+    extract::{Administrator, JsonBody, OperationId},
     problem::{Problem, Refused},
 };
 
@@ -30,6 +30,7 @@ use crate::{
 pub async fn create_product(
     State(app): State<SharedApp>,
     _: Administrator,
+    OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<ProductTerms>,
 ) -> Result<Response, Refused> {
     let terms = terms.as_kept();
@@ -39,7 +40,7 @@ pub async fn create_product(
     }
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let database = app.database.clone();
-    let making = app.tasks.spawn(async move { db::create_product(&database, &terms, clock::now()).await });
+    let making = app.tasks.spawn(async move { db::create_product(&database, &terms, operation, clock::now()).await });
     let product = making.await.map_err(Error::internal)??;
     let location = format!("/products/{}", product.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(product)).into_response())

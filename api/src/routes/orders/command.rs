@@ -67,7 +67,7 @@ pub async fn command(
         return Ok(Json(CommandState::decided(id, outcome)));
     }
     match pending? {
-        Some(found) if found == order => Ok(Json(CommandState {
+        Some(found) if found.order == order && found.kind != "PLACE" => Ok(Json(CommandState {
             command_id: id,
             order_id: order,
             status: CommandStatus::Pending,

@@ -35,7 +35,7 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> 
         return Ok(Json(order).into_response());
     }
     match pending? {
-        Some(order) => Ok(Json(Pending::of(CommandId(id.0), order)).into_response()),
-        None => Err(Refused(Error::OrderNotFound(id))),
+        Some(found) if found.kind == "PLACE" => Ok(Json(Pending::of(CommandId(id.0), id)).into_response()),
+        _ => Err(Refused(Error::OrderNotFound(id))),
     }
 }

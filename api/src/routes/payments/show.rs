@@ -64,8 +64,8 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -
             Ok(Json(payment).into_response())
         }
         (None, pending) => match pending? {
-            Some(order) => Ok(not_made(order, PaymentStatus::Ready, None).into_response()),
-            None => Err(Refused(Error::PaymentNotFound(id))),
+            Some(found) if found.kind == "PAY" => Ok(not_made(found.order, PaymentStatus::Ready, None).into_response()),
+            _ => Err(Refused(Error::PaymentNotFound(id))),
         },
     }
 }

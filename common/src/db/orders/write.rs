@@ -42,18 +42,8 @@ fn optional_moment(value: Option<Timestamp>) -> String {
 }
 
 fn write_order_rows(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize {
-    let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
-    let head = "INSERT INTO orders /* write_orders */ (order_id, user_id, status, code, detail, total_amount, \
-        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
-        ended_at) VALUES ";
-    statements.rows((head, ""), &placed, |sql, order| write_order(sql, order));
-    let head = "INSERT INTO order_items /* write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
-    let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
-    statements.rows((head, ""), &items, |sql, (order, item)| {
-        write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
-        text(sql, &item.name);
-        write_into(sql, format_args!(",{},{})", item.unit_price, item.quantity));
-    });
+    // First what ends: a coupon that an order gives back may be taken by one of the same batch, and the table holds
+    // that no two live orders have it at any moment.
     let head = "UPDATE /* write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
@@ -67,6 +57,18 @@ fn write_order_rows(statements: &mut Statements, shop: &Shop, plan: &Plan) -> us
             (json_moment(order.paid_at), json_moment(order.confirmed_at), json_moment(order.ended_at));
         let (order_id, status) = (order.order_id.0.simple(), order.status.as_str());
         write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
+    });
+    let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
+    let head = "INSERT INTO orders /* write_orders */ (order_id, user_id, status, code, detail, total_amount, \
+        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
+        ended_at) VALUES ";
+    statements.rows((head, ""), &placed, |sql, order| write_order(sql, order));
+    let head = "INSERT INTO order_items /* write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
+    let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
+    statements.rows((head, ""), &items, |sql, (order, item)| {
+        write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
+        text(sql, &item.name);
+        write_into(sql, format_args!(",{},{})", item.unit_price, item.quantity));
     });
     placed.len() + items.len() + plan.changed.len()
 }
@@ -181,7 +183,7 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Plan
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
     statements.rows((head, ""), decided, |sql, (command, outcome)| {
         let (command_id, order) = (id(command.id.0), id(command.order().0));
-        let kind = command.durable_type().unwrap_or_default();
+        let kind = command.kind();
         write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
         match outcome {
             Outcome::Refused(refusal) => {

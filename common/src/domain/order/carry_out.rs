@@ -38,6 +38,24 @@ pub fn carry_out(shop: &mut Shop, commands: &[Command], rules: &OrderRules, now:
     desk.plan
 }
 
+/// Refuses a command that cannot be carried out for a fault of its own, so that it has an outcome like any other; one
+/// that was decided before keeps it.
+pub fn give_up(shop: &mut Shop, command: &Command, rules: &OrderRules, now: Timestamp) -> Plan {
+    let mut desk = Desk { shop, plan: Plan::default(), rules, now };
+    let outcome = desk.answered(command).unwrap_or_else(|| {
+        let detail = "It could not be carried out, by a defect; nothing was changed.";
+        let refusal = Refusal::new(RefusalCode::CommandFailed, detail);
+        if let Action::Place { coupon, .. } = command.action {
+            desk.reject(command, coupon, &refusal);
+        } else if command.has_own_outcome() {
+            desk.plan.decided.push(0);
+        }
+        Outcome::Refused(refusal)
+    });
+    desk.plan.outcomes.push(outcome);
+    desk.plan
+}
+
 type Decision<T> = Result<T, Refusal>;
 
 fn refuse<T>(code: RefusalCode, detail: String) -> Decision<T> {
@@ -81,7 +99,7 @@ impl Desk<'_> {
             Action::Cancel { order } => self.cancel(command, *order),
             Action::Expire { order } => self.expire(command, *order),
         };
-        if command.durable_type().is_some() {
+        if command.has_own_outcome() {
             self.plan.decided.push(place);
             self.shop.answered.insert(command.id, decision.clone().err());
         }
@@ -122,8 +140,31 @@ impl Desk<'_> {
             Some(_) => self.can_pay(command, quote.total - quote.discount).map(|()| quote),
             None => Ok(quote),
         });
-        let mut order = Order {
-            order_id: id,
+        match quote {
+            Err(refusal) => {
+                self.reject(command, coupon, &refusal);
+                Err(refusal)
+            }
+            Ok(Quote { items, total, discount }) => {
+                let mut order = self.blank(command, coupon);
+                (order.total_amount, order.discount_amount, order.pay_amount) = (total, discount, total - discount);
+                order.items = items;
+                self.take(&order);
+                self.tell("order.created", &order);
+                self.plan.placed.insert(id);
+                self.shop.orders.insert(id, order);
+                if let Some(payment) = payment {
+                    self.settle(command, id, payment);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// An order of nothing.
+    fn blank(&self, command: &Command, coupon: Option<ClaimId>) -> Order {
+        Order {
+            order_id: OrderId(command.id.0),
             user_id: command.user,
             status: OrderStatus::DepositWait,
             code: None,
@@ -139,27 +180,15 @@ impl Desk<'_> {
             paid_at: None,
             confirmed_at: None,
             ended_at: None,
-        };
-        self.plan.placed.insert(id);
-        match quote {
-            Err(refusal) => {
-                order.status = OrderStatus::Rejected;
-                (order.code, order.detail) = (Some(refusal.code), Some(refusal.detail.clone()));
-                self.shop.orders.insert(id, order);
-                Err(refusal)
-            }
-            Ok(Quote { items, total, discount }) => {
-                (order.total_amount, order.discount_amount, order.pay_amount) = (total, discount, total - discount);
-                order.items = items;
-                self.take(&order);
-                self.tell("order.created", &order);
-                self.shop.orders.insert(id, order);
-                if let Some(payment) = payment {
-                    self.settle(command, id, payment);
-                }
-                Ok(())
-            }
         }
+    }
+
+    /// The durable outcome of a refused order is an order.
+    fn reject(&mut self, command: &Command, coupon: Option<ClaimId>, refusal: &Refusal) {
+        let (code, detail) = (Some(refusal.code), Some(refusal.detail.clone()));
+        let order = Order { status: OrderStatus::Rejected, code, detail, ..self.blank(command, coupon) };
+        self.plan.placed.insert(order.order_id);
+        self.shop.orders.insert(order.order_id, order);
     }
 
     /// What an order would come to; refuses what it asks for and cannot have.

@@ -114,14 +114,25 @@ impl Command {
         }
     }
 
-    /// How the database names it; none where the order itself is the outcome.
-    pub const fn durable_type(&self) -> Option<&'static str> {
+    /// How many lines it is for, as far as it says itself.
+    pub fn lines(&self) -> usize {
+        if let Action::Place { items, .. } = &self.action { items.len() } else { 1 }
+    }
+
+    /// What it is for, as the database and Redis name it.
+    pub const fn kind(&self) -> &'static str {
         match self.action {
-            Action::Place { .. } | Action::Expire { .. } => None,
-            Action::Pay { .. } => Some("PAY"),
-            Action::Confirm { .. } => Some("CONFIRM"),
-            Action::Cancel { .. } => Some("CANCEL"),
+            Action::Place { .. } => "PLACE",
+            Action::Pay { .. } => "PAY",
+            Action::Confirm { .. } => "CONFIRM",
+            Action::Cancel { .. } => "CANCEL",
+            Action::Expire { .. } => "EXPIRE",
         }
+    }
+
+    /// Whether its outcome is written for itself; else the order is the outcome.
+    pub const fn has_own_outcome(&self) -> bool {
+        !matches!(self.action, Action::Place { .. } | Action::Expire { .. })
     }
 }
 
@@ -157,7 +168,7 @@ impl Needs {
                 }
                 Action::Confirm { .. } | Action::Expire { .. } => {}
             }
-            if command.durable_type().is_some() {
+            if command.has_own_outcome() {
                 needs.commands.insert(command.id);
             }
         }

@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use carry_out::{OrderRules, carry_out};
+pub use carry_out::{OrderRules, carry_out, give_up};
 pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, Needs, line_errors, merge_lines};
 pub use refusal::{Refusal, RefusalCode};
 pub use shop::{CouponStatus, Done, IssuedCoupon, LedgerRow, Outcome, Payment, PaymentStatus, Plan, Shop};

@@ -25,10 +25,12 @@ pub enum RefusalCode {
     OrderNotFound,
     /// The order's status does not allow it.
     OrderStateConflict,
+    /// A defect of Dibs kept it from being carried out.
+    CommandFailed,
 }
 
 impl RefusalCode {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::ProductNotFound,
         Self::ProductNotSelling,
         Self::StockInsufficient,
@@ -38,6 +40,7 @@ impl RefusalCode {
         Self::PointsCapExceeded,
         Self::OrderNotFound,
         Self::OrderStateConflict,
+        Self::CommandFailed,
     ];
 
     /// The code that users and the database see.
@@ -52,6 +55,7 @@ impl RefusalCode {
             Self::PointsCapExceeded => "POINTS_CAP_EXCEEDED",
             Self::OrderNotFound => "ORDER_NOT_FOUND",
             Self::OrderStateConflict => "ORDER_STATE_CONFLICT",
+            Self::CommandFailed => "COMMAND_FAILED",
         }
     }
 

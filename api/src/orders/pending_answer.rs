@@ -35,12 +35,13 @@ impl Pending {
     /// written when the wait is over and not before.
     pub(super) async fn mark(redis: &Redis, command: &Command) -> Self {
         let (order_id, id) = (command.order(), command.id);
-        if let Err(error) = pending::remember(redis, id, order_id).await {
+        if let Err(error) = pending::remember(redis, command).await {
             // The command is on the stream: it only cannot be asked after before it is carried out.
             tracing::debug!(cause = error.chain(), "a pending command is not remembered");
         }
         let (payment_id, location) = match command.action {
-            Action::Place { payment, .. } => (payment, format!("/orders/{order_id}")),
+            // The payment of a placing has an id only once it is made: a repeat may have been first.
+            Action::Place { .. } => (None, format!("/orders/{order_id}")),
             Action::Pay { .. } => (Some(PaymentId(id.0)), format!("/payments/{id}")),
             _ => (None, format!("/orders/{order_id}/commands/{id}")),
         };
