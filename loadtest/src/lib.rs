@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bare;
 pub mod bench;
 pub mod cli;
+pub mod dice;
 pub mod failure;
 pub mod interruption;
 pub mod latency;
