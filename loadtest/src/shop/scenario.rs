@@ -61,3 +61,57 @@ fn configuration(crowd: &Crowd<'_>) -> GooseConfiguration {
     configuration.report_file = crowd.report.iter().map(|path| path.display().to_string()).collect();
     configuration
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Json, Router,
+        http::{Method, StatusCode, Uri},
+        response::{IntoResponse as _, Response},
+    };
+    use serde_json::json;
+    use tokio::{net::TcpListener, time::Instant};
+
+    use super::*;
+    use crate::record::{Call, Told};
+
+    const ID: &str = "01a1fd52-4571-74a3-98c8-4e67be4d0151";
+
+    /// Takes every order and pays it, and breaks at every charge.
+    async fn answer(method: Method, uri: Uri) -> Response {
+        let body = |status: &str| Json(json!({"orderId": ID, "claimId": ID, "sequence": 1, "status": status}));
+        match (method, uri.path()) {
+            (Method::POST, "/orders") => {
+                (StatusCode::ACCEPTED, [("location", format!("/orders/{ID}"))], body("PENDING")).into_response()
+            }
+            (Method::POST, "/coupons/issue") => (StatusCode::ACCEPTED, body("PENDING")).into_response(),
+            (Method::POST, "/points") => (StatusCode::INTERNAL_SERVER_ERROR, "Deadlock found").into_response(),
+            (Method::POST, path) if path.ends_with("/cancel") => body("CANCELLED").into_response(),
+            _ => body("PAY_DONE").into_response(),
+        }
+    }
+
+    #[tokio::test]
+    async fn users_follow_up_what_was_taken_and_note_what_should_not_be() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api_url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let products = (1..=3).map(|id| id.try_into().expect("an id")).collect();
+        let (campaigns, end) = (vec![1.try_into().expect("an id")], Instant::now() + Duration::from_secs(2));
+        let market = Arc::new(Market::new(products, campaigns, end, 1));
+        shop(Arc::clone(&market), Crowd { api_url: &api_url, users: 4, report: None })
+            .await
+            .expect("a day in the shop");
+        let record = market.with_record(std::mem::take);
+        let count = |call| record.calls.get(&call).map_or(0, |calls| calls.latencies.count());
+        let told = |told| record.promises.iter().filter(|promise| promise.told == told).count() as u64;
+        assert!(count(Call::Place) > 0 && count(Call::Charge) > 0, "{:?}", record.calls.keys());
+        assert!((1..=count(Call::Place)).contains(&told(Told::PlaceTaken)));
+        // One look each was enough, and told that the order is paid.
+        assert_eq!(count(Call::FollowUp), told(Told::PlaceTaken));
+        assert!(told(Told::Paid) >= told(Told::PlaceTaken));
+        assert_eq!(record.strange.count(), count(Call::Charge), "{:?}", record.strange.samples());
+        assert_eq!(record.repeats.unequal.count(), 0, "{:?}", record.repeats.unequal.samples());
+        assert_eq!(record.claims.values().map(|claims| claims.entries.len() as u64).sum::<u64>(), count(Call::Claim));
+    }
+}
