@@ -30,7 +30,7 @@ pub const RULES: [Rule; 6] = [
         broken: "SELECT CONCAT_WS(' ', 'row', point_history_id, 'of user', user_id, 'leaves', balance_after, 'after', \
                  balance_before, 'and', amount) AS difference \
              FROM (SELECT point_history_id, user_id, amount, balance_after, \
-                 LAG(balance_after, 1, 0) OVER (PARTITION BY user_id ORDER BY point_history_id) AS balance_before \
+                 COALESCE(LAG(balance_after) OVER (PARTITION BY user_id ORDER BY point_history_id), 0) AS balance_before \
                  FROM point_histories) AS h \
              WHERE balance_after <> balance_before + amount",
     },
