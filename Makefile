@@ -16,7 +16,7 @@ lint: ## format, clippy, licences and advisories
 bench: ## the figures, measured side by side on this machine (BENCH_ARGUMENTS='...')
 	@scripts/bench
 
-load: ## a rush on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='...')
+load: ## a rush on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='[shop] ...')
 	@scripts/load
 
 openapi: ## api/openapi.json anew, from the code

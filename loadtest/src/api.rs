@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use dibs_common::{clock, identifiers::CouponId};
-use reqwest::{Client, StatusCode};
+use dibs_common::{
+    clock,
+    identifiers::{CouponId, ProductId},
+};
+use reqwest::{Client, Method};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use crate::{
     failure::{Context, Failure, Result},
@@ -32,6 +35,13 @@ struct Created {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Product {
+    product_id: ProductId,
+    stock: i64,
+}
+
+#[derive(Deserialize)]
 struct Public {
     status: String,
 }
@@ -43,27 +53,66 @@ impl Api {
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token })
     }
 
+    /// Where it is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Makes a campaign that has been open for a minute and is until tomorrow; answers when it takes claims.
     pub async fn open_campaign(&self, name: &str, quantity: u32) -> Result<CouponId> {
+        self.open_campaign_of(name, quantity, &json!({"discount": {"type": "FIXED", "value": 1000}})).await
+    }
+
+    /// The same with these `terms`, its discount among them.
+    pub async fn open_campaign_of(&self, name: &str, quantity: u32, terms: &Value) -> Result<CouponId> {
         let now = clock::now();
-        let body = json!({
+        let mut body = json!({
             "name": name,
-            "discount": {"type": "FIXED", "value": 1000},
             "totalQuantity": quantity,
             "opensAt": now - TimeDelta::minutes(1),
             "closesAt": now + TimeDelta::days(1),
             "validity": {"days": 30},
         });
-        let call = self.client.post(format!("{}/admin/coupons", self.base)).bearer_auth(self.token.expose_secret());
-        let answer = call.json(&body).send().await.context("POST /admin/coupons")?;
-        let status = answer.status();
-        let text = answer.text().await.context("the answer of POST /admin/coupons")?;
-        if status != StatusCode::CREATED {
-            return Err(Failure::new(format!("POST /admin/coupons answered {status}: {text}")));
+        if let (Some(body), Some(terms)) = (body.as_object_mut(), terms.as_object()) {
+            body.extend(terms.clone());
         }
-        let Created { coupon_id } = serde_json::from_str(&text).context("the answer of POST /admin/coupons")?;
+        let Created { coupon_id } = self.administer(Method::POST, "/admin/coupons", &body).await?;
         self.until_open(coupon_id).await?;
         Ok(coupon_id)
+    }
+
+    /// Makes a product.
+    pub async fn create_product(&self, body: &Value) -> Result<ProductId> {
+        let product: Product = self.administer(Method::POST, "/admin/products", body).await?;
+        Ok(product.product_id)
+    }
+
+    /// Adds to what is in stock of a product.
+    pub async fn restock(&self, product: ProductId, units: i64) -> Result<()> {
+        let path = format!("/admin/products/{product}");
+        let Product { .. } = self.administer(Method::PATCH, &path, &json!({"stockChange": units})).await?;
+        Ok(())
+    }
+
+    /// What is in stock of a product.
+    pub async fn stock(&self, product: ProductId) -> Result<i64> {
+        let url = format!("{}/products/{product}", self.base);
+        let answer = self.client.get(&url).send().await.context(&url)?;
+        let product: Product = answer.json().await.context(&url)?;
+        Ok(product.stock)
+    }
+
+    /// Makes a call as the administrator.
+    async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
+        let what = format!("{method} {path}");
+        let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
+        let answer = call.json(body).send().await.context(&what)?;
+        let status = answer.status();
+        let text = answer.text().await.context(&what)?;
+        if !status.is_success() {
+            return Err(Failure::new(format!("{what} answered {status}: {text}")));
+        }
+        serde_json::from_str(&text).context(&format!("the answer of {what}"))
     }
 
     async fn until_open(&self, coupon: CouponId) -> Result<()> {

@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{audit::AuditArguments, bare::BareArguments, bench::BenchArguments, rush::RushArguments};
+use crate::{
+    audit::AuditArguments, bare::BareArguments, bench::BenchArguments, rush::RushArguments, shop::ShopArguments,
+};
 
 /// Loads Dibs, breaks it, measures it, and looks afterwards whether everything is right.
 ///
@@ -26,7 +28,16 @@ pub enum Command {
     /// With --worker-kills or --redis-kills it brings a stack of its own (API, worker, Redis, and a database beside the
     /// one given) and kills parts of it with SIGKILL while claims are accepted and confirmed.
     Rush(RushArguments),
-    /// MySQL against Redis: I1 to I4, and that both say the same at rest
+    /// Users browse, charge, claim, order, pay, confirm and cancel; then the audit
+    ///
+    /// Makes products and campaigns on the running stack and lets users shop through goose: one of the products takes
+    /// half of all orders, some requests are made twice with their idempotency key, and every 202 is followed up until
+    /// it has an outcome. Then it waits until all commands are carried out, and audits MySQL, Redis and the answers.
+    ///
+    /// With --worker-kill-seconds it brings a stack of its own (API, worker, Redis, and a database beside the one
+    /// given) and kills the worker with SIGKILL again and again.
+    Shop(ShopArguments),
+    /// MySQL against Redis: I1 to I8 and I12, and that all is at rest
     ///
     /// Prints each invariant with what was compared and the differences found. Reads only.
     Audit(AuditArguments),

@@ -37,7 +37,12 @@ impl Latencies {
 
     /// p50, p99 and p99.9, as a person reads them.
     pub fn percentiles(&self) -> [String; 3] {
-        [0.5, 0.99, 0.999].map(|quantile| milliseconds(Duration::from_micros(self.0.value_at_quantile(quantile))))
+        [0.5, 0.99, 0.999].map(|quantile| self.at(quantile))
+    }
+
+    /// What that share of them is at most, as a person reads it.
+    pub fn at(&self, quantile: f64) -> String {
+        milliseconds(Duration::from_micros(self.0.value_at_quantile(quantile)))
     }
 }
 

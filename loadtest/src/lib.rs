@@ -1,6 +1,8 @@
 //! Load, faults, measurements and audits of Dibs, all from outside: over HTTP, and by reading MySQL and Redis.
 //!
 //! - [`rush`]: many users rush one campaign, through goose; with faults if asked; then the audit.
+//! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel, through goose; while the
+//!   worker is killed if asked; then the audit.
 //! - [`audit`]: MySQL against Redis against what a client was answered.
 //! - [`bench`]: claims and confirmations beside the barest thing that could do the same.
 //! - [`bare`]: that barest thing for HTTP.
@@ -12,6 +14,7 @@ pub mod audit;
 pub mod bare;
 pub mod bench;
 pub mod cli;
+pub mod dice;
 pub mod failure;
 pub mod interruption;
 pub mod latency;
@@ -20,6 +23,7 @@ pub mod output;
 pub mod processes;
 pub mod record;
 pub mod rush;
+pub mod shop;
 pub mod stores;
 pub mod waiting;
 
@@ -69,6 +73,7 @@ async fn carry_out(cli: Cli) -> Result<Option<Verdict>> {
     let command = async {
         match cli.command {
             Command::Rush(arguments) => rush::run(arguments).await,
+            Command::Shop(arguments) => shop::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Bare(arguments) => bare::run(arguments).await,

@@ -8,10 +8,11 @@ use dibs_common::{
     db::{self, Database},
     domain::campaign::Campaign,
     identifiers::CouponId,
-    keys::{Keys, Partition},
+    keys::{Keys, ORDERS_GROUP, Partition},
     redis::{Redis, redis_error},
 };
-use fred::interfaces::StreamsInterface as _;
+use fred::{interfaces::StreamsInterface as _, types::Value};
+use futures::future::try_join_all;
 use secrecy::SecretString;
 
 use crate::failure::{Context, Failure, Result};
@@ -19,6 +20,8 @@ use crate::failure::{Context, Failure, Result};
 const DATABASE_CONNECTIONS: u32 = 4;
 const REDIS_CONNECTIONS: usize = 2;
 const DEAD_LETTERS_AT_ONCE: u64 = 100;
+/// What `CLAIM_PARTITIONS` may be at most.
+const MAX_PARTITIONS: u16 = 1024;
 
 /// Where they are.
 #[derive(Clone, Debug, Args)]
@@ -32,6 +35,24 @@ pub struct StoreArguments {
     /// What every Redis key of the stack begins with
     #[arg(long, env, default_value = "")]
     pub redis_key_prefix: String,
+}
+
+/// Commands without an outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandsLeft {
+    /// On the streams.
+    pub waiting: u64,
+    /// Handed to a worker that has not acknowledged them.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+impl CommandsLeft {
+    /// Whether every stream is empty. Nobody waits for dead letters.
+    pub const fn is_nothing(self) -> bool {
+        self.waiting == 0 && self.pending == 0
+    }
 }
 
 /// Connections to both.
@@ -66,10 +87,28 @@ impl Stores {
         self.redis.client().xlen(key).await.map_err(redis_error).context("the length of the stream")
     }
 
-    /// Commands on the stream of `partition` that wait to be carried out.
-    pub async fn order_backlog(&self, partition: Partition) -> Result<u64> {
-        let key = self.redis.keys.order_stream(partition);
-        self.redis.client().xlen(key).await.map_err(redis_error).context("the length of a stream of commands")
+    /// What is left of the commands of all users.
+    pub async fn commands_left(&self) -> Result<CommandsLeft> {
+        // All partitions that there can be: how many there are is a setting of others, and changes.
+        let partitions = (0..MAX_PARTITIONS).map(|number| self.commands_left_of(Partition(number)));
+        let mut left = CommandsLeft::default();
+        for of_partition in try_join_all(partitions).await? {
+            left.waiting += of_partition.waiting;
+            left.pending += of_partition.pending;
+            left.dead += of_partition.dead;
+        }
+        Ok(left)
+    }
+
+    async fn commands_left_of(&self, partition: Partition) -> Result<CommandsLeft> {
+        let (client, keys) = (self.redis.client(), &self.redis.keys);
+        let stream = keys.order_stream(partition);
+        let waiting = client.xlen(&stream).await.map_err(redis_error).context("the length of a stream")?;
+        let dead = client.xlen(keys.dead_orders(partition)).await.map_err(redis_error).context("dead letters")?;
+        // Without a group, nothing was delivered.
+        let pending: Value = client.xpending(&stream, ORDERS_GROUP, ()).await.unwrap_or(Value::Null);
+        let pending = pending.into_array().first().and_then(Value::as_u64).unwrap_or(0);
+        Ok(CommandsLeft { waiting, pending, dead })
     }
 
     /// Dead letters of a campaign: entries that nobody will try again by himself.

@@ -3,7 +3,7 @@
 use crate::{Verdict, numbers::grouped, output, output::Table};
 
 /// How many differences of a check are shown; all are counted.
-const SHOWN: usize = 10;
+pub(super) const SHOWN: usize = 10;
 
 /// One thing that was compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,13 @@ impl Check {
         }
     }
 
+    /// Adds differences that were counted elsewhere, with some of them as examples.
+    pub fn add(&mut self, differences: u64, examples: impl IntoIterator<Item = String>) {
+        self.differences += differences;
+        let room = SHOWN.saturating_sub(self.examples.len());
+        self.examples.extend(examples.into_iter().take(room));
+    }
+
     /// Which invariant.
     pub fn invariant(&self) -> &'static str {
         self.invariant
@@ -51,11 +58,11 @@ impl Check {
     }
 }
 
-/// All checks of one campaign.
+/// All checks of one campaign, or of the shop.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// Which campaign: id and name.
-    pub campaign: String,
+    /// What was audited: the shop, or which campaign.
+    pub subject: String,
     /// In the order in which they were made.
     pub checks: Vec<Check>,
 }
@@ -66,13 +73,18 @@ impl Findings {
         if self.checks.iter().all(|check| check.differences == 0) { Verdict::Right } else { Verdict::Wrong }
     }
 
+    /// How many differences there are.
+    pub fn differences(&self) -> u64 {
+        self.checks.iter().map(Check::differences).sum()
+    }
+
     /// Prints the checks as a table, then the differences.
     pub fn print(&self) {
         let mut table = Table::new(&["invariant", "compared", "differences"], 2);
         for check in &self.checks {
             table.row([check.invariant, &*check.compared, &*grouped(check.differences)]);
         }
-        table.print(&format!("Audit of {}", self.campaign));
+        table.print(&format!("Audit of {}", self.subject));
         for check in &self.checks {
             for example in &check.examples {
                 output::line(&format!("  {}: {example}", check.invariant));
@@ -94,7 +106,9 @@ mod tests {
         let mut check = Check::new("I1");
         (0..100).for_each(|number| check.require(number < 50, || number.to_string()));
         assert_eq!((check.differences(), check.examples().len()), (50, SHOWN));
-        let wrong = Findings { campaign: String::new(), checks: vec![check] };
+        check.add(7, ["one more".to_owned()]);
+        assert_eq!((check.differences(), check.examples().len()), (57, SHOWN));
+        let wrong = Findings { subject: String::new(), checks: vec![check] };
         assert_eq!(wrong.verdict(), Verdict::Wrong);
         assert_eq!(Findings { checks: vec![Check::new("I1")], ..wrong }.verdict(), Verdict::Right);
     }

@@ -1,4 +1,4 @@
-//! The audit: MySQL against Redis against a client's own record, at rest.
+//! The audit: MySQL against Redis against a client's own record, at rest. Of campaigns here, of the shop in [`shop`].
 //!
 //! Counts are compared by aggregates, single claims in steps of a thousand in both directions: every claim that
 //! Redis holds must have its row, and every row its claim. Nothing grows with the size of a campaign.
@@ -7,6 +7,7 @@ mod check;
 mod invariants;
 mod rows;
 mod seats;
+mod shop;
 mod witness;
 
 use std::time::Duration;
@@ -14,11 +15,13 @@ use std::time::Duration;
 pub use check::{Check, Findings};
 use clap::Args;
 use dibs_common::{held, identifiers::CouponId};
+pub use shop::{audit_shop, audit_shop_at_rest};
 use witness::Witness;
 
 use crate::{
     Verdict,
     failure::{Context, Failure, Result},
+    numbers::grouped,
     output,
     record::ClientRecord,
     stores::{StoreArguments, Stores},
@@ -28,14 +31,19 @@ use crate::{
 /// Claims that are looked up at once.
 const STEP: usize = 1000;
 const CAMPAIGNS_AT_ONCE: u32 = 100;
+/// The most points that a user may hold, unless set otherwise.
+pub const DEFAULT_HOLDING_CAP: i64 = 10_000_000;
 
 /// What to audit.
 #[derive(Debug, Args)]
 pub struct AuditArguments {
-    /// Id of the campaign; all of them when left out
+    /// Id of the one campaign to audit; all of them, and the shop, when left out
     #[arg(long, value_parser = coupon_id)]
     pub coupon: Option<CouponId>,
-    /// How long to wait for the worker to confirm what is on the stream
+    /// The most points that a user may hold
+    #[arg(long, env, default_value_t = DEFAULT_HOLDING_CAP)]
+    pub points_holding_cap: i64,
+    /// How long to wait for the worker to do what is on the streams
     #[arg(long, default_value_t = 30)]
     pub wait_seconds: u64,
     /// Where the stack keeps its data
@@ -47,38 +55,48 @@ fn coupon_id(text: &str) -> Result<CouponId, String> {
     CouponId::try_from(text.parse::<u64>().map_err(|error| error.to_string())?)
 }
 
-/// Audits one campaign or all, and prints what was found.
+/// Audits one campaign, or all and the shop, and prints what was found.
 pub async fn run(arguments: AuditArguments) -> Result<Verdict> {
     let stores = Stores::connect(&arguments.stores).await?;
     let limit = Duration::from_secs(arguments.wait_seconds);
-    let mut verdict = Verdict::Right;
-    let (mut audited, mut after) = (0, 0);
-    let mut next = match arguments.coupon {
-        Some(coupon) => vec![coupon.get()],
-        None => rows::coupon_ids(stores.database.pool(), after, CAMPAIGNS_AT_ONCE).await?,
+    let differences = if let Some(coupon) = arguments.coupon {
+        audit_and_print(&stores, coupon, limit).await?
+    } else {
+        let shop = audit_shop_at_rest(&stores, limit, arguments.points_holding_cap, None).await?;
+        shop.print();
+        shop.differences() + audit_all_campaigns(&stores, limit).await?
     };
-    while let Some(&last) = next.last() {
-        for id in next {
+    Ok(verdict(differences))
+}
+
+/// Says as the last line how it ended.
+pub fn verdict(differences: u64) -> Verdict {
+    if differences == 0 {
+        output::line("\neverything is right");
+        Verdict::Right
+    } else {
+        output::line(&format!("\n{} differences, see above", grouped(differences)));
+        Verdict::Wrong
+    }
+}
+
+async fn audit_all_campaigns(stores: &Stores, limit: Duration) -> Result<u64> {
+    let (mut differences, mut after) = (0, 0);
+    loop {
+        let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGNS_AT_ONCE).await?;
+        let Some(&last) = ids.last() else { return Ok(differences) };
+        for id in ids {
             let coupon = CouponId::try_from(id).map_err(Failure::new)?;
-            let findings = audit_at_rest(&stores, coupon, limit, None).await?;
-            findings.print();
-            audited += 1;
-            if findings.verdict() == Verdict::Wrong {
-                verdict = Verdict::Wrong;
-            }
+            differences += audit_and_print(stores, coupon, limit).await?;
         }
         after = last;
-        next = match arguments.coupon {
-            Some(_) => Vec::new(),
-            None => rows::coupon_ids(stores.database.pool(), after, CAMPAIGNS_AT_ONCE).await?,
-        };
     }
-    output::line(match verdict {
-        _ if audited == 0 => "there is no campaign to audit",
-        Verdict::Right => "\neverything is right",
-        Verdict::Wrong => "\ndifferences, see above",
-    });
-    Ok(verdict)
+}
+
+async fn audit_and_print(stores: &Stores, coupon: CouponId, limit: Duration) -> Result<u64> {
+    let findings = audit_at_rest(stores, coupon, limit, None).await?;
+    findings.print();
+    Ok(findings.differences())
 }
 
 /// Waits until nothing of the campaign's partition is on the stream, at most `limit`, then audits the campaign. A
@@ -116,5 +134,5 @@ pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientReco
         checks.push(witness.outcomes(pool, coupon).await?);
         checks.push(witness.answers());
     }
-    Ok(Findings { campaign: format!("coupon {coupon}, '{}'", campaign.terms.name), checks })
+    Ok(Findings { subject: format!("coupon {coupon}, '{}'", campaign.terms.name), checks })
 }

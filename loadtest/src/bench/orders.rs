@@ -139,11 +139,7 @@ async fn watch(rig: &mut Rig, product: ProductId, orders: u64) -> Result<f64> {
 
 async fn until_drained(rig: &Rig) -> Result<()> {
     waiting::until("empty streams of commands", LIMIT, Duration::from_millis(20), async || {
-        let mut waiting = 0;
-        for number in 0..PARTITIONS {
-            waiting += rig.stores.order_backlog(Partition(number)).await?;
-        }
-        Ok(waiting == 0)
+        Ok(rig.stores.commands_left().await?.waiting == 0)
     })
     .await
 }

@@ -1,5 +1,6 @@
 //! Processes that a run starts, and stops on every path: whoever drops one kills it.
 
+mod own_stack;
 mod redis_server;
 mod stack;
 mod work_folder;
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+pub use own_stack::OwnStack;
 pub use redis_server::RedisServer;
 pub use stack::{Stack, StackSettings};
 use tokio::process::{Child, Command};

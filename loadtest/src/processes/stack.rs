@@ -27,6 +27,8 @@ pub struct StackSettings {
     pub stores: StoreArguments,
     /// Where its logs go.
     pub folder: PathBuf,
+    /// Settings of its programs beyond what they need, by name.
+    pub more: &'static [(&'static str, &'static str)],
 }
 
 /// An API and, when wanted, a worker of this run's own, from the programs beside this one.
@@ -153,7 +155,8 @@ impl Environment<'_> {
             .env("API_ADDRESS", self.api_address.to_string())
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
-            .env("RUST_LOG", "warn");
+            .env("RUST_LOG", "warn")
+            .envs(self.settings.more.iter().copied());
         Ok(command)
     }
 

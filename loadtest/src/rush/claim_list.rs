@@ -8,7 +8,10 @@ use std::sync::{
 use dibs_common::identifiers::UserId;
 use tokio::sync::Notify;
 
-use crate::record::{Answer, ClientRecord, Entry};
+use crate::{
+    dice::Dice,
+    record::{Answer, ClientRecord, Entry},
+};
 
 /// What is claimed by whom, and what was answered.
 pub struct ClaimList {
@@ -28,7 +31,7 @@ impl ClaimList {
         let again = (0..requests.saturating_sub(users)).map(|extra| extra * 5 / 6 % users);
         let ids = (0..users).chain(again).filter_map(|number| UserId::try_from(number + 1).ok());
         let mut users: Vec<UserId> = ids.collect();
-        shuffle(&mut users, seed);
+        Dice::new(seed).shuffle(&mut users);
         Self {
             users,
             next: AtomicUsize::new(0),
@@ -87,20 +90,6 @@ impl ClaimList {
     /// Whether all have been handed out.
     pub fn is_exhausted(&self) -> bool {
         self.next.load(Relaxed) >= self.users.len()
-    }
-}
-
-/// Fisher and Yates's shuffle, on the numbers of `SplitMix64`.
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut state = seed;
-    for end in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut number = state;
-        number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        number ^= number >> 31;
-        let place = usize::try_from(number % (end as u64 + 1)).unwrap_or(end);
-        items.swap(end, place);
     }
 }
 

@@ -9,17 +9,13 @@ use std::time::Duration;
 use dibs_common::keys::Partition;
 use tokio::time::{Instant, sleep};
 
-use super::{own_stack::OwnStack, scenario::Rush};
-use crate::{
-    failure::{Failure, Result},
-    stores::Stores,
-};
+use super::scenario::Rush;
+use crate::{failure::Result, processes::OwnStack, stores::Stores};
 
 /// Longer than the API waits for Redis, so that clients are told of it and must try again.
 const REDIS_OUTAGE: Duration = Duration::from_millis(1500);
 /// How long a kill waits for claims on the stream, so that it hits a worker at work.
 const BACKLOG_LIMIT: Duration = Duration::from_secs(2);
-const RECOVERY_LIMIT: Duration = Duration::from_mins(1);
 const TURN: Duration = Duration::from_millis(1);
 
 /// What is killed.
@@ -80,7 +76,7 @@ pub async fn carry_out(
             Victim::Redis => stack.kill_and_restart_redis(REDIS_OUTAGE).await?,
         }
         killed.push(Killed { victim: kill.victim, backlog, was_after_rush: rush.list.is_exhausted() });
-        until_recovered(stack).await?;
+        stack.until_worker_recovered().await?;
     }
     Ok(killed)
 }
@@ -105,19 +101,6 @@ async fn wait_for_backlog(stores: &Stores, partition: Partition) -> u64 {
         }
         sleep(TURN).await;
     }
-}
-
-/// The worker answers and Redis is back: the next kill shall hit processes that work.
-async fn until_recovered(stack: &mut OwnStack) -> Result<()> {
-    let end = Instant::now() + RECOVERY_LIMIT;
-    while !stack.worker_is_ready().await {
-        stack.expect_alive()?;
-        if Instant::now() >= end {
-            return Err(Failure::new(format!("the worker is not ready {} s after a kill", RECOVERY_LIMIT.as_secs())));
-        }
-        sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

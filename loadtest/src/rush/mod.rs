@@ -2,7 +2,6 @@
 
 mod claim_list;
 mod faults;
-mod own_stack;
 mod report;
 mod scenario;
 
@@ -12,7 +11,6 @@ use claim_list::ClaimList;
 use clap::Args;
 use dibs_common::{domain::campaign::Campaign, identifiers::CouponId};
 use faults::{Kill, Killed};
-use own_stack::OwnStack;
 use scenario::{Attack, Rush};
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -23,6 +21,7 @@ use crate::{
     audit::{self, Findings},
     failure::{Failure, Result},
     output,
+    processes::OwnStack,
     record::ClientRecord,
     stores::{StoreArguments, Stores},
 };
@@ -92,7 +91,7 @@ pub async fn run(arguments: RushArguments) -> Result<Verdict> {
 }
 
 async fn run_with_faults(arguments: &RushArguments) -> Result<Verdict> {
-    let mut own = OwnStack::start(&arguments.stores.database_url).await?;
+    let mut own = OwnStack::start(&arguments.stores.database_url, &[]).await?;
     let stores = Stores::connect(own.stores()).await?;
     let api_url = format!("http://{}", own.stack().api_address());
     let coupon = own.stack().api()?.open_campaign("rush with faults", arguments.coupons).await?;
@@ -154,6 +153,5 @@ async fn conclude(
     }
     findings.print();
     output::line(&format!("\nconfirmed and audited {:.1} s after the last answer", began.elapsed().as_secs_f64()));
-    report::print_verdict(&findings);
-    Ok(findings.verdict())
+    Ok(audit::verdict(findings.differences()))
 }

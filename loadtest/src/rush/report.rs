@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::faults::{Kill, Killed, Victim};
 use crate::{
-    audit::{Check, Findings},
+    audit::Check,
     numbers::{grouped, grouped_rate, per_second},
     output::{self, Table},
     record::ClientRecord,
@@ -56,13 +56,4 @@ pub fn all_seats_taken(issued: u64, quantity: u64, users: u64) -> Check {
     check.require(issued == expected, || format!("{issued} issued, expected {expected}"));
     check.compared(format!("{} issued, {} coupons, {} users", grouped(issued), grouped(quantity), grouped(users)));
     check
-}
-
-/// The last line.
-pub fn print_verdict(findings: &Findings) {
-    let wrong: u64 = findings.checks.iter().map(Check::differences).sum();
-    match wrong {
-        0 => output::line("\neverything is right"),
-        wrong => output::line(&format!("\n{} differences, see above", grouped(wrong))),
-    }
 }

@@ -16,7 +16,7 @@ use dibs_worker::issuance::{Consumer, Pace};
 use fred::interfaces::HashesInterface as _;
 use sqlx::Executor as _;
 
-fn user(number: u64) -> UserId {
+pub fn user(number: u64) -> UserId {
     number.try_into().expect("an id")
 }
 
@@ -43,12 +43,12 @@ async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
     (campaign, record)
 }
 
-fn stores(place: &Place) -> Stores {
+pub fn stores(place: &Place) -> Stores {
     Stores { database: place.database.clone(), redis: place.redis.clone() }
 }
 
 /// The invariants with a difference.
-fn broken(findings: &Findings) -> Vec<&'static str> {
+pub fn broken(findings: &Findings) -> Vec<&'static str> {
     let wrong = findings.checks.iter().filter(|check| check.differences() > 0);
     wrong.map(dibs_loadtest::audit::Check::invariant).collect()
 }

@@ -1,3 +1,4 @@
 //! The audit on real servers: it must find nothing where nothing is wrong, and everything where something is.
 
 mod audit;
+mod audit_shop;

@@ -5,12 +5,16 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, mysql::MySqlConnectOptions};
 
+use tokio::time::{Instant, sleep};
+
+use super::{RedisServer, Stack, StackSettings, WorkFolder};
 use crate::{
     failure::{Context, Failure, Result},
     output,
-    processes::{RedisServer, Stack, StackSettings, WorkFolder},
     stores::StoreArguments,
 };
+
+const RECOVERY_LIMIT: Duration = Duration::from_mins(1);
 
 /// The running stack. What is dropped without [`OwnStack::stop`] is killed.
 pub struct OwnStack {
@@ -24,7 +28,8 @@ pub struct OwnStack {
 
 impl OwnStack {
     /// Starts Redis, API and worker; `database_url` names the server, and the database beside which its own is made.
-    pub async fn start(database_url: &SecretString) -> Result<Self> {
+    /// Its programs are told the settings `more`.
+    pub async fn start(database_url: &SecretString, more: &'static [(&'static str, &'static str)]) -> Result<Self> {
         let folder = WorkFolder::new("faults")?;
         let redis = RedisServer::start(folder.path()).await?;
         let database = OwnDatabase::create(database_url).await?;
@@ -33,7 +38,7 @@ impl OwnStack {
             redis_url: redis.url(),
             redis_key_prefix: String::new(),
         };
-        let settings = StackSettings { stores: stores.clone(), folder: folder.path().to_owned() };
+        let settings = StackSettings { stores: stores.clone(), folder: folder.path().to_owned(), more };
         let mut stack = Stack::start(settings).await?;
         stack.start_worker().await?;
         Ok(Self { stack, redis, database, stores, folder })
@@ -60,9 +65,18 @@ impl OwnStack {
         self.redis.kill_and_restart(outage).await
     }
 
-    /// Whether the worker says that it is ready.
-    pub async fn worker_is_ready(&self) -> bool {
-        self.stack.worker_is_ready().await
+    /// Waits until the worker answers and Redis is back: the next kill shall hit processes that work.
+    pub async fn until_worker_recovered(&mut self) -> Result<()> {
+        let end = Instant::now() + RECOVERY_LIMIT;
+        while !self.stack.worker_is_ready().await {
+            self.expect_alive()?;
+            if Instant::now() >= end {
+                let limit = RECOVERY_LIMIT.as_secs();
+                return Err(Failure::new(format!("the worker is not ready {limit} s after a kill")));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
     }
 
     /// Fails when a process ended that nobody killed.

@@ -1,9 +1,12 @@
 //! What a client was answered, kept by the client: the third witness of an audit, beside MySQL and Redis.
 
+mod shop;
+
 use std::collections::HashSet;
 
 use dibs_common::identifiers::{ClaimId, UserId};
 use serde::Deserialize;
+pub use shop::{Call, CallRecord, Oddities, Promise, Repeats, ShopRecord, Told};
 
 use crate::latency::Latencies;
 

@@ -1,0 +1,57 @@
+//! The audit of the shop: products, points, orders, payments, events and keys, in the tables; its streams in Redis;
+//! and what a client was answered.
+//!
+//! What the tables must say is a list of rules, a statement each. They are about all orders at once, so none asks for
+//! rows one by one, nor for what has no index.
+
+mod keys;
+mod lives;
+mod money;
+mod points;
+mod rest;
+mod rule;
+mod stock;
+mod told;
+
+use std::time::Duration;
+
+use rule::Rule;
+
+use super::Findings;
+use crate::{failure::Result, record::ShopRecord, stores::Stores, waiting};
+
+/// Waits until no command is on a stream, at most `limit`, then audits the shop. A stream that is not empty by then is
+/// a difference.
+pub async fn audit_shop_at_rest(
+    stores: &Stores,
+    limit: Duration,
+    holding_cap: i64,
+    client: Option<&ShopRecord>,
+) -> Result<Findings> {
+    // Whether it came to rest is one of the checks.
+    let _ = waiting::until("empty streams of orders", limit, Duration::from_millis(100), async || {
+        Ok(stores.commands_left().await?.is_nothing())
+    })
+    .await;
+    audit_shop(stores, holding_cap, client).await
+}
+
+/// Audits the shop, with what a client was answered, if there is a client.
+pub async fn audit_shop(stores: &Stores, holding_cap: i64, client: Option<&ShopRecord>) -> Result<Findings> {
+    let pool = stores.database.pool();
+    let mut checks = Vec::new();
+    for rule in rules() {
+        checks.push(rule.check(pool, holding_cap).await?);
+    }
+    checks.push(rest::streams(stores).await?);
+    if let Some(record) = client {
+        checks.push(told::answers(record));
+        checks.push(told::repeats(record));
+        checks.push(told::outcomes(pool, record).await?);
+    }
+    Ok(Findings { subject: "the shop".to_owned(), checks })
+}
+
+fn rules() -> impl Iterator<Item = Rule> {
+    stock::RULES.into_iter().chain(points::RULES).chain(money::RULES).chain(lives::RULES).chain(keys::RULES)
+}

@@ -1,0 +1,160 @@
+//! A day in the shop, through goose, and its audit; while the worker is killed if asked.
+
+mod answer;
+mod keeper;
+mod market;
+mod report;
+mod scenario;
+mod shopper;
+mod visit;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use dibs_common::identifiers::CouponId;
+use market::Market;
+use scenario::Crowd;
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use crate::{
+    Verdict,
+    api::Api,
+    audit::{self, DEFAULT_HOLDING_CAP},
+    failure::{Context, Result},
+    output,
+    processes::OwnStack,
+    record::ShopRecord,
+    stores::{StoreArguments, Stores},
+    waiting,
+};
+
+/// On a stack of the run's own unpaid orders expire so soon that they do while the run lasts.
+const ORDER_EXPIRY: Duration = Duration::from_secs(20);
+const OWN_SETTINGS: &[(&str, &str)] = &[("ORDER_EXPIRY_SECONDS", "20")];
+
+/// How to shop.
+#[derive(Debug, Args)]
+pub struct ShopArguments {
+    /// How many users shop, each with one call in flight: a closed model
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub users: u32,
+    /// How many products there are; one of them takes half of all orders
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub products: u32,
+    /// For how long
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// Decides what each user does
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Kill the worker every so many seconds, on a stack of the run's own
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub worker_kill_seconds: Option<u64>,
+    /// How long the worker may take afterwards to carry out what is on the streams
+    #[arg(long, default_value_t = 120)]
+    pub drain_seconds: u64,
+    /// The most points that a user may hold
+    #[arg(long, env, default_value_t = DEFAULT_HOLDING_CAP)]
+    pub points_holding_cap: i64,
+    /// Write goose's report there, as HTML
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+    /// The API of the running stack
+    #[arg(long, env, default_value = "http://127.0.0.1:8080")]
+    pub api_url: String,
+    /// The administrator's token of the running stack, to make products and campaigns with
+    #[arg(long, env, hide_env_values = true, default_value = "", hide_default_value = true)]
+    pub admin_token: SecretString,
+    /// Where the running stack keeps its data
+    #[command(flatten)]
+    pub stores: StoreArguments,
+}
+
+/// What a run came to.
+struct Outcome {
+    record: ShopRecord,
+    campaigns: Vec<CouponId>,
+    elapsed: Duration,
+    kills: u64,
+}
+
+/// Shops, waits, audits, and prints.
+pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
+    if let Some(every) = arguments.worker_kill_seconds {
+        return run_with_kills(&arguments, Duration::from_secs(every)).await;
+    }
+    let api = Api::new(&arguments.api_url, arguments.admin_token.clone())?;
+    let stores = Stores::connect(&arguments.stores).await?;
+    let outcome = shop(&arguments, &api, async |_| Ok(0)).await?;
+    conclude(&arguments, &stores, &outcome).await
+}
+
+async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
+    let mut own = OwnStack::start(&arguments.stores.database_url, OWN_SETTINGS).await?;
+    let stores = Stores::connect(own.stores()).await?;
+    let api = own.stack().api()?;
+    let outcome = shop(arguments, &api, async |end| keeper::kill_worker(&mut own, every, end).await).await?;
+    until_nothing_can_expire(&stores).await?;
+    let verdict = conclude(arguments, &stores, &outcome).await?;
+    stores.database.close().await;
+    stores.redis.close().await;
+    own.stop(verdict == Verdict::Wrong).await?;
+    Ok(verdict)
+}
+
+/// Lets all users shop, with `faults` beside them.
+async fn shop(
+    arguments: &ShopArguments,
+    api: &Api,
+    faults: impl AsyncFnOnce(Instant) -> Result<u64>,
+) -> Result<Outcome> {
+    let (products, campaigns) = keeper::open(api, arguments.products, arguments.users).await?;
+    let began = Instant::now();
+    let end = began + Duration::from_secs(arguments.seconds);
+    let market = Arc::new(Market::new(products, campaigns, end, arguments.seed));
+    let crowd = Crowd { api_url: api.base(), users: arguments.users as usize, report: arguments.report.as_deref() };
+    let progress = output::progress(arguments.seconds, "seconds");
+    let (elapsed, (), (), kills) = tokio::try_join!(
+        async {
+            scenario::shop(Arc::clone(&market), crowd).await?;
+            Ok(began.elapsed())
+        },
+        keeper::restock(api, &market),
+        keeper::show_time(&progress, end),
+        faults(end),
+    )?;
+    progress.finish_and_clear();
+    let record = market.with_record(std::mem::take);
+    Ok(Outcome { record, campaigns: market.campaigns.clone(), elapsed, kills })
+}
+
+/// Orders that expire while the audit looks would be on a stream. An unpaid order is paid, cancelled or expired soon.
+async fn until_nothing_can_expire(stores: &Stores) -> Result<()> {
+    let unpaid = "SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'";
+    let (limit, every) = (ORDER_EXPIRY + Duration::from_mins(1), Duration::from_millis(200));
+    waiting::until("the end of all unpaid orders", limit, every, async || {
+        let unpaid: i64 =
+            sqlx::query_scalar(unpaid).fetch_one(stores.database.pool()).await.context("counting unpaid orders")?;
+        Ok(unpaid == 0)
+    })
+    .await
+}
+
+/// Waits until everything is carried out, audits, and prints.
+async fn conclude(arguments: &ShopArguments, stores: &Stores, outcome: &Outcome) -> Result<Verdict> {
+    let began = Instant::now();
+    let limit = Duration::from_secs(arguments.drain_seconds);
+    report::print(outcome);
+    let record = Some(&outcome.record);
+    let findings = audit::audit_shop_at_rest(stores, limit, arguments.points_holding_cap, record).await?;
+    findings.print();
+    let mut differences = findings.differences();
+    for coupon in &outcome.campaigns {
+        let findings = audit::audit_at_rest(stores, *coupon, limit, outcome.record.claims.get(coupon)).await?;
+        findings.print();
+        differences += findings.differences();
+    }
+    output::line(&format!("\ncarried out and audited in {:.1} s", began.elapsed().as_secs_f64()));
+    Ok(audit::verdict(differences))
+}

@@ -1,0 +1,366 @@
+//! The audit of the shop: nothing is found where nothing is wrong, and every planted fault is.
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock::{self, Timestamp},
+    db,
+    domain::{
+        charge::NewCharge,
+        order::{Action, Command, Line, OrderRules, Outcome},
+        points::PointRules,
+    },
+    identifiers::{ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId},
+    keys::ORDERS_GROUP,
+    testing::{FIRST, Place},
+};
+use dibs_loadtest::{
+    audit::{Check, audit_shop},
+    record::{Promise, ShopRecord, Told},
+};
+use dibs_worker::orders::carry_out_batch;
+use fred::{interfaces::StreamsInterface as _, types::streams::XID};
+use sqlx::Executor as _;
+use uuid::Uuid;
+
+use crate::audit::{broken, stores, user};
+
+const CAP: i64 = 1_000_000;
+
+/// A shop in which everything has happened once: orders by what became of them.
+struct Shop {
+    place: Place,
+    product: ProductId,
+    unpaid: OrderId,
+    confirmed: OrderId,
+    cancelled: OrderId,
+    free: OrderId,
+    rejected: OrderId,
+    charge: ChargeId,
+    pending: ChargeId,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        let place = Place::new().await;
+        let (product, coupon) = (place.product(4_000, 100).await, coupon(&place).await);
+        let now = clock::now();
+        let mut shop = Self {
+            product,
+            unpaid: OrderId(Uuid::nil()),
+            confirmed: OrderId(Uuid::nil()),
+            cancelled: OrderId(Uuid::nil()),
+            free: OrderId(Uuid::nil()),
+            rejected: OrderId(Uuid::nil()),
+            charge: ChargeId::generate(),
+            pending: ChargeId::generate(),
+            place,
+        };
+        shop.charge(shop.charge, 20_000).await;
+        shop.charge(ChargeId::generate(), 10_000).await;
+        let pending = NewCharge { id: shop.pending, user: user(1), amount: 10_000, payment_method: None };
+        db::begin_charge(&shop.place.database, &pending, rules(), now).await.expect("begun");
+        shop.unpaid = shop.order(1, None, false, now).await;
+        shop.confirmed = shop.order(2, None, true, now).await;
+        shop.carry_out(Action::Confirm { order: shop.confirmed }, now).await;
+        shop.cancelled = shop.order(3, None, false, now).await;
+        shop.carry_out(Action::Pay { order: shop.cancelled }, now).await;
+        shop.carry_out(Action::Cancel { order: shop.cancelled }, now).await;
+        // The coupon is worth more than the order, so nothing is left to pay.
+        shop.free = shop.order(1, Some(coupon), true, now).await;
+        let dear = shop.order(20, None, false, now).await;
+        assert!(matches!(shop.carry_out(Action::Pay { order: dear }, now).await, Outcome::Refused(_)));
+        let over = now + TimeDelta::hours(1);
+        shop.carry_out(Action::Expire { order: dear }, over).await;
+        assert!(matches!(shop.carry_out(place_of(product, 500, None, false), now).await, Outcome::Refused(_)));
+        shop.rejected = OrderId(shop.id("SELECT order_id FROM orders WHERE status = 'REJECTED'").await);
+        shop
+    }
+
+    async fn charge(&self, id: ChargeId, amount: i64) {
+        let wanted = NewCharge { id, user: user(1), amount, payment_method: None };
+        db::charge_at_once(&self.place.database, &wanted, rules(), clock::now()).await.expect("charged");
+    }
+
+    async fn order(&self, quantity: u32, coupon: Option<ClaimId>, pay: bool, now: Timestamp) -> OrderId {
+        match self.carry_out(place_of(self.product, quantity, coupon, pay), now).await {
+            Outcome::Done(done) => done.order.order_id,
+            Outcome::Refused(refusal) => panic!("{refusal}"),
+        }
+    }
+
+    async fn carry_out(&self, action: Action, now: Timestamp) -> Outcome {
+        let command = Command { id: CommandId::generate(), user: user(1), at: now, action };
+        let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
+        let mut outcomes = carry_out_batch(&self.place.database, &[command], &rules, now).await.expect("carried out");
+        outcomes.remove(0)
+    }
+
+    async fn id(&self, sql: &'static str) -> Uuid {
+        sqlx::query_scalar(sql).fetch_one(self.place.database.pool()).await.expect("an id")
+    }
+
+    async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
+        audit_shop(&stores(&self.place), CAP, record).await.expect("an audit").checks
+    }
+
+    async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
+        broken(&audit_shop(&stores(&self.place), CAP, record).await.expect("an audit"))
+    }
+}
+
+const fn rules() -> PointRules {
+    PointRules { charge_minimum: 10_000, holding_cap: CAP }
+}
+
+fn place_of(product_id: ProductId, quantity: u32, coupon: Option<ClaimId>, pay: bool) -> Action {
+    Action::Place { items: vec![Line { product_id, quantity }], coupon, payment: pay.then(PaymentId::generate) }
+}
+
+/// A coupon in the hands of user 1: 5,000 won off.
+async fn coupon(place: &Place) -> ClaimId {
+    let (campaign, id) = (place.campaign(10).await, ClaimId::generate());
+    place
+        .execute(&format!(
+            "INSERT INTO user_coupons (user_coupon_id, coupon_id, user_id, ordinal, per_user_limit, sequence, \
+             discount_type, discount_value, minimum_order_amount, accepted_at, issued_at, valid_until) \
+             VALUES (UNHEX('{}'), {}, 1, 1, 1, 1, 'FIXED', 5000, 0, NOW(3), NOW(3), NOW(3) + INTERVAL 1 DAY)",
+            id.0.simple(),
+            campaign.id
+        ))
+        .await;
+    id
+}
+
+#[tokio::test]
+async fn a_shop_without_a_fault_has_no_differences() {
+    let shop = Shop::new().await;
+    let checks = shop.checks(Some(&ShopRecord::default())).await;
+    let wrong: Vec<&Check> = checks.iter().filter(|check| check.differences() > 0).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    shop.place.end().await;
+}
+
+/// Constraints of the tables that would refuse what is planted.
+const GUARDS: [(&str, &[&str]); 5] = [
+    ("products", &["products_stock_adds_up", "products_stock", "products_restored"]),
+    ("point_accounts", &["point_accounts_balance"]),
+    ("point_histories", &["point_histories_type", "point_histories_balance"]),
+    ("orders", &["orders_amounts", "orders_rejected"]),
+    ("payments", &["payments_failed"]),
+];
+
+/// What is planted, and what must be named. `@unpaid` and the like stand for ids.
+const FAULTS: [(&str, &[&str]); 37] = [
+    ("UPDATE products SET stock = stock + 1", &["I5"]),
+    ("UPDATE products SET stock = -1, initial_stock = -1 - restocked + sold - restored", &["I5"]),
+    ("UPDATE products SET sold = sold + 1, stock = stock - 1", &["I5"]),
+    ("UPDATE products SET restored = restored + 1, stock = stock + 1", &["I5"]),
+    ("INSERT INTO order_items VALUES (@rejected, 999, 'x', 1, 1)", &["I5", "I7"]),
+    ("UPDATE point_accounts SET pending = 0", &["I6"]),
+    ("UPDATE point_accounts SET balance = balance + 1", &["I6"]),
+    ("UPDATE point_accounts SET balance = -1", &["I6", "I6"]),
+    ("INSERT INTO point_accounts VALUES (9, 1000001, 0, NOW(3), NOW(3))", &["I6", "I6"]),
+    ("UPDATE point_histories SET balance_after = balance_after + 1 WHERE reference_id = @charge", &["I6"]),
+    ("UPDATE charges SET status = 'DECLINED' WHERE charge_id = @charge", &["I6"]),
+    ("UPDATE charges SET amount = amount + 1 WHERE charge_id = @charge", &["I6"]),
+    ("DELETE FROM charges WHERE charge_id = @charge", &["I6"]),
+    ("UPDATE charges SET decided_at = NULL WHERE charge_id = @charge", &["I8"]),
+    (
+        "INSERT INTO point_histories SELECT NULL, user_id, type, amount, balance_after + amount, UNHEX(REPEAT('1', 32)), \
+         order_id, created_at FROM point_histories WHERE type = 'REFUND'",
+        &["I6", "I7", "I7"],
+    ),
+    ("DELETE FROM point_histories WHERE type = 'REFUND'", &["I6", "I7"]),
+    (
+        "UPDATE orders SET total_amount = total_amount + 1, pay_amount = pay_amount + 1 WHERE order_id = @unpaid",
+        &["I7"],
+    ),
+    ("UPDATE orders SET pay_amount = pay_amount - 1 WHERE order_id = @unpaid", &["I7"]),
+    ("UPDATE orders SET discount_amount = 1, pay_amount = pay_amount - 1 WHERE order_id = @unpaid", &["I7"]),
+    ("UPDATE user_coupons SET discount_value = 3999", &["I7"]),
+    ("UPDATE user_coupons SET minimum_order_amount = 4001", &["I7"]),
+    ("UPDATE user_coupons SET user_id = 2", &["I7"]),
+    ("UPDATE user_coupons SET status = 'ISSUED'", &["I7"]),
+    ("UPDATE orders SET user_coupon_id = NULL WHERE order_id = @free", &["I7", "I7"]),
+    ("UPDATE payments SET status = 'CANCELLED', cancelled_at = NOW(3) WHERE order_id = @free", &["I7", "I8"]),
+    ("DELETE FROM payments WHERE order_id = @confirmed", &["I7", "I7"]),
+    ("UPDATE payments SET amount = amount + 1 WHERE order_id = @confirmed", &["I7", "I7"]),
+    ("UPDATE orders SET payment_id = UNHEX(REPEAT('1', 32)) WHERE order_id = @confirmed", &["I7"]),
+    ("UPDATE payments SET cancelled_at = NULL WHERE order_id = @cancelled", &["I8"]),
+    ("UPDATE orders SET confirmed_at = NULL WHERE order_id = @confirmed", &["I8"]),
+    ("UPDATE orders SET ended_at = NOW(3) WHERE order_id = @unpaid", &["I8"]),
+    ("UPDATE order_commands SET order_id = @unpaid WHERE type = 'CONFIRM'", &["I8"]),
+    ("DELETE FROM outbox_events WHERE type = 'order.paid' LIMIT 1", &["I8"]),
+    (
+        "INSERT INTO outbox_events SELECT NULL, aggregate_type, aggregate_id, type, payload, created_at \
+         FROM outbox_events WHERE type = 'order.cancelled'",
+        &["I8"],
+    ),
+    // Told at last that it was placed.
+    ("UPDATE outbox_events SET event_id = event_id + 1000 WHERE type = 'order.created' ORDER BY event_id LIMIT 1", &[]),
+    (
+        "UPDATE outbox_events SET event_id = event_id + 1000 WHERE type = 'order.created' \
+         AND aggregate_id = (SELECT id FROM (SELECT aggregate_id AS id FROM outbox_events \
+             WHERE type = 'order.cancelled') AS e)",
+        &["I8"],
+    ),
+    ("UPDATE outbox_events SET aggregate_id = UUID() WHERE type = 'order.expired'", &["I8", "I8"]),
+];
+
+/// Copies of tables, to undo what is planted in them.
+struct Copies<'p> {
+    place: &'p Place,
+}
+
+impl<'p> Copies<'p> {
+    const TABLES: [&'static str; 11] = [
+        "products",
+        "order_items",
+        "orders",
+        "point_accounts",
+        "point_histories",
+        "charges",
+        "payments",
+        "user_coupons",
+        "order_commands",
+        "outbox_events",
+        "idempotency_keys",
+    ];
+
+    async fn of(place: &'p Place) -> Self {
+        for table in Self::TABLES {
+            place.execute(&format!("CREATE TABLE copy_of_{table} SELECT * FROM {table}")).await;
+        }
+        for (table, guards) in GUARDS {
+            for guard in guards {
+                place.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {guard}")).await;
+            }
+        }
+        Self { place }
+    }
+
+    /// Brings back the table that `fault` changed.
+    async fn undo(&self, fault: &str) {
+        let table = fault.split_whitespace().find(|word| Self::TABLES.contains(word)).expect("a table");
+        let columns = self
+            .place
+            .texts(&format!(
+                "SELECT CAST(COLUMN_NAME AS CHAR) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
+                 AND TABLE_NAME = '{table}' AND COALESCE(GENERATION_EXPRESSION, '') = ''"
+            ))
+            .await
+            .join(", ");
+        self.place.execute(&format!("DELETE FROM {table}")).await;
+        self.place.execute(&format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM copy_of_{table}")).await;
+    }
+}
+
+#[tokio::test]
+async fn every_planted_fault_is_named() {
+    let shop = Shop::new().await;
+    let copies = Copies::of(&shop.place).await;
+    let id = |id: Uuid| format!("X'{}'", id.simple());
+    let mut otherwise = Vec::new();
+    for (fault, expected) in FAULTS {
+        let sql = fault
+            .replace("@unpaid", &id(shop.unpaid.0))
+            .replace("@confirmed", &id(shop.confirmed.0))
+            .replace("@cancelled", &id(shop.cancelled.0))
+            .replace("@free", &id(shop.free.0))
+            .replace("@rejected", &id(shop.rejected.0))
+            .replace("@charge", &id(shop.charge.0));
+        let planted = shop.place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
+        assert!(planted.rows_affected() > 0, "{fault}");
+        let broken = shop.broken(None).await;
+        if broken != expected {
+            otherwise.push((fault, broken));
+        }
+        copies.undo(fault).await;
+    }
+    assert!(otherwise.is_empty(), "{otherwise:#?}");
+    assert_eq!(shop.broken(None).await, Vec::<&str>::new(), "everything is as it was");
+    shop.place.end().await;
+}
+
+#[tokio::test]
+async fn a_key_that_stands_for_two_things_is_named() {
+    let shop = Shop::new().await;
+    let key = |key: char, operation: Uuid, location: String| {
+        format!(
+            "INSERT INTO idempotency_keys (key_hash, body_hash, operation_id, status, location, created_at) VALUES \
+             (UNHEX(REPEAT('{key}', 64)), UNHEX(REPEAT('0', 64)), X'{}', 201, '{location}', NOW(3))",
+            operation.simple()
+        )
+    };
+    let (order, other, charge) = (shop.unpaid.0, shop.free.0, shop.charge.0);
+    shop.place.execute(&key('1', order, format!("/orders/{order}"))).await;
+    shop.place.execute(&key('2', charge, format!("/points/charges/{charge}"))).await;
+    shop.place.execute(&key('3', Uuid::nil(), "/products/7".into())).await;
+    assert_eq!(shop.broken(None).await, Vec::<&str>::new());
+    shop.place.execute(&key('4', order, format!("/orders/{order}"))).await;
+    assert_eq!(shop.broken(None).await, ["I12"], "two keys of one operation");
+    shop.place.execute("DELETE FROM idempotency_keys").await;
+    shop.place.execute(&key('1', order, format!("/orders/{other}"))).await;
+    assert_eq!(shop.broken(None).await, ["I12"], "another order");
+    shop.place.execute("DELETE FROM idempotency_keys").await;
+    shop.place.execute(&key('1', Uuid::from_u128(1), format!("/points/charges/{}", Uuid::from_u128(1)))).await;
+    assert_eq!(shop.broken(None).await, ["I12"], "a charge that is not there");
+    shop.place.end().await;
+}
+
+#[tokio::test]
+async fn what_is_left_on_a_stream_is_named() {
+    let shop = Shop::new().await;
+    let redis = &shop.place.redis;
+    let (stream, dead) = (redis.keys.order_stream(FIRST), redis.keys.dead_orders(FIRST));
+    let left: String =
+        redis.client().xadd(&stream, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
+    assert_eq!(shop.broken(None).await, ["at rest"], "an entry");
+    redis.client().xgroup_create::<(), _, _, _>(&stream, ORDERS_GROUP, "0", true).await.expect("a group");
+    let read = redis.client().xreadgroup(ORDERS_GROUP, "worker", None, None, false, &stream, XID::NewInGroup).await;
+    let _: fred::types::Value = read.expect("read");
+    redis.client().xdel::<(), _, _>(&stream, left).await.expect("deleted");
+    assert_eq!(shop.broken(None).await, ["at rest"], "a pending delivery");
+    shop.place.lose_redis().await;
+    let _: String = redis.client().xadd(&dead, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
+    assert_eq!(shop.broken(None).await, ["at rest"], "a dead letter");
+    shop.place.lose_redis().await;
+    shop.place.end().await;
+}
+
+#[tokio::test]
+async fn what_a_client_was_told_in_vain_is_named() {
+    let shop = Shop::new().await;
+    let promise = |told, id| Promise { id, user: user(1), told };
+    let command = shop.id("SELECT command_id FROM order_commands WHERE type = 'CONFIRM'").await;
+    let kept = vec![
+        promise(Told::Placed, shop.unpaid.0),
+        promise(Told::PlaceTaken, shop.rejected.0),
+        promise(Told::Paid, shop.cancelled.0),
+        promise(Told::Confirmed, shop.confirmed.0),
+        promise(Told::Cancelled, shop.cancelled.0),
+        promise(Told::CommandTaken, command),
+        promise(Told::Charged, shop.charge.0),
+        promise(Told::ChargeTaken, shop.charge.0),
+    ];
+    let record = |promises: Vec<Promise>| ShopRecord { promises, ..ShopRecord::default() };
+    assert_eq!(shop.broken(Some(&record(kept))).await, Vec::<&str>::new());
+    for broken in [
+        promise(Told::Placed, shop.rejected.0),
+        promise(Told::PlaceTaken, Uuid::from_u128(1)),
+        promise(Told::Paid, shop.unpaid.0),
+        promise(Told::Confirmed, shop.free.0),
+        promise(Told::Cancelled, shop.free.0),
+        promise(Told::CommandTaken, Uuid::from_u128(1)),
+        promise(Told::Charged, Uuid::from_u128(1)),
+        promise(Told::ChargeTaken, shop.pending.0),
+        Promise { user: user(2), ..promise(Told::Placed, shop.unpaid.0) },
+    ] {
+        assert_eq!(shop.broken(Some(&record(vec![broken]))).await, ["outcomes"], "{broken:?}");
+    }
+    let mut odd = ShopRecord::default();
+    odd.strange.add("POST /orders: 500".into());
+    odd.repeats.unequal.add("POST /orders: 201, then 422".into());
+    assert_eq!(shop.broken(Some(&odd)).await, ["answers", "I12"]);
+    shop.place.end().await;
+}
