@@ -37,7 +37,7 @@ pub struct App {
 /// [`App`], as handlers share it.
 pub type SharedApp = Arc<App>;
 
-const DATABASE_CONNECTIONS: u32 = 16;
+const DATABASE_CONNECTIONS: u32 = 48;
 const REDIS_CONNECTIONS: usize = 2;
 
 impl App {
