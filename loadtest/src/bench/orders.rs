@@ -260,7 +260,25 @@ pub struct MemoryWatch {
     pub rate: f64,
 }
 
-/// Lets `orders` orders pass in ten parts, and looks at the memory of both processes after each.
+/// Looks at the memory of both processes again and again; an allocator keeps now more, now less of what is free.
+async fn sample<T>(rig: &Rig, samples: &mut Vec<(u64, u64)>) -> Result<T> {
+    loop {
+        sleep(Duration::from_millis(100)).await;
+        samples.push(rig.resident_bytes()?);
+    }
+}
+
+/// The middle of the samples of each process; none are left.
+fn middles(samples: &mut Vec<(u64, u64)>) -> (u64, u64) {
+    let (mut api, mut worker): (Vec<u64>, Vec<u64>) = samples.drain(..).unzip();
+    let middle = |bytes: &mut Vec<u64>| {
+        bytes.sort_unstable();
+        bytes.get(bytes.len() / 2).copied().unwrap_or(0)
+    };
+    (middle(&mut api), middle(&mut worker))
+}
+
+/// Lets `orders` orders pass in ten parts, and looks at the memory of both processes in each.
 pub async fn watch_memory(rig: &mut Rig, crowd: Crowd, orders: u64) -> Result<MemoryWatch> {
     const PARTS: u64 = 10;
     let product = hot_product(rig).await?;
@@ -268,11 +286,15 @@ pub async fn watch_memory(rig: &mut Rig, crowd: Crowd, orders: u64) -> Result<Me
     let mut target = order_target(rig, product);
     let mut watch = MemoryWatch::default();
     let mut total = Measured::default();
+    let mut samples = Vec::new();
     for part in 1..=PARTS {
-        let measured = closed_loop(target, crowd, Extent::Count(orders / PARTS)).await?;
+        let (measured, (api, worker)) = tokio::select! {
+            biased;
+            never = sample(rig, &mut samples) => never?,
+            measured = closed_loop(target, crowd, Extent::Count(orders / PARTS)) => (measured?, middles(&mut samples)),
+        };
         target.first_user += orders / PARTS;
         total.append(&measured);
-        let (api, worker) = rig.resident_bytes()?;
         watch.samples.push((orders / PARTS * part, api, worker));
     }
     until_drained(rig).await?;
