@@ -39,7 +39,7 @@ pub struct Settings {
     /// What every Redis key begins with, to share a server with others
     #[arg(long, env, default_value = "", value_parser = key_prefix)]
     pub redis_key_prefix: String,
-    /// Over how many hash tags new campaigns are spread, 1 to 1024; it can be raised at any time
+    /// Over how many hash tags new campaigns and users are spread, 1 to 1024; it can be raised, workers first
     #[arg(long, env, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub claim_partitions: u16,
     /// Where a business day begins and ends

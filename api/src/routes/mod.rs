@@ -35,8 +35,8 @@ use crate::{
             answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`. Every POST takes \
             `Idempotency-Key`: for 24 hours a repeat is given the stored answer, with `idempotent-replayed: true`. The \
             same key with another body is refused with 422 `IDEMPOTENCY_KEY_REUSED`, one whose first request is still \
-            running with 409 `IDEMPOTENCY_IN_PROGRESS`. An answer that asks to come again later, and one of 5xx, is not \
-            stored: a repeat runs again, and is one with the first."
+            running with 409 `IDEMPOTENCY_IN_PROGRESS`. Stored are answers of 2xx, 404, 409 \
+            and 422 that do not ask to come again later; after any other a repeat runs again, and is one with the first."
     ),
     tags(
         (name = "coupons", description = "Claims, and what became of them"),

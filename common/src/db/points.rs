@@ -12,8 +12,8 @@ use crate::{
     identifiers::{ChargeId, OrderId, PaymentId, UserId},
 };
 
-/// Locks a user's account, and makes it when there is none. Every transaction on points begins with it, before it
-/// locks a charge, so that two of one user follow each other.
+/// Locks a user's account, and makes it when there is none. Every transaction on a charge begins with it, before
+/// it locks the charge, so that two of one user follow each other.
 pub async fn lock_account(
     connection: &mut MySqlConnection,
     user: UserId,

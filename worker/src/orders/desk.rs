@@ -31,7 +31,7 @@ const MAX_ATTEMPTS: u64 = 5;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Carries out the commands of one process, batch after batch: only so do the commands of a user keep their order.
+/// Carries out the commands of one process, batch after batch, so that those of a user keep their order in it.
 #[derive(Clone)]
 pub struct Desk {
     database: Database,
