@@ -9,7 +9,7 @@ use dibs_common::{
         order::OrderRules,
     },
     identifiers::{ProductId, new_uuid},
-    testing::{eventually, open_terms},
+    testing::{Place, eventually, open_terms},
 };
 use futures::future::join_all;
 use reqwest::Method;
@@ -629,5 +629,29 @@ async fn paying_before_the_order_is_placed_is_too_early() {
     .await;
     assert_eq!(pay(&app, 1, &order).await.status, 200);
     app.place.expect_books_in_order().await;
+    app.end().await;
+}
+
+/// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
+#[tokio::test]
+async fn without_the_database_an_order_is_taken_and_carried_out_later() {
+    let place = Place::new().await;
+    let product = place.product(7_000, 10).await;
+    let (shared, database_gate, _redis_gate) = place.gated().await;
+    let mut app = TestApp::with(place, shared, |_| ()).await;
+    database_gate.shut();
+    let began = tokio::time::Instant::now();
+    let body = order_of(1, product, 1);
+    let taken = Answer::of(app.request(Method::POST, "/orders").header("prefer", "wait=2").json(&body)).await;
+    assert_eq!(taken.status, 202, "{taken:?}");
+    let at = taken.header("location").expect("where").to_owned();
+    let refused = app.get(&at).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "DEPENDENCY_UNAVAILABLE"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    database_gate.open();
+    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    eventually("it is placed", Duration::from_secs(10), async || app.get(&at).await.body["status"] == "DEPOSIT_WAIT")
+        .await;
     app.end().await;
 }
