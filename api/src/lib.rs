@@ -31,9 +31,8 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
     let stopping = app.stopping.clone();
     // Made into a service once: else every connection would copy every route.
     let routes = routes::router(app.clone()).into_make_service();
-    let serving = axum::serve(listener, routes)
-        .with_graceful_shutdown(app.stopping.clone().cancelled_owned())
-        .into_future();
+    let serving =
+        axum::serve(listener, routes).with_graceful_shutdown(app.stopping.clone().cancelled_owned()).into_future();
     let out_of_time = async {
         stopping.cancelled().await;
         tokio::time::sleep(DRAIN_LIMIT).await;

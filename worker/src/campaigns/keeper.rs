@@ -9,7 +9,7 @@ use dibs_common::{
     redis::Redis,
 };
 
-use super::rebuild::rebuild;
+use super::rebuild::{make_missing, rebuild};
 
 const PAGE: u32 = 500;
 
@@ -47,7 +47,10 @@ async fn mend(database: &Database, redis: &Redis, campaign: &Campaign) -> Result
                 let claimed = counts.map(|counts| counts.claimed);
                 tracing::warn!(coupon = %campaign.id, ?claimed, issued = campaign.issued, "redis has forgotten claims");
             }
-            rebuild(database, redis, campaign).await
+            match counts {
+                Some(_) => rebuild(database, redis, campaign).await,
+                None => make_missing(database, redis, campaign).await,
+            }
         }
     }
 }

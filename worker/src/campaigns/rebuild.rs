@@ -26,14 +26,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One process does so at a time: one that finds another at it leaves it to that.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let Some(lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
-    let rebuilt = rebuild_alone(database, redis, campaign).await;
+    let forgotten = held::forget(redis, campaign.partition, campaign.id).await;
+    let rebuilt = match forgotten {
+        Ok(()) => make_alone(database, redis, campaign).await,
+        Err(error) => Err(error),
+    };
     lock.release().await.and(rebuilt)
 }
 
+/// The same for a campaign that Redis does not know. It is not forgotten first: whoever has just made it may be putting
+/// it there, and then it is left as it is.
+pub(super) async fn make_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+    let Some(lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let made = make_alone(database, redis, campaign).await;
+    lock.release().await.and(made)
+}
+
 /// The stream is read before the database, so that a claim which is confirmed meanwhile is found at least once.
-async fn rebuild_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let place = (campaign.partition, campaign.id);
-    held::forget(redis, campaign.partition, campaign.id).await?;
     let unanswered = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
     let unanswered = without_rejected(database, unanswered).await?;
     let mut waiting: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
