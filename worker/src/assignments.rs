@@ -107,8 +107,10 @@ pub async fn give(
         return Ok(outcomes);
     }
     let Some(decided) = scripts::give(redis, campaign.partition, campaign.id, &claims).await? else {
-        // Campaigns that are long over are made again by nobody else.
-        campaigns::rebuild(database, redis, campaign).await?;
+        // The keeper makes the others again; twice would only hold up claims on them.
+        if clock::now() >= campaign.terms.closes_at + campaigns::KEPT_AFTER_END {
+            campaigns::rebuild(database, redis, campaign).await?;
+        }
         return Err(Error::CampaignUnavailable(campaign.id));
     };
     let refused = claims.iter().zip(&decided.decisions);
