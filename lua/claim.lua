@@ -6,6 +6,7 @@
 -- KEYS[3] stream     where accepted claims go
 -- ARGV[1] coupon     id of the campaign
 -- ARGV[2] answers    channel of the process that waits for the issuance, or ''
+-- ARGV[3] by         'ADMINISTRATOR' gives the coupon: window and pause are for those who claim; else ''
 -- ARGV[*] user, claim, request   for each claim: user id, claim id (16 bytes), request id ('' = the claim's)
 --
 -- Returns {UNKNOWN} when Redis does not hold the campaign,
@@ -36,12 +37,15 @@ local opens_at, closes_at, state = tonumber(campaign[5]), tonumber(campaign[6]),
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local refusal
-if state == 'CLOSED' or now >= closes_at then refusal = CLOSED
-elseif now < opens_at then refusal = NOT_OPEN
-elseif state == 'PAUSED' then refusal = PAUSED end
+if state == 'CLOSED' then refusal = CLOSED
+elseif ARGV[3] ~= 'ADMINISTRATOR' then
+  if now >= closes_at then refusal = CLOSED
+  elseif now < opens_at then refusal = NOT_OPEN
+  elseif state == 'PAUSED' then refusal = PAUSED end
+end
 
 local users = {}
-for i = 3, #ARGV, 3 do users[#users + 1] = ARGV[i] end
+for i = 4, #ARGV, 3 do users[#users + 1] = ARGV[i] end
 local held = redis.call('HMGET', KEYS[2], unpack(users))
 
 local function replayed(records, claim)
@@ -52,7 +56,7 @@ end
 
 local decisions, appended, written = {}, {}, {}
 for i, user in ipairs(users) do
-  local records, claim = written[user] or held[i] or '', ARGV[3 * i + 1]
+  local records, claim = written[user] or held[i] or '', ARGV[3 * i + 2]
   local code, record = refusal, replayed(records, claim)
   if record then
     code = REPLAYED
@@ -65,7 +69,7 @@ for i, user in ipairs(users) do
       claimed, sequence = claimed + 1, sequence + 1
       code, record = ACCEPTED, claim .. struct.pack('>I4I6', sequence, now)
       written[user] = records .. record
-      local request = ARGV[3 * i + 2]
+      local request = ARGV[3 * i + 3]
       appended[#appended + 1] = record .. struct.pack('>I8B', tonumber(user), #request) .. request
     end
   end

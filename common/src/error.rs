@@ -12,7 +12,7 @@ use crate::{
         order::{Refusal, RefusalCode},
         points::ChargeRefusal,
     },
-    identifiers::{ChargeId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{AssignmentId, ChargeId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
 };
 
 /// A result whose error is [`Error`].
@@ -95,6 +95,9 @@ pub enum Error {
         /// The user asked about.
         user: UserId,
     },
+    /// The coupon has no such assignment.
+    #[error("There is no assignment {0} of this coupon.")]
+    AssignmentNotFound(AssignmentId),
     /// The user is at the campaign's limit.
     #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
     CouponAlreadyIssued(ClaimRecord),
@@ -265,6 +268,7 @@ impl Error {
             Self::MethodNotAllowed => kind("METHOD_NOT_ALLOWED", "method not allowed", 405),
             Self::CouponNotFound(_) => kind("COUPON_NOT_FOUND", "coupon not found", 404),
             Self::ClaimNotFound { .. } => kind("CLAIM_NOT_FOUND", "claim not found", 404),
+            Self::AssignmentNotFound(_) => kind("ASSIGNMENT_NOT_FOUND", "assignment not found", 404),
             Self::CouponAlreadyIssued(_) => kind("COUPON_ALREADY_ISSUED", "coupon already issued", 409),
             Self::CampaignNotOpen { .. } => kind("CAMPAIGN_NOT_OPEN", "campaign not open", 409),
             Self::CampaignPaused => kind("CAMPAIGN_PAUSED", "campaign paused", 409),

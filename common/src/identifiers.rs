@@ -85,6 +85,10 @@ uuid_id!(
     ClaimId
 );
 uuid_id!(
+    /// An assignment: what gives a coupon to many users.
+    AssignmentId
+);
+uuid_id!(
     /// A command; also the id of what it makes: an order, or a payment.
     CommandId
 );

@@ -1,5 +1,6 @@
 //! `dibs-worker`: carries out what the API has accepted.
 
+pub mod assignments;
 pub mod campaigns;
 pub mod charges;
 pub mod issuance;
@@ -56,6 +57,7 @@ impl Worker {
         self.tasks.spawn(self.settlement().run());
         self.tasks.spawn(self.clone().carry_out_commands(partitions));
         self.tasks.spawn(self.clone().expire(partitions));
+        self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();

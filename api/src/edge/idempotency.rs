@@ -27,7 +27,7 @@ use tracing::Instrument as _;
 use super::{InProgress, RequestId, panicked};
 use crate::{
     app::SharedApp,
-    extract::{Administrator, OperationId, whole},
+    extract::{Administrator, OperationId, longest_body, whole},
     problem::{PROBLEM_JSON, Refused, written_out},
 };
 
@@ -77,7 +77,7 @@ where
         // Neither a stored answer nor a row is for those who may not call.
         Administrator::from_request_parts(&mut parts, &app).await?;
     }
-    let body = whole(body).await?;
+    let body = whole(body, longest_body(&parts.extensions)).await?;
     let keyed = KeyedRequest {
         key_hash: hash(&[b"POST\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
         body_hash: hash(&[&body]),

@@ -2,8 +2,8 @@ use std::{error::Error as _, time::Duration};
 
 use axum::{
     body::{self, Body},
-    extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    extract::{FromRequest, MatchedPath, Request},
+    http::{Extensions, HeaderMap, header},
 };
 use bytes::Bytes;
 use dibs_common::Error;
@@ -14,8 +14,10 @@ use tokio::time::timeout;
 
 use crate::problem::Refused;
 
-/// The longest body, in bytes.
+/// The longest body, in bytes, but for [`LONG_BODIES`].
 const MAX_BODY: usize = 64 * 1024;
+/// Where bodies may be longer: a list of 10,000 users, each on a line of its own.
+const LONG_BODIES: (&str, usize) = ("/admin/coupons/{couponId}/assignments", 512 * 1024);
 /// How long a body may take to arrive.
 const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
 
@@ -29,7 +31,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(Refused(Error::UnsupportedMediaType));
         }
-        let body = whole(request.into_body()).await?;
+        let longest = longest_body(request.extensions());
+        let body = whole(request.into_body(), longest).await?;
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             // Else the fields of an object would be taken from an array, by their places.
             return Err(Refused(Error::field(".", "expected an object, got an array")));
@@ -38,13 +41,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The whole of a body, unless it is too long, too slow or cut off.
-pub(crate) async fn whole(body: Body) -> Result<Bytes, Refused> {
-    let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(body, MAX_BODY)).await;
+/// The longest body that the route of a request takes, in bytes.
+pub(crate) fn longest_body(extensions: &Extensions) -> usize {
+    let (route, longest) = LONG_BODIES;
+    let is_there = extensions.get::<MatchedPath>().is_some_and(|matched| matched.as_str() == route);
+    if is_there { longest } else { MAX_BODY }
+}
+
+/// The whole of a body, unless it is longer than `longest`, too slow or cut off.
+pub(crate) async fn whole(body: Body, longest: usize) -> Result<Bytes, Refused> {
+    let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(body, longest)).await;
     let arrived = arriving.map_err(|_| Refused(Error::MalformedJson("it did not arrive in time".into())))?;
     arrived.map_err(|error| {
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-        Refused(if too_long { Error::PayloadTooLarge(MAX_BODY) } else { Error::MalformedJson("it ended early".into()) })
+        Refused(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
     })
 }
 

@@ -9,7 +9,7 @@ mod submission;
 
 pub use administrator::Administrator;
 pub use json::JsonBody;
-pub(crate) use json::whole;
+pub(crate) use json::{longest_body, whole};
 pub use operation::OperationId;
 pub use parameters::{PathOf, QueryOf, page_limit};
 pub use prefer::Prefer;

@@ -69,6 +69,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(products::list::list_products))
         .routes(routes!(products::show::show_product))
         .routes(routes!(admin::create_campaign::create_campaign))
+        .routes(routes!(admin::assign::assign))
+        .routes(routes!(admin::assignment::assignment))
         .routes(routes!(admin::create_product::create_product))
         .routes(routes!(admin::change_product::change_product))
 }

@@ -67,7 +67,7 @@ pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result
     T::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-fn rejection(code: &str) -> Result<Rejection, sqlx::Error> {
+pub(super) fn rejection(code: &str) -> Result<Rejection, sqlx::Error> {
     Rejection::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
 }
 

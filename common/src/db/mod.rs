@@ -1,5 +1,6 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
+mod assignments;
 mod campaigns;
 mod charges;
 mod idempotency;
@@ -19,6 +20,10 @@ use std::{
     time::Duration,
 };
 
+pub use assignments::{
+    assignment, assignment_state, create_assignment, finish_assignment, pending_assignments, waiting_users,
+    write_user_outcomes,
+};
 pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,

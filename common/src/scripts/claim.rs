@@ -17,7 +17,7 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../lua/claim.lua"),
     keys: &["campaign", "claims", "stream"],
-    arguments: &["coupon", "answers", "user, claim, request"],
+    arguments: &["coupon", "answers", "by", "user, claim, request"],
     codes: &[
         ("UNKNOWN", 0),
         ("DECIDED", 1),
@@ -89,14 +89,36 @@ pub async fn claim(
     answers: &str,
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
+    decide(redis, (partition, coupon), (answers, ""), claims).await
+}
+
+/// The same for claims by which an administrator gives the coupon: neither the window nor a pause holds them up, so
+/// none is [`Decision::NotOpen`] or [`Decision::Paused`], and [`Decision::Closed`] says that an administrator closed
+/// the campaign.
+pub async fn give(
+    redis: &Redis,
+    partition: Partition,
+    coupon: CouponId,
+    claims: &[ClaimRequest],
+) -> Result<Option<Decisions>> {
+    decide(redis, (partition, coupon), ("", "ADMINISTRATOR"), claims).await
+}
+
+async fn decide(
+    redis: &Redis,
+    (partition, coupon): (Partition, CouponId),
+    (answers, by): (&str, &str),
+    claims: &[ClaimRequest],
+) -> Result<Option<Decisions>> {
     let keys = vec![
         redis.keys.campaign(partition, coupon),
         redis.keys.claims(partition, coupon),
         redis.keys.claim_stream(partition),
     ];
-    let mut arguments = Vec::with_capacity(2 + 3 * claims.len());
+    let mut arguments = Vec::with_capacity(3 + 3 * claims.len());
     arguments.push(Value::from(coupon.get().to_string()));
     arguments.push(Value::from(answers));
+    arguments.push(Value::from(by));
     for request in claims {
         arguments.push(Value::from(request.user.get().to_string()));
         arguments.push(Value::Bytes(Bytes::copy_from_slice(request.claim.0.as_bytes())));

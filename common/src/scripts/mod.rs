@@ -10,7 +10,7 @@ mod return_seats;
 
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
-pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, claim, read_record, write_record};
+pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, claim, give, read_record, write_record};
 pub use dead_letter::dead_letter;
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};

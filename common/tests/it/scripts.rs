@@ -10,7 +10,7 @@ use dibs_common::{
     keys::ISSUANCE_GROUP,
     scripts::{
         CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim, dead_letter,
-        return_seats,
+        give, return_seats,
     },
     stream::{ClaimEntry, ClaimStream, Delivery},
     testing::{FIRST, Place, open_terms},
@@ -134,6 +134,40 @@ async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
     let decided = claim(&place.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
     assert!(decided.is_none());
     assert_eq!(place.keys().await, Vec::<String>::new());
+    place.end().await;
+}
+
+/// An administrator who assigns a coupon is not held up by its window or a pause, but by all else.
+#[tokio::test]
+async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campaign_is_closed() {
+    let place = Place::new().await;
+    let now = clock::now();
+    let give_all = async |campaign: &Campaign, requests: &[ClaimRequest]| {
+        let given = give(&place.redis, campaign.partition, campaign.id, requests).await.expect("redis");
+        given.expect("a known campaign").decisions
+    };
+    for (opens, closes, state) in
+        [(60, 120, CampaignState::Active), (-120, -60, CampaignState::Active), (-60, 60, CampaignState::Paused)]
+    {
+        let (opens_at, closes_at) = (now + TimeDelta::seconds(opens), now + TimeDelta::seconds(closes));
+        let terms = CampaignTerms { opens_at, closes_at, total_quantity: 1, ..open_terms() };
+        let campaign = Campaign { state, ..place.campaign_of(terms).await };
+        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put");
+        let requests = [request(1), request(1), request(2)];
+        let given = give_all(&campaign, &requests).await;
+        let [Decision::Accepted(first), Decision::AlreadyClaimed(told), Decision::Exhausted] = given[..] else {
+            panic!("{given:?}");
+        };
+        assert_eq!((first.claim_id, told), (requests[0].claim, first));
+        assert_eq!(give_all(&campaign, &requests[..1]).await, [Decision::Replayed(first)]);
+        let closed = Campaign { state: CampaignState::Closed, ..campaign };
+        campaign_put(&place.redis, &closed, CampaignCounts::default()).await.expect("put");
+        assert_eq!(give_all(&closed, &requests[1..2]).await, [Decision::Closed]);
+    }
+    let unknown = place.campaign_in_database(open_terms()).await;
+    let given = give(&place.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
+    assert!(given.is_none());
+    clear(&place).await;
     place.end().await;
 }
 

@@ -1,6 +1,6 @@
 //! The invariants of a campaign at rest, one function each.
 
-use std::pin::pin;
+use std::{collections::HashSet, pin::pin};
 
 use dibs_common::{
     domain::{campaign::Campaign, claim::ClaimRecord},
@@ -114,13 +114,21 @@ pub async fn issuances_have_claims(
         last = Some(end);
         let users: Vec<UserId> = step.iter().map(|issued| issued.user).collect();
         let held = seats::claims_of(&stores.redis, campaign.partition, campaign.id, &users).await?;
+        let claims = step.iter().map(|issued| (issued.record.claim_id, issued.user));
+        let unknown = claims.filter(|(claim, user)| witness.is_some_and(|witness| !witness.knows(*claim, *user)));
+        let mut unknown: HashSet<ClaimId> = unknown.map(|(claim, _)| claim).collect();
+        // No client claims what an administrator assigns.
+        for claim in rows::assigned(stores.database.pool(), &unknown).await? {
+            unknown.remove(&claim);
+        }
         for issued in step {
             let (user, record) = (issued.user, issued.record);
             check.require(held.get(&user).is_some_and(|records| records.contains(&record)), || {
                 format!("issuance {} of user {user} answers no claim in Redis", record.claim_id)
             });
-            check.require(witness.is_none_or(|witness| witness.knows(record.claim_id, user)), || {
-                format!("issuance {} of user {user} was never accepted, as far as the client knows", record.claim_id)
+            check.require(!unknown.contains(&record.claim_id), || {
+                let claim = record.claim_id;
+                format!("issuance {claim} of user {user} was never assigned, nor accepted as far as the client knows")
             });
         }
     }
@@ -130,6 +138,19 @@ pub async fn issuances_have_claims(
     check.require(totals.contradictory == 0, || format!("{} claims are both issued and refused", totals.contradictory));
     let known = if witness.is_some() { "Redis, and known to the client" } else { "Redis" };
     check.compared(format!("{} issuances: each a claim in {known}", grouped(totals.issued)));
+    Ok(check)
+}
+
+/// I3 and I4 of assignments: who is said to have the coupon by one has it, who was refused has not.
+pub async fn assignments_say_what_is(stores: &Stores, campaign: &Campaign) -> Result<Check> {
+    let mut check = Check::new("I4");
+    let assigned = rows::assignments(stores.database.pool(), campaign.id).await?;
+    check.require(assigned.without_outcome == 0, || {
+        format!("{} users of assignments that are done have no outcome", assigned.without_outcome)
+    });
+    check.require(assigned.wrong == 0, || format!("{} users of assignments are told what is not so", assigned.wrong));
+    check.require(assigned.missing == 0, || format!("{} users of assignments are not there", assigned.missing));
+    check.compared(format!("{} users of assignments: issued or not, as they are told", assigned.users));
     Ok(check)
 }
 

@@ -128,6 +128,7 @@ pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientReco
     let (outcomes, claims) = invariants::claims_have_outcomes(stores, &campaign).await?;
     checks.push(outcomes);
     checks.push(invariants::issuances_have_claims(stores, &campaign, totals, witness.as_ref()).await?);
+    checks.push(invariants::assignments_say_what_is(stores, &campaign).await?);
     checks.push(invariants::at_rest(stores, &campaign, totals, (counts, claims)).await?);
     if let Some(witness) = witness {
         checks.push(witness.per_user(campaign.terms.per_user_limit));

@@ -1,6 +1,6 @@
 //! What the database says of a campaign: counts by aggregates, rows in steps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use dibs_common::{
     clock::Timestamp,
@@ -92,6 +92,50 @@ pub async fn outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashMap<Cl
             }));
     }
     Ok(outcomes)
+}
+
+/// Which of these claims are those of assignments.
+pub async fn assigned(pool: &MySqlPool, claims: &HashSet<ClaimId>) -> Result<Vec<ClaimId>> {
+    if claims.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = QueryBuilder::new("SELECT /* audit assigned */ claim_id FROM assignment_users WHERE claim_id IN (");
+    let mut ids = query.separated(", ");
+    for claim in claims {
+        ids.push_bind(claim.0);
+    }
+    query.push(")");
+    let found: Vec<Uuid> =
+        query.build_query_scalar().fetch_all(pool).await.context("reading the claims of assignments")?;
+    Ok(found.into_iter().map(ClaimId).collect())
+}
+
+/// What a campaign's assignments say of their users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
+pub struct Assigned {
+    /// Users of all assignments.
+    pub users: i64,
+    /// Those without an outcome, though their assignment is done.
+    pub without_outcome: i64,
+    /// Those who are said to have the coupon and do not, or the other way round.
+    pub wrong: i64,
+    /// Users that assignments count, and that are not there.
+    pub missing: i64,
+}
+
+/// Holds a campaign's assignments against its issuances.
+pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<Assigned> {
+    let assigned = sqlx::query_as(
+        "SELECT /* audit assignments */ COUNT(*) AS users, \
+             COUNT(CASE WHEN a.status = 'DONE' AND u.outcome IS NULL THEN 1 END) AS without_outcome, \
+             COUNT(CASE WHEN u.outcome IS NOT NULL AND (u.outcome = 'ISSUED') <> (c.user_coupon_id IS NOT NULL) \
+                 THEN 1 END) AS wrong, \
+             CAST((SELECT COALESCE(SUM(requested), 0) FROM assignments WHERE coupon_id = ?) AS SIGNED) - COUNT(*) AS missing \
+         FROM assignments a JOIN assignment_users u ON u.assignment_id = a.assignment_id \
+         LEFT JOIN user_coupons c ON c.user_coupon_id = u.claim_id AND c.coupon_id = a.coupon_id AND c.user_id = u.user_id \
+         WHERE a.coupon_id = ?",
+    );
+    assigned.bind(coupon.get()).bind(coupon.get()).fetch_one(pool).await.context("reading assignments")
 }
 
 /// An issuance.

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dibs_common::{
+    clock, db,
     domain::campaign::Campaign,
-    identifiers::{ClaimId, UserId},
+    identifiers::{AssignmentId, ClaimId, UserId},
     scripts::{ClaimRequest, Decision, claim},
     testing::{FIRST, Place},
 };
@@ -12,9 +13,13 @@ use dibs_loadtest::{
     record::{Answer, ClientRecord, Entry, Receipt},
     stores::Stores,
 };
-use dibs_worker::issuance::{Consumer, Pace};
+use dibs_worker::{
+    assignments::assign_once,
+    issuance::{Consumer, Pace},
+};
 use fred::interfaces::HashesInterface as _;
 use sqlx::Executor as _;
+use tokio_util::sync::CancellationToken;
 
 pub fn user(number: u64) -> UserId {
     number.try_into().expect("an id")
@@ -30,10 +35,7 @@ async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
     let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
     let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();
     let decided = claim(&place.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
-    let impatient = Pace { take_over_after: Duration::ZERO, look_every: Duration::ZERO };
-    let worker =
-        Consumer::join(&place.database, &place.redis, FIRST, "worker".into(), impatient).await.expect("joined");
-    while worker.run_once().await.expect("worked") > 0 {}
+    work(place).await;
     let mut record = ClientRecord::default();
     for (request, decision) in requests.iter().zip(decided.expect("a known campaign").decisions) {
         let Decision::Accepted(accepted) = decision else { panic!("{decision:?}") };
@@ -41,6 +43,13 @@ async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
         record.entries.push(Entry { user: request.user, answer: Answer::Accepted(receipt), doubtful_tries: 0 });
     }
     (campaign, record)
+}
+
+async fn work(place: &Place) {
+    let impatient = Pace { take_over_after: Duration::ZERO, look_every: Duration::ZERO };
+    let worker =
+        Consumer::join(&place.database, &place.redis, FIRST, "worker".into(), impatient).await.expect("joined");
+    while worker.run_once().await.expect("worked") > 0 {}
 }
 
 pub fn stores(place: &Place) -> Stores {
@@ -150,6 +159,34 @@ async fn every_difference_to_the_clients_record_is_found() {
         ("a strange answer", with(entry(4, Answer::Unexpected("500".into()))), &["answers"]),
     ] {
         assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{what}");
+    }
+    place.end().await;
+}
+
+#[tokio::test]
+async fn assignments_are_known_and_every_difference_in_them_is_found() {
+    let place = Place::new().await;
+    let campaign_with = async || {
+        let (campaign, record) = rushed(&place).await;
+        let about = (AssignmentId::generate(), campaign.id);
+        db::create_assignment(&place.database, about, &[user(1), user(8)], clock::now()).await.expect("made");
+        while assign_once(&place.database, &place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
+            work(&place).await;
+        }
+        (campaign, record, about.0.0.simple().to_string())
+    };
+    let (campaign, record, _) = campaign_with().await;
+    assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());
+    for (fault, expected) in [
+        ("UPDATE assignment_users SET outcome = 'ISSUED' WHERE user_id = 1", &["I4"][..]),
+        ("UPDATE assignment_users SET outcome = 'COUPON_EXHAUSTED' WHERE user_id = 8", &["I4"]),
+        ("UPDATE assignment_users SET outcome = NULL WHERE user_id = 1", &["I4"]),
+        ("DELETE FROM assignment_users WHERE user_id = 1", &["I4"]),
+        ("DELETE FROM assignment_users WHERE user_id = 8", &["I4", "I4"]),
+    ] {
+        let (campaign, record, assignment) = campaign_with().await;
+        place.execute(&format!("{fault} AND assignment_id = x'{assignment}'")).await;
+        assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{fault}");
     }
     place.end().await;
 }

@@ -1,5 +1,6 @@
 //! The worker on real servers: every entry twice, every death between two steps, every loss.
 
+mod assigning;
 mod confirming;
 mod dying;
 mod losing;

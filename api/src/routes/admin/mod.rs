@@ -1,5 +1,7 @@
 //! Calls of administrators.
 
+pub mod assign;
+pub mod assignment;
 pub mod change_product;
 pub mod create_campaign;
 pub mod create_product;

@@ -1,0 +1,70 @@
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dibs_common::{
+    clock, db,
+    domain::{
+        assignment::{Assignment, Recipients},
+        campaign::CampaignState,
+    },
+    error::{Error, Result},
+    identifiers::{AssignmentId, CouponId, UserId},
+};
+
+use crate::{
+    app::SharedApp,
+    extract::{Administrator, JsonBody, OperationId, PathOf},
+    problem::{Problem, Refused},
+};
+
+/// Give a coupon to many users
+///
+/// It counts against the total quantity and each user's limit, but the claim window and a pause do not matter. The
+/// worker carries it out; `Location` tells how far it is.
+#[utoipa::path(
+    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = u64, Path)),
+    request_body = Recipients,
+    responses(
+        (status = 202, description = "accepted; the users get it shortly", body = Assignment),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 401, description = "UNAUTHENTICATED", body = Problem),
+        (status = 403, description = "FORBIDDEN", body = Problem),
+        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
+        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem),
+        (status = 422, description = "CAMPAIGN_CLOSED: by an administrator", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn assign(
+    State(app): State<SharedApp>,
+    _: Administrator,
+    PathOf(coupon): PathOf<CouponId>,
+    OperationId(operation): OperationId,
+    JsonBody(recipients): JsonBody<Recipients>,
+) -> Result<Response, Refused> {
+    let errors = recipients.errors();
+    if !errors.is_empty() {
+        return Err(Refused(Error::ValidationFailed(errors)));
+    }
+    // In a task of its own: a client that goes away does not stop a transaction half way.
+    let making = app.tasks.spawn(make(app.clone(), (AssignmentId(operation), coupon), recipients.user_ids));
+    let assignment = making.await.map_err(Error::internal)??;
+    let location = format!("/admin/coupons/{coupon}/assignments/{}", assignment.id);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(assignment)).into_response())
+}
+
+async fn make(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
+    let pool = app.database.pool();
+    if let Some(made) = db::within(db::assignment(pool, coupon, id)).await? {
+        // By an attempt before this one, whatever has become of the campaign since.
+        return Ok(made);
+    }
+    let campaign = db::within(db::campaign(pool, coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    if campaign.state == CampaignState::Closed {
+        return Err(Error::CampaignClosed);
+    }
+    db::create_assignment(&app.database, (id, coupon), &users, clock::now()).await
+}

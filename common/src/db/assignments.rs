@@ -1,0 +1,233 @@
+//! The tables `assignments` and `assignment_users`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlx::MySqlPool;
+use uuid::Uuid;
+
+use super::{
+    Database, in_time, is_duplicate, issuances,
+    issuances::identifier,
+    retrying,
+    statements::{Statements, id, ids, write_into},
+    within,
+};
+use crate::{
+    clock::Timestamp,
+    domain::assignment::{Assignment, AssignmentState, AssignmentStatus, UserOutcome, Waiting},
+    error::Result,
+    identifiers::{AssignmentId, ClaimId, CouponId, UserId},
+};
+
+#[derive(sqlx::FromRow)]
+struct AssignmentRow {
+    assignment_id: Uuid,
+    coupon_id: u64,
+    requested: u32,
+    status: String,
+    created_at: Timestamp,
+    done_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "assignment_id, coupon_id, requested, status, created_at, done_at";
+
+impl TryFrom<AssignmentRow> for Assignment {
+    type Error = sqlx::Error;
+
+    fn try_from(row: AssignmentRow) -> Result<Self, sqlx::Error> {
+        let id = AssignmentId(row.assignment_id);
+        let strange = || sqlx::Error::Decode(format!("assignment {id}: unknown status").into());
+        Ok(Self {
+            id,
+            coupon: identifier(row.coupon_id)?,
+            requested: row.requested,
+            status: AssignmentStatus::of(&row.status).ok_or_else(strange)?,
+        })
+    }
+}
+
+/// Adds an assignment of the coupon to `users`, each with the claim by which the user gets it, once for its id: a
+/// repeat finds the one that is there.
+pub async fn create_assignment(
+    database: &Database,
+    (assignment, coupon): (AssignmentId, CouponId),
+    users: &[UserId],
+    now: Timestamp,
+) -> Result<Assignment> {
+    // Ids made one after the other, so that the order of claims is the order of users.
+    let users: Vec<(ClaimId, UserId)> = users.iter().map(|user| (ClaimId::generate(), *user)).collect();
+    retrying("create assignment", || async {
+        match in_time(insert(database, (assignment, coupon), &users, now)).await {
+            Err(error) if is_duplicate(&error) => {
+                let made = find(database.pool(), coupon, assignment).await?;
+                Assignment::try_from(made.ok_or(error)?)
+            }
+            inserted => inserted,
+        }
+    })
+    .await
+}
+
+async fn insert(
+    database: &Database,
+    (assignment, coupon): (AssignmentId, CouponId),
+    users: &[(ClaimId, UserId)],
+    now: Timestamp,
+) -> Result<Assignment, sqlx::Error> {
+    let requested = u32::try_from(users.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let mut transaction = database.begin().await?;
+    sqlx::query(
+        "INSERT INTO assignments /* create_assignment */ (assignment_id, coupon_id, requested, status, created_at) \
+         VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(assignment.0)
+    .bind(coupon.get())
+    .bind(requested)
+    .bind(AssignmentStatus::Pending.as_str())
+    .bind(now)
+    .execute(&mut *transaction)
+    .await?;
+    let head = "INSERT INTO assignment_users /* create_assignment */ (claim_id, assignment_id, user_id) VALUES ";
+    let mut statements = Statements::new(database.statement_bytes());
+    statements.rows((head, ""), users, |sql, (claim, user)| {
+        write_into(sql, format_args!("({},{},{user})", id(claim.0), id(assignment.0)));
+    });
+    statements.send(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(Assignment { id: assignment, coupon, requested, status: AssignmentStatus::Pending })
+}
+
+async fn find(
+    pool: &MySqlPool,
+    coupon: CouponId,
+    assignment: AssignmentId,
+) -> Result<Option<AssignmentRow>, sqlx::Error> {
+    let sql = format!("SELECT /* assignment */ {COLUMNS} FROM assignments WHERE assignment_id = ? AND coupon_id = ?");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(assignment.0).bind(coupon.get()).fetch_optional(pool).await
+}
+
+/// The assignment of that id, if the coupon has one.
+pub async fn assignment(
+    pool: &MySqlPool,
+    coupon: CouponId,
+    assignment: AssignmentId,
+) -> Result<Option<Assignment>, sqlx::Error> {
+    find(pool, coupon, assignment).await?.map(Assignment::try_from).transpose()
+}
+
+/// The same, with what has become of its users.
+pub async fn assignment_state(
+    pool: &MySqlPool,
+    coupon: CouponId,
+    assignment: AssignmentId,
+) -> Result<Option<AssignmentState>, sqlx::Error> {
+    // Looked at before its users: of one that is done, all outcomes are there.
+    let Some(row) = find(pool, coupon, assignment).await? else { return Ok(None) };
+    let (created_at, done_at) = (row.created_at, row.done_at);
+    let counts: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT /* assignment_state */ outcome, COUNT(*) FROM assignment_users \
+         WHERE assignment_id = ? AND outcome IS NOT NULL GROUP BY outcome",
+    )
+    .bind(assignment.0)
+    .fetch_all(pool)
+    .await?;
+    let mut refused: BTreeMap<String, u32> = BTreeMap::new();
+    for (outcome, count) in counts {
+        refused.insert(outcome, u32::try_from(count).map_err(|error| sqlx::Error::Decode(error.into()))?);
+    }
+    let assigned = refused.remove(UserOutcome::Issued.as_str()).unwrap_or(0);
+    Ok(Some(AssignmentState { assignment: Assignment::try_from(row)?, assigned, refused, created_at, done_at }))
+}
+
+/// At most `limit` assignments that are not done, the oldest first.
+pub async fn pending_assignments(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* pending_assignments */ {COLUMNS} FROM assignments WHERE status = ? ORDER BY assignment_id LIMIT ?"
+    );
+    let rows: Vec<AssignmentRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(AssignmentStatus::Pending.as_str())
+        .bind(limit)
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter().map(Assignment::try_from).collect()
+}
+
+/// At most `limit` users of an assignment for whom no outcome is written down, in the order given, from the one after
+/// the claim `after` on; each with what has become of the claim meanwhile.
+pub async fn waiting_users(
+    pool: &MySqlPool,
+    assignment: AssignmentId,
+    after: Option<ClaimId>,
+    limit: u32,
+) -> Result<Vec<Waiting>, sqlx::Error> {
+    let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
+        "SELECT /* waiting_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
+         LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \
+         LEFT JOIN claim_rejections r ON r.claim_id = a.claim_id \
+         WHERE a.assignment_id = ? AND a.outcome IS NULL AND a.claim_id > ? ORDER BY a.claim_id LIMIT ?",
+    )
+    .bind(assignment.0)
+    .bind(after.map_or(Uuid::nil(), |claim| claim.0))
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let waiting = |(claim, user, issued, code): (Uuid, u64, Option<Uuid>, Option<String>)| {
+        let found = match (issued, code) {
+            (Some(_), _) => Some(UserOutcome::Issued),
+            (None, Some(code)) => Some(UserOutcome::Refused(issuances::rejection(&code)?)),
+            (None, None) => None,
+        };
+        Ok(Waiting { claim: ClaimId(claim), user: identifier(user)?, found })
+    };
+    rows.into_iter().map(waiting).collect()
+}
+
+/// Writes down what became of users of an assignment. What is written stays.
+pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, UserOutcome)]) -> Result<()> {
+    let mut by_outcome: HashMap<UserOutcome, Vec<Uuid>> = HashMap::new();
+    for (claim, outcome) in outcomes {
+        by_outcome.entry(*outcome).or_default().push(claim.0);
+    }
+    let mut statements = Statements::new(database.statement_bytes());
+    for (outcome, claims) in by_outcome {
+        statements.one(&format!(
+            "UPDATE assignment_users /* write_user_outcomes */ SET outcome = '{}' \
+             WHERE claim_id IN ({}) AND outcome IS NULL",
+            outcome.as_str(),
+            ids(claims),
+        ));
+    }
+    within(async {
+        let mut connection = database.pool().acquire().await?;
+        statements.send(&mut connection).await
+    })
+    .await
+    .map(drop)
+}
+
+/// Ends an assignment, unless a user is still without an outcome; whether it is done.
+pub async fn finish_assignment(
+    pool: &MySqlPool,
+    assignment: AssignmentId,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    let open: Option<i64> = sqlx::query_scalar(
+        "SELECT /* finish_assignment: an outcome that is written stays */ 1 FROM assignment_users \
+         WHERE assignment_id = ? AND outcome IS NULL LIMIT 1",
+    )
+    .bind(assignment.0)
+    .fetch_optional(pool)
+    .await?;
+    if open.is_some() {
+        return Ok(false);
+    }
+    sqlx::query(
+        "UPDATE assignments /* finish_assignment */ SET status = ?, done_at = ? WHERE assignment_id = ? AND done_at IS NULL",
+    )
+    .bind(AssignmentStatus::Done.as_str())
+    .bind(now)
+    .bind(assignment.0)
+    .execute(pool)
+    .await?;
+    Ok(true)
+}

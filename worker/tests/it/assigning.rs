@@ -1,0 +1,226 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    db::{self, Database},
+    domain::{
+        assignment::{Assignment, AssignmentState, AssignmentStatus},
+        campaign::{Campaign, CampaignTerms},
+    },
+    held,
+    identifiers::{AssignmentId, UserId},
+    redis::Redis,
+    scripts::claim,
+    testing::{FIRST, Place, eventually, open_terms},
+};
+use dibs_worker::{
+    assignments::{assign_once, give},
+    campaigns::keep_once,
+};
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{accept, request, user, work};
+
+async fn make(place: &Place, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
+    let users: Vec<UserId> = users.into_iter().map(user).collect();
+    let about = (AssignmentId::generate(), campaign.id);
+    db::create_assignment(&place.database, about, &users, clock::now()).await.expect("made")
+}
+
+async fn look(database: &Database, redis: &Redis) -> usize {
+    assign_once(database, redis, &CancellationToken::new()).await.expect("looked")
+}
+
+/// Carries out every assignment, and confirms its claims; at most `rounds` looks are needed.
+async fn finish(place: &Place, rounds: usize) {
+    for _ in 0..rounds {
+        if look(&place.database, &place.redis).await == 0 {
+            return;
+        }
+        work(place).await;
+    }
+    assert_eq!(look(&place.database, &place.redis).await, 0, "not done after {rounds} looks");
+}
+
+async fn state(place: &Place, assignment: Assignment) -> AssignmentState {
+    let state = db::assignment_state(place.database.pool(), assignment.coupon, assignment.id).await;
+    state.expect("read").expect("an assignment")
+}
+
+fn refused(codes: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect()
+}
+
+async fn claimed(place: &Place, campaign: &Campaign) -> u32 {
+    held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
+}
+
+const HOLDERS: &str = "SELECT COUNT(DISTINCT user_id) FROM user_coupons";
+const ISSUED: &str = "SELECT COUNT(*) FROM user_coupons";
+const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
+
+/// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
+async fn die_after(place: &Place, campaign: &Campaign, assignment: Assignment, steps: usize) {
+    let waiting = async || {
+        let waiting = db::waiting_users(place.database.pool(), assignment.id, None, 250);
+        waiting.await.expect("read")
+    };
+    let mut seen = waiting().await;
+    let mut outcomes = Vec::new();
+    for step in 1..=steps {
+        for _twice in 0..2 {
+            match step {
+                1 | 4 => {
+                    let about = (assignment.id, campaign);
+                    outcomes = give(&place.database, &place.redis, about, &seen).await.expect("given");
+                }
+                2 | 5 => db::write_user_outcomes(&place.database, &outcomes).await.expect("written"),
+                3 => work(place).await,
+                _ => {
+                    let finished = db::finish_assignment(place.database.pool(), assignment.id, clock::now());
+                    assert!(finished.await.expect("finished"));
+                }
+            }
+        }
+        if step == 3 {
+            seen = waiting().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
+    for steps in 0..=6 {
+        let place = Place::new().await;
+        let campaign = place.campaign(5).await;
+        accept(&place, &campaign, [2]).await;
+        let assignment = make(&place, &campaign, 1..=8).await;
+        die_after(&place, &campaign, assignment, steps).await;
+        finish(&place, 3).await;
+        let state = state(&place, assignment).await;
+        assert_eq!(state.assignment.status, AssignmentStatus::Done, "died after step {steps}");
+        let expected = refused(&[("COUPON_ALREADY_ISSUED", 1), ("COUPON_EXHAUSTED", 3)]);
+        assert_eq!((state.assigned, state.refused), (4, expected), "died after step {steps}");
+        for counted in [ISSUED, HOLDERS, TOLD, "SELECT issued_quantity FROM coupons"] {
+            assert_eq!(place.count(counted).await, 5, "died after step {steps}: {counted}");
+        }
+        let first_come = "SELECT COUNT(*) FROM user_coupons WHERE user_id <= 5";
+        assert_eq!(place.count(first_come).await, 5, "the first in the list get it");
+        assert_eq!(claimed(&place, &campaign).await, 5, "died after step {steps}");
+        place.end().await;
+    }
+}
+
+/// Redis forgets the campaign, what it accepted and the stream, before and after a part was issued.
+#[tokio::test]
+async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
+    let place = Place::new().await;
+    let campaign = place.campaign(600).await;
+    let assignment = make(&place, &campaign, 1..=700).await;
+    look(&place.database, &place.redis).await;
+    place.lose_redis().await;
+    assert_eq!(look(&place.database, &place.redis).await, 1, "it waits for the campaign");
+    keep_once(&place.database, &place.redis).await.expect("kept");
+    // The hundred beyond the quantity were refused before the loss, and stay so.
+    look(&place.database, &place.redis).await;
+    assert_eq!(claimed(&place, &campaign).await, 600);
+    work(&place).await;
+    place.lose_redis().await;
+    keep_once(&place.database, &place.redis).await.expect("kept");
+    assert_eq!(claimed(&place, &campaign).await, 600, "a rebuild counts what was assigned");
+    finish(&place, 3).await;
+    let state = state(&place, assignment).await;
+    assert_eq!((state.assigned, state.refused), (600, refused(&[("COUPON_EXHAUSTED", 100)])));
+    for counted in [ISSUED, HOLDERS, TOLD] {
+        assert_eq!(place.count(counted).await, 600, "{counted}");
+    }
+    place.end().await;
+}
+
+#[tokio::test]
+async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
+    let place = Place::new().await;
+    let campaign = place.campaign(5).await;
+    let assignment = make(&place, &campaign, 1..=3).await;
+    let (settings, _database, gate) = place.gated().await;
+    let redis = settings.redis(1).await.expect("redis");
+    gate.shut();
+    assert_eq!(look(&place.database, &redis).await, 1);
+    assert_eq!(state(&place, assignment).await.assignment.status, AssignmentStatus::Pending);
+    gate.open();
+    eventually("all are assigned", Duration::from_secs(10), async || {
+        let left = look(&place.database, &redis).await;
+        work(&place).await;
+        left == 0
+    })
+    .await;
+    assert_eq!(state(&place, assignment).await.assigned, 3);
+    place.end().await;
+}
+
+/// What is over may still be given. Nobody else makes such a campaign again in Redis.
+#[tokio::test]
+async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_and_holds_up_no_other() {
+    let place = Place::new().await;
+    let open = place.campaign(5).await;
+    let vanished = make(&place, &place.campaign(5).await, [1]).await;
+    let now = clock::now();
+    let (opens_at, closes_at) = (now - TimeDelta::hours(9), now - TimeDelta::hours(8));
+    let over = place.campaign_in_database(CampaignTerms { opens_at, closes_at, ..open_terms() }).await;
+    let (late, other) = (make(&place, &over, 1..=2).await, make(&place, &open, 1..=3).await);
+    place.execute(&format!("DELETE FROM coupons WHERE coupon_id = {}", vanished.coupon)).await;
+    for _ in 0..3 {
+        assert!(look(&place.database, &place.redis).await > 0, "one cannot be carried out");
+        work(&place).await;
+    }
+    assert_eq!(state(&place, late).await.assigned, 2);
+    assert_eq!(state(&place, other).await.assigned, 3);
+    assert_eq!(state(&place, vanished).await.assignment.status, AssignmentStatus::Pending);
+    place.end().await;
+}
+
+/// Redis accepts more than the database has: the second check refuses, and the assignment says so.
+#[tokio::test]
+async fn an_assigned_claim_that_the_second_check_refuses_is_told_as_refused() {
+    let place = Place::new().await;
+    let campaign = place.campaign(5).await;
+    let assignment = make(&place, &campaign, 1..=5).await;
+    look(&place.database, &place.redis).await;
+    place.execute("UPDATE coupons SET total_quantity = 3").await;
+    work(&place).await;
+    finish(&place, 3).await;
+    let state = state(&place, assignment).await;
+    assert_eq!((state.assigned, state.refused), (3, refused(&[("COUPON_EXHAUSTED", 2)])));
+    assert_eq!(claimed(&place, &campaign).await, 3, "two seats went back");
+    place.end().await;
+}
+
+/// I1 and I2: claims and assignments of the same coupon at once, by several workers.
+#[tokio::test]
+async fn i1_claims_and_assignments_at_once_never_exceed_the_quantity() {
+    let place = Place::new().await;
+    let campaign = place.campaign_of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
+    let one = make(&place, &campaign, 1..=400).await;
+    let other = make(&place, &campaign, 200..=600).await;
+    let claiming = join_all((0..10).map(async |call| {
+        let users = call * 60 + 1..=call * 60 + 60;
+        let requests: Vec<_> = users.map(request).collect();
+        claim(&place.redis, FIRST, campaign.id, "", &requests).await.expect("redis");
+    }));
+    let working = join_all((0..4).map(async |_| look(&place.database, &place.redis).await));
+    tokio::join!(claiming, working, work(&place));
+    work(&place).await;
+    finish(&place, 3).await;
+    assert_eq!(place.count(ISSUED).await, 500);
+    assert_eq!(place.count(TOLD).await, 500);
+    let most = "SELECT MAX(held) FROM (SELECT COUNT(*) AS held FROM user_coupons GROUP BY user_id) AS holders";
+    assert!(place.count(most).await <= 2);
+    for assignment in [one, other] {
+        let state = state(&place, assignment).await;
+        assert_eq!(state.assigned + state.refused.values().sum::<u32>(), assignment.requested);
+    }
+    assert_eq!(claimed(&place, &campaign).await, 500);
+    place.end().await;
+}
