@@ -7,3 +7,4 @@ pub mod event;
 pub mod order;
 pub mod points;
 pub mod product;
+pub mod ranking;
