@@ -4,10 +4,13 @@ mod campaigns;
 mod charges;
 mod idempotency;
 mod issuances;
+mod job_runs;
 mod orders;
+mod outbox;
 mod owned_coupons;
 mod points;
 mod products;
+mod sales;
 pub mod statements;
 
 use std::{
@@ -28,13 +31,19 @@ pub use idempotency::{
     purge_idempotency_keys, release_attempt, store_answer,
 };
 pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
+pub use job_runs::{begin_job, days_done, end_job};
 pub use orders::{
     CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
     payment, write_orders,
 };
+pub use outbox::{
+    NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, events_between, move_sink, number_events, purge_events, register_sink,
+    sink_progress,
+};
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
+pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day, sales_snapshot};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
@@ -64,6 +73,11 @@ pub struct Database {
 pub struct Lock(MySqlConnection);
 
 impl Lock {
+    /// The connection that holds it. What succeeds on it was done while the lock was held.
+    pub fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.0
+    }
+
     /// Lets others have it.
     pub async fn release(self) -> Result<()> {
         within(self.0.close()).await
@@ -141,8 +155,14 @@ impl Database {
     /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
     /// somebody has it.
     pub async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let mut connection = self.pool.acquire().await.map_err(database_error)?;
+        let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
+        let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
+        if free != Some(1) {
+            return Ok(None);
+        }
         // Out of the pool: a connection that went back to it would take the lock along.
-        let mut connection = self.pool.acquire().await.map_err(database_error)?.detach();
+        let mut connection = connection.detach();
         let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
         let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
         Ok((locked == Some(1)).then_some(Lock(connection)))
