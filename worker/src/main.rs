@@ -85,6 +85,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         payment_gateway,
         pace: Pace::default(),
         rules: settings.order_rules(),
+        time_zone: settings.shared.time_zone,
         stopping: stopping.clone(),
         tasks: TaskTracker::new(),
     };

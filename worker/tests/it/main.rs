@@ -4,4 +4,6 @@ mod confirming;
 mod dying;
 mod losing;
 mod orders;
+mod ranking;
+mod relay;
 mod support;
