@@ -3,6 +3,7 @@
 pub mod campaigns;
 pub mod charges;
 pub mod issuance;
+pub mod jobs;
 pub mod orders;
 mod purge;
 pub mod ranking;
@@ -25,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
+    jobs::Jobs,
     orders::{Desk, Expiry, InHand, Reader, expire_coupons},
     ranking::RankingSink,
     relay::{Relay, Sink},
@@ -66,6 +68,8 @@ impl Worker {
         self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        let jobs = self.jobs(partitions);
+        self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {
@@ -90,6 +94,11 @@ impl Worker {
     /// What counts sales.
     pub fn ranking_sink(&self) -> RankingSink {
         RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+    }
+
+    fn jobs(&self, partitions: u16) -> Jobs {
+        let (database, redis) = (self.database.clone(), self.redis.clone());
+        Jobs { database, redis, zone: self.time_zone, partitions }
     }
 
     /// Sends events on to a sink until told to stop.

@@ -79,7 +79,9 @@ impl Lock {
     }
 
     /// Lets others have it.
-    pub async fn release(self) -> Result<()> {
+    pub async fn release(mut self) -> Result<()> {
+        // The server notices only later that a connection was closed.
+        within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.0)).await?;
         within(self.0.close()).await
     }
 }

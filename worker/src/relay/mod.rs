@@ -124,10 +124,13 @@ impl<S: Sink> Relay<S> {
             self.show(None, now);
             return Ok(Step::StandingBy);
         };
-        // A failure lets go of the lock: its connection may be what failed.
-        let step = self.deliver_next(&mut lock, now).await?;
+        let step = self.deliver_next(&mut lock, now).await;
         self.lock = Some(lock);
-        Ok(step)
+        if step.is_err() {
+            // Its connection may be what failed, or another process may be better placed.
+            self.stand_back().await;
+        }
+        step
     }
 
     async fn deliver_next(&mut self, lock: &mut Lock, now: Timestamp) -> Result<Step> {

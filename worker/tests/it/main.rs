@@ -2,6 +2,7 @@
 
 mod confirming;
 mod dying;
+mod jobs;
 mod losing;
 mod orders;
 mod ranking;

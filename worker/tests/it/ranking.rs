@@ -23,7 +23,7 @@ use dibs_worker::{
 use crate::support::user;
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 };
-const ZONE: Tz = chrono_tz::Asia::Seoul;
+pub const ZONE: Tz = chrono_tz::Asia::Seoul;
 const BUYER: u64 = 1;
 
 fn sink(place: &Place) -> RankingSink {
@@ -49,7 +49,7 @@ impl Sink for Dying {
 }
 
 /// A place where one user can buy whatever there is.
-async fn shop(products: usize) -> (Place, Vec<ProductId>) {
+pub async fn shop(products: usize) -> (Place, Vec<ProductId>) {
     let place = Place::new().await;
     place.points(BUYER, 900_000_000).await;
     let mut made = Vec::new();
@@ -66,7 +66,7 @@ async fn carry_out(place: &Place, action: Action, id: CommandId, now: Timestamp)
 }
 
 /// Buys so many of a product at `now`.
-async fn buy(place: &Place, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
+pub async fn buy(place: &Place, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
     let id = CommandId::generate();
     let items = vec![Line { product_id: product, quantity }];
     let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
@@ -74,12 +74,12 @@ async fn buy(place: &Place, product: ProductId, quantity: u32, now: Timestamp) -
     OrderId(id.0)
 }
 
-async fn cancel(place: &Place, order: OrderId, now: Timestamp) {
+pub async fn cancel(place: &Place, order: OrderId, now: Timestamp) {
     assert!(matches!(carry_out(place, Action::Cancel { order }, CommandId::generate(), now).await, Outcome::Done(_)));
 }
 
 /// Numbers and delivers all that happened.
-async fn deliver_all(place: &Place) {
+pub async fn deliver_all(place: &Place) {
     while db::number_events(&place.database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&place.database, sink(place));
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
