@@ -14,3 +14,4 @@ mod orders;
 mod owned_coupons;
 mod points;
 mod products;
+mod rankings;

@@ -1,5 +1,6 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
+mod best_sellers;
 mod campaigns;
 mod charges;
 mod idempotency;
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+pub use best_sellers::{ShownProduct, last_persisted_day, shown_products, stored_ranking, stored_sales};
 pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,

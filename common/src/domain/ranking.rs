@@ -83,6 +83,11 @@ pub fn last_days(to: NaiveDate, days: u64) -> impl Iterator<Item = NaiveDate> {
     (0..days).map(move |back| days_before(to, back))
 }
 
+/// The first of `days` days up to `to`.
+pub fn first_of(to: NaiveDate, days: u8) -> NaiveDate {
+    days_before(to, u64::from(days).saturating_sub(1))
+}
+
 /// When Redis may forget a day.
 pub fn forgotten_at(day: NaiveDate, zone: Tz) -> Timestamp {
     start_of(days_after(day, KEPT_DAYS), zone)
