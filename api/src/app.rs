@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, orders::Orders, settings::ApiSettings};
+use crate::{claims::Claims, orders::Orders, rankings::Rankings, settings::ApiSettings};
 
 /// The state of the API: connections, claims in progress, background work.
 pub struct App {
@@ -24,6 +24,8 @@ pub struct App {
     pub claims: Claims,
     /// Commands on their way.
     pub orders: Orders,
+    /// What sold best.
+    pub rankings: Rankings,
     /// The metrics.
     pub metrics: PrometheusHandle,
     /// Work that a client cannot cancel, waited for at the end.
@@ -49,6 +51,9 @@ impl App {
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let claims = Claims::start(&database, &redis, &tasks).await?;
         let orders = Orders::start(&database, &redis, settings.shared.claim_partitions).await?;
+        let zone = settings.shared.time_zone;
+        let (rankings, reading) = Rankings::start((&database, &redis), zone, stopping.clone());
+        tasks.spawn(reading);
         let in_progress = AtomicU32::new(0);
         Ok(Arc::new(Self {
             settings,
@@ -57,6 +62,7 @@ impl App {
             payment_gateway,
             claims,
             orders,
+            rankings,
             metrics,
             tasks,
             stopping,

@@ -7,6 +7,7 @@ pub mod edge;
 pub mod extract;
 pub mod orders;
 pub mod problem;
+pub mod rankings;
 pub mod routes;
 pub mod settings;
 

@@ -1,11 +1,12 @@
 //! The only place that spells a Redis key.
 //!
 //! A campaign's keys and its stream carry the hash tag of its partition, `{p0}` .. `{pN-1}`, and so share one
-//! slot of a cluster: one script may touch them all. A prefix keeps several installations, and tests, apart.
+//! slot of a cluster: one script may touch them all. So do all keys of sales, whose tag is `{sales}`. A prefix keeps several installations, and tests, apart.
 
+use chrono::NaiveDate;
 use serde::Serialize;
 
-use crate::identifiers::{CommandId, CouponId, UserId};
+use crate::identifiers::{CommandId, CouponId, ProductId, UserId};
 
 /// The consumer group that confirms claims.
 pub const ISSUANCE_GROUP: &str = "issuance";
@@ -77,10 +78,45 @@ impl Keys {
         format!("{}pending:{command}", self.prefix)
     }
 
+    /// Up to which event sales are counted: a string, see `lua/sales_apply.lua`.
+    pub fn sales_applied(&self) -> String {
+        format!("{}{{sales}}:applied", self.prefix)
+    }
+
+    /// Units sold on a business day: a sorted set by [`sales_member`].
+    pub fn daily_sales(&self, day: NaiveDate) -> String {
+        format!("{}{{sales}}:daily:{day}", self.prefix)
+    }
+
+    /// A day that is made anew, before it becomes [`Keys::daily_sales`] at once.
+    pub fn staged_sales(&self, day: NaiveDate, rebuild: uuid::Uuid) -> String {
+        format!("{}:staged:{rebuild}", self.daily_sales(day))
+    }
+
+    /// Units sold on the last `days` days, negative: a sorted set, see `lua/sales_union.lua`.
+    pub fn sales_window(&self, days: u8) -> String {
+        format!("{}{{sales}}:window:{days}", self.prefix)
+    }
+
+    /// Which days [`Keys::sales_window`] is of, and when it was made: a hash.
+    pub fn sales_window_made(&self, days: u8) -> String {
+        format!("{}:made", self.sales_window(days))
+    }
+
     /// The channel on which a process hears of outcomes that it waits for.
     pub fn answers(&self, process: uuid::Uuid) -> String {
         format!("{}answers:{process}", self.prefix)
     }
+}
+
+/// A product in a sorted set of sales: its id in 16 digits, so that members of equal scores are in the order of ids.
+pub fn sales_member(product: ProductId) -> String {
+    format!("{:016}", product.get())
+}
+
+/// The product of a member; none when [`sales_member`] does not spell it so.
+pub fn product_of_member(member: &str) -> Option<ProductId> {
+    member.parse::<u64>().ok()?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -102,5 +138,21 @@ mod tests {
             keys.dead_orders(partition),
         ];
         assert!(spelled.iter().all(|key| key.starts_with("shop:{p3}:")), "{spelled:?}");
+    }
+
+    #[test]
+    fn all_keys_of_sales_share_a_hash_tag() {
+        let (keys, day) = (Keys::new("shop:"), NaiveDate::default());
+        let spelled = [
+            keys.sales_applied(),
+            keys.daily_sales(day),
+            keys.staged_sales(day, uuid::Uuid::nil()),
+            keys.sales_window(3),
+            keys.sales_window_made(3),
+        ];
+        assert!(spelled.iter().all(|key| key.starts_with("shop:{sales}:")), "{spelled:?}");
+        assert_eq!(keys.daily_sales(day), "shop:{sales}:daily:1970-01-01");
+        let product = ProductId::try_from(crate::identifiers::MAX_ID).expect("an id");
+        assert_eq!(product_of_member(&sales_member(product)), Some(product));
     }
 }

@@ -16,6 +16,7 @@ pub mod operations;
 pub mod payment_gateway;
 pub mod pending;
 pub mod redis;
+pub mod sales;
 pub mod scripts;
 pub mod stream;
 pub mod telemetry;

@@ -4,14 +4,18 @@ pub mod assignments;
 pub mod campaigns;
 pub mod charges;
 pub mod issuance;
+pub mod jobs;
 pub mod orders;
 mod purge;
+pub mod ranking;
+pub mod relay;
 pub mod seed;
 pub mod settings;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use chrono::TimeDelta;
+use chrono_tz::Tz;
 use dibs_common::{
     clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition,
     payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
@@ -23,7 +27,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
+    jobs::Jobs,
     orders::{Desk, Expiry, InHand, Reader, expire_coupons},
+    ranking::RankingSink,
+    relay::{Relay, Sink},
 };
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +52,8 @@ pub struct Worker {
     pub pace: Pace,
     /// What the shop has set of the rules of orders.
     pub rules: OrderRules,
+    /// Where a business day begins.
+    pub time_zone: Tz,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// What is going on.
@@ -59,6 +68,10 @@ impl Worker {
         self.tasks.spawn(self.clone().expire(partitions));
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
+        self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
+        self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        let jobs = self.jobs(partitions);
+        self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
         let mut wanted: Vec<Partition> = (0..partitions).map(Partition).collect();
         while !self.stopping.is_cancelled() {
@@ -78,6 +91,28 @@ impl Worker {
         }
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// What counts sales.
+    pub fn ranking_sink(&self) -> RankingSink {
+        RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+    }
+
+    fn jobs(&self, partitions: u16) -> Jobs {
+        let (database, redis) = (self.database.clone(), self.redis.clone());
+        Jobs { database, redis, zone: self.time_zone, partitions }
+    }
+
+    /// Sends events on to a sink until told to stop.
+    async fn relay<S: Sink + Clone + 'static>(self, sink: S) {
+        while !self.stopping.is_cancelled() {
+            let relay = Relay::new(&self.database, sink.clone());
+            match tokio::spawn(relay.run(self.stopping.clone())).await {
+                Ok(()) => return,
+                Err(panic) => tracing::error!(sink = sink.name(), %panic, "a relay broke; another begins"),
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
     }
 
     fn settlement(&self) -> Settlement {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use dibs_common::{
-    config, db,
+    clock, config, db,
     error::{Error, Result},
     operations::{self, DRAIN_LIMIT, Operations},
     telemetry,
@@ -12,8 +12,9 @@ use dibs_common::{
 use dibs_worker::{
     Worker, campaigns,
     issuance::Pace,
-    seed,
-    settings::{Command, Rebuild, WorkerSettings},
+    jobs::{Job, Jobs},
+    ranking, seed,
+    settings::{Command, JobRun, Rebuild, Rebuildable, WorkerSettings},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,7 +43,8 @@ async fn perform(settings: WorkerSettings) -> Result<()> {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
-        Command::Rebuild(rebuild) => rebuild_campaign(&settings, *rebuild).await,
+        Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
+        Command::Job(run) => run_job(&settings, *run).await,
         Command::Health if operations::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
@@ -85,6 +87,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         payment_gateway,
         pace: Pace::default(),
         rules: settings.order_rules(),
+        time_zone: settings.shared.time_zone,
         stopping: stopping.clone(),
         tasks: TaskTracker::new(),
     };
@@ -109,10 +112,41 @@ async fn seed_and_print(settings: &WorkerSettings) -> Result<()> {
     Ok(())
 }
 
-async fn rebuild_campaign(settings: &WorkerSettings, Rebuild { coupon }: Rebuild) -> Result<()> {
+async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) -> Result<()> {
     telemetry::start(&settings.shared)?;
     let database = settings.shared.database(2)?;
     let redis = settings.shared.redis(1).await?;
-    let campaign = db::within(db::campaign(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
-    campaigns::rebuild(&database, &redis, &campaign).await
+    let zone = settings.shared.time_zone;
+    match (what, day) {
+        (Rebuildable::Campaign(_), Some(_)) => {
+            Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
+        }
+        (Rebuildable::Campaign(coupon), None) => {
+            let campaign = db::within(db::campaign(database.pool(), coupon)).await?;
+            campaigns::rebuild(&database, &redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
+        }
+        (Rebuildable::Ranking, day) => {
+            if let Some(day) = day {
+                db::retrying("persist day", || db::persist_day(&database, day, zone)).await?;
+            }
+            ranking::rebuild(&database, &redis, zone, clock::now()).await
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what it did is what was asked for")]
+async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Result<()> {
+    if day.is_some() && job != Job::PersistDailySales {
+        return Err(Error::Setting("--day", "only persist-daily-sales takes a day".into()));
+    }
+    telemetry::start(&settings.shared)?;
+    let jobs = Jobs {
+        database: settings.shared.database(4)?,
+        redis: settings.shared.redis(1).await?,
+        zone: settings.shared.time_zone,
+        partitions: settings.shared.claim_partitions,
+    };
+    let done = jobs.run(job, day, clock::now()).await?;
+    println!("{}", done.as_deref().unwrap_or("another process is at it"));
+    Ok(())
 }

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{Settings, masked},
     domain::order::OrderRules,
     identifiers::CouponId,
 };
+
+use crate::jobs::Job;
 
 /// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
 ///
@@ -40,22 +42,50 @@ pub enum Command {
     Migrate,
     /// Add a demo campaign and products when the database has none; prints the id of an open campaign
     Seed,
-    /// Make a campaign in Redis again from the database; it takes no claims until that is done
+    /// Make a campaign in Redis again from the database, which takes no claims until that is done; or the ranking
     Rebuild(Rebuild),
+    /// Do a job now, whether it is due or not
+    Job(JobRun),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
 }
 
-/// Which campaign to rebuild.
+/// What to rebuild.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Rebuild {
-    /// The campaign's id
-    #[arg(value_parser = coupon_id)]
-    pub coupon: CouponId,
+    /// A campaign's id, or 'ranking' for what sold in the last days, from the orders
+    #[arg(value_parser = rebuildable)]
+    pub what: Rebuildable,
+    /// A business day whose rows in `product_daily_sales` are made anew as well; with 'ranking'
+    #[arg(long)]
+    pub day: Option<NaiveDate>,
 }
 
-fn coupon_id(text: &str) -> Result<CouponId, String> {
-    text.parse::<u64>().map_err(|error| error.to_string()).and_then(CouponId::try_from)
+/// What can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebuildable {
+    /// A campaign in Redis.
+    Campaign(CouponId),
+    /// The sales of the last days in Redis.
+    Ranking,
+}
+
+/// A job to do.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct JobRun {
+    /// Which
+    pub job: Job,
+    /// The business day to do it for; with persist-daily-sales
+    #[arg(long)]
+    pub day: Option<NaiveDate>,
+}
+
+fn rebuildable(text: &str) -> Result<Rebuildable, String> {
+    if text == "ranking" {
+        return Ok(Rebuildable::Ranking);
+    }
+    let id = text.parse::<u64>().map_err(|error| format!("expected a campaign's id or 'ranking': {error}"))?;
+    CouponId::try_from(id).map(Rebuildable::Campaign)
 }
 
 impl WorkerSettings {

@@ -116,6 +116,7 @@ impl TestApp {
             payment_gateway: None,
             pace: Pace::default(),
             rules,
+            time_zone: self.place.settings.time_zone,
             stopping: stopping.clone(),
             tasks: TaskTracker::new(),
         };

@@ -15,3 +15,4 @@ mod orders;
 mod owned_coupons;
 mod points;
 mod products;
+mod rankings;

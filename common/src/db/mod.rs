@@ -1,14 +1,18 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
 mod assignments;
+mod best_sellers;
 mod campaigns;
 mod charges;
 mod idempotency;
 mod issuances;
+mod job_runs;
 mod orders;
+mod outbox;
 mod owned_coupons;
 mod points;
 mod products;
+mod sales;
 pub mod statements;
 
 use std::{
@@ -24,6 +28,7 @@ pub use assignments::{
     assignment, assignment_state, create_assignment, finish_assignment, pending_assignments, waiting_users,
     write_user_outcomes,
 };
+pub use best_sellers::{ShownProduct, last_persisted_day, shown_products, stored_ranking, stored_sales};
 pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
@@ -33,13 +38,19 @@ pub use idempotency::{
     purge_idempotency_keys, release_attempt, store_answer,
 };
 pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
+pub use job_runs::{begin_job, days_done, end_job};
 pub use orders::{
     CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
     payment, write_orders,
 };
+pub use outbox::{
+    NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, events_between, move_sink, number_events, purge_events, register_sink,
+    sink_progress,
+};
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
+pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day, sales_snapshot};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
@@ -69,8 +80,15 @@ pub struct Database {
 pub struct Lock(MySqlConnection);
 
 impl Lock {
+    /// The connection that holds it. What succeeds on it was done while the lock was held.
+    pub fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.0
+    }
+
     /// Lets others have it.
-    pub async fn release(self) -> Result<()> {
+    pub async fn release(mut self) -> Result<()> {
+        // The server notices only later that a connection was closed.
+        within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.0)).await?;
         within(self.0.close()).await
     }
 }
@@ -146,8 +164,14 @@ impl Database {
     /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
     /// somebody has it.
     pub async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let mut connection = self.pool.acquire().await.map_err(database_error)?;
+        let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
+        let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
+        if free != Some(1) {
+            return Ok(None);
+        }
         // Out of the pool: a connection that went back to it would take the lock along.
-        let mut connection = self.pool.acquire().await.map_err(database_error)?.detach();
+        let mut connection = connection.detach();
         let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
         let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
         Ok((locked == Some(1)).then_some(Lock(connection)))

@@ -8,3 +8,4 @@ pub mod event;
 pub mod order;
 pub mod points;
 pub mod product;
+pub mod ranking;

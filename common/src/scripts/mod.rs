@@ -7,6 +7,9 @@ mod claim;
 mod dead_letter;
 mod enqueue;
 mod return_seats;
+mod sales_apply;
+mod sales_put;
+mod sales_union;
 
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
@@ -15,6 +18,9 @@ pub use dead_letter::dead_letter;
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
+pub use sales_apply::{SalesApplied, sales_apply};
+pub use sales_put::sales_put;
+pub use sales_union::sales_union;
 
 use crate::{
     error::{Error, Result},
@@ -60,13 +66,16 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 6] = [
+    const CONTRACTS: [(&str, &Contract); 9] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("dead_letter", &dead_letter::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
         ("return_seats", &return_seats::CONTRACT),
+        ("sales_apply", &sales_apply::CONTRACT),
+        ("sales_put", &sales_put::CONTRACT),
+        ("sales_union", &sales_union::CONTRACT),
     ];
 
     /// The lines of the head comment, without their dashes.

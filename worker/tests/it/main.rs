@@ -3,6 +3,9 @@
 mod assigning;
 mod confirming;
 mod dying;
+mod jobs;
 mod losing;
 mod orders;
+mod ranking;
+mod relay;
 mod support;

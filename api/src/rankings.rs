@@ -1,0 +1,178 @@
+//! What sold best, in the memory of the process: read anew each second, from the windows that the worker makes in Redis,
+//! or from the tables while Redis is down or has none. Where neither answers, what was read last goes on being shown;
+//! it says how old it is.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::NaiveDate;
+use chrono_tz::Tz;
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::{self, Database, ShownProduct},
+    domain::ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
+    error::{Dependency, Error, Result},
+    identifiers::ProductId,
+    redis::Redis,
+    sales,
+};
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// How long the first reading is waited for.
+const FIRST_READING: Duration = Duration::from_secs(2);
+/// How long adding up the tables may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a ranking was read, and as of when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The window of this last day, made at this time.
+    Redis(NaiveDate, Timestamp),
+    /// The tables, of which this is the last day, written at this time.
+    Tables(NaiveDate, Timestamp),
+    /// Nothing was counted yet; today would be the last day.
+    Nowhere(NaiveDate),
+}
+
+impl Source {
+    /// The last day that is counted.
+    pub const fn to(self) -> NaiveDate {
+        match self {
+            Self::Redis(to, _) | Self::Tables(to, _) | Self::Nowhere(to) => to,
+        }
+    }
+
+    /// When it was made.
+    pub const fn made_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Redis(_, at) | Self::Tables(_, at) => Some(at),
+            Self::Nowhere(_) => None,
+        }
+    }
+}
+
+/// What sold best in a number of days.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    /// How many days, the last included.
+    pub days: u8,
+    /// Where it was read.
+    pub source: Source,
+    /// Products and their units, the best first.
+    pub sold: Arc<Vec<(ProductId, i64)>>,
+    /// What is shown of them.
+    pub products: Arc<HashMap<ProductId, ShownProduct>>,
+}
+
+impl Ranking {
+    /// The first day that is counted.
+    pub fn from(&self) -> NaiveDate {
+        first_of(self.source.to(), self.days)
+    }
+}
+
+type Loaded = BTreeMap<u8, Ranking>;
+
+/// The rankings of this process.
+pub struct Rankings {
+    loaded: watch::Receiver<Arc<Loaded>>,
+}
+
+/// Where rankings are read from.
+struct Reader {
+    database: Database,
+    redis: Redis,
+    zone: Tz,
+}
+
+impl Rankings {
+    /// Begins to read, and goes on until `stopping` is cancelled; what goes on is answered, too, to be waited for.
+    pub fn start(
+        (database, redis): (&Database, &Redis),
+        zone: Tz,
+        stopping: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (tell, loaded) = watch::channel(Arc::default());
+        let reader = Reader { database: database.clone(), redis: redis.clone(), zone };
+        (Self { loaded }, reader.run(tell, stopping))
+    }
+
+    /// The ranking of so many days, as it was read last.
+    pub async fn of(&self, days: u8) -> Result<Ranking> {
+        if let Some(ranking) = self.loaded.borrow().get(&days) {
+            return Ok(ranking.clone());
+        }
+        let mut loaded = self.loaded.clone();
+        let reading = timeout(FIRST_READING, loaded.wait_for(|loaded| loaded.contains_key(&days))).await;
+        let reading = reading.map_err(|elapsed| Error::unavailable(Dependency::MySql, elapsed))?;
+        let loaded = reading.map_err(|ended| Error::unavailable(Dependency::MySql, ended))?;
+        loaded.get(&days).cloned().ok_or_else(|| Error::internal("a ranking was there, and is gone"))
+    }
+}
+
+impl Reader {
+    async fn run(self, tell: watch::Sender<Arc<Loaded>>, stopping: CancellationToken) {
+        while !stopping.is_cancelled() {
+            let before = Arc::clone(&tell.borrow());
+            match self.read_all(&before).await {
+                Ok(loaded) => drop(tell.send_replace(Arc::new(loaded))),
+                Err(error) => tracing::warn!(cause = error.chain(), "rankings cannot be read now"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REFRESH_EVERY) => {}
+                () = stopping.cancelled() => {}
+            }
+        }
+    }
+
+    async fn read_all(&self, before: &Loaded) -> Result<Loaded> {
+        let mut read = BTreeMap::new();
+        for days in WINDOWS {
+            read.insert(days, self.read(days, before.get(&days)).await?);
+        }
+        let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
+        let listed: std::collections::BTreeSet<ProductId> = listed.collect();
+        let products = db::within(db::shown_products(self.database.pool(), listed)).await?;
+        let products: Arc<HashMap<ProductId, ShownProduct>> = Arc::new(products.into_iter().collect());
+        let ranking = |(days, (source, sold))| (days, Ranking { days, source, sold, products: Arc::clone(&products) });
+        Ok(read.into_iter().map(ranking).collect())
+    }
+
+    /// Reads what sold, unless it is still what was read before.
+    async fn read(&self, days: u8, before: Option<&Ranking>) -> Result<(Source, Arc<Vec<(ProductId, i64)>>)> {
+        match self.read_redis(days, before).await {
+            Ok(Some(read)) => return Ok(read),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(cause = error.chain(), "the tables answer for redis"),
+        }
+        let persisted = db::within(db::last_persisted_day(self.database.pool())).await?;
+        let Some((to, at)) = persisted else {
+            return Ok((Source::Nowhere(business_day(clock::now(), self.zone)), Arc::default()));
+        };
+        let source = Source::Tables(to, at);
+        if let Some(same) = before.filter(|before| before.source == source) {
+            return Ok((source, Arc::clone(&same.sold)));
+        }
+        let sold = db::within_limit(PATIENCE, db::stored_ranking(self.database.pool(), to, days)).await?;
+        Ok((source, Arc::new(sold)))
+    }
+
+    async fn read_redis(
+        &self,
+        days: u8,
+        before: Option<&Ranking>,
+    ) -> Result<Option<(Source, Arc<Vec<(ProductId, i64)>>)>> {
+        let Some(made) = sales::window_made(&self.redis, days).await? else { return Ok(None) };
+        let source = Source::Redis(made.to, made.at);
+        if let Some(same) = before.filter(|before| before.source == source) {
+            return Ok(Some((source, Arc::clone(&same.sold))));
+        }
+        let sold = sales::window(&self.redis, days, LONGEST_RANKING).await?;
+        Ok(Some((source, Arc::new(sold))))
+    }
+}

@@ -1,0 +1,147 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, NaiveDate, Utc};
+use dibs_common::{
+    domain::{
+        product::ProductStatus,
+        ranking::{LONGEST_RANKING, WINDOWS},
+    },
+    error::{Error, FieldError},
+    identifiers::ProductId,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    app::SharedApp,
+    extract::QueryOf,
+    problem::{Problem, Refused},
+    rankings::Ranking,
+};
+
+/// Which page of which ranking.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BestSellersQuery {
+    /// From 1 on. There is nothing after the first 1,000 products.
+    #[serde(default = "one")]
+    #[param(minimum = 1)]
+    page_number: u32,
+    /// Products on a page, 1 to 100.
+    #[serde(default = "ten")]
+    #[param(minimum = 1, maximum = 100)]
+    page_size: u32,
+    /// Over how many business days, today included: 1, 3 or 7.
+    #[serde(default = "three")]
+    days: u8,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn ten() -> u32 {
+    10
+}
+
+pub(super) const fn three() -> u8 {
+    3
+}
+
+/// What is wrong with a number of days.
+pub(super) fn days_error(days: u8) -> Option<FieldError> {
+    (!WINDOWS.contains(&days)).then(|| FieldError::new("days", format!("expected 1, 3 or 7, got {days}")))
+}
+
+impl BestSellersQuery {
+    fn errors(self) -> Vec<FieldError> {
+        let Self { page_number, page_size, days } = self;
+        let mut errors = Vec::new();
+        if page_number == 0 {
+            errors.push(FieldError::new("pageNumber", "expected 1 or more, got 0"));
+        }
+        if !(1..=100).contains(&page_size) {
+            errors.push(FieldError::new("pageSize", format!("expected 1 to 100, got {page_size}")));
+        }
+        errors.extend(days_error(days));
+        errors
+    }
+}
+
+/// A product that sold well.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BestSeller {
+    /// 1 for what sold best; of two that sold the same, the lower id is first.
+    rank: u64,
+    product_id: ProductId,
+    name: String,
+    /// Won for one.
+    price: i64,
+    status: ProductStatus,
+    /// Units of orders paid in these days, and not cancelled since.
+    sold_quantity: i64,
+}
+
+/// A page of what sold best.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BestSellersPage {
+    items: Vec<BestSeller>,
+    days: u8,
+    /// The first business day that is counted.
+    from: NaiveDate,
+    /// The last business day that is counted: today, or an earlier one while today's sales cannot be read.
+    to: NaiveDate,
+    /// When these days were counted; null when nothing was counted yet.
+    updated_at: Option<DateTime<Utc>>,
+    page_number: u32,
+    page_size: u32,
+}
+
+/// List what sold best
+#[utoipa::path(
+    get, path = "/products/best-sellers", tag = "products", params(BestSellersQuery),
+    responses(
+        (status = 200, description = "the best first", body = BestSellersPage),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn best_sellers(
+    State(app): State<SharedApp>,
+    QueryOf(query): QueryOf<BestSellersQuery>,
+) -> Result<Json<BestSellersPage>, Refused> {
+    let errors = query.errors();
+    if !errors.is_empty() {
+        return Err(Refused(Error::ValidationFailed(errors)));
+    }
+    let ranking = app.rankings.of(query.days).await?;
+    Ok(Json(page(&ranking, query)))
+}
+
+fn page(ranking: &Ranking, query: BestSellersQuery) -> BestSellersPage {
+    let BestSellersQuery { page_number, page_size, days } = query;
+    let before = (page_number - 1).saturating_mul(page_size).min(LONGEST_RANKING) as usize;
+    let listed = (1..).zip(ranking.sold.iter()).skip(before).take(page_size as usize);
+    let items = listed.filter_map(|(rank, (product, units))| {
+        let shown = ranking.products.get(product)?;
+        Some(BestSeller {
+            rank,
+            product_id: *product,
+            name: shown.name.clone(),
+            price: shown.price,
+            status: shown.status,
+            sold_quantity: *units,
+        })
+    });
+    BestSellersPage {
+        items: items.collect(),
+        days,
+        from: ranking.from(),
+        to: ranking.source.to(),
+        updated_at: ranking.source.made_at(),
+        page_number,
+        page_size,
+    }
+}

@@ -1,0 +1,86 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, NaiveDate, Utc};
+use dibs_common::{db, error::Error, identifiers::ProductId, sales};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::best_sellers::{days_error, three};
+use crate::{
+    app::{App, SharedApp},
+    extract::{PathOf, QueryOf},
+    problem::{Problem, Refused},
+    rankings::{Ranking, Source},
+};
+
+/// In which ranking.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RankQuery {
+    /// Over how many business days, today included: 1, 3 or 7.
+    #[serde(default = "three")]
+    days: u8,
+}
+
+/// Where a product is among what sold best.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProductRank {
+    product_id: ProductId,
+    /// 1 for what sold best; null when it sold nothing, or when it is beyond the first 1,000 and Redis cannot be asked.
+    rank: Option<u64>,
+    /// Units of orders paid in these days, and not cancelled since.
+    sold_quantity: i64,
+    days: u8,
+    /// The first business day that is counted.
+    from: NaiveDate,
+    /// The last business day that is counted: today, or an earlier one while today's sales cannot be read.
+    to: NaiveDate,
+    /// When these days were counted; null when nothing was counted yet.
+    updated_at: Option<DateTime<Utc>>,
+}
+
+/// Look up where a product is among what sold best
+#[utoipa::path(
+    get, path = "/products/{productId}/rank", tag = "products", params(("productId" = u64, Path), RankQuery),
+    responses(
+        (status = 200, description = "its rank and units", body = ProductRank),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
+        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+    ),
+)]
+pub async fn rank(
+    State(app): State<SharedApp>,
+    PathOf(product): PathOf<ProductId>,
+    QueryOf(RankQuery { days }): QueryOf<RankQuery>,
+) -> Result<Json<ProductRank>, Refused> {
+    if let Some(error) = days_error(days) {
+        return Err(Refused(Error::ValidationFailed(vec![error])));
+    }
+    let ranking = app.rankings.of(days).await?;
+    let listed = (1..).zip(ranking.sold.iter()).find(|(_, (listed, _))| *listed == product);
+    let (rank, sold_quantity) = match listed {
+        Some((rank, (_, units))) => (Some(rank), *units),
+        None => unlisted(&app, &ranking, product).await?,
+    };
+    let (from, to, updated_at) = (ranking.from(), ranking.source.to(), ranking.source.made_at());
+    Ok(Json(ProductRank { product_id: product, rank, sold_quantity, days, from, to, updated_at }))
+}
+
+/// The place of a product that is not among those in memory.
+async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(Option<u64>, i64), Error> {
+    let found = db::within(db::product(app.database.pool(), product)).await?;
+    found.ok_or(Error::ProductNotFound(product))?;
+    match ranking.source {
+        Source::Redis(..) => {
+            let place = sales::window_place(&app.redis, ranking.days, product).await?;
+            Ok(place.map_or((None, 0), |(rank, units)| (Some(rank), units)))
+        }
+        Source::Tables(to, _) => {
+            let units = db::stored_sales(app.database.pool(), product, to, ranking.days);
+            Ok((None, db::within(units).await?))
+        }
+        Source::Nowhere(_) => Ok((None, 0)),
+    }
+}

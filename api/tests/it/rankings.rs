@@ -1,0 +1,198 @@
+//! What sold best, as the API shows it.
+
+use std::time::Duration;
+
+use chrono::{NaiveDate, TimeDelta};
+use dibs_common::{
+    clock,
+    domain::ranking::{business_day, days_before},
+    identifiers::{ProductId, new_uuid},
+    sales,
+    scripts::sales_put,
+    testing::{Place, eventually},
+};
+use dibs_worker::{jobs::Job, jobs::Jobs, ranking::warm};
+use serde_json::{Value, json};
+
+use crate::app::{Answer, TestApp};
+
+const BEST: &str = "/products/best-sellers";
+
+fn today(place: &Place) -> NaiveDate {
+    business_day(clock::now(), place.settings.time_zone)
+}
+
+/// Lets Redis hold these units, days ago, and its windows.
+async fn sold(place: &Place, units: &[(u64, ProductId, i64)]) {
+    let (rebuild, in_a_day) = (new_uuid(), clock::now() + TimeDelta::days(1));
+    let mut days = Vec::new();
+    for (days_ago, product, units) in units {
+        let day = days_before(today(place), *days_ago);
+        sales::stage(&place.redis, day, rebuild, &[(*product, *units)]).await.expect("staged");
+        days.push((day, in_a_day));
+    }
+    days.sort_unstable();
+    days.dedup();
+    sales_put(&place.redis, rebuild, 0, &days).await.expect("put");
+    warm(&place.redis, place.settings.time_zone, clock::now()).await.expect("redis").expect("made");
+}
+
+/// The answer of a path, once it is as `expected`: memory is a second behind.
+async fn shown(app: &TestApp, path: &str, expected: impl Fn(&Answer) -> bool) -> Answer {
+    eventually(path, Duration::from_secs(5), || async { expected(&app.get(path).await) }).await;
+    app.get(path).await
+}
+
+fn listed(answer: &Answer) -> Vec<(u64, u64, i64)> {
+    let items = answer.body["items"].as_array().expect("items");
+    let number = |item: &Value, name: &str| item[name].as_u64().expect("a number");
+    let units = |item: &Value| item["soldQuantity"].as_i64().expect("units");
+    items.iter().map(|item| (number(item, "rank"), number(item, "productId"), units(item))).collect()
+}
+
+/// `002` section 3-2-2, from the order to the reader: paid units count, cancelled ones no longer.
+#[tokio::test]
+async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
+    let app = TestApp::with_worker().await;
+    let products = [app.place.product(1_000, 100).await, app.place.product(1_000, 100).await];
+    app.place.points(1, 100_000).await;
+    let order = async |product: ProductId, quantity: u32| {
+        let items = json!([{ "productId": product, "quantity": quantity }]);
+        let placed = app.post("/orders", json!({ "userId": 1, "items": items, "pay": true })).await;
+        assert_eq!(placed.status, 201);
+        placed.body["orderId"].as_str().expect("an id").to_owned()
+    };
+    order(products[0], 2).await;
+    let cancelled = order(products[0], 5).await;
+    order(products[1], 3).await;
+    assert_eq!(app.post(&format!("/orders/{cancelled}/cancel"), json!({ "userId": 1 })).await.status, 200);
+    let today = today(&app.place);
+    eventually("sales are counted", Duration::from_secs(10), || async {
+        let scores = sales::daily(&app.place.redis, today).await.expect("redis");
+        scores.get(&products[0]) == Some(&2) && scores.get(&products[1]) == Some(&3)
+    })
+    .await;
+    let Place { database, redis, settings, .. } = &app.place;
+    let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone: settings.time_zone, partitions: 1 };
+    eventually("the job is done", Duration::from_secs(5), || async {
+        jobs.run(Job::WarmRanking, None, clock::now()).await.expect("done").is_some()
+    })
+    .await;
+    let expected = [(1, products[1].get(), 3), (2, products[0].get(), 2)];
+    shown(&app, BEST, |answer| listed(answer) == expected).await;
+    app.end().await;
+}
+
+/// `004`, what sold best: pages of products with name, price and status, over 1, 3 or 7 days.
+#[tokio::test]
+async fn seed_004_best_sellers_are_listed_page_by_page() {
+    let app = TestApp::new().await;
+    let mut products = Vec::new();
+    for _ in 0..12 {
+        products.push(app.place.product(5_000, 10).await);
+    }
+    let mut units: Vec<(u64, ProductId, i64)> = products.iter().map(|product| (0, *product, 4)).collect();
+    units.extend([(1, products[11], 1), (2, products[10], 1), (3, products[0], 90)]);
+    sold(&app.place, &units).await;
+    let first = shown(&app, BEST, |answer| listed(answer).len() == 10).await;
+    assert_eq!(first.status, 200);
+    let ids: Vec<u64> = listed(&first).iter().map(|(_, product, _)| *product).collect();
+    let ordered = [10, 11, 0, 1, 2, 3, 4, 5, 6, 7].map(|place: usize| products[place].get());
+    assert_eq!(ids, ordered, "ties go to the lower id");
+    let best = &first.body["items"][0];
+    assert_eq!((&best["rank"], &best["price"], &best["status"]), (&json!(1), &json!(5_000), &json!("SELLING")));
+    assert!(best["name"].as_str().is_some_and(|name| name.starts_with("커피")));
+    let today = today(&app.place);
+    assert_eq!(first.body["from"], json!(days_before(today, 2)));
+    assert_eq!((&first.body["to"], &first.body["days"]), (&json!(today), &json!(3)));
+    assert!(first.body["updatedAt"].is_string());
+
+    let second = app.get(&format!("{BEST}?pageNumber=2&pageSize=10")).await;
+    assert_eq!(listed(&second), [(11, products[8].get(), 4), (12, products[9].get(), 4)]);
+    assert_eq!(listed(&app.get(&format!("{BEST}?pageNumber=4294967295&pageSize=100")).await), []);
+    let week = app.get(&format!("{BEST}?days=7&pageSize=5")).await;
+    assert_eq!((listed(&week).len(), listed(&week)[0]), (5, (1, products[0].get(), 94)));
+    assert_eq!(listed(&app.get(&format!("{BEST}?days=1&pageSize=1")).await), [(1, products[0].get(), 4)]);
+
+    app.patch(&format!("/admin/products/{}", products[10]), json!({ "price": 1, "status": "STOPPED" })).await;
+    shown(&app, BEST, |answer| answer.body["items"][0]["price"] == 1 && answer.body["items"][0]["status"] == "STOPPED")
+        .await;
+    app.end().await;
+}
+
+/// `002` section 3-2-1: the stored tables answer when Redis has nothing, the top five among them.
+#[tokio::test]
+async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
+    let app = TestApp::new().await;
+    let nothing = app.get(BEST).await;
+    assert_eq!((nothing.status.as_u16(), &nothing.body["items"]), (200, &json!([])));
+    assert_eq!(nothing.body["updatedAt"], Value::Null);
+    let product = app.place.product(5_000, 10).await;
+    let other = app.place.product(5_000, 10).await;
+    let yesterday = days_before(today(&app.place), 1);
+    for sql in [
+        format!(
+            "INSERT INTO product_daily_sales VALUES ('{yesterday}', {product}, 4), ('{}', {product}, 3)",
+            days_before(yesterday, 1)
+        ),
+        format!("INSERT INTO product_daily_sales VALUES ('{}', {other}, 9)", days_before(yesterday, 6)),
+        format!("INSERT INTO best_sellers VALUES ('{yesterday}', 1, {product}, 7)"),
+        format!("INSERT INTO job_runs VALUES ('persist-daily-sales', '{yesterday}', 'DONE', NOW(3), NOW(3), 'done')"),
+    ] {
+        app.place.execute(&sql).await;
+    }
+    let stored = shown(&app, &format!("{BEST}?pageSize=5"), |answer| !listed(answer).is_empty()).await;
+    assert_eq!(listed(&stored), [(1, product.get(), 7)]);
+    assert_eq!((&stored.body["from"], &stored.body["to"]), (&json!(days_before(yesterday, 2)), &json!(yesterday)));
+    assert_eq!(listed(&app.get(&format!("{BEST}?days=1")).await), [(1, product.get(), 4)]);
+    let week = app.get(&format!("{BEST}?days=7")).await;
+    assert_eq!(listed(&week), [(1, other.get(), 9), (2, product.get(), 7)]);
+    let rank = app.get(&format!("/products/{other}/rank")).await;
+    assert_eq!((&rank.body["rank"], &rank.body["soldQuantity"]), (&Value::Null, &json!(0)));
+    sold(&app.place, &[(0, other, 1)]).await;
+    shown(&app, BEST, |answer| listed(answer) == [(1, other.get(), 1)]).await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_product_is_told_its_rank() {
+    let app = TestApp::new().await;
+    let products = [app.place.product(1, 1).await, app.place.product(1, 1).await, app.place.product(1, 1).await];
+    sold(&app.place, &[(0, products[0], 2), (1, products[1], 5)]).await;
+    let path = |product: &ProductId| format!("/products/{product}/rank");
+    let answer = shown(&app, &path(&products[0]), |answer| answer.body["rank"] == 2).await;
+    let today = today(&app.place);
+    let updated_at = answer.body["updatedAt"].clone();
+    assert_eq!(
+        answer.body,
+        json!({
+            "productId": products[0], "rank": 2, "soldQuantity": 2, "days": 3,
+            "from": days_before(today, 2), "to": today, "updatedAt": updated_at,
+        })
+    );
+    assert_eq!(app.get(&format!("{}?days=1", path(&products[1]))).await.body["rank"], Value::Null);
+    assert_eq!(app.get(&path(&products[2])).await.body["soldQuantity"], 0);
+    let unknown = app.get("/products/999/rank").await;
+    assert_eq!((unknown.status.as_u16(), unknown.code()), (404, "PRODUCT_NOT_FOUND"));
+    app.end().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_question_for_rankings_is_named() {
+    let app = TestApp::new().await;
+    for (query, field) in [
+        ("pageNumber=0", "pageNumber"),
+        ("pageSize=0", "pageSize"),
+        ("pageSize=101", "pageSize"),
+        ("days=2", "days"),
+        ("days=x", "query"),
+        ("page=1", "query"),
+    ] {
+        let answer = app.get(&format!("{BEST}?{query}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"), "{query}");
+        assert_eq!(answer.body["errors"][0]["field"], field);
+    }
+    let answer = app.get("/products/1/rank?days=0").await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"));
+    app.end().await;
+}

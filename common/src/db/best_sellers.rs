@@ -1,0 +1,100 @@
+//! What the tables `product_daily_sales` and `best_sellers` tell those who read.
+
+use chrono::NaiveDate;
+use sqlx::MySqlPool;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        product::ProductStatus,
+        ranking::{LONGEST_RANKING, first_of},
+    },
+    identifiers::ProductId,
+};
+
+fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
+    ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+/// What is shown of a product that is ranked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownProduct {
+    /// What it is called.
+    pub name: String,
+    /// Won for one.
+    pub price: i64,
+    /// Whether it is for sale.
+    pub status: ProductStatus,
+}
+
+/// The names, prices and statuses of these products, of those that there are.
+pub async fn shown_products(
+    pool: &MySqlPool,
+    products: impl IntoIterator<Item = ProductId> + Send,
+) -> Result<Vec<(ProductId, ShownProduct)>, sqlx::Error> {
+    let ids: Vec<String> = products.into_iter().map(|product| product.to_string()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = ids.join(",");
+    let sql = format!(
+        "SELECT /* shown_products */ product_id, name, price, status FROM products WHERE product_id IN ({ids})"
+    );
+    // As text, not prepared: lists of ids come in any length.
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
+    let mut shown = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (id, name, price, status) = <(u64, String, i64, String) as sqlx::FromRow<_>>::from_row(row)?;
+        let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
+        let status = ProductStatus::of(&status).ok_or_else(strange)?;
+        shown.push((identifier(id)?, ShownProduct { name, price, status }));
+    }
+    Ok(shown)
+}
+
+/// The last day that the job `persist-daily-sales` has persisted, and when; none when there is none yet.
+pub async fn last_persisted_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timestamp)>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT /* last_persisted_day */ day, ended_at FROM job_runs WHERE name = 'persist-daily-sales' \
+         AND status = 'DONE' AND ended_at IS NOT NULL ORDER BY day DESC LIMIT 1",
+    )
+    .fetch_optional(pool)
+    .await
+}
+
+/// The products that sold best in the `days` days up to `to`, as the tables know them: those of three days are ranked
+/// already.
+pub async fn stored_ranking(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(ProductId, i64)>, sqlx::Error> {
+    let rows: Vec<(u64, i64)> = if days == 3 {
+        sqlx::query_as(
+            "SELECT /* stored_ranking */ product_id, quantity FROM best_sellers WHERE day = ? ORDER BY rank_number",
+        )
+        .bind(to)
+        .fetch_all(pool)
+        .await?
+    } else {
+        sqlx::query_as(
+            "SELECT /* stored_ranking */ product_id, CAST(SUM(quantity) AS SIGNED) AS sold FROM product_daily_sales \
+             WHERE day BETWEEN ? AND ? GROUP BY product_id ORDER BY sold DESC, product_id LIMIT ?",
+        )
+        .bind(first_of(to, days))
+        .bind(to)
+        .bind(LONGEST_RANKING)
+        .fetch_all(pool)
+        .await?
+    };
+    rows.into_iter().map(|(product, units)| Ok((identifier(product)?, units))).collect()
+}
+
+/// Units of a product sold in the `days` days up to `to`, as the table of days knows them.
+pub async fn stored_sales(pool: &MySqlPool, product: ProductId, to: NaiveDate, days: u8) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT /* stored_sales */ CAST(COALESCE(SUM(quantity), 0) AS SIGNED) FROM product_daily_sales \
+         WHERE product_id = ? AND day BETWEEN ? AND ?",
+    )
+    .bind(product.get())
+    .bind(first_of(to, days))
+    .bind(to)
+    .fetch_one(pool)
+    .await
+}

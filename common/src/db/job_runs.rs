@@ -1,0 +1,55 @@
+//! The table `job_runs`: what jobs did, for which day.
+
+use chrono::NaiveDate;
+use sqlx::MySqlPool;
+
+use crate::clock::Timestamp;
+
+/// How long a detail may be.
+const LONGEST_DETAIL: usize = 300;
+
+/// Notes that a job begins, for a day.
+pub async fn begin_job(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO job_runs /* begin_job */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
+         ON DUPLICATE KEY UPDATE status = VALUES(status), started_at = VALUES(started_at), ended_at = NULL, detail = NULL",
+    )
+    .bind(name)
+    .bind(day)
+    .bind(now)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// Notes what a job did, or why it failed.
+pub async fn end_job(
+    pool: &MySqlPool,
+    (name, day): (&str, NaiveDate),
+    outcome: Result<&str, &str>,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let (status, detail) = match outcome {
+        Ok(detail) => ("DONE", detail),
+        Err(detail) => ("FAILED", detail),
+    };
+    let detail: String = detail.chars().take(LONGEST_DETAIL).collect();
+    sqlx::query("UPDATE job_runs /* end_job */ SET status = ?, ended_at = ?, detail = ? WHERE name = ? AND day = ?")
+        .bind(status)
+        .bind(now)
+        .bind(detail)
+        .bind(name)
+        .bind(day)
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// The days from `first` on for which a job is done.
+pub async fn days_done(pool: &MySqlPool, name: &str, first: NaiveDate) -> Result<Vec<NaiveDate>, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* days_done */ day FROM job_runs WHERE name = ? AND day >= ? AND status = 'DONE'")
+        .bind(name)
+        .bind(first)
+        .fetch_all(pool)
+        .await
+}

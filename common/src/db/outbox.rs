@@ -1,0 +1,165 @@
+//! The tables `outbox_events`, `outbox_sequence` and `sinks`: what happened, in the order in which it is told, and how
+//! far each receiver was told.
+//!
+//! Event ids are given when rows are written, not when they are committed: a row can appear after one of a higher id.
+//! So committed rows are numbered anew, without gaps, by one process at a time. A row that appears late gets a later
+//! sequence. Events of one aggregate keep their order, as they are written under its lock.
+
+use sqlx::{MySqlConnection, MySqlPool};
+
+use super::{Database, in_time, retrying, statements::Statements};
+use crate::{clock::Timestamp, error::Result};
+
+/// How many events are numbered in one transaction.
+pub const NUMBERED_AT_ONCE: u32 = 1_000;
+
+/// A row of the outbox that has its sequence.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct OutboxEvent {
+    /// Its place in the order of delivery.
+    pub sequence: u64,
+    /// ORDER, COUPON, POINTS or PRODUCT.
+    pub aggregate_type: String,
+    /// The id of what it is about.
+    pub aggregate_id: String,
+    /// What happened, such as `order.paid`.
+    #[sqlx(rename = "type")]
+    pub kind: String,
+    /// The thing after it happened, as JSON.
+    pub payload: String,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// Gives sequences to events that are committed and have none, at most [`NUMBERED_AT_ONCE`] of them; how many. None
+/// are given while another process does so.
+pub async fn number_events(database: &Database) -> Result<usize> {
+    retrying("number events", || in_time(number(database))).await
+}
+
+async fn number(database: &Database) -> Result<usize, sqlx::Error> {
+    let mut transaction = database.begin().await?;
+    let last: Option<u64> = sqlx::query_scalar(
+        "SELECT /* number_events: one numbers at a time */ last_sequence FROM outbox_sequence FOR UPDATE SKIP LOCKED",
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(last) = last else { return Ok(0) };
+    // Without a lock: rows of transactions that still run are neither seen nor waited for.
+    let events: Vec<u64> = sqlx::query_scalar(
+        "SELECT /* number_events */ event_id FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
+         ORDER BY event_id LIMIT ?",
+    )
+    .bind(NUMBERED_AT_ONCE)
+    .fetch_all(&mut *transaction)
+    .await?;
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let mut statements = Statements::new(database.statement_bytes());
+    let mut next = last + 1;
+    // Ids mostly follow each other; a statement numbers all that do.
+    for run in events.chunk_by(|one, other| one + 1 == *other) {
+        let (Some(first), Some(end)) = (run.first(), run.last()) else { continue };
+        statements.one(&format!(
+            "UPDATE outbox_events /* number_events */ SET sequence = {next} + (event_id - {first}) \
+             WHERE event_id BETWEEN {first} AND {end}"
+        ));
+        next += run.len() as u64;
+    }
+    statements.one(&format!("UPDATE outbox_sequence /* number_events */ SET last_sequence = {}", next - 1));
+    let affected = statements.send(&mut transaction).await?;
+    if affected != events.len() as u64 + 1 {
+        return Err(sqlx::Error::Encode(
+            format!("{} events were to be numbered, {affected} rows were", events.len()).into(),
+        ));
+    }
+    transaction.commit().await?;
+    Ok(events.len())
+}
+
+/// Makes a sink known. A new one is told what happens from now on.
+pub async fn register_sink(pool: &MySqlPool, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO sinks /* register_sink */ (name, delivered_through, updated_at) \
+         SELECT ?, last_sequence, ? FROM outbox_sequence ON DUPLICATE KEY UPDATE name = sinks.name",
+    )
+    .bind(sink)
+    .bind(now)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// How far a sink is, and how far it can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub struct SinkProgress {
+    /// It has taken every event up to this sequence.
+    pub delivered_through: u64,
+    /// The highest sequence given.
+    pub last_sequence: u64,
+    /// When the oldest event that it has not taken was written; none when it has taken all.
+    pub waiting_since: Option<Timestamp>,
+}
+
+/// How far a sink is; none when it is not known.
+pub async fn sink_progress(connection: &mut MySqlConnection, sink: &str) -> Result<Option<SinkProgress>, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT /* sink_progress */ s.delivered_through, q.last_sequence, e.created_at AS waiting_since \
+         FROM sinks s JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1 \
+         WHERE s.name = ?",
+    )
+    .bind(sink)
+    .fetch_optional(connection)
+    .await
+}
+
+/// Events of sequence `first` to `last`, in order, only those of these kinds; all when none is named.
+pub async fn events_between(
+    connection: &mut MySqlConnection,
+    (first, last): (u64, u64),
+    kinds: &[&str],
+) -> Result<Vec<OutboxEvent>, sqlx::Error> {
+    let places = vec!["?"; kinds.len()].join(",");
+    let only = if kinds.is_empty() { String::new() } else { format!("AND type IN ({places})") };
+    let sql = format!(
+        "SELECT /* events_between */ sequence, aggregate_type, aggregate_id, type, CAST(payload AS CHAR) AS payload, \
+         created_at FROM outbox_events WHERE sequence BETWEEN ? AND ? {only} ORDER BY sequence"
+    );
+    let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(first).bind(last);
+    kinds.iter().fold(query, |query, kind| query.bind(*kind)).fetch_all(connection).await
+}
+
+/// Notes that a sink that had taken events up to `from` has taken them up to `to`; whether it still was where it was.
+pub async fn move_sink(
+    connection: &mut MySqlConnection,
+    sink: &str,
+    (from, to): (u64, u64),
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    let moved = sqlx::query(
+        "UPDATE sinks /* move_sink */ SET delivered_through = ?, updated_at = ? WHERE name = ? AND delivered_through = ?",
+    )
+    .bind(to)
+    .bind(now)
+    .bind(sink)
+    .bind(from)
+    .execute(connection)
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// Deletes at most `limit` events that were written before `before` and that every sink has taken; how many.
+pub async fn purge_events(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    // In the order of delivery, so that one look at the first tells that there is none.
+    let rows: Vec<(u64, Timestamp)> = sqlx::query_as(
+        "SELECT /* purge_events */ e.sequence, e.created_at FROM outbox_events e \
+         WHERE e.sequence <= (SELECT MIN(delivered_through) FROM sinks) ORDER BY e.sequence LIMIT ?",
+    )
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    let Some((last, _)) = rows.iter().take_while(|(_, created_at)| *created_at < before).last() else { return Ok(0) };
+    let deleted = sqlx::query("DELETE FROM outbox_events /* purge_events */ WHERE sequence <= ?").bind(last);
+    Ok(deleted.execute(pool).await?.rows_affected())
+}

@@ -1,0 +1,277 @@
+//! What sold best: on which day an order counts, for how much, and which product comes before which.
+//!
+//! A product's score of a day is what orders paid on that day are for, less those of them that were cancelled since.
+
+use std::collections::BTreeMap;
+
+use chrono::{Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _};
+use chrono_tz::Tz;
+use serde::Deserialize;
+
+use crate::{clock::Timestamp, identifiers::ProductId};
+
+/// Over how many days, today included, products are ranked.
+pub const WINDOWS: [u8; 3] = [1, 3, 7];
+/// How many products a ranking lists.
+pub const LONGEST_RANKING: u32 = 1_000;
+/// How many days, today included, Redis keeps: the longest window, and two more, as clocks and shops differ.
+pub const KEPT_DAYS: u64 = 9;
+
+/// What the events that change scores are called, paid before cancelled.
+pub const EVENTS: [&str; 2] = ["order.paid", "order.cancelled"];
+
+/// Units of each product.
+pub type Scores = BTreeMap<ProductId, i64>;
+
+/// How an event changes a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Effect {
+    /// Of which day.
+    pub day: NaiveDate,
+    /// Of which product.
+    pub product: ProductId,
+    /// By how many units; negative when they were given back.
+    pub units: i64,
+}
+
+/// What matters of an order here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SoldOrder {
+    /// What it is for.
+    pub items: Vec<SoldItem>,
+    /// When it was paid, if it was.
+    #[serde(default)]
+    pub paid_at: Option<Timestamp>,
+}
+
+/// One product of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SoldItem {
+    /// Which product.
+    pub product_id: ProductId,
+    /// How many.
+    pub quantity: u32,
+}
+
+/// The business day of a moment.
+pub fn business_day(at: Timestamp, zone: Tz) -> NaiveDate {
+    at.with_timezone(&zone).date_naive()
+}
+
+/// When a business day begins: at midnight, or at the first moment that there is where clocks leave midnight out.
+pub fn start_of(day: NaiveDate, zone: Tz) -> Timestamp {
+    let midnight = day.and_time(NaiveTime::MIN);
+    let quarters = (0..=96).map(|quarter| midnight + TimeDelta::minutes(15 * quarter));
+    let start = quarters.into_iter().find_map(|local| zone.from_local_datetime(&local).earliest());
+    start.map_or_else(|| midnight.and_utc(), |start| start.to_utc())
+}
+
+/// So many days before a day.
+pub fn days_before(day: NaiveDate, days: u64) -> NaiveDate {
+    day.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN)
+}
+
+/// So many days after a day.
+pub fn days_after(day: NaiveDate, days: u64) -> NaiveDate {
+    day.checked_add_days(Days::new(days)).unwrap_or(NaiveDate::MAX)
+}
+
+/// The last `days` days up to `to`, the latest first.
+pub fn last_days(to: NaiveDate, days: u64) -> impl Iterator<Item = NaiveDate> {
+    (0..days).map(move |back| days_before(to, back))
+}
+
+/// The first of `days` days up to `to`.
+pub fn first_of(to: NaiveDate, days: u8) -> NaiveDate {
+    days_before(to, u64::from(days).saturating_sub(1))
+}
+
+/// When Redis may forget a day.
+pub fn forgotten_at(day: NaiveDate, zone: Tz) -> Timestamp {
+    start_of(days_after(day, KEPT_DAYS), zone)
+}
+
+/// What an event named `kind` about an order changes: on the day of payment, also when the order is cancelled later.
+pub fn effects(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<Effect> {
+    let sign = match kind {
+        "order.paid" => 1,
+        "order.cancelled" => -1,
+        _ => return Vec::new(),
+    };
+    let Some(paid_at) = order.paid_at else { return Vec::new() };
+    let day = business_day(paid_at, zone);
+    let items = order.items.iter();
+    items.map(|item| Effect { day, product: item.product_id, units: sign * i64::from(item.quantity) }).collect()
+}
+
+/// Changes a score; one that comes to nothing is none.
+pub fn add(scores: &mut Scores, product: ProductId, units: i64) {
+    let score = scores.entry(product).or_default();
+    *score += units;
+    if *score == 0 {
+        scores.remove(&product);
+    }
+}
+
+/// The scores of several days together.
+pub fn union<'s>(days: impl IntoIterator<Item = &'s Scores>) -> Scores {
+    let mut sum = Scores::new();
+    for (product, units) in days.into_iter().flatten() {
+        add(&mut sum, *product, *units);
+    }
+    sum
+}
+
+/// At most `longest` products, the one that sold best first; of two that sold the same, that of the lower id.
+pub fn ranked(scores: &Scores, longest: usize) -> Vec<(ProductId, i64)> {
+    let mut ranked: Vec<(ProductId, i64)> = scores.iter().map(|(product, units)| (*product, *units)).collect();
+    ranked.sort_by_key(|(product, units)| (-units, *product));
+    ranked.truncate(longest);
+    ranked
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SEOUL: Tz = chrono_tz::Asia::Seoul;
+
+    fn product(number: u64) -> ProductId {
+        number.try_into().expect("an id")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a moment")
+    }
+
+    #[test]
+    fn a_business_day_begins_at_midnight_of_the_shop() {
+        let day: NaiveDate = "2026-11-21".parse().expect("a day");
+        assert_eq!(start_of(day, SEOUL), at("2026-11-20T15:00:00Z"));
+        assert_eq!(business_day(at("2026-11-20T14:59:59.999Z"), SEOUL), days_before(day, 1));
+        assert_eq!(business_day(at("2026-11-20T15:00:00Z"), SEOUL), day);
+        assert_eq!(forgotten_at(day, SEOUL), at("2026-11-29T15:00:00Z"));
+    }
+
+    #[test]
+    fn a_day_whose_midnight_the_clocks_leave_out_begins_an_hour_later() {
+        let day: NaiveDate = "2024-04-26".parse().expect("a day");
+        let zone = chrono_tz::Africa::Cairo;
+        let start = start_of(day, zone);
+        assert_eq!(business_day(start, zone), day);
+        assert_eq!(business_day(start - TimeDelta::milliseconds(1), zone), days_before(day, 1));
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_product_id() {
+        let scores = Scores::from([(product(9), 5), (product(10), 5), (product(1), 2)]);
+        assert_eq!(ranked(&scores, 2), [(product(9), 5), (product(10), 5)]);
+    }
+
+    /// What happens to orders, and to who counts them.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Pay {
+            units: Vec<(u64, u32)>,
+        },
+        Cancel {
+            order: usize,
+        },
+        Wait {
+            minutes: i64,
+        },
+        /// A delivery of at most so many events; `dies` before the cursor is moved.
+        Deliver {
+            events: usize,
+            dies: bool,
+        },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => prop::collection::vec((1..4_u64, 1..5_u32), 1..3).prop_map(|units| Step::Pay { units }),
+            2 => any::<prop::sample::Index>().prop_map(|order| Step::Cancel { order: order.index(64) }),
+            1 => (1..2_000_i64).prop_map(|minutes| Step::Wait { minutes }),
+            4 => (1..6_usize, any::<bool>()).prop_map(|(events, dies)| Step::Deliver { events, dies }),
+        ];
+        prop::collection::vec(step, 1..60)
+    }
+
+    /// Orders, their events in sequence, and a receiver that knows only how far it has counted.
+    #[derive(Default)]
+    struct Model {
+        orders: Vec<(SoldOrder, bool)>,
+        events: Vec<(&'static str, SoldOrder)>,
+        cursor: usize,
+        applied: usize,
+        days: BTreeMap<NaiveDate, Scores>,
+    }
+
+    impl Model {
+        fn happen(&mut self, step: &Step, now: &mut Timestamp) {
+            match step {
+                Step::Pay { units } => {
+                    let items =
+                        units.iter().map(|(id, quantity)| SoldItem { product_id: product(*id), quantity: *quantity });
+                    let order = SoldOrder { items: items.collect(), paid_at: Some(*now) };
+                    self.events.push(("order.paid", order.clone()));
+                    self.orders.push((order, true));
+                }
+                Step::Cancel { order } => {
+                    if let Some((order, alive @ true)) = self.orders.get_mut(*order) {
+                        *alive = false;
+                        self.events.push(("order.cancelled", order.clone()));
+                    }
+                }
+                Step::Wait { minutes } => *now += TimeDelta::minutes(*minutes),
+                Step::Deliver { events, dies } => self.deliver(*events, *dies),
+            }
+        }
+
+        fn deliver(&mut self, events: usize, dies: bool) {
+            let last = self.events.len().min(self.cursor + events);
+            for (place, (kind, order)) in self.events.iter().enumerate().take(last).skip(self.cursor.max(self.applied))
+            {
+                for Effect { day, product, units } in effects(kind, order, SEOUL) {
+                    add(self.days.entry(day).or_default(), product, units);
+                }
+                self.applied = place + 1;
+            }
+            if !dies {
+                self.cursor = last;
+            }
+        }
+
+        fn sums(&self) -> BTreeMap<NaiveDate, Scores> {
+            let mut sums: BTreeMap<NaiveDate, Scores> = BTreeMap::new();
+            for (order, _) in self.orders.iter().filter(|(_, alive)| *alive) {
+                for Effect { day, product, units } in effects("order.paid", order, SEOUL) {
+                    add(sums.entry(day).or_default(), product, units);
+                }
+            }
+            sums
+        }
+    }
+
+    proptest! {
+        /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights.
+        #[test]
+        fn i9_scores_are_the_sums_of_the_orders_whatever_happens(steps in steps()) {
+            let (mut model, mut now) = (Model::default(), at("2026-11-21T14:00:00Z"));
+            for step in &steps {
+                model.happen(step, &mut now);
+                prop_assert!(model.days.values().flatten().all(|(_, units)| *units > 0), "{:?}", model.days);
+            }
+            model.deliver(usize::MAX / 2, false);
+            model.days.retain(|_, scores| !scores.is_empty());
+            prop_assert_eq!(&model.days, &model.sums());
+            let all = union(model.days.values());
+            let ranked = ranked(&all, 10);
+            prop_assert!(ranked.is_sorted_by(|(a, more), (b, less)| (more, b) > (less, a)), "{:?}", ranked);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+use std::sync::LazyLock;
+
+use chrono::NaiveDate;
+use fred::types::{Value, scripts::Script};
+use uuid::Uuid;
+
+use super::{Contract, integer, run, unexpected};
+use crate::{clock::Timestamp, error::Result, redis::Redis};
+
+pub(super) const CONTRACT: Contract = Contract {
+    source: include_str!("../../../lua/sales_put.lua"),
+    keys: &["applied", "day, staged"],
+    arguments: &["sequence", "expires_at"],
+    codes: &[("PUT", 1)],
+};
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
+
+/// Puts the days that `rebuild` staged in the place of what Redis holds; events up to `sequence` are counted in them.
+/// Each day comes with the moment at which Redis may forget it. See `lua/sales_put.lua`.
+pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<()> {
+    let mut keys = vec![redis.keys.sales_applied()];
+    let mut arguments = vec![Value::from(sequence.to_string())];
+    for (day, forgotten_at) in days {
+        keys.extend([redis.keys.daily_sales(*day), redis.keys.staged_sales(*day, rebuild)]);
+        arguments.push(Value::from(forgotten_at.timestamp()));
+    }
+    let answer = run(redis, &SCRIPT, keys, arguments).await?;
+    match integer(answer.first())? {
+        1 => Ok(()),
+        _ => Err(unexpected(&answer)),
+    }
+}

@@ -1,0 +1,95 @@
+use chrono::{NaiveDate, TimeDelta};
+use dibs_common::{
+    clock,
+    domain::ranking::{Effect, Scores},
+    identifiers::{ProductId, new_uuid},
+    sales,
+    scripts::{SalesApplied, sales_apply, sales_put, sales_union},
+    testing::Place,
+};
+use fred::interfaces::KeysInterface as _;
+
+fn product(number: u64) -> ProductId {
+    number.try_into().expect("an id")
+}
+
+fn day(number: u32) -> NaiveDate {
+    NaiveDate::from_ymd_opt(2026, 11, number).expect("a day")
+}
+
+/// A change of a sequence, on a day of November, of a product.
+fn sold(sequence: u64, on: u32, of: u64, units: i64) -> (u64, Effect) {
+    (sequence, Effect { day: day(on), product: product(of), units })
+}
+
+async fn apply(place: &Place, span: (u64, u64), effects: &[(u64, Effect)]) -> SalesApplied {
+    let in_an_hour = clock::now() + TimeDelta::hours(1);
+    sales_apply(&place.redis, span, effects, |_| in_an_hour).await.expect("redis")
+}
+
+#[tokio::test]
+async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
+    let place = Place::new().await;
+    assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesApplied::Gap(0));
+    assert_eq!(place.keys().await, Vec::<String>::new());
+    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    let batch = [sold(5, 20, 7, 2), sold(5, 20, 10, 1), sold(6, 21, 7, 3), sold(7, 20, 10, -1)];
+    assert_eq!(apply(&place, (6, 7), &batch[2..]).await, SalesApplied::Gap(4));
+    assert_eq!(apply(&place, (5, 7), &batch).await, SalesApplied::Applied(7));
+    assert_eq!(apply(&place, (5, 7), &batch).await, SalesApplied::Applied(7), "again");
+    assert_eq!(apply(&place, (6, 9), &[sold(6, 21, 7, 3), sold(9, 21, 7, 1)]).await, SalesApplied::Applied(9));
+    assert_eq!(apply(&place, (10, 9), &[]).await, SalesApplied::Applied(9), "nothing happened");
+    let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
+    assert_eq!(daily(20).await, Scores::from([(product(7), 2)]), "what comes to nothing is none");
+    assert_eq!(daily(21).await, Scores::from([(product(7), 4)]));
+    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(9));
+    let expires: i64 = place.redis.client().ttl(place.redis.keys.daily_sales(day(20))).await.expect("redis");
+    assert!((3_590..=3_600).contains(&expires), "{expires}");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
+    let place = Place::new().await;
+    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    let key = place.redis.keys.daily_sales(day(21));
+    place.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
+    let batch = [sold(1, 20, 7, 2), sold(1, 21, 7, 2)];
+    sales_apply(&place.redis, (1, 1), &batch, |_| clock::now()).await.expect_err("a day of another type");
+    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(0));
+    assert_eq!(sales::daily(&place.redis, day(20)).await.expect("redis"), Scores::new());
+    place.end().await;
+}
+
+#[tokio::test]
+async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
+    let place = Place::new().await;
+    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
+    let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
+    sales::stage(&place.redis, day(20), rebuild, &[(product(8), 5)]).await.expect("staged");
+    sales_put(&place.redis, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await.expect("put");
+    let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
+    assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
+    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(3));
+    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn sales_union_adds_days_up_in_order_and_makes_nothing_without_knowing_what_is_counted() {
+    let place = Place::new().await;
+    let now = clock::now();
+    let union = async |days| sales_union(&place.redis, days, day(21), now).await.expect("redis");
+    assert_eq!(union(3).await, None);
+    assert_eq!(sales::window_made(&place.redis, 3).await.expect("redis"), None);
+    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    assert_eq!(union(3).await, Some(0), "nothing was sold");
+    apply(&place, (1, 1), &[sold(1, 18, 1, 9), sold(1, 19, 100, 3), sold(1, 21, 20, 1), sold(1, 21, 3, 4)]).await;
+    apply(&place, (2, 2), &[sold(2, 20, 20, 2)]).await;
+    assert_eq!(union(3).await, Some(3));
+    let window = sales::window(&place.redis, 3, 2).await.expect("redis");
+    assert_eq!(window, [(product(3), 4), (product(20), 3)]);
+    assert_eq!(sales::window_place(&place.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
+    place.end().await;
+}

@@ -1,0 +1,24 @@
+-- Puts days that were made anew in the place of what Redis holds, all at once, with how far events are counted in
+-- them.
+--
+-- KEYS[1] applied       string, see sales_apply.lua
+-- KEYS[*] day, staged   for each day: what is replaced, and what is put there; nothing staged leaves nothing
+-- ARGV[1] sequence     up to which events are counted in what is staged
+-- ARGV[*] expires_at   for each day: when Redis may forget it, seconds
+--
+-- Returns {code}
+--
+-- PUT = 1
+local PUT = 1
+
+for i = 2, #KEYS, 2 do
+  local day, staged = KEYS[i], KEYS[i + 1]
+  if redis.call('EXISTS', staged) == 1 then
+    redis.call('RENAME', staged, day)
+    redis.call('EXPIREAT', day, ARGV[1 + i / 2])
+  else
+    redis.call('DEL', day)
+  end
+end
+redis.call('SET', KEYS[1], ARGV[1])
+return {PUT}

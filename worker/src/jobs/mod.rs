@@ -1,0 +1,155 @@
+//! What is done at certain times, or by hand: `dibs-worker job NAME`.
+//!
+//! Every worker has the same clock to go by. A lock of the database lets one at a time do a job, and `job_runs` says for
+//! which business days it is done: so a day is done once, by whichever worker comes first, and one that was missed is
+//! done later. A job that is done again gives the same result.
+
+mod persist;
+mod schedule;
+
+use std::collections::BTreeSet;
+
+use chrono::{NaiveDate, TimeDelta};
+use chrono_tz::Tz;
+use clap::ValueEnum;
+use dibs_common::{
+    clock::Timestamp,
+    db::{self, Database},
+    domain::ranking::{business_day, days_after, days_before, last_days, start_of},
+    error::Result,
+    redis::Redis,
+};
+pub use persist::persist_daily_sales;
+pub use schedule::run_on_schedule;
+use tokio::time::Instant;
+
+use crate::{
+    SWEPT_AFTER,
+    orders::{Expiry, expire_coupons},
+    purge::purge,
+    ranking::warm,
+};
+
+/// How long after its end a day is persisted: 00:10.
+const PERSISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
+/// How many missed days are caught up on.
+const CAUGHT_UP: u64 = 7;
+
+/// A job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Job {
+    /// Add up what sold in the last 1, 3 and 7 days, for those who read
+    WarmRanking,
+    /// Write what sold on a day, by default yesterday, into the tables
+    PersistDailySales,
+    /// Tell overdue orders to expire
+    ExpireOrders,
+    /// Mark coupons whose validity is over
+    ExpireCoupons,
+    /// Delete what is kept for a time only
+    Purge,
+}
+
+impl Job {
+    /// As the command line and `job_runs` name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WarmRanking => "warm-ranking",
+            Self::PersistDailySales => "persist-daily-sales",
+            Self::ExpireOrders => "expire-orders",
+            Self::ExpireCoupons => "expire-coupons",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+/// What jobs are done with.
+#[derive(Clone)]
+pub struct Jobs {
+    /// The database.
+    pub database: Database,
+    /// Redis.
+    pub redis: Redis,
+    /// Where a business day begins.
+    pub zone: Tz,
+    /// Over how many partitions the commands of users are spread.
+    pub partitions: u16,
+}
+
+impl Jobs {
+    /// Does a job, for `day` or the day that it is usually done for, and notes that in `job_runs`. Answers what it did;
+    /// none when another process is at it.
+    pub async fn run(&self, job: Job, day: Option<NaiveDate>, now: Timestamp) -> Result<Option<String>> {
+        let Some(lock) = self.database.try_lock(&format!("job {}", job.name())).await? else { return Ok(None) };
+        let today = business_day(now, self.zone);
+        let usual = if job == Job::PersistDailySales { days_before(today, 1) } else { today };
+        let done = self.run_and_note(job, day.unwrap_or(usual), now).await;
+        lock.release().await?;
+        done.map(Some)
+    }
+
+    async fn run_and_note(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
+        let (name, pool, began) = (job.name(), self.database.pool(), Instant::now());
+        db::within(db::begin_job(pool, name, day, now)).await?;
+        let done = self.perform(job, day, now).await;
+        let outcome = if done.is_ok() { "done" } else { "failed" };
+        metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
+        metrics::gauge!("dibs_job_seconds", "job" => name).set(began.elapsed().as_secs_f64());
+        let ended = now + began.elapsed();
+        let cause = done.as_ref().err().map(dibs_common::Error::chain);
+        let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());
+        db::within(db::end_job(pool, (name, day), detail, ended)).await?;
+        done
+    }
+
+    /// What a job does, in words.
+    async fn perform(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
+        let Self { database, redis, .. } = self;
+        Ok(match job {
+            Job::WarmRanking => match warm(redis, self.zone, now).await? {
+                Some(products) => format!("{products} products in 7 days"),
+                None => "nothing: Redis has not counted sales yet".into(),
+            },
+            Job::PersistDailySales => persist_daily_sales(database, day, self.zone, now).await?,
+            Job::ExpireOrders => {
+                let told = Expiry::default().tell(database, redis, self.partitions, now).await?;
+                format!("{told} orders told to expire")
+            }
+            Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
+            Job::Purge => {
+                let purged = purge(database, now).await?;
+                format!("{} answers and {} events deleted", purged.answers, purged.events)
+            }
+        })
+    }
+
+    async fn expire_all_coupons(&self, now: Timestamp) -> Result<u64> {
+        let mut expired = 0;
+        loop {
+            match expire_coupons(&self.database, now - SWEPT_AFTER, now).await? {
+                0 => return Ok(expired),
+                some => expired += some,
+            }
+        }
+    }
+
+    /// Does what is due at `now`: the windows, and every day of the last seven that is over and not persisted yet, the
+    /// earliest first.
+    pub async fn run_due(&self, now: Timestamp) -> Result<()> {
+        let warmed = self.run(Job::WarmRanking, None, now).await;
+        for day in self.due_days(now).await? {
+            // Another process that is at it goes on with the days after it, too.
+            let Some(done) = self.run(Job::PersistDailySales, Some(day), now).await? else { break };
+            tracing::info!(%day, done, "a day is persisted");
+        }
+        warmed.map(drop)
+    }
+
+    async fn due_days(&self, now: Timestamp) -> Result<BTreeSet<NaiveDate>> {
+        let yesterday = days_before(business_day(now, self.zone), 1);
+        let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSISTED_AFTER <= now;
+        let first = days_before(yesterday, CAUGHT_UP - 1);
+        let done = db::within(db::days_done(self.database.pool(), Job::PersistDailySales.name(), first)).await?;
+        Ok(last_days(yesterday, CAUGHT_UP).filter(over).filter(|day| !done.contains(day)).collect())
+    }
+}

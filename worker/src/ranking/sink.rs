@@ -1,0 +1,65 @@
+use chrono_tz::Tz;
+use dibs_common::{
+    clock,
+    db::{Database, Lock, OutboxEvent},
+    domain::ranking::{EVENTS, Effect, SoldOrder, effects, forgotten_at},
+    error::Result,
+    redis::Redis,
+    scripts::{SalesApplied, sales_apply},
+};
+
+use super::{rebuild_under_lock, warm};
+use crate::relay::{Batch, Sink};
+
+/// The name of the sink.
+pub const RANKING: &str = "ranking";
+
+/// Counts the sales of each day in Redis.
+#[derive(Clone)]
+pub struct RankingSink {
+    /// The database, to make days anew from.
+    pub database: Database,
+    /// Where sales are counted.
+    pub redis: Redis,
+    /// Where a business day begins.
+    pub zone: Tz,
+}
+
+impl Sink for RankingSink {
+    fn name(&self) -> &'static str {
+        RANKING
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &EVENTS
+    }
+
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+        let effects: Vec<(u64, Effect)> = batch.events.iter().flat_map(|event| self.effects_of(event)).collect();
+        let span = (batch.first, batch.last);
+        match sales_apply(&self.redis, span, &effects, |day| forgotten_at(day, self.zone)).await? {
+            SalesApplied::Applied(_) => Ok(batch.last),
+            SalesApplied::Gap(applied) => {
+                tracing::warn!(applied, next = batch.first, "redis has not counted all sales; days are made anew");
+                let now = clock::now();
+                let sequence = rebuild_under_lock(&self.redis, lock, self.zone, now).await?;
+                warm(&self.redis, self.zone, now).await?;
+                Ok(sequence)
+            }
+        }
+    }
+}
+
+impl RankingSink {
+    fn effects_of(&self, event: &OutboxEvent) -> Vec<(u64, Effect)> {
+        match serde_json::from_str::<SoldOrder>(&event.payload) {
+            Ok(order) => effects(&event.kind, &order, self.zone).into_iter().map(|e| (event.sequence, e)).collect(),
+            Err(error) => {
+                // Dibs writes the payload itself, so this is a defect, which must not hold up all that follows.
+                tracing::error!(sequence = event.sequence, %error, "an event of an order cannot be read; it is not counted");
+                metrics::counter!("dibs_relay_unreadable_total", "sink" => RANKING).increment(1);
+                Vec::new()
+            }
+        }
+    }
+}

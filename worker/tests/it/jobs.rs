@@ -1,0 +1,135 @@
+//! Jobs that are done late, twice, by two at once, or not at all.
+
+use chrono::{NaiveDate, TimeDelta};
+use dibs_common::{
+    clock::Timestamp,
+    db,
+    domain::ranking::{business_day, days_before, start_of},
+    testing::Place,
+};
+use dibs_worker::jobs::{Job, Jobs};
+
+use crate::ranking::{ZONE, buy, cancel, deliver_all, shop};
+
+fn jobs(place: &Place) -> Jobs {
+    Jobs { database: place.database.clone(), redis: place.redis.clone(), zone: ZONE, partitions: 1 }
+}
+
+fn noon(day: NaiveDate) -> Timestamp {
+    start_of(day, ZONE) + TimeDelta::hours(12)
+}
+
+fn today() -> NaiveDate {
+    business_day(dibs_common::clock::now(), ZONE)
+}
+
+async fn daily(place: &Place) -> Vec<String> {
+    place
+        .texts("SELECT CONCAT(day, ' ', product_id, ' ', quantity) FROM product_daily_sales ORDER BY day, product_id")
+        .await
+}
+
+async fn best(place: &Place, day: NaiveDate) -> Vec<String> {
+    let sql = format!(
+        "SELECT CONCAT(rank_number, ' ', product_id, ' ', quantity) FROM best_sellers WHERE day = '{day}' ORDER BY rank_number"
+    );
+    place.texts(&sql).await
+}
+
+/// `002` section 3-2-2: at 00:10 the sales of the day before are written to the database, and not before.
+#[tokio::test]
+async fn seed_002_3_2_2_at_ten_past_midnight_the_day_before_is_persisted_by_one_job() {
+    let (place, products) = shop(2).await;
+    let (today, yesterday) = (today(), days_before(today(), 1));
+    buy(&place, products[0], 3, noon(yesterday)).await;
+    buy(&place, products[1], 4, noon(yesterday)).await;
+    buy(&place, products[0], 9, start_of(today, ZONE)).await;
+    let jobs = jobs(&place);
+    let midnight = start_of(today, ZONE);
+    jobs.run_due(midnight + TimeDelta::minutes(10) - TimeDelta::milliseconds(1)).await.expect("done");
+    assert_eq!(daily(&place).await, Vec::<String>::new(), "earlier days are persisted, and were empty");
+    let (one, other) =
+        tokio::join!(jobs.run_due(midnight + TimeDelta::minutes(10)), jobs.run_due(midnight + TimeDelta::minutes(10)));
+    one.and(other).expect("done by one of them");
+    let expected = [format!("{yesterday} {} 3", products[0]), format!("{yesterday} {} 4", products[1])];
+    assert_eq!(daily(&place).await, expected);
+    assert_eq!(best(&place, yesterday).await, [format!("1 {} 4", products[1]), format!("2 {} 3", products[0])]);
+    let runs = "SELECT COUNT(*) FROM job_runs WHERE name = 'persist-daily-sales' AND status = 'DONE'";
+    assert_eq!(place.count(runs).await, 7, "the last seven days are caught up on");
+    place.end().await;
+}
+
+/// `004`, the daily and three-day tables: days that were missed are made up for, the earliest first.
+#[tokio::test]
+async fn seed_004_missed_days_are_caught_up_on_and_three_days_are_ranked() {
+    let (place, products) = shop(3).await;
+    let today = today();
+    for (days_ago, product, quantity) in [(4, 0, 50), (3, 0, 1), (2, 1, 2), (1, 2, 2), (1, 0, 1), (0, 0, 70)] {
+        buy(&place, products[product], quantity, noon(days_before(today, days_ago))).await;
+    }
+    jobs(&place).run_due(noon(today)).await.expect("done");
+    assert_eq!(daily(&place).await.len(), 5, "not today");
+    let [first, second, third] = [products[0], products[1], products[2]];
+    assert_eq!(
+        best(&place, days_before(today, 1)).await,
+        [format!("1 {first} 2"), format!("2 {second} 2"), format!("3 {third} 2")]
+    );
+    assert_eq!(best(&place, days_before(today, 2)).await, [format!("1 {first} 51"), format!("2 {second} 2")]);
+    place.end().await;
+}
+
+/// I9: an order that is cancelled days later leaves the day on which it was paid, in Redis and in the table.
+#[tokio::test]
+async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
+    let (place, products) = shop(1).await;
+    let today = today();
+    let paid = days_before(today, 5);
+    let order = buy(&place, products[0], 3, noon(paid)).await;
+    buy(&place, products[0], 2, noon(paid)).await;
+    let jobs = jobs(&place);
+    jobs.run_due(noon(days_before(today, 4))).await.expect("done");
+    assert_eq!(daily(&place).await, [format!("{paid} {} 5", products[0])]);
+    cancel(&place, order, noon(days_before(today, 1))).await;
+    jobs.run_due(noon(today)).await.expect("done");
+    assert_eq!(daily(&place).await, [format!("{paid} {} 2", products[0])]);
+    deliver_all(&place).await;
+    let scores = dibs_common::sales::daily(&place.redis, paid).await.expect("redis");
+    assert_eq!(scores.get(&products[0]), Some(&2));
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_job_done_by_hand_is_noted_and_done_again_gives_the_same() {
+    let (place, products) = shop(1).await;
+    let today = today();
+    buy(&place, products[0], 3, noon(days_before(today, 1))).await;
+    let jobs = jobs(&place);
+    for _ in 0..2 {
+        let done = jobs.run(Job::PersistDailySales, None, noon(today)).await.expect("done");
+        assert_eq!(done.as_deref(), Some("1 products sold; 3 days written, 1 best sellers"));
+        assert_eq!(daily(&place).await.len(), 1);
+    }
+    for job in [Job::WarmRanking, Job::ExpireOrders, Job::ExpireCoupons, Job::Purge] {
+        assert!(jobs.run(job, None, noon(today)).await.expect("done").is_some(), "{job:?}");
+    }
+    let done =
+        place.texts("SELECT name FROM job_runs WHERE status = 'DONE' AND ended_at IS NOT NULL ORDER BY name").await;
+    assert_eq!(done, ["expire-coupons", "expire-orders", "persist-daily-sales", "purge", "warm-ranking"]);
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_another_process_is_at_is_left_to_it_and_one_that_fails_says_why() {
+    let (place, _) = shop(1).await;
+    let jobs = jobs(&place);
+    let lock = place.database.try_lock("job purge").await.expect("asked").expect("free");
+    assert_eq!(jobs.run(Job::Purge, None, noon(today())).await.expect("asked"), None);
+    lock.release().await.expect("released");
+    place.execute("RENAME TABLE idempotency_keys TO away").await;
+    jobs.run(Job::Purge, None, noon(today())).await.expect_err("a table is missing");
+    let failed = place.texts("SELECT detail FROM job_runs WHERE name = 'purge' AND status = 'FAILED'").await;
+    assert!(failed.first().is_some_and(|why| why.contains("idempotency_keys")), "{failed:?}");
+    place.execute("RENAME TABLE away TO idempotency_keys").await;
+    assert!(db::within(db::days_done(place.database.pool(), "purge", today())).await.expect("read").is_empty());
+    place.end().await;
+}

@@ -1,0 +1,246 @@
+//! Sales as the ranking counts them, whatever happens to events, workers and Redis on the way.
+
+use chrono::{NaiveDate, TimeDelta};
+use chrono_tz::Tz;
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::{self, Lock},
+    domain::{
+        order::{Action, Command, Line, OrderRules, Outcome},
+        ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
+    },
+    error::{Error, Result},
+    identifiers::{CommandId, OrderId, PaymentId, ProductId, random_below},
+    sales,
+    testing::Place,
+};
+use dibs_worker::{
+    orders::carry_out_batch,
+    ranking::{RankingSink, rebuild, warm},
+    relay::{Batch, Relay, Sink, Step},
+};
+
+use crate::support::user;
+
+const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 };
+pub const ZONE: Tz = chrono_tz::Asia::Seoul;
+const BUYER: u64 = 1;
+
+fn sink(place: &Place) -> RankingSink {
+    RankingSink { database: place.database.clone(), redis: place.redis.clone(), zone: ZONE }
+}
+
+/// Takes what it is given, and dies before that is noted.
+struct Dying(RankingSink);
+
+impl Sink for Dying {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        self.0.kinds()
+    }
+
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+        self.0.deliver(batch, lock).await?;
+        Err(Error::internal("it died"))
+    }
+}
+
+/// A place where one user can buy whatever there is.
+pub async fn shop(products: usize) -> (Place, Vec<ProductId>) {
+    let place = Place::new().await;
+    place.points(BUYER, 900_000_000).await;
+    let mut made = Vec::new();
+    for _ in 0..products {
+        made.push(place.product(10, 100_000).await);
+    }
+    (place, made)
+}
+
+async fn carry_out(place: &Place, action: Action, id: CommandId, now: Timestamp) -> Outcome {
+    let command = Command { id, user: user(BUYER), at: now, action };
+    let mut outcomes = carry_out_batch(&place.database, &[command], &RULES, now).await.expect("carried out");
+    outcomes.pop().expect("an outcome")
+}
+
+/// Buys so many of a product at `now`.
+pub async fn buy(place: &Place, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
+    let id = CommandId::generate();
+    let items = vec![Line { product_id: product, quantity }];
+    let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
+    assert!(matches!(carry_out(place, action, id, now).await, Outcome::Done(_)));
+    OrderId(id.0)
+}
+
+pub async fn cancel(place: &Place, order: OrderId, now: Timestamp) {
+    assert!(matches!(carry_out(place, Action::Cancel { order }, CommandId::generate(), now).await, Outcome::Done(_)));
+}
+
+/// Numbers and delivers all that happened.
+pub async fn deliver_all(place: &Place) {
+    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    let mut relay = Relay::new(&place.database, sink(place));
+    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    relay.stand_back().await;
+}
+
+/// What orders say was sold on a day.
+async fn sums(place: &Place, day: NaiveDate) -> Scores {
+    let (from, to) = (start_of(day, ZONE), start_of(day, ZONE) + TimeDelta::days(1));
+    let sold: Vec<(u64, i64)> = sqlx::query_as(
+        "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) FROM orders o JOIN order_items i USING (order_id) \
+         WHERE o.paid_at >= ? AND o.paid_at < ? AND o.status IN ('PAY_DONE', 'BUY_CONFIRM') GROUP BY 1",
+    )
+    .bind(from)
+    .bind(to)
+    .fetch_all(place.database.pool())
+    .await
+    .expect("sums");
+    sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
+}
+
+async fn expect_scores_of_orders(place: &Place, what: &str) {
+    for day in last_days(business_day(clock::now(), ZONE), KEPT_DAYS) {
+        let scores = sales::daily(&place.redis, day).await.expect("redis");
+        assert_eq!(scores, sums(place, day).await, "{what}: {day}");
+    }
+}
+
+/// `002` section 3-2-2: a paid order counts at once on the day of its payment, a cancelled one no longer.
+#[tokio::test]
+async fn seed_002_3_2_2_a_paid_order_counts_and_a_cancelled_one_no_longer() {
+    let (place, products) = shop(2).await;
+    let today = business_day(clock::now(), ZONE);
+    let midnight = start_of(today, ZONE);
+    let late = buy(&place, products[0], 3, midnight - TimeDelta::milliseconds(1)).await;
+    buy(&place, products[0], 2, midnight).await;
+    buy(&place, products[1], 7, midnight).await;
+    deliver_all(&place).await;
+    let daily = async |day| sales::daily(&place.redis, day).await.expect("redis");
+    assert_eq!(daily(days_before(today, 1)).await, Scores::from([(products[0], 3)]));
+    assert_eq!(daily(today).await, Scores::from([(products[0], 2), (products[1], 7)]));
+    cancel(&place, late, clock::now()).await;
+    deliver_all(&place).await;
+    assert_eq!(daily(days_before(today, 1)).await, Scores::new());
+    assert_eq!(daily(today).await.len(), 2);
+    place.end().await;
+}
+
+/// I9 and I10: whatever order payments, cancellations, deliveries, deaths, losses and rebuilds come in, scores are what
+/// the orders themselves come to.
+#[tokio::test]
+async fn i9_scores_are_the_sums_of_the_orders_whatever_happens() {
+    let (place, products) = shop(3).await;
+    let (mut orders, mut trace) = (Vec::new(), String::new());
+    for _ in 0..120 {
+        let dice = random_below(20);
+        trace = format!("{trace}{dice} ");
+        let hours_ago = i64::from(random_below(24 * 8));
+        let now = clock::now() - TimeDelta::hours(hours_ago);
+        match dice {
+            0..8 => {
+                let product = products[usize::from(random_below(3))];
+                orders.push(buy(&place, product, u32::from(random_below(4)) + 1, now).await);
+            }
+            8..11 if !orders.is_empty() => {
+                let order = orders.swap_remove(usize::from(random_below(u16::try_from(orders.len()).expect("few"))));
+                cancel(&place, order, clock::now()).await;
+            }
+            8..14 => {
+                db::number_events(&place.database).await.expect("numbered");
+            }
+            14..16 => {
+                let mut relay = Relay::new(&place.database, sink(&place));
+                relay.step(clock::now()).await.expect("delivered");
+                relay.stand_back().await;
+            }
+            16..18 => {
+                // It may also have had nothing to deliver, or have found the lock not yet free of the one before.
+                let _: Result<Step> = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
+            }
+            18 => place.lose_redis().await,
+            _ => rebuild(&place.database, &place.redis, ZONE, clock::now()).await.expect("rebuilt"),
+        }
+    }
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, &trace).await;
+    place.expect_books_in_order().await;
+    place.end().await;
+}
+
+/// I10: a batch that was taken, but not noted, comes again and counts once.
+#[tokio::test]
+async fn i10_a_batch_that_is_delivered_again_counts_once() {
+    let (place, products) = shop(1).await;
+    deliver_all(&place).await;
+    buy(&place, products[0], 5, clock::now()).await;
+    db::number_events(&place.database).await.expect("numbered");
+    for _ in 0..3 {
+        let died = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
+        assert!(died.is_err());
+    }
+    buy(&place, products[0], 1, clock::now()).await;
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, "after three deaths").await;
+    place.end().await;
+}
+
+/// Redis loses everything while events are written that have no sequence yet: each is counted once all the same.
+#[tokio::test]
+async fn i10_a_rebuild_leaves_what_is_not_numbered_to_its_delivery() {
+    let (place, products) = shop(1).await;
+    let first = buy(&place, products[0], 5, clock::now()).await;
+    deliver_all(&place).await;
+    cancel(&place, first, clock::now()).await;
+    buy(&place, products[0], 2, clock::now()).await;
+    place.lose_redis().await;
+    rebuild(&place.database, &place.redis, ZONE, clock::now()).await.expect("rebuilt");
+    let today = business_day(clock::now(), ZONE);
+    let scores = sales::daily(&place.redis, today).await.expect("redis");
+    assert_eq!(scores, Scores::from([(products[0], 5)]), "as of the last numbered event");
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, "delivered").await;
+    place.end().await;
+}
+
+/// Redis came back with older data, or none: the worker sees that by itself.
+#[tokio::test]
+async fn i11_a_redis_that_forgot_sales_is_told_again() {
+    let (place, products) = shop(2).await;
+    buy(&place, products[0], 5, clock::now()).await;
+    deliver_all(&place).await;
+    place.lose_redis().await;
+    let mut relay = Relay::new(&place.database, sink(&place));
+    relay.step(clock::now()).await.expect("nothing happened since, and yet it looks");
+    relay.stand_back().await;
+    expect_scores_of_orders(&place, "lost").await;
+    let made = sales::window(&place.redis, 3, 10).await.expect("redis");
+    assert_eq!(made, [(products[0], 5)], "readers have their windows again");
+    place.end().await;
+}
+
+/// Two that sold the same: the lower id first, also where ids differ in length.
+#[tokio::test]
+async fn seed_002_3_2_2_windows_are_made_of_days_and_ties_go_to_the_lower_id() {
+    let (place, products) = shop(11).await;
+    let now = clock::now();
+    for (place_in_list, days_ago, quantity) in
+        [(10, 0, 2), (8, 0, 2), (1, 1, 9), (0, 2, 3), (0, 0, 1), (5, 5, 50), (6, 7, 99)]
+    {
+        buy(&place, products[place_in_list], quantity, now - TimeDelta::days(days_ago)).await;
+    }
+    deliver_all(&place).await;
+    assert_eq!(warm(&place.redis, ZONE, now).await.expect("redis"), Some(5));
+    let window = async |days| sales::window(&place.redis, days, 10).await.expect("redis");
+    assert_eq!(window(1).await, [(products[8], 2), (products[10], 2), (products[0], 1)]);
+    assert_eq!(window(3).await, [(products[1], 9), (products[0], 4), (products[8], 2), (products[10], 2)]);
+    assert_eq!(window(7).await.first(), Some(&(products[5], 50)));
+    let place_of = async |product| sales::window_place(&place.redis, 3, product).await.expect("redis");
+    assert_eq!(place_of(products[10]).await, Some((4, 2)));
+    assert_eq!(place_of(products[5]).await, None);
+    let made = sales::window_made(&place.redis, 3).await.expect("redis").expect("made");
+    assert_eq!((made.to, made.at), (business_day(now, ZONE), now));
+    place.end().await;
+}

@@ -1,0 +1,151 @@
+//! Events on their way to a receiver that keeps them.
+
+use std::sync::{Arc, Mutex};
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    db::{self, Lock},
+    error::{Error, Result},
+    testing::Place,
+};
+use dibs_worker::relay::{Batch, Relay, Sink, Step};
+
+/// Keeps the ids of what it was told about; refuses everything while `broken`.
+#[derive(Clone, Default)]
+struct Witness {
+    heard: Arc<Mutex<Vec<String>>>,
+    broken: Arc<Mutex<bool>>,
+}
+
+impl Witness {
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().expect("whole").clone()
+    }
+}
+
+impl Sink for Witness {
+    fn name(&self) -> &'static str {
+        "witness"
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    async fn deliver(&mut self, batch: &Batch, _: &mut Lock) -> Result<u64> {
+        if *self.broken.lock().expect("whole") {
+            return Err(Error::internal("it is broken"));
+        }
+        let heard = batch.events.iter().map(|event| event.aggregate_id.clone());
+        self.heard.lock().expect("whole").extend(heard);
+        Ok(batch.last)
+    }
+}
+
+fn event(id: &str) -> String {
+    format!(
+        "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+         VALUES ('POINTS', '{id}', 'points.charged', '{{}}', NOW(3))"
+    )
+}
+
+async fn witnessed(place: &Place) -> (Witness, Relay<Witness>) {
+    let witness = Witness::default();
+    db::register_sink(place.database.pool(), "witness", clock::now()).await.expect("registered");
+    (witness.clone(), Relay::new(&place.database, witness))
+}
+
+async fn deliver(place: &Place, relay: &mut Relay<Witness>) {
+    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+}
+
+/// I10: a row that is committed after one of a higher id is told of, too, only later.
+#[tokio::test]
+async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
+    let place = Place::new().await;
+    let (witness, mut relay) = witnessed(&place).await;
+    let mut late = place.database.begin().await.expect("begun");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(event("late"))).execute(&mut *late).await.expect("written");
+    place.execute(&event("early")).await;
+    deliver(&place, &mut relay).await;
+    assert_eq!(witness.heard(), ["early"], "what is not committed is neither told nor waited for");
+    late.commit().await.expect("committed");
+    place.execute(&event("last")).await;
+    deliver(&place, &mut relay).await;
+    assert_eq!(witness.heard(), ["early", "late", "last"]);
+    let gaps = "SELECT MAX(sequence) - COUNT(*) FROM outbox_events WHERE sequence IS NOT NULL";
+    assert_eq!(place.count(gaps).await, 0);
+    relay.stand_back().await;
+    place.end().await;
+}
+
+/// Ids with holes, and more events than are numbered at once.
+#[tokio::test]
+async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
+    let place = Place::new().await;
+    let (witness, mut relay) = witnessed(&place).await;
+    for hundred in 0..25 {
+        let rows: Vec<String> = (0..100)
+            .map(|number| format!("('POINTS', '{}', 'points.charged', '{{}}', NOW(3))", hundred * 100 + number))
+            .collect();
+        let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
+        place.execute(&format!("{head}{}", rows.join(","))).await;
+    }
+    place.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
+    let (one, other) = tokio::join!(db::number_events(&place.database), db::number_events(&place.database));
+    one.and(other).expect("numbered, by one or by both in turn");
+    deliver(&place, &mut relay).await;
+    let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
+    assert!(heard.is_sorted() && heard.len() > 2_100, "{}", heard.len());
+    let rows = i64::try_from(heard.len()).expect("few");
+    assert_eq!(place.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
+    assert_eq!(place.count("SELECT last_sequence FROM outbox_sequence").await, rows);
+    relay.stand_back().await;
+    place.end().await;
+}
+
+/// One works for a sink, the others stand by and take over where it has left off.
+#[tokio::test]
+async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
+    let place = Place::new().await;
+    let (witness, mut first) = witnessed(&place).await;
+    let mut second = Relay::new(&place.database, witness.clone());
+    place.execute(&event("one")).await;
+    deliver(&place, &mut first).await;
+    place.execute(&event("two")).await;
+    db::number_events(&place.database).await.expect("numbered");
+    assert_eq!(second.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    *witness.broken.lock().expect("whole") = true;
+    first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
+    *witness.broken.lock().expect("whole") = false;
+    assert_eq!(second.step(clock::now()).await.expect("delivered"), Step::Delivered);
+    assert_eq!(witness.heard(), ["one", "two"]);
+    assert_eq!(first.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    second.stand_back().await;
+    place.end().await;
+}
+
+/// Delivered rows go by age, never one that a sink has not taken.
+#[tokio::test]
+async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
+    let place = Place::new().await;
+    let (_, mut relay) = witnessed(&place).await;
+    db::register_sink(place.database.pool(), "slow", clock::now()).await.expect("registered");
+    for id in ["1", "2", "3"] {
+        place.execute(&event(id)).await;
+    }
+    deliver(&place, &mut relay).await;
+    let purge = async |before| db::purge_events(place.database.pool(), before, 1_000).await.expect("purged");
+    let soon = clock::now() + TimeDelta::minutes(1);
+    assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
+    place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;
+    assert_eq!(purge(clock::now() - TimeDelta::minutes(1)).await, 0, "none is old");
+    assert_eq!(purge(soon).await, 2);
+    place.execute(&event("4")).await;
+    deliver(&place, &mut relay).await;
+    assert_eq!(place.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
+    relay.stand_back().await;
+    place.end().await;
+}
