@@ -12,6 +12,7 @@ pub mod held;
 pub mod identifiers;
 pub mod json;
 pub mod keys;
+pub mod message;
 pub mod operations;
 pub mod payment_gateway;
 pub mod pending;

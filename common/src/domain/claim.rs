@@ -131,12 +131,15 @@ impl Plan {
         for (coupon_id, issuances) in &by_coupon {
             for issuances in issuances.chunks(TOLD_TOGETHER) {
                 let payload = CouponsIssued { coupon_id: *coupon_id, issued_at: now, issuances };
-                events.push(Event::new(Aggregate::Coupon(*coupon_id), "coupon.issued", &payload));
+                events.push(Event::new(Aggregate::Coupon(*coupon_id), COUPON_ISSUED, &payload));
             }
         }
         events
     }
 }
+
+/// What issuances are told as.
+pub const COUPON_ISSUED: &str = "coupon.issued";
 
 /// The payload of `coupon.issued`.
 #[derive(Serialize)]

@@ -192,7 +192,8 @@ const FAULTS: [(&str, &[&str]); 37] = [
     ("UPDATE order_commands SET order_id = @unpaid WHERE type = 'CONFIRM'", &["I8"]),
     ("DELETE FROM outbox_events WHERE type = 'order.paid' LIMIT 1", &["I8"]),
     (
-        "INSERT INTO outbox_events SELECT NULL, aggregate_type, aggregate_id, type, payload, created_at \
+        "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+         SELECT aggregate_type, aggregate_id, type, payload, created_at \
          FROM outbox_events WHERE type = 'order.cancelled'",
         &["I8"],
     ),
