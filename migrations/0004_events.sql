@@ -47,6 +47,7 @@ CREATE TABLE job_runs (
     status     VARCHAR(7)   NOT NULL COMMENT 'RUNNING, DONE or FAILED, of the last run for that day',
     started_at DATETIME(3)  NOT NULL,
     ended_at   DATETIME(3)  NULL,
+    as_of      DATETIME(3)  NULL     COMMENT 'when the last run began that was done: what happened until then is in its result',
     detail     VARCHAR(300) NULL     COMMENT 'what it did, or why it failed',
     PRIMARY KEY (name, day),
     CONSTRAINT job_runs_status CHECK (status IN ('RUNNING', 'DONE', 'FAILED'))

@@ -1,7 +1,8 @@
 //! The only place that spells a Redis key.
 //!
 //! A campaign's keys and its stream carry the hash tag of its partition, `{p0}` .. `{pN-1}`, and so share one
-//! slot of a cluster: one script may touch them all. So do all keys of sales, whose tag is `{sales}`. A prefix keeps several installations, and tests, apart.
+//! slot of a cluster: one script may touch them all. So do all keys of sales, whose tag is `{sales}`. A prefix keeps several
+//! installations, and tests, apart.
 
 use chrono::NaiveDate;
 use serde::Serialize;
@@ -88,12 +89,12 @@ impl Keys {
         format!("{}{{sales}}:daily:{day}", self.prefix)
     }
 
-    /// A day that is made anew, before it becomes [`Keys::daily_sales`] at once.
-    pub fn staged_sales(&self, day: NaiveDate, rebuild: uuid::Uuid) -> String {
-        format!("{}:staged:{rebuild}", self.daily_sales(day))
+    /// Where a day or window of sales is made anew, page by page, before it takes the place of `key` at once.
+    pub fn staged(&self, key: &str, making: uuid::Uuid) -> String {
+        format!("{key}:staged:{making}")
     }
 
-    /// Units sold on the last `days` days, negative: a sorted set, see `lua/sales_union.lua`.
+    /// Units sold on the last `days` days, negative: a sorted set, see `lua/sales_window.lua`.
     pub fn sales_window(&self, days: u8) -> String {
         format!("{}{{sales}}:window:{days}", self.prefix)
     }
@@ -146,7 +147,7 @@ mod tests {
         let spelled = [
             keys.sales_applied(),
             keys.daily_sales(day),
-            keys.staged_sales(day, uuid::Uuid::nil()),
+            keys.staged(&keys.daily_sales(day), uuid::Uuid::nil()),
             keys.sales_window(3),
             keys.sales_window_made(3),
         ];

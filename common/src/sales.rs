@@ -7,7 +7,6 @@ use fred::{
     types::scan::Scanner as _,
 };
 use futures::TryStreamExt as _;
-use uuid::Uuid;
 
 use crate::{
     clock::{Timestamp, from_millis},
@@ -18,7 +17,8 @@ use crate::{
     redis::{Redis, redis_error},
 };
 
-const SCAN_STEP: u32 = 1_000;
+/// How many products are read or written at once: about a millisecond of Redis.
+const PAGE: u32 = 1_000;
 /// For how long what is staged outlives a rebuild that never ends, in seconds.
 const STAGED_FOR: i64 = 3_600;
 
@@ -35,7 +35,7 @@ pub async fn forget(redis: &Redis) -> Result<()> {
 /// The scores of a business day. Read in steps, so that Redis serves others in between: one that changes meanwhile may
 /// be as before or after.
 pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
-    let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(SCAN_STEP)));
+    let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(PAGE)));
     let mut scores = Scores::new();
     while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
         for (member, units) in page.take_results().unwrap_or_default() {
@@ -47,17 +47,21 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
     Ok(scores)
 }
 
-/// Adds products to a day that a rebuild makes anew. They vanish after an hour if it never ends.
-pub async fn stage(redis: &Redis, day: NaiveDate, rebuild: Uuid, scores: &[(ProductId, i64)]) -> Result<()> {
-    if scores.is_empty() {
-        return Ok(());
-    }
-    let key = redis.keys.staged_sales(day, rebuild);
-    let members: Vec<(f64, String)> =
-        scores.iter().map(|(product, units)| (score(*units), sales_member(*product))).collect();
+/// Makes a sorted set anew at [`crate::keys::Keys::staged`]: products and their units, times `weight`. A page at a time, so
+/// that Redis serves others in between. It vanishes after an hour if whoever makes it never ends.
+pub async fn stage(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
     let client = redis.client();
-    client.zadd::<(), _, _>(&key, None, None, false, false, members).await.map_err(redis_error)?;
-    client.expire::<(), _>(&key, STAGED_FOR, None).await.map_err(redis_error)
+    let mut rest = scores.iter();
+    loop {
+        let page = rest.by_ref().take(PAGE as usize);
+        let page: Vec<(f64, String)> =
+            page.map(|(product, units)| (score(weight * units), sales_member(*product))).collect();
+        if page.is_empty() {
+            return Ok(());
+        }
+        client.zadd::<(), _, _>(staged, None, None, false, false, page).await.map_err(redis_error)?;
+        client.expire::<(), _>(staged, STAGED_FOR, None).await.map_err(redis_error)?;
+    }
 }
 
 /// Of which days a window is, and when it was made.

@@ -12,13 +12,12 @@ pub mod relay;
 pub mod seed;
 pub mod settings;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use chrono_tz::Tz;
 use dibs_common::{
-    clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition,
-    payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
+    db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, payment_gateway::PaymentGateway,
+    redis::Redis, stream::OrderStream,
 };
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -28,7 +27,7 @@ use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
     jobs::Jobs,
-    orders::{Desk, Expiry, InHand, Reader, expire_coupons},
+    orders::{Desk, InHand, Reader},
     ranking::RankingSink,
     relay::{Relay, Sink},
 };
@@ -36,8 +35,6 @@ use crate::{
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Reads of commands that wait for the desk: enough that a batch has its share of every partition.
 const HANDED_ON: usize = 64;
-/// How long after its end a coupon is marked as expired: an order that was in time may still be on its way.
-const SWEPT_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// The work of one process.
 #[derive(Clone)]
@@ -65,9 +62,7 @@ impl Worker {
     pub async fn run(self, partitions: u16) {
         self.tasks.spawn(self.settlement().run());
         self.tasks.spawn(self.clone().carry_out_commands(partitions));
-        self.tasks.spawn(self.clone().expire(partitions));
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
-        self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(self.clone().relay(self.ranking_sink()));
         let jobs = self.jobs(partitions);
@@ -100,7 +95,7 @@ impl Worker {
 
     fn jobs(&self, partitions: u16) -> Jobs {
         let (database, redis) = (self.database.clone(), self.redis.clone());
-        Jobs { database, redis, zone: self.time_zone, partitions }
+        Jobs { database, redis, zone: self.time_zone, partitions, expiry: Arc::default() }
     }
 
     /// Sends events on to a sink until told to stop.
@@ -163,7 +158,7 @@ impl Worker {
         &self,
         partition: Partition,
         hand_on: mpsc::Sender<Vec<InHand>>,
-    ) -> Option<std::sync::Arc<OrderStream>> {
+    ) -> Option<Arc<OrderStream>> {
         while !self.stopping.is_cancelled() {
             let name = format!("worker-{}", new_uuid());
             match Reader::join(&self.redis, partition, name, self.pace).await {
@@ -179,24 +174,5 @@ impl Worker {
             }
         }
         None
-    }
-
-    /// Tells overdue orders to expire, and sweeps coupons, about once a second.
-    async fn expire(self, partitions: u16) {
-        let mut expiry = Expiry::default();
-        while !self.stopping.is_cancelled() {
-            let now = clock::now();
-            // Each for itself: one that fails does not hold up the other.
-            if let Err(error) = expiry.tell(&self.database, &self.redis, partitions, now).await {
-                tracing::warn!(cause = error.chain(), "overdue orders cannot be told to expire now");
-            }
-            if let Err(error) = expire_coupons(&self.database, now - SWEPT_AFTER, now).await {
-                tracing::warn!(cause = error.chain(), "coupons cannot be swept now");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(KEEP_EVERY) => {}
-                () = self.stopping.cancelled() => {}
-            }
-        }
     }
 }

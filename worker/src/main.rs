@@ -1,6 +1,6 @@
 //! `dibs-worker`, the process.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use dibs_common::{
@@ -145,6 +145,7 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
         redis: settings.shared.redis(1).await?,
         zone: settings.shared.time_zone,
         partitions: settings.shared.claim_partitions,
+        expiry: Arc::default(),
     };
     let done = jobs.run(job, day, clock::now()).await?;
     println!("{}", done.as_deref().unwrap_or("another process is at it"));

@@ -1,56 +1,48 @@
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use chrono::TimeDelta;
 use dibs_common::{
-    clock::{self, Timestamp},
+    clock::Timestamp,
     db::{self, Database},
     error::Result,
 };
-use tokio_util::sync::CancellationToken;
 
-const PURGE_EVERY: Duration = Duration::from_mins(1);
-/// How long an event is kept that every sink has taken.
-const EVENTS_KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// Events deleted by one statement, how long that may take, and how many such statements one purge has.
-const EVENTS: u32 = 1_000;
+/// How long the outcome of a command is kept, and an event that every sink has taken.
+const KEPT_FOR: TimeDelta = TimeDelta::days(7);
+/// Rows deleted by one statement, how long that may take, and how many such statements one purge has.
+const BATCH: u32 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(10);
-const STATEMENTS: usize = 1_000;
+const BATCHES: usize = 1_000;
 
 /// What was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
     /// Answers of idempotency keys.
     pub answers: u64,
+    /// Outcomes of commands.
+    pub outcomes: u64,
     /// Events that every sink has taken.
     pub events: u64,
 }
 
-/// Deletes what is kept for a time only, until told to stop. Any number of workers may do so at once.
-pub(crate) async fn run(database: Database, stopping: CancellationToken) {
-    while !stopping.is_cancelled() {
-        match purge(&database, clock::now()).await {
-            Ok(Purged { answers: 0, events: 0 }) => {}
-            Ok(Purged { answers, events }) => tracing::debug!(answers, events, "some rows were kept long enough"),
-            Err(error) => tracing::warn!(cause = error.chain(), "old rows cannot be purged now"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(PURGE_EVERY) => {}
-            () = stopping.cancelled() => {}
-        }
-    }
-}
-
 /// Deletes what was kept long enough by `now`.
 pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
-    let answers = db::purge_idempotency_keys(database.pool(), now - db::ANSWERS_KEPT_FOR).await?;
-    let mut events = 0;
-    for _ in 0..STATEMENTS {
-        let purged = db::purge_events(database.pool(), now - EVENTS_KEPT_FOR, EVENTS);
-        let purged = db::within_limit(PATIENCE, purged).await?;
-        events += purged;
-        if purged < u64::from(EVENTS) {
+    let pool = database.pool();
+    let answers = db::purge_idempotency_keys(pool, now - db::ANSWERS_KEPT_FOR).await?;
+    let outcomes = in_batches(|| db::purge_order_commands(pool, now - KEPT_FOR, BATCH)).await?;
+    let events = in_batches(|| db::purge_events(pool, now - KEPT_FOR, BATCH)).await?;
+    Ok(Purged { answers, outcomes, events })
+}
+
+/// Small ones, so that nobody waits long.
+async fn in_batches<F: Future<Output = Result<u64, sqlx::Error>>>(batch: impl Fn() -> F) -> Result<u64> {
+    let mut deleted = 0;
+    for _ in 0..BATCHES {
+        let purged = db::within_limit(PATIENCE, batch()).await?;
+        deleted += purged;
+        if purged < u64::from(BATCH) {
             break;
         }
     }
-    Ok(Purged { answers, events })
+    Ok(deleted)
 }

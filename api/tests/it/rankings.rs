@@ -1,11 +1,11 @@
 //! What sold best, as the API shows it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{NaiveDate, TimeDelta};
 use dibs_common::{
     clock,
-    domain::ranking::{business_day, days_before},
+    domain::ranking::{Scores, business_day, days_before},
     identifiers::{ProductId, new_uuid},
     sales,
     scripts::sales_put,
@@ -28,7 +28,8 @@ async fn sold(place: &Place, units: &[(u64, ProductId, i64)]) {
     let mut days = Vec::new();
     for (days_ago, product, units) in units {
         let day = days_before(today(place), *days_ago);
-        sales::stage(&place.redis, day, rebuild, &[(*product, *units)]).await.expect("staged");
+        let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day), rebuild);
+        sales::stage(&place.redis, &staged, &Scores::from([(*product, *units)]), 1).await.expect("staged");
         days.push((day, in_a_day));
     }
     days.sort_unstable();
@@ -73,7 +74,8 @@ async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
     })
     .await;
     let Place { database, redis, settings, .. } = &app.place;
-    let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone: settings.time_zone, partitions: 1 };
+    let (database, redis, zone) = (database.clone(), redis.clone(), settings.time_zone);
+    let jobs = Jobs { database, redis, zone, partitions: 1, expiry: Arc::default() };
     eventually("the job is done", Duration::from_secs(5), || async {
         jobs.run(Job::WarmRanking, None, clock::now()).await.expect("done").is_some()
     })
@@ -137,7 +139,9 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
         ),
         format!("INSERT INTO product_daily_sales VALUES ('{}', {other}, 9)", days_before(yesterday, 6)),
         format!("INSERT INTO best_sellers VALUES ('{yesterday}', 1, {product}, 7)"),
-        format!("INSERT INTO job_runs VALUES ('persist-daily-sales', '{yesterday}', 'DONE', NOW(3), NOW(3), 'done')"),
+        format!(
+            "INSERT INTO job_runs VALUES ('persist-daily-sales', '{yesterday}', 'DONE', NOW(3), NOW(3), NOW(3), 'done')"
+        ),
     ] {
         app.place.execute(&sql).await;
     }

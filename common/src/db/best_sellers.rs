@@ -52,11 +52,11 @@ pub async fn shown_products(
     Ok(shown)
 }
 
-/// The last day that the job `persist-daily-sales` has persisted, and when; none when there is none yet.
+/// The last day that the job `persist-daily-sales` has persisted, and as of when; none when there is none yet.
 pub async fn last_persisted_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timestamp)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* last_persisted_day */ day, ended_at FROM job_runs WHERE name = 'persist-daily-sales' \
-         AND status = 'DONE' AND ended_at IS NOT NULL ORDER BY day DESC LIMIT 1",
+        "SELECT /* last_persisted_day */ day, as_of FROM job_runs WHERE name = 'persist-daily-sales' \
+         AND as_of IS NOT NULL ORDER BY day DESC LIMIT 1",
     )
     .fetch_optional(pool)
     .await

@@ -1,5 +1,7 @@
 //! The table `job_runs`: what jobs did, for which day.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use sqlx::MySqlPool;
 
@@ -34,7 +36,9 @@ pub async fn end_job(
         Err(detail) => ("FAILED", detail),
     };
     let detail: String = detail.chars().take(LONGEST_DETAIL).collect();
-    sqlx::query("UPDATE job_runs /* end_job */ SET status = ?, ended_at = ?, detail = ? WHERE name = ? AND day = ?")
+    sqlx::query("UPDATE job_runs /* end_job */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, detail = ? \
+         WHERE name = ? AND day = ?")
+        .bind(status)
         .bind(status)
         .bind(now)
         .bind(detail)
@@ -45,11 +49,18 @@ pub async fn end_job(
         .map(drop)
 }
 
-/// The days from `first` on for which a job is done.
-pub async fn days_done(pool: &MySqlPool, name: &str, first: NaiveDate) -> Result<Vec<NaiveDate>, sqlx::Error> {
-    sqlx::query_scalar("SELECT /* days_done */ day FROM job_runs WHERE name = ? AND day >= ? AND status = 'DONE'")
-        .bind(name)
-        .bind(first)
-        .fetch_all(pool)
-        .await
+/// The days from `first` on for which a job was done, each with when the last run that was done began.
+pub async fn days_done(
+    pool: &MySqlPool,
+    name: &str,
+    first: NaiveDate,
+) -> Result<BTreeMap<NaiveDate, Timestamp>, sqlx::Error> {
+    let done: Vec<(NaiveDate, Timestamp)> = sqlx::query_as(
+        "SELECT /* days_done */ day, as_of FROM job_runs WHERE name = ? AND day >= ? AND as_of IS NOT NULL",
+    )
+    .bind(name)
+    .bind(first)
+    .fetch_all(pool)
+    .await?;
+    Ok(done.into_iter().collect())
 }

@@ -41,7 +41,7 @@ pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rej
 pub use job_runs::{begin_job, days_done, end_job};
 pub use orders::{
     CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
-    payment, write_orders,
+    payment, purge_order_commands, write_orders,
 };
 pub use outbox::{
     NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, events_between, move_sink, number_events, purge_events, register_sink,
@@ -50,7 +50,7 @@ pub use outbox::{
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
-pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day, sales_snapshot};
+pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,

@@ -1,15 +1,18 @@
 //! The tables `product_daily_sales` and `best_sellers`, and what orders themselves say of sales.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use futures::TryStreamExt as _;
-use sqlx::{Connection as _, MySqlConnection, MySqlPool};
+use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Transaction};
 
 use super::Database;
 use crate::{
     clock::Timestamp,
     domain::ranking::{
-        EVENTS, LONGEST_RANKING, Scores, SoldOrder, add, business_day, days_after, days_before, effects, start_of,
+        EVENTS, Effect, LONGEST_RANKING, Scores, SoldOrder, add, business_day, days_after, days_before, effects,
+        start_of,
     },
     identifiers::ProductId,
 };
@@ -18,44 +21,39 @@ fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
     ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// What was sold on some days as of one event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SalesSnapshot {
+/// What orders say was sold, as of one event: everything is read of one moment, and orders that were changed by then
+/// whose events have no sequence yet are counted as they were before, as these events will be counted.
+pub struct SalesSnapshot<'c> {
     /// Every event up to this sequence is counted, and none after it.
     pub sequence: u64,
-    /// The days, with their scores.
-    pub days: Vec<(NaiveDate, Scores)>,
+    moment: Transaction<'c, MySql>,
+    unnumbered: Vec<Effect>,
+    zone: Tz,
 }
 
-/// Sums the orders paid on these days, as of the last event that has its sequence. All is read of one moment; orders
-/// changed by then whose events are not numbered yet are counted as they were before, as these events will be counted.
-pub async fn sales_snapshot(
-    connection: &mut MySqlConnection,
-    days: impl IntoIterator<Item = NaiveDate> + Send,
-    zone: Tz,
-) -> Result<SalesSnapshot, sqlx::Error> {
-    sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
-    let mut moment = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-    let sequence = sqlx::query_scalar("SELECT /* sales_snapshot */ last_sequence FROM outbox_sequence")
-        .fetch_one(&mut *moment)
-        .await?;
-    let unnumbered = unnumbered_effects(&mut moment, zone).await?;
-    let mut summed = Vec::new();
-    for day in days {
-        let mut scores = sum_of_day(&mut moment, day, zone).await?;
-        for effect in unnumbered.iter().filter(|effect| effect.day == day) {
+impl<'c> SalesSnapshot<'c> {
+    /// Sales as of the last event that has its sequence.
+    pub async fn open(connection: &'c mut MySqlConnection, zone: Tz) -> Result<Self, sqlx::Error> {
+        sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
+        let mut moment = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let sequence = sqlx::query_scalar("SELECT /* sales_snapshot */ last_sequence FROM outbox_sequence")
+            .fetch_one(&mut *moment)
+            .await?;
+        let unnumbered = unnumbered_effects(&mut moment, zone).await?;
+        Ok(Self { sequence, moment, unnumbered, zone })
+    }
+
+    /// The scores of a business day.
+    pub async fn day(&mut self, day: NaiveDate) -> Result<Scores, sqlx::Error> {
+        let mut scores = sum_of_day(&mut self.moment, day, self.zone).await?;
+        for effect in self.unnumbered.iter().filter(|effect| effect.day == day) {
             add(&mut scores, effect.product, -effect.units);
         }
-        summed.push((day, scores));
+        Ok(scores)
     }
-    moment.commit().await?;
-    Ok(SalesSnapshot { sequence, days: summed })
 }
 
-async fn unnumbered_effects(
-    connection: &mut MySqlConnection,
-    zone: Tz,
-) -> Result<Vec<crate::domain::ranking::Effect>, sqlx::Error> {
+async fn unnumbered_effects(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<Effect>, sqlx::Error> {
     let [paid, cancelled] = EVENTS;
     let rows: Vec<(String, sqlx::types::Json<SoldOrder>)> = sqlx::query_as(
         "SELECT /* sales_snapshot */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
@@ -132,24 +130,23 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
     Ok(written.rows_affected())
 }
 
-/// Business days before `day` on which orders were paid that were cancelled on `day`, or until `now` when that is later.
+/// Business days before `day` on which orders were paid that were cancelled from `since` on.
 pub async fn days_cancelled_since(
     pool: &MySqlPool,
     day: NaiveDate,
-    now: Timestamp,
+    since: Timestamp,
     zone: Tz,
-) -> Result<Vec<NaiveDate>, sqlx::Error> {
+) -> Result<BTreeSet<NaiveDate>, sqlx::Error> {
     let mut paid = sqlx::query_scalar::<_, Timestamp>(
         "SELECT /* days_cancelled_since */ paid_at FROM orders FORCE INDEX (ended_at) \
-         WHERE ended_at >= ? AND ended_at < ? AND status = 'CANCELLED' AND paid_at < ?",
+         WHERE ended_at >= ? AND status = 'CANCELLED' AND paid_at < ?",
     )
-    .bind(start_of(day, zone))
-    .bind(now)
+    .bind(since)
     .bind(start_of(day, zone))
     .fetch(pool);
-    let mut days = std::collections::BTreeSet::new();
+    let mut days = BTreeSet::new();
     while let Some(paid_at) = paid.try_next().await? {
         days.insert(business_day(paid_at, zone));
     }
-    Ok(days.into_iter().collect())
+    Ok(days)
 }

@@ -9,7 +9,7 @@ mod enqueue;
 mod return_seats;
 mod sales_apply;
 mod sales_put;
-mod sales_union;
+mod sales_window;
 
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
@@ -20,7 +20,7 @@ use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
 pub use sales_apply::{SalesApplied, sales_apply};
 pub use sales_put::sales_put;
-pub use sales_union::sales_union;
+pub use sales_window::sales_window;
 
 use crate::{
     error::{Error, Result},
@@ -75,7 +75,7 @@ mod tests {
         ("return_seats", &return_seats::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),
         ("sales_put", &sales_put::CONTRACT),
-        ("sales_union", &sales_union::CONTRACT),
+        ("sales_window", &sales_window::CONTRACT),
     ];
 
     /// The lines of the head comment, without their dashes.

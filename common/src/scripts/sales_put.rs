@@ -21,7 +21,9 @@ pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(Nai
     let mut keys = vec![redis.keys.sales_applied()];
     let mut arguments = vec![Value::from(sequence.to_string())];
     for (day, forgotten_at) in days {
-        keys.extend([redis.keys.daily_sales(*day), redis.keys.staged_sales(*day, rebuild)]);
+        let key = redis.keys.daily_sales(*day);
+        let staged = redis.keys.staged(&key, rebuild);
+        keys.extend([key, staged]);
         arguments.push(Value::from(forgotten_at.timestamp()));
     }
     let answer = run(redis, &SCRIPT, keys, arguments).await?;

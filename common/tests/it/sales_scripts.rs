@@ -4,7 +4,7 @@ use dibs_common::{
     domain::ranking::{Effect, Scores},
     identifiers::{ProductId, new_uuid},
     sales,
-    scripts::{SalesApplied, sales_apply, sales_put, sales_union},
+    scripts::{SalesApplied, sales_apply, sales_put, sales_window},
     testing::Place,
 };
 use fred::interfaces::KeysInterface as _;
@@ -67,7 +67,8 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
     sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
     apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
     let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
-    sales::stage(&place.redis, day(20), rebuild, &[(product(8), 5)]).await.expect("staged");
+    let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day(20)), rebuild);
+    sales::stage(&place.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
     sales_put(&place.redis, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await.expect("put");
     let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
     assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
@@ -77,19 +78,22 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
 }
 
 #[tokio::test]
-async fn sales_union_adds_days_up_in_order_and_makes_nothing_without_knowing_what_is_counted() {
+async fn sales_window_shows_what_was_staged_and_nothing_without_knowing_what_is_counted() {
     let place = Place::new().await;
-    let now = clock::now();
-    let union = async |days| sales_union(&place.redis, days, day(21), now).await.expect("redis");
-    assert_eq!(union(3).await, None);
+    let (making, now) = (new_uuid(), clock::now());
+    let show = async || sales_window(&place.redis, 3, making, day(21), now).await.expect("redis");
+    let staged = place.redis.keys.staged(&place.redis.keys.sales_window(3), making);
+    let sold = Scores::from([(product(3), 4), (product(20), 3), (product(100), 3)]);
+    sales::stage(&place.redis, &staged, &sold, -1).await.expect("staged");
+    assert!(!show().await, "what was counted is not known");
     assert_eq!(sales::window_made(&place.redis, 3).await.expect("redis"), None);
     sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
-    assert_eq!(union(3).await, Some(0), "nothing was sold");
-    apply(&place, (1, 1), &[sold(1, 18, 1, 9), sold(1, 19, 100, 3), sold(1, 21, 20, 1), sold(1, 21, 3, 4)]).await;
-    apply(&place, (2, 2), &[sold(2, 20, 20, 2)]).await;
-    assert_eq!(union(3).await, Some(3));
+    assert!(show().await);
     let window = sales::window(&place.redis, 3, 2).await.expect("redis");
     assert_eq!(window, [(product(3), 4), (product(20), 3)]);
     assert_eq!(sales::window_place(&place.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
+    assert!(show().await, "nothing is staged now");
+    assert_eq!(sales::window(&place.redis, 3, 2).await.expect("redis"), []);
+    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
     place.end().await;
 }

@@ -7,7 +7,11 @@
 mod persist;
 mod schedule;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
@@ -21,12 +25,11 @@ use dibs_common::{
 };
 pub use persist::persist_daily_sales;
 pub use schedule::run_on_schedule;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    SWEPT_AFTER,
     orders::{Expiry, expire_coupons},
-    purge::purge,
+    purge::{Purged, purge},
     ranking::warm,
 };
 
@@ -34,6 +37,12 @@ use crate::{
 const PERSISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
 /// How many missed days are caught up on.
 const CAUGHT_UP: u64 = 7;
+/// By how much later than it says an order may have been cancelled: the transaction had to end.
+const LATE: TimeDelta = TimeDelta::minutes(1);
+/// How long it may take to find the days of which orders were cancelled.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long after its end a coupon is marked as expired: an order that was in time may still be on its way.
+const SWEPT_AFTER: TimeDelta = TimeDelta::hours(1);
 
 /// A job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,6 +83,8 @@ pub struct Jobs {
     pub zone: Tz,
     /// Over how many partitions the commands of users are spread.
     pub partitions: u16,
+    /// How far overdue orders were told to expire.
+    pub expiry: Arc<Mutex<Expiry>>,
 }
 
 impl Jobs {
@@ -110,15 +121,15 @@ impl Jobs {
                 Some(products) => format!("{products} products in 7 days"),
                 None => "nothing: Redis has not counted sales yet".into(),
             },
-            Job::PersistDailySales => persist_daily_sales(database, day, self.zone, now).await?,
+            Job::PersistDailySales => self.persist(day).await?,
             Job::ExpireOrders => {
-                let told = Expiry::default().tell(database, redis, self.partitions, now).await?;
+                let told = self.expiry.lock().await.tell(database, redis, self.partitions, now).await?;
                 format!("{told} orders told to expire")
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let purged = purge(database, now).await?;
-                format!("{} answers and {} events deleted", purged.answers, purged.events)
+                let Purged { answers, outcomes, events } = purge(database, now).await?;
+                format!("{answers} answers, {outcomes} outcomes and {events} events deleted")
             }
         })
     }
@@ -134,7 +145,7 @@ impl Jobs {
     }
 
     /// Does what is due at `now`: the windows, and every day of the last seven that is over and not persisted yet, the
-    /// earliest first.
+    /// earliest first; yesterday again when orders of days that are over were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
         let warmed = self.run(Job::WarmRanking, None, now).await;
         for day in self.due_days(now).await? {
@@ -148,8 +159,27 @@ impl Jobs {
     async fn due_days(&self, now: Timestamp) -> Result<BTreeSet<NaiveDate>> {
         let yesterday = days_before(business_day(now, self.zone), 1);
         let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSISTED_AFTER <= now;
-        let first = days_before(yesterday, CAUGHT_UP - 1);
-        let done = db::within(db::days_done(self.database.pool(), Job::PersistDailySales.name(), first)).await?;
-        Ok(last_days(yesterday, CAUGHT_UP).filter(over).filter(|day| !done.contains(day)).collect())
+        let done = self.days_persisted(days_before(yesterday, CAUGHT_UP - 1)).await?;
+        let mut due: BTreeSet<NaiveDate> = last_days(yesterday, CAUGHT_UP).filter(over).collect();
+        due.retain(|day| !done.contains_key(day));
+        if let Some(as_of) = done.get(&yesterday) {
+            let (pool, today) = (self.database.pool(), days_after(yesterday, 1));
+            let changed = db::days_cancelled_since(pool, today, *as_of - LATE, self.zone);
+            if !db::within_limit(PATIENCE, changed).await?.is_empty() {
+                due.insert(yesterday);
+            }
+        }
+        Ok(due)
+    }
+
+    async fn days_persisted(&self, first: NaiveDate) -> Result<BTreeMap<NaiveDate, Timestamp>> {
+        db::within(db::days_done(self.database.pool(), Job::PersistDailySales.name(), first)).await
+    }
+
+    async fn persist(&self, day: NaiveDate) -> Result<String> {
+        let as_of = self.days_persisted(day).await?.get(&day).copied();
+        // The first time: what was cancelled before this day is in the days before, persisted when they were over.
+        let since = as_of.map_or_else(|| start_of(day, self.zone), |as_of| as_of - LATE);
+        persist_daily_sales(&self.database, day, self.zone, since).await
     }
 }

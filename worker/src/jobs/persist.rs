@@ -14,10 +14,10 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Writes what sold on `day` into `product_daily_sales`, and the three days up to it into `best_sellers`, each in the
 /// place of what was there. Written anew with it are the two days before, and every earlier day of which orders were
-/// cancelled since: an order that is cancelled later counts no more on the day on which it was paid. Answers what it
-/// did, in words.
-pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, now: Timestamp) -> Result<String> {
-    let touched = db::days_cancelled_since(database.pool(), day, now, zone);
+/// cancelled from `since` on: an order that is cancelled later counts no more on the day on which it was paid. Answers
+/// what it did, in words.
+pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, since: Timestamp) -> Result<String> {
+    let touched = db::days_cancelled_since(database.pool(), day, since, zone);
     let touched = db::within_limit(PATIENCE, touched).await?;
     let days: BTreeSet<NaiveDate> = last_days(day, 3).chain(touched).collect();
     let mut products = 0;

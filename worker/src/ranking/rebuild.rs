@@ -1,24 +1,20 @@
 use std::time::Duration;
 
-use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Lock, SalesSnapshot},
-    domain::ranking::{KEPT_DAYS, Scores, business_day, forgotten_at, last_days},
+    domain::ranking::{KEPT_DAYS, business_day, forgotten_at, last_days},
     error::{Error, Result},
-    identifiers::{ProductId, new_uuid},
+    identifiers::new_uuid,
     redis::Redis,
     sales,
     scripts::sales_put,
 };
-use uuid::Uuid;
 
 use super::{RANKING, warm};
 
-/// How many products are staged at once.
-const PAGE: usize = 5_000;
-/// How long it may take to sum up all days.
+/// How long it may take to sum up a day.
 const PATIENCE: Duration = Duration::from_mins(10);
 /// How often, and how far apart, one who does not serve the sink looks whether the days are there again.
 const LOOKS: u32 = 300;
@@ -57,24 +53,22 @@ async fn wait_for_another(redis: &Redis) -> Result<()> {
 /// Makes the days that Redis keeps anew, for one who holds the sink's lock. Answers up to which event they count; the
 /// sink is to be moved there.
 pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<u64> {
-    let days = last_days(business_day(now, zone), KEPT_DAYS);
-    let snapshot = db::sales_snapshot(lock.connection(), days, zone);
-    let SalesSnapshot { sequence, days } = db::within_limit(PATIENCE, snapshot).await?;
-    let rebuild = new_uuid();
-    for (day, scores) in &days {
-        stage(redis, rebuild, *day, scores).await?;
+    let mut snapshot = db::within(SalesSnapshot::open(lock.connection(), zone)).await?;
+    let (rebuild, mut put, mut most) = (new_uuid(), Vec::new(), 0);
+    // One day after the other, as a day may have a million products.
+    for day in last_days(business_day(now, zone), KEPT_DAYS) {
+        let scores = db::within_limit(PATIENCE, snapshot.day(day)).await?;
+        most = most.max(scores.len());
+        let staged = redis.keys.staged(&redis.keys.daily_sales(day), rebuild);
+        sales::stage(redis, &staged, &scores, 1).await?;
+        put.push((day, forgotten_at(day, zone)));
     }
-    let put: Vec<(NaiveDate, Timestamp)> = days.iter().map(|(day, _)| (*day, forgotten_at(*day, zone))).collect();
-    sales_put(redis, rebuild, sequence, &put).await?;
-    let products = days.iter().map(|(_, scores)| scores.len()).max();
-    tracing::info!(sequence, days = days.len(), products, "redis holds the sales of these days again");
-    Ok(sequence)
-}
-
-async fn stage(redis: &Redis, rebuild: Uuid, day: NaiveDate, scores: &Scores) -> Result<()> {
-    let scores: Vec<(ProductId, i64)> = scores.iter().map(|(product, units)| (*product, *units)).collect();
-    for page in scores.chunks(PAGE) {
-        sales::stage(redis, day, rebuild, page).await?;
-    }
-    Ok(())
+    sales_put(redis, rebuild, snapshot.sequence, &put).await?;
+    tracing::info!(
+        sequence = snapshot.sequence,
+        days = put.len(),
+        products = most,
+        "redis holds the sales of these days again"
+    );
+    Ok(snapshot.sequence)
 }

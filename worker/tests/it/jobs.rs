@@ -1,18 +1,26 @@
 //! Jobs that are done late, twice, by two at once, or not at all.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::{NaiveDate, TimeDelta};
 use dibs_common::{
     clock::Timestamp,
     db,
     domain::ranking::{business_day, days_before, start_of},
-    testing::Place,
+    testing::{Place, eventually},
 };
 use dibs_worker::jobs::{Job, Jobs};
 
 use crate::ranking::{ZONE, buy, cancel, deliver_all, shop};
 
-fn jobs(place: &Place) -> Jobs {
-    Jobs { database: place.database.clone(), redis: place.redis.clone(), zone: ZONE, partitions: 1 }
+pub fn jobs(place: &Place) -> Jobs {
+    Jobs {
+        database: place.database.clone(),
+        redis: place.redis.clone(),
+        zone: ZONE,
+        partitions: 1,
+        expiry: Arc::default(),
+    }
 }
 
 fn noon(day: NaiveDate) -> Timestamp {
@@ -95,6 +103,60 @@ async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
     deliver_all(&place).await;
     let scores = dibs_common::sales::daily(&place.redis, paid).await.expect("redis");
     assert_eq!(scores.get(&products[0]), Some(&2));
+    place.end().await;
+}
+
+/// I9: the hour after a cancellation, without waiting for the next midnight; and nothing is written when none was.
+#[tokio::test]
+async fn i9_a_stored_day_is_written_anew_within_the_hour_when_an_order_of_it_was_cancelled() {
+    let (place, products) = shop(1).await;
+    let today = today();
+    let yesterday = days_before(today, 1);
+    let order = buy(&place, products[0], 3, noon(yesterday)).await;
+    buy(&place, products[0], 2, noon(yesterday)).await;
+    let jobs = jobs(&place);
+    let morning = start_of(today, ZONE) + TimeDelta::hours(1);
+    jobs.run_due(morning).await.expect("done");
+    assert_eq!(daily(&place).await, [format!("{yesterday} {} 5", products[0])]);
+    let began = "SELECT UNIX_TIMESTAMP(MAX(as_of)) FROM job_runs WHERE name = 'persist-daily-sales'";
+    let first = place.count(began).await;
+    jobs.run_due(morning + TimeDelta::hours(1)).await.expect("done");
+    assert_eq!(place.count(began).await, first, "nothing changed since");
+    cancel(&place, order, morning + TimeDelta::minutes(90)).await;
+    jobs.run_due(morning + TimeDelta::hours(2)).await.expect("done");
+    assert_eq!(daily(&place).await, [format!("{yesterday} {} 2", products[0])]);
+    assert!(place.count(began).await > first);
+    place.end().await;
+}
+
+/// Two workers that are started again three times at ten past midnight, one of them killed at its work.
+#[tokio::test]
+async fn a_day_is_persisted_once_by_two_workers_that_are_started_again_at_ten_past_midnight() {
+    let (place, products) = shop(1).await;
+    let today = today();
+    let yesterday = days_before(today, 1);
+    buy(&place, products[0], 3, noon(yesterday)).await;
+    let at_ten_past = start_of(today, ZONE) + TimeDelta::minutes(10);
+    for restart in 0..3 {
+        let now = at_ten_past + TimeDelta::seconds(restart);
+        let killed = tokio::spawn({
+            let jobs = jobs(&place);
+            async move { jobs.run_due(now).await }
+        });
+        tokio::task::yield_now().await;
+        let (one, other) = (jobs(&place), jobs(&place));
+        let (one, other) = tokio::join!(one.run_due(now), other.run_due(now));
+        one.and(other).expect("done by one of them");
+        killed.abort();
+    }
+    // What was killed may have held its lock a moment longer.
+    eventually("the day is persisted", Duration::from_secs(10), || async {
+        jobs(&place).run_due(at_ten_past + TimeDelta::minutes(1)).await.expect("done");
+        place.count("SELECT COUNT(*) FROM job_runs WHERE name = 'persist-daily-sales' AND as_of IS NOT NULL").await == 7
+    })
+    .await;
+    assert_eq!(daily(&place).await, [format!("{yesterday} {} 3", products[0])]);
+    assert_eq!(best(&place, yesterday).await, [format!("1 {} 3", products[0])]);
     place.end().await;
 }
 

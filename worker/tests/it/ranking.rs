@@ -15,12 +15,13 @@ use dibs_common::{
     testing::Place,
 };
 use dibs_worker::{
+    jobs::Job,
     orders::carry_out_batch,
     ranking::{RankingSink, rebuild, warm},
     relay::{Batch, Relay, Sink, Step},
 };
 
-use crate::support::user;
+use crate::{jobs::jobs, support::user};
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 };
 pub const ZONE: Tz = chrono_tz::Asia::Seoul;
@@ -128,17 +129,18 @@ async fn seed_002_3_2_2_a_paid_order_counts_and_a_cancelled_one_no_longer() {
     place.end().await;
 }
 
-/// I9 and I10: whatever order payments, cancellations, deliveries, deaths, losses and rebuilds come in, scores are what
-/// the orders themselves come to.
+/// I9 and I10: whatever order payments, cancellations, deliveries, deaths, losses, rebuilds, jobs and midnights come in,
+/// for eight days, scores and stored days are what the orders themselves come to.
 #[tokio::test]
-async fn i9_scores_are_the_sums_of_the_orders_whatever_happens() {
+async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens() {
     let (place, products) = shop(3).await;
+    let jobs = jobs(&place);
     let (mut orders, mut trace) = (Vec::new(), String::new());
-    for _ in 0..120 {
-        let dice = random_below(20);
+    let mut now = clock::now() - TimeDelta::days(8);
+    while now < clock::now() {
+        let dice = random_below(22);
         trace = format!("{trace}{dice} ");
-        let hours_ago = i64::from(random_below(24 * 8));
-        let now = clock::now() - TimeDelta::hours(hours_ago);
+        now += TimeDelta::minutes(i64::from(random_below(180)));
         match dice {
             0..8 => {
                 let product = products[usize::from(random_below(3))];
@@ -146,7 +148,7 @@ async fn i9_scores_are_the_sums_of_the_orders_whatever_happens() {
             }
             8..11 if !orders.is_empty() => {
                 let order = orders.swap_remove(usize::from(random_below(u16::try_from(orders.len()).expect("few"))));
-                cancel(&place, order, clock::now()).await;
+                cancel(&place, order, now).await;
             }
             8..14 => {
                 db::number_events(&place.database).await.expect("numbered");
@@ -161,13 +163,30 @@ async fn i9_scores_are_the_sums_of_the_orders_whatever_happens() {
                 let _: Result<Step> = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
             }
             18 => place.lose_redis().await,
-            _ => rebuild(&place.database, &place.redis, ZONE, clock::now()).await.expect("rebuilt"),
+            19 => rebuild(&place.database, &place.redis, ZONE, now).await.expect("rebuilt"),
+            _ => jobs.run_due(now).await.expect("done"),
         }
     }
     deliver_all(&place).await;
     expect_scores_of_orders(&place, &trace).await;
+    let yesterday = days_before(business_day(now, ZONE), 1);
+    jobs.run_due(now).await.expect("done");
+    jobs.run(Job::PersistDailySales, Some(yesterday), now).await.expect("done").expect("nobody else is at it");
+    for day in last_days(yesterday, 8) {
+        assert_eq!(stored(&place, day).await, sums(&place, day).await, "{trace}: {day}");
+    }
     place.expect_books_in_order().await;
     place.end().await;
+}
+
+/// What is stored of a day.
+async fn stored(place: &Place, day: NaiveDate) -> Scores {
+    let sold: Vec<(u64, i64)> = sqlx::query_as("SELECT product_id, quantity FROM product_daily_sales WHERE day = ?")
+        .bind(day)
+        .fetch_all(place.database.pool())
+        .await
+        .expect("rows");
+    sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
 }
 
 /// I10: a batch that was taken, but not noted, comes again and counts once.

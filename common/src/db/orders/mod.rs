@@ -10,7 +10,7 @@ pub use look::{
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
-pub use write::write_orders;
+pub use write::{purge_order_commands, write_orders};
 
 use super::{issuances::identifier, statements};
 use crate::{

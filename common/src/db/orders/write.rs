@@ -1,4 +1,4 @@
-use sqlx::MySqlConnection;
+use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use crate::{
@@ -195,4 +195,16 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Plan
         write_into(sql, format_args!(",{now})"));
     });
     plan.decided.len()
+}
+
+/// Deletes at most `limit` outcomes of commands that were decided before `before`; how many. Placing orders has none here.
+pub async fn purge_order_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "DELETE /* purge_order_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
 }
