@@ -100,6 +100,18 @@ impl Stores {
         Ok(left)
     }
 
+    /// Events that the ranking has not counted yet.
+    pub async fn events_left(&self) -> Result<u64> {
+        let left: i64 = sqlx::query_scalar(
+            "SELECT /* events_left */ CAST((SELECT COUNT(*) FROM outbox_events WHERE sequence IS NULL) + last_sequence - \
+             COALESCE((SELECT delivered_through FROM sinks WHERE name = 'ranking'), 0) AS SIGNED) FROM outbox_sequence",
+        )
+        .fetch_one(self.database.pool())
+        .await
+        .context("counting events")?;
+        Ok(left.unsigned_abs())
+    }
+
     async fn commands_left_of(&self, partition: Partition) -> Result<CommandsLeft> {
         let (client, keys) = (self.redis.client(), &self.redis.keys);
         let stream = keys.order_stream(partition);

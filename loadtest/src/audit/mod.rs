@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use check::{Check, Findings};
 use clap::Args;
 use dibs_common::{held, identifiers::CouponId};
-pub use shop::{audit_shop, audit_shop_at_rest};
+pub use shop::{ShopSettings, audit_shop, audit_shop_at_rest};
 use witness::Witness;
 
 use crate::{
@@ -31,8 +31,6 @@ use crate::{
 /// Claims that are looked up at once.
 const STEP: usize = 1000;
 const CAMPAIGNS_AT_ONCE: u32 = 100;
-/// The most points that a user may hold, unless set otherwise.
-pub const DEFAULT_HOLDING_CAP: i64 = 10_000_000;
 
 /// What to audit.
 #[derive(Debug, Args)]
@@ -40,9 +38,9 @@ pub struct AuditArguments {
     /// Id of the one campaign to audit; all of them, and the shop, when left out
     #[arg(long, value_parser = coupon_id)]
     pub coupon: Option<CouponId>,
-    /// The most points that a user may hold
-    #[arg(long, env, default_value_t = DEFAULT_HOLDING_CAP)]
-    pub points_holding_cap: i64,
+    /// What the shop has set.
+    #[command(flatten)]
+    pub settings: ShopSettings,
     /// How long to wait for the worker to do what is on the streams
     #[arg(long, default_value_t = 30)]
     pub wait_seconds: u64,
@@ -62,7 +60,7 @@ pub async fn run(arguments: AuditArguments) -> Result<Verdict> {
     let differences = if let Some(coupon) = arguments.coupon {
         audit_and_print(&stores, coupon, limit).await?
     } else {
-        let shop = audit_shop_at_rest(&stores, limit, arguments.points_holding_cap, None).await?;
+        let shop = audit_shop_at_rest(&stores, limit, arguments.settings, None).await?;
         shop.print();
         shop.differences() + audit_all_campaigns(&stores, limit).await?
     };

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::{
     Verdict,
     api::Api,
-    audit::{self, DEFAULT_HOLDING_CAP},
+    audit::{self, ShopSettings},
     failure::{Context, Result},
     output,
     processes::OwnStack,
@@ -54,9 +54,9 @@ pub struct ShopArguments {
     /// How long the worker may take afterwards to carry out what is on the streams
     #[arg(long, default_value_t = 120)]
     pub drain_seconds: u64,
-    /// The most points that a user may hold
-    #[arg(long, env, default_value_t = DEFAULT_HOLDING_CAP)]
-    pub points_holding_cap: i64,
+    /// What the shop has set.
+    #[command(flatten)]
+    pub settings: ShopSettings,
     /// Write goose's report there, as HTML
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -147,7 +147,7 @@ async fn conclude(arguments: &ShopArguments, stores: &Stores, outcome: &Outcome)
     let limit = Duration::from_secs(arguments.drain_seconds);
     report::print(outcome);
     let record = Some(&outcome.record);
-    let findings = audit::audit_shop_at_rest(stores, limit, arguments.points_holding_cap, record).await?;
+    let findings = audit::audit_shop_at_rest(stores, limit, arguments.settings, record).await?;
     findings.print();
     let mut differences = findings.differences();
     for coupon in &outcome.campaigns {

@@ -1,5 +1,7 @@
 //! The audit of the shop: nothing is found where nothing is wrong, and every planted fault is.
 
+use std::sync::Arc;
+
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
@@ -8,23 +10,33 @@ use dibs_common::{
         charge::NewCharge,
         order::{Action, Command, Line, OrderRules, Outcome},
         points::PointRules,
+        ranking::{business_day, days_before},
     },
     identifiers::{ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId},
-    keys::ORDERS_GROUP,
+    keys::{ORDERS_GROUP, sales_member},
     testing::{FIRST, Place},
 };
 use dibs_loadtest::{
-    audit::{Check, audit_shop},
+    audit::{Check, ShopSettings, audit_shop},
     record::{Promise, ShopRecord, Told},
 };
-use dibs_worker::orders::carry_out_batch;
-use fred::{interfaces::StreamsInterface as _, types::streams::XID};
+use dibs_worker::{
+    jobs::{Job, Jobs},
+    orders::carry_out_batch,
+    ranking::{self, RankingSink},
+    relay::{Relay, Step},
+};
+use fred::{
+    interfaces::{KeysInterface as _, SortedSetsInterface as _, StreamsInterface as _},
+    types::streams::XID,
+};
 use sqlx::Executor as _;
 use uuid::Uuid;
 
 use crate::audit::{broken, stores, user};
 
 const CAP: i64 = 1_000_000;
+const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_zone: chrono_tz::Asia::Seoul };
 
 /// A shop in which everything has happened once: orders by what became of them.
 struct Shop {
@@ -73,7 +85,19 @@ impl Shop {
         shop.carry_out(Action::Expire { order: dear }, over).await;
         assert!(matches!(shop.carry_out(place_of(product, 500, None, false), now).await, Outcome::Refused(_)));
         shop.rejected = OrderId(shop.id("SELECT order_id FROM orders WHERE status = 'REJECTED'").await);
+        shop.count_sales().await;
         shop
+    }
+
+    /// Counts what was sold in Redis.
+    async fn count_sales(&self) {
+        let (database, redis) = (self.place.database.clone(), self.place.redis.clone());
+        ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now()).await.expect("counted");
+        while db::number_events(&database).await.expect("numbered") > 0 {}
+        let mut relay =
+            Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
+        while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+        relay.stand_back().await;
     }
 
     async fn charge(&self, id: ChargeId, amount: i64) {
@@ -100,11 +124,11 @@ impl Shop {
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
-        audit_shop(&stores(&self.place), CAP, record).await.expect("an audit").checks
+        audit_shop(&stores(&self.place), SETTINGS, record).await.expect("an audit").checks
     }
 
     async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
-        broken(&audit_shop(&stores(&self.place), CAP, record).await.expect("an audit"))
+        broken(&audit_shop(&stores(&self.place), SETTINGS, record).await.expect("an audit"))
     }
 }
 
@@ -310,6 +334,37 @@ async fn a_key_that_stands_for_two_things_is_named() {
 }
 
 #[tokio::test]
+async fn sales_that_the_orders_do_not_come_to_are_named() {
+    let shop = Shop::new().await;
+    let Place { database, redis, .. } = &shop.place;
+    let (zone, expiry) = (SETTINGS.time_zone, Arc::default());
+    let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone, partitions: 1, expiry };
+    let today = business_day(clock::now(), zone);
+    // Today is written before it is over, which is as good here as any other day.
+    let tomorrow = clock::now() + TimeDelta::days(1);
+    jobs.run(Job::PersistDailySales, Some(today), tomorrow).await.expect("done").expect("nobody else is at it");
+    shop.place.execute("UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY WHERE paid_at IS NOT NULL").await;
+    shop.place.execute("UPDATE product_daily_sales SET day = day - INTERVAL 1 DAY").await;
+    shop.place.execute("UPDATE job_runs SET day = day - INTERVAL 1 DAY").await;
+    shop.count_sales().await;
+    assert_eq!(shop.broken(None).await, Vec::<&str>::new());
+    let key = redis.keys.daily_sales(days_before(today, 1));
+    let more = async |units| {
+        redis.client().zincrby::<f64, _, _>(&key, units, sales_member(shop.product)).await.expect("changed");
+    };
+    more(1.0).await;
+    assert_eq!(shop.broken(None).await, ["I9"], "one more in Redis");
+    more(-1.0).await;
+    shop.place.execute("UPDATE product_daily_sales SET quantity = quantity - 1").await;
+    assert_eq!(shop.broken(None).await, ["I9"], "one less in the table");
+    shop.place.execute("UPDATE product_daily_sales SET quantity = quantity + 1").await;
+    shop.place.execute("INSERT INTO product_daily_sales SELECT day, product_id + 1, 1 FROM product_daily_sales").await;
+    assert_eq!(shop.broken(None).await, ["I9"], "a product that nobody bought");
+    shop.place.lose_redis().await;
+    shop.place.end().await;
+}
+
+#[tokio::test]
 async fn what_is_left_on_a_stream_is_named() {
     let shop = Shop::new().await;
     let redis = &shop.place.redis;
@@ -322,7 +377,7 @@ async fn what_is_left_on_a_stream_is_named() {
     let _: fred::types::Value = read.expect("read");
     redis.client().xdel::<(), _, _>(&stream, left).await.expect("deleted");
     assert_eq!(shop.broken(None).await, ["at rest"], "a pending delivery");
-    shop.place.lose_redis().await;
+    redis.client().del::<(), _>(&stream).await.expect("deleted");
     let _: String = redis.client().xadd(&dead, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
     assert_eq!(shop.broken(None).await, ["at rest"], "a dead letter");
     shop.place.lose_redis().await;

@@ -10,39 +10,55 @@ mod money;
 mod points;
 mod rest;
 mod rule;
+mod sales;
 mod stock;
 mod told;
 
 use std::time::Duration;
 
+use chrono_tz::Tz;
+use clap::Args;
 use rule::Rule;
 
 use super::Findings;
 use crate::{failure::Result, record::ShopRecord, stores::Stores, waiting};
 
-/// Waits until no command is on a stream, at most `limit`, then audits the shop. A stream that is not empty by then is
-/// a difference.
+/// What a shop has set that the audit must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ShopSettings {
+    /// The most points that a user may hold
+    #[arg(long, env, default_value_t = 10_000_000)]
+    pub points_holding_cap: i64,
+    /// Where a business day begins and ends
+    #[arg(long, env, default_value = "Asia/Seoul")]
+    pub time_zone: Tz,
+}
+
+/// Waits until no command is on a stream and every event was counted, at most `limit`, then audits the shop. What is
+/// left by then is a difference.
 pub async fn audit_shop_at_rest(
     stores: &Stores,
     limit: Duration,
-    holding_cap: i64,
+    settings: ShopSettings,
     client: Option<&ShopRecord>,
 ) -> Result<Findings> {
     // Whether it came to rest is one of the checks.
-    let _ = waiting::until("empty streams of orders", limit, Duration::from_millis(100), async || {
-        Ok(stores.commands_left().await?.is_nothing())
+    let _ = waiting::until("the end of commands and events", limit, Duration::from_millis(100), async || {
+        Ok(stores.commands_left().await?.is_nothing() && stores.events_left().await? == 0)
     })
     .await;
-    audit_shop(stores, holding_cap, client).await
+    audit_shop(stores, settings, client).await
 }
 
 /// Audits the shop, with what a client was answered, if there is a client.
-pub async fn audit_shop(stores: &Stores, holding_cap: i64, client: Option<&ShopRecord>) -> Result<Findings> {
+pub async fn audit_shop(stores: &Stores, settings: ShopSettings, client: Option<&ShopRecord>) -> Result<Findings> {
     let pool = stores.database.pool();
     let mut checks = Vec::new();
     for rule in rules() {
-        checks.push(rule.check(pool, holding_cap).await?);
+        checks.push(rule.check(pool, settings.points_holding_cap).await?);
     }
+    checks.push(sales::days_in_redis(stores, settings.time_zone).await?);
+    checks.push(sales::stored_days(stores, settings.time_zone).await?);
     checks.push(rest::streams(stores).await?);
     if let Some(record) = client {
         checks.push(told::answers(record));
