@@ -9,7 +9,7 @@ use dibs_api::{
     settings::{ApiSettings, Command},
 };
 use dibs_common::{
-    config,
+    clock, config,
     error::{Error, Result},
     operations, telemetry,
 };
@@ -41,6 +41,7 @@ async fn main() -> ExitCode {
 
 async fn run(settings: ApiSettings) -> Result<()> {
     let settings = settings.checked()?;
+    clock::set_ahead(settings.shared.clock_ahead());
     let metrics = telemetry::start(&settings.shared)?;
     settings.log();
     let address = settings.api_address;

@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, io::IsTerminal as _};
 
+use chrono::TimeDelta;
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret, SecretString};
@@ -45,6 +46,9 @@ pub struct Settings {
     /// Where a business day begins and ends
     #[arg(long, env, default_value = "Asia/Seoul")]
     pub time_zone: Tz,
+    /// By how many seconds the clock is ahead, at most a day, to rehearse a midnight; Redis goes by its own clock
+    #[arg(long, env, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400), hide = true)]
+    pub clock_ahead_seconds: u32,
     /// The smallest charge of points, in won
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=MAX_AMOUNT))]
     pub points_charge_minimum: i64,
@@ -74,6 +78,11 @@ impl Settings {
             payments_url(url.expose_secret()).map_err(|why| Error::Setting("PAYMENT_GATEWAY_URL", why))?;
         }
         EnvFilter::try_new(&self.log).map(drop).map_err(|error| Error::Setting("RUST_LOG", error.to_string()))
+    }
+
+    /// By how much the clock is ahead.
+    pub fn clock_ahead(&self) -> TimeDelta {
+        TimeDelta::seconds(self.clock_ahead_seconds.into())
     }
 
     /// What a user may charge and hold.

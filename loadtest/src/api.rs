@@ -58,7 +58,7 @@ impl Api {
         &self.base
     }
 
-    /// Makes a campaign that has been open for a minute and is until tomorrow; answers when it takes claims.
+    /// Makes a campaign that has been open since yesterday and is until tomorrow, wherever Redis's clock is in between; answers when it takes claims.
     pub async fn open_campaign(&self, name: &str, quantity: u32) -> Result<CouponId> {
         self.open_campaign_of(name, quantity, &json!({"discount": {"type": "FIXED", "value": 1000}})).await
     }
@@ -69,7 +69,7 @@ impl Api {
         let mut body = json!({
             "name": name,
             "totalQuantity": quantity,
-            "opensAt": now - TimeDelta::minutes(1),
+            "opensAt": now - TimeDelta::minutes(24 * 60 + 1),
             "closesAt": now + TimeDelta::days(1),
             "validity": {"days": 30},
         });

@@ -39,6 +39,7 @@ async fn main() -> ExitCode {
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
+    clock::set_ahead(settings.shared.clock_ahead());
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,

@@ -15,7 +15,7 @@ use std::{
 
 pub use own_stack::OwnStack;
 pub use redis_server::RedisServer;
-pub use stack::{Stack, StackSettings};
+pub use stack::{MoreSettings, Stack, StackSettings};
 use tokio::process::{Child, Command};
 pub use work_folder::WorkFolder;
 

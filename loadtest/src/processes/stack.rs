@@ -28,8 +28,11 @@ pub struct StackSettings {
     /// Where its logs go.
     pub folder: PathBuf,
     /// Settings of its programs beyond what they need, by name.
-    pub more: &'static [(&'static str, &'static str)],
+    pub more: MoreSettings,
 }
+
+/// Settings of programs, by name.
+pub type MoreSettings = Vec<(&'static str, String)>;
 
 /// An API and, when wanted, a worker of this run's own, from the programs beside this one.
 pub struct Stack {
@@ -48,7 +51,7 @@ impl Stack {
         let (api_address, worker_address) = (free_address()?, free_address()?);
         let token: SecretString = identifiers::new_uuid().to_string().into();
         let environment = Environment { settings: &settings, api_address, worker_address, token: &token };
-        environment.run_to_end("dibs-worker", "migrate").await?;
+        environment.run_to_end("dibs-worker", &["migrate"]).await?;
         let api = environment.start("dibs-api", &[])?;
         let client = Client::builder().build().context("making an HTTP client")?;
         let mut stack = Self { api, worker: None, api_address, worker_address, token, client, settings };
@@ -74,10 +77,18 @@ impl Stack {
 
     /// Starts the worker.
     pub fn launch_worker(&mut self) -> Result<()> {
-        let Self { settings, api_address, worker_address, token, .. } = &*self;
-        let environment = Environment { settings, api_address: *api_address, worker_address: *worker_address, token };
-        self.worker = Some(environment.start("dibs-worker", &["run"])?);
+        self.worker = Some(self.environment().start("dibs-worker", &["run"])?);
         Ok(())
+    }
+
+    /// Lets the worker's program do something else than work, beside a worker or without one.
+    pub async fn command_worker(&self, arguments: &[&str]) -> Result<()> {
+        self.environment().run_to_end("dibs-worker", arguments).await
+    }
+
+    fn environment(&self) -> Environment<'_> {
+        let Self { settings, api_address, worker_address, token, .. } = self;
+        Environment { settings, api_address: *api_address, worker_address: *worker_address, token }
     }
 
     /// Waits until the worker is ready, and so is what it depends on.
@@ -156,7 +167,7 @@ impl Environment<'_> {
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
             .env("RUST_LOG", "warn")
-            .envs(self.settings.more.iter().copied());
+            .envs(self.settings.more.iter().map(|(name, value)| (*name, value)));
         Ok(command)
     }
 
@@ -164,14 +175,14 @@ impl Environment<'_> {
         Process::start(program, self.command(program)?.args(arguments), &self.settings.folder)
     }
 
-    async fn run_to_end(&self, program: &str, argument: &str) -> Result<()> {
+    async fn run_to_end(&self, program: &str, arguments: &[&str]) -> Result<()> {
         let mut command = self.command(program)?;
-        let output = command.arg(argument).kill_on_drop(true).output().await.context(program)?;
+        let output = command.args(arguments).kill_on_drop(true).output().await.context(program)?;
         if output.status.success() {
             return Ok(());
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        Err(Failure::new(format!("{program} {argument}: {}\n{}", output.status, errors.trim_end())))
+        Err(Failure::new(format!("{program} {}: {}\n{}", arguments.join(" "), output.status, errors.trim_end())))
     }
 }
 

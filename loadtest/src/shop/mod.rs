@@ -10,8 +10,13 @@ mod visit;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use clap::Args;
-use dibs_common::identifiers::CouponId;
+use dibs_common::{
+    clock,
+    domain::ranking::{business_day, days_after, start_of},
+    identifiers::CouponId,
+};
 use market::Market;
 use scenario::Crowd;
 use secrecy::SecretString;
@@ -29,9 +34,10 @@ use crate::{
     waiting,
 };
 
+/// About how long a stack takes to start.
+const STARTING: Duration = Duration::from_secs(10);
 /// On a stack of the run's own unpaid orders expire so soon that they do while the run lasts.
 const ORDER_EXPIRY: Duration = Duration::from_secs(20);
-const OWN_SETTINGS: &[(&str, &str)] = &[("ORDER_EXPIRY_SECONDS", "20")];
 
 /// How to shop.
 #[derive(Debug, Args)]
@@ -51,6 +57,9 @@ pub struct ShopArguments {
     /// Kill the worker every so many seconds, on a stack of the run's own
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub worker_kill_seconds: Option<u64>,
+    /// Let midnight come in the middle, by a clock that is ahead; then persist what was sold on the day that is over
+    #[arg(long, requires = "worker_kill_seconds")]
+    pub midnight: bool,
     /// How long the worker may take afterwards to carry out what is on the streams
     #[arg(long, default_value_t = 120)]
     pub drain_seconds: u64,
@@ -91,16 +100,35 @@ pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
 }
 
 async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
-    let mut own = OwnStack::start(&arguments.stores.database_url, OWN_SETTINGS).await?;
+    let ahead = if arguments.midnight { ahead(arguments) } else { TimeDelta::zero() };
+    clock::set_ahead(ahead);
+    let settings = vec![
+        ("ORDER_EXPIRY_SECONDS", ORDER_EXPIRY.as_secs().to_string()),
+        ("TIME_ZONE", arguments.settings.time_zone.to_string()),
+        ("CLOCK_AHEAD_SECONDS", ahead.num_seconds().to_string()),
+    ];
+    let mut own = OwnStack::start(&arguments.stores.database_url, settings).await?;
     let stores = Stores::connect(own.stores()).await?;
     let api = own.stack().api()?;
     let outcome = shop(arguments, &api, async |end| keeper::kill_worker(&mut own, every, end).await).await?;
     until_nothing_can_expire(&stores).await?;
+    if arguments.midnight {
+        own.stack().command_worker(&["job", "persist-daily-sales"]).await?;
+    }
     let verdict = conclude(arguments, &stores, &outcome).await?;
     stores.database.close().await;
     stores.redis.close().await;
     own.stop(verdict == Verdict::Wrong).await?;
     Ok(verdict)
+}
+
+/// By how much the clock must be ahead for midnight to come in the middle of the run.
+fn ahead(arguments: &ShopArguments) -> TimeDelta {
+    let (now, zone) = (clock::now(), arguments.settings.time_zone);
+    let midnight = start_of(days_after(business_day(now, zone), 1), zone);
+    let middle = now + STARTING + Duration::from_secs(arguments.seconds) / 2;
+    // One that is nearer than that is missed, and the one after it comes in the middle.
+    (midnight - middle + if midnight < middle { TimeDelta::days(1) } else { TimeDelta::zero() }).max(TimeDelta::zero())
 }
 
 /// Lets all users shop, with `faults` beside them.
