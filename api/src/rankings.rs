@@ -13,14 +13,20 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database, ShownProduct},
-    domain::ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
+    domain::{
+        product::ProductStatus,
+        ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
+    },
     error::{Dependency, Error, Result},
     identifiers::ProductId,
     redis::Redis,
     sales,
 };
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How long the first reading is waited for.
@@ -65,8 +71,37 @@ pub struct Ranking {
     pub source: Source,
     /// Products and their units, the best first.
     pub sold: Arc<Vec<(ProductId, i64)>>,
-    /// What is shown of them.
-    pub products: Arc<HashMap<ProductId, ShownProduct>>,
+    /// The same as they are shown, [`BestSeller`]s in JSON: written once a second, not for every reader.
+    pub shown: Arc<Vec<Box<RawValue>>>,
+}
+
+/// A product that sold well.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BestSeller<'p> {
+    /// 1 for what sold best; of two that sold the same, the lower id is first.
+    rank: u64,
+    product_id: ProductId,
+    name: &'p str,
+    /// Won for one.
+    price: i64,
+    status: ProductStatus,
+    /// Units of orders paid in these days, and not cancelled since.
+    sold_quantity: i64,
+}
+
+/// Those that the shop still knows.
+fn show(
+    sold: &[(ProductId, i64)],
+    products: &HashMap<ProductId, ShownProduct>,
+) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
+    let mut shown = Vec::with_capacity(sold.len());
+    for (rank, (product, units)) in (1..).zip(sold) {
+        let Some(ShownProduct { name, price, status }) = products.get(product) else { continue };
+        let (product_id, price, status, sold_quantity) = (*product, *price, *status, *units);
+        shown.push(to_raw_value(&BestSeller { rank, product_id, name, price, status, sold_quantity })?);
+    }
+    Ok(shown)
 }
 
 impl Ranking {
@@ -138,9 +173,13 @@ impl Reader {
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
         let products = db::within(db::shown_products(self.database.pool(), listed)).await?;
-        let products: Arc<HashMap<ProductId, ShownProduct>> = Arc::new(products.into_iter().collect());
-        let ranking = |(days, (source, sold))| (days, Ranking { days, source, sold, products: Arc::clone(&products) });
-        Ok(read.into_iter().map(ranking).collect())
+        let products: HashMap<ProductId, ShownProduct> = products.into_iter().collect();
+        let mut rankings = Loaded::new();
+        for (days, (source, sold)) in read {
+            let shown = Arc::new(show(&sold, &products).map_err(Error::internal)?);
+            rankings.insert(days, Ranking { days, source, sold, shown });
+        }
+        Ok(rankings)
     }
 
     /// Reads what sold, unless it is still what was read before.

@@ -102,6 +102,13 @@ impl Api {
         Ok(product.stock)
     }
 
+    /// How many products the first page of what sold best shows.
+    pub async fn best_sellers(&self) -> Result<usize> {
+        let url = format!("{}/products/best-sellers", self.base);
+        let page: Value = self.client.get(&url).send().await.context(&url)?.json().await.context(&url)?;
+        Ok(page["items"].as_array().map_or(0, Vec::len))
+    }
+
     /// Makes a call as the administrator.
     async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let what = format!("{method} {path}");

@@ -11,7 +11,7 @@ use super::{Database, in_time, retrying, statements::Statements};
 use crate::{clock::Timestamp, error::Result};
 
 /// How many events are numbered in one transaction.
-pub const NUMBERED_AT_ONCE: u32 = 1_000;
+pub const NUMBERED_AT_ONCE: u32 = 5_000;
 
 /// A row of the outbox that has its sequence.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]

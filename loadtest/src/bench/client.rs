@@ -36,6 +36,8 @@ pub enum Call {
         /// Which one.
         product: ProductId,
     },
+    /// The first page of what sold best.
+    BestSellers,
 }
 
 impl Call {
@@ -43,11 +45,20 @@ impl Call {
         match self {
             Self::Claim { .. } => "/coupons/issue",
             Self::Order { .. } => "/orders",
+            Self::BestSellers => "/products/best-sellers",
+        }
+    }
+
+    const fn method(self) -> Method {
+        match self {
+            Self::BestSellers => Method::GET,
+            Self::Claim { .. } | Self::Order { .. } => Method::POST,
         }
     }
 
     fn body(self, user: u64) -> String {
         match self {
+            Self::BestSellers => String::new(),
             Self::Claim { coupon } => format!(r#"{{"userId":{user},"couponId":{coupon}}}"#),
             Self::Order { product } => {
                 format!(r#"{{"userId":{user},"items":[{{"productId":{product},"quantity":1}}]}}"#)
@@ -231,7 +242,7 @@ impl Connection {
     pub(super) async fn call(&mut self, user: u64) -> Result<()> {
         let body = self.target.call.body(user);
         let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = self.target.call.method();
         *request.uri_mut() = Uri::from_static(self.target.call.path());
         request.headers_mut().insert(HOST, self.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -6,6 +6,7 @@ mod bare_orders;
 mod client;
 mod open_loop;
 mod orders;
+mod ranking;
 mod rates;
 mod report;
 mod rig;
@@ -16,6 +17,7 @@ use backlog::BacklogRounds;
 use clap::{Args, ValueEnum};
 use client::Crowd;
 use orders::OrderRounds;
+use ranking::RelayRounds;
 use rates::{Manner, Phase, Rounds};
 use rig::Rig;
 
@@ -51,6 +53,12 @@ pub struct BenchArguments {
     /// Orders that pass while the memory of API and worker is watched; only when that is asked for with --only
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
     pub memory_orders: u64,
+    /// Products sold on each of seven days when it is measured what the hourly job costs
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
+    pub ranked_products: u64,
+    /// Events that wait for the relay when it is measured how fast it sends them on
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+    pub events: u64,
     /// Where the stack is to keep its data
     #[command(flatten)]
     pub stores: StoreArguments,
@@ -71,6 +79,12 @@ pub enum Figure {
     Orders,
     /// Memory of API and worker while many orders pass
     OrderMemory,
+    /// Reads of what sold best a second
+    BestSellers,
+    /// What the hourly job costs that adds up what sold
+    Warm,
+    /// Events a second that the relay sends on
+    Relay,
 }
 
 impl BenchArguments {
@@ -99,6 +113,7 @@ pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
     measure_rates(&arguments, &mut rig).await?;
     measure_backlog(&arguments, &mut rig).await?;
     measure_orders(&arguments, &mut rig).await?;
+    measure_ranking(&arguments, &mut rig).await?;
     rig.stop().await?;
     Ok(Verdict::Right)
 }
@@ -148,6 +163,30 @@ async fn measure_backlog(arguments: &BenchArguments, rig: &mut Rig) -> Result<()
     }
     if memory {
         report::print_memory(&rounds);
+    }
+    Ok(())
+}
+
+async fn measure_ranking(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+    if arguments.wants(Figure::BestSellers) {
+        output::note("bare server and what sold best, in turn");
+        let rounds = ranking::measure_reads(rig, arguments.manner(), arguments.rounds).await?;
+        report::print_reads(&rounds, arguments.seconds);
+    }
+    if arguments.wants(Figure::Warm) {
+        output::note(&format!("the hourly job over {} products and seven days", arguments.ranked_products));
+        report::print_job(&ranking::watch_job(rig, arguments.ranked_products).await?);
+    }
+    if arguments.wants(Figure::Relay) {
+        let mut rounds = RelayRounds::default();
+        for round in 1..=arguments.rounds {
+            output::note(&format!("round {round} of {}: a backlog of {} events", arguments.rounds, arguments.events));
+            let mut claims = BacklogRounds::default();
+            backlog::measure(rig, arguments.crowd(), arguments.backlog, false, &mut claims).await?;
+            rounds.confirmed.extend(claims.confirmed);
+            rounds.relayed.push(ranking::measure_relay(rig, arguments.events).await?);
+        }
+        report::print_relay(&rounds, arguments.events);
     }
     Ok(())
 }

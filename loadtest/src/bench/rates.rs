@@ -132,6 +132,23 @@ pub async fn measure(
     rig.retire(subject).await
 }
 
+/// A round of two targets that need nothing done around them: measures both in turn, and adds to their rounds.
+pub async fn in_turn(
+    manner: Manner,
+    (bare_target, target): (Target, Target),
+    (bare, rounds): (&mut Rounds, &mut Rounds),
+) -> Result<()> {
+    let (mut bare_total, mut total) = (Measured::default(), Measured::default());
+    for _ in 0..manner.slices {
+        bare_total.append(&manner.measure(bare_target).await?);
+        total.append(&manner.measure(target).await?);
+    }
+    bare.add(&bare_total);
+    rounds.add(&total);
+    rounds.shares.push(total.rate() / bare_total.rate());
+    Ok(())
+}
+
 /// A campaign for the phase, and the claims to make.
 async fn prepare(rig: &mut Rig, phase: Phase) -> Result<(Subject, Target)> {
     let subject = rig.open_campaign(if phase == Phase::Refused { 1 } else { ENDLESS }).await?;

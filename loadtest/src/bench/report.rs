@@ -4,6 +4,7 @@ use super::{
     backlog::BacklogRounds,
     client::Measured,
     orders::{MemoryWatch, OrderRounds, OverHttp},
+    ranking::{JobWatch, ReadRounds, RelayRounds},
     rates::{Phase, Rounds},
 };
 use crate::{
@@ -16,6 +17,8 @@ const MEMORY_BAR: f64 = 150.0;
 const ONE_AT_A_TIME_BAR: f64 = 15.0;
 const BARE_ORDERS_BAR: f64 = 0.6;
 const FLAT_PERCENT: f64 = 10.0;
+const READS_BAR: f64 = 0.8;
+const RELAY_BAR: f64 = 0.5;
 
 /// Requests a second, beside the bare server.
 pub fn print_rates(bare: &Rounds, phases: &[(Phase, Rounds)], seconds: u32) {
@@ -144,6 +147,55 @@ pub fn print_order_memory(watch: &MemoryWatch) {
     }
     let [p50, p99, p999] = watch.latencies.percentiles();
     output::line(&format!("{} orders/s; p50 {p50}, p99 {p99}, p99.9 {p999}", grouped_rate(watch.rate)));
+}
+
+/// Reads of what sold best, beside the bare server.
+pub fn print_reads(rounds: &ReadRounds, seconds: u32) {
+    let mut table =
+        Table::new(&["reads", "requests/s", "lowest", "highest", "of bare", "bar", "", "p50", "p99", "p99.9"], 1);
+    let share = median(&rounds.read.shares);
+    let compared = [format!("{share:.2}"), format!(">= {READS_BAR:.2}"), at_least(share, READS_BAR)];
+    let bare = ["1.00".to_owned(), String::new(), String::new()];
+    for (name, rounds, [share, bar, verdict]) in
+        [("bare server, a page as long", &rounds.bare, bare), ("what sold best, ten products", &rounds.read, compared)]
+    {
+        let [p50, p99, p999] = rounds.latencies.percentiles();
+        let [lowest, highest] = extremes(&rounds.rates).map(grouped_rate);
+        let rate = grouped_rate(median(&rounds.rates));
+        table.row([name.to_owned(), rate, lowest, highest, share, bar, verdict, p50, p99, p999]);
+    }
+    table.print(&format!("Reads of what sold best a second (closed model; in turn, {seconds} s each)"));
+}
+
+/// What the hourly job costs.
+pub fn print_job(watch: &JobWatch) {
+    let mebibytes = |bytes: u64| format!("{:.0} MiB", real(bytes) / 1_048_576.0);
+    let mut table = Table::new(&["the hourly job", ""], 1);
+    table.row(["time, the process included".to_owned(), format!("{:.1} s", watch.time.as_secs_f64())]);
+    table.row(["memory of the worker at most".to_owned(), mebibytes(watch.worker_bytes)]);
+    table.row(["memory of Redis with seven days".to_owned(), mebibytes(watch.days_bytes)]);
+    table.row(["memory of Redis with the windows".to_owned(), mebibytes(watch.windows_bytes)]);
+    for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("the longest", 1.0)] {
+        table.row([format!("another client's PING meanwhile, {name}"), watch.waits.at(quantile)]);
+    }
+    table.print(&format!("The hourly job over {} products, each sold on seven days", grouped(watch.products)));
+}
+
+/// Events a second, beside claims confirmed a second.
+pub fn print_relay(rounds: &RelayRounds, events: u64) {
+    let mut table = Table::new(&["events", "a second", "lowest", "highest", "of confirmed", "bar", ""], 1);
+    let shares: Vec<f64> = rounds.relayed.iter().zip(&rounds.confirmed).map(|(one, other)| one / other).collect();
+    let share = median(&shares);
+    let compared = [format!("{share:.2}"), format!(">= {RELAY_BAR:.2}"), at_least(share, RELAY_BAR)];
+    let confirmed = ["1.00".to_owned(), String::new(), String::new()];
+    for (name, rates, [share, bar, verdict]) in [
+        ("claims confirmed by the worker", &rounds.confirmed, confirmed),
+        ("paid orders numbered, sent on and counted", &rounds.relayed, compared),
+    ] {
+        let [lowest, highest] = extremes(rates).map(grouped_rate);
+        table.row([name.to_owned(), grouped_rate(median(rates)), lowest, highest, share, bar, verdict]);
+    }
+    table.print(&format!("Events a second out of a backlog of {}", grouped(events)));
 }
 
 fn extremes(values: &[f64]) -> [f64; 2] {

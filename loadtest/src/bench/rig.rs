@@ -92,6 +92,16 @@ impl Rig {
         self.stack.launch_worker()
     }
 
+    /// Starts a job by hand, beside a worker or without one.
+    pub fn job(&self, name: &str) -> Result<Process> {
+        self.stack.start_command(&["job", name])
+    }
+
+    /// How many products the first page of what sold best shows.
+    pub async fn best_sellers(&self) -> Result<usize> {
+        self.stack.api()?.best_sellers().await
+    }
+
     /// Stops the worker.
     pub async fn stop_worker(&mut self) -> Result<()> {
         self.stack.stop_worker().await

@@ -50,6 +50,20 @@ impl Process {
         }
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("looking after a process")?.is_none())
+    }
+
+    /// Waits until it has ended by itself; fails with the end of its log when it failed.
+    pub async fn until_ended(&mut self) -> Result<()> {
+        let status = self.child.wait().await.context("waiting for a process")?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("{} failed ({status}):\n{}", self.name, self.log_end())))
+    }
+
     /// Memory that it has in hand, in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
         let Some(id) = self.child.id() else { return Ok(0) };

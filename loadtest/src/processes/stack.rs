@@ -81,6 +81,11 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts the worker's program to do something else than work, beside a worker or without one.
+    pub fn start_command(&self, arguments: &[&str]) -> Result<Process> {
+        self.environment().start("dibs-worker", arguments)
+    }
+
     /// Lets the worker's program do something else than work, beside a worker or without one.
     pub async fn command_worker(&self, arguments: &[&str]) -> Result<()> {
         self.environment().run_to_end("dibs-worker", arguments).await

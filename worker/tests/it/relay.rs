@@ -86,7 +86,7 @@ async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
 async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
     let place = Place::new().await;
     let (witness, mut relay) = witnessed(&place).await;
-    for hundred in 0..25 {
+    for hundred in 0..65 {
         let rows: Vec<String> = (0..100)
             .map(|number| format!("('POINTS', '{}', 'points.charged', '{{}}', NOW(3))", hundred * 100 + number))
             .collect();
@@ -98,7 +98,7 @@ async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
     one.and(other).expect("numbered, by one or by both in turn");
     deliver(&place, &mut relay).await;
     let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
-    assert!(heard.is_sorted() && heard.len() > 2_100, "{}", heard.len());
+    assert!(heard.is_sorted() && heard.len() > 5_500, "{}", heard.len());
     let rows = i64::try_from(heard.len()).expect("few");
     assert_eq!(place.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
     assert_eq!(place.count("SELECT last_sequence FROM outbox_sequence").await, rows);

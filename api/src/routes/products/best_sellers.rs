@@ -1,21 +1,18 @@
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, response::IntoResponse};
 use chrono::{DateTime, NaiveDate, Utc};
 use dibs_common::{
-    domain::{
-        product::ProductStatus,
-        ranking::{LONGEST_RANKING, WINDOWS},
-    },
+    domain::ranking::WINDOWS,
     error::{Error, FieldError},
-    identifiers::ProductId,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
     extract::QueryOf,
     problem::{Problem, Refused},
-    rankings::Ranking,
+    rankings::{BestSeller, Ranking},
 };
 
 /// Which page of which ranking.
@@ -68,26 +65,12 @@ impl BestSellersQuery {
     }
 }
 
-/// A product that sold well.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BestSeller {
-    /// 1 for what sold best; of two that sold the same, the lower id is first.
-    rank: u64,
-    product_id: ProductId,
-    name: String,
-    /// Won for one.
-    price: i64,
-    status: ProductStatus,
-    /// Units of orders paid in these days, and not cancelled since.
-    sold_quantity: i64,
-}
-
 /// A page of what sold best.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BestSellersPage {
-    items: Vec<BestSeller>,
+pub struct BestSellersPage<'r> {
+    #[schema(value_type = Vec<BestSeller>)]
+    items: &'r [Box<RawValue>],
     days: u8,
     /// The first business day that is counted.
     from: NaiveDate,
@@ -111,32 +94,20 @@ pub struct BestSellersPage {
 pub async fn best_sellers(
     State(app): State<SharedApp>,
     QueryOf(query): QueryOf<BestSellersQuery>,
-) -> Result<Json<BestSellersPage>, Refused> {
+) -> Result<impl IntoResponse, Refused> {
     let errors = query.errors();
     if !errors.is_empty() {
         return Err(Refused(Error::ValidationFailed(errors)));
     }
     let ranking = app.rankings.of(query.days).await?;
-    Ok(Json(page(&ranking, query)))
+    Ok(Json(page(&ranking, query)).into_response())
 }
 
-fn page(ranking: &Ranking, query: BestSellersQuery) -> BestSellersPage {
-    let BestSellersQuery { page_number, page_size, days } = query;
-    let before = (page_number - 1).saturating_mul(page_size).min(LONGEST_RANKING) as usize;
-    let listed = (1..).zip(ranking.sold.iter()).skip(before).take(page_size as usize);
-    let items = listed.filter_map(|(rank, (product, units))| {
-        let shown = ranking.products.get(product)?;
-        Some(BestSeller {
-            rank,
-            product_id: *product,
-            name: shown.name.clone(),
-            price: shown.price,
-            status: shown.status,
-            sold_quantity: *units,
-        })
-    });
+fn page(ranking: &Ranking, BestSellersQuery { page_number, page_size, days }: BestSellersQuery) -> BestSellersPage<'_> {
+    let before = (page_number as usize - 1).saturating_mul(page_size as usize).min(ranking.shown.len());
+    let after = (before + page_size as usize).min(ranking.shown.len());
     BestSellersPage {
-        items: items.collect(),
+        items: &ranking.shown[before..after],
         days,
         from: ranking.from(),
         to: ranking.source.to(),
