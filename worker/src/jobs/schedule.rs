@@ -14,7 +14,7 @@ use super::{Job, Jobs};
 const DUE: [&str; 2] = ["0 0 * * * *", "0 10 0 * * *"];
 /// When the others are done.
 const OTHERS: [(&str, Job); 3] =
-    [("*/5 * * * * *", Job::ExpireOrders), ("30 * * * * *", Job::ExpireCoupons), ("45 * * * * *", Job::Purge)];
+    [("*/5 * * * * *", Job::ExpireOrders), ("*/5 * * * * *", Job::ExpireCoupons), ("45 * * * * *", Job::Purge)];
 /// How soon after a failure at the start it is tried again.
 const PAUSE: Duration = Duration::from_secs(30);
 

@@ -9,6 +9,9 @@ use dibs_common::{
 
 /// A transaction that takes longer has lost its server.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How often a batch is decided anew when others decided some of it meanwhile: what they write is seen only afterwards,
+/// and each time there is more of it.
+const LOOKS: u32 = 5;
 
 /// Decides a batch in one transaction, under the locks of all rows that it needs, and answers the outcomes, in the
 /// order of the commands.
@@ -18,11 +21,14 @@ pub async fn carry_out_batch(
     rules: &OrderRules,
     now: Timestamp,
 ) -> Result<Vec<Outcome>> {
-    if let Some(outcomes) = transact(database, commands, rules, (now, Look::NotYet)).await? {
-        return Ok(outcomes);
+    let mut look = Look::NotYet;
+    for _ in 0..LOOKS {
+        if let Some(outcomes) = transact(database, commands, rules, (now, look)).await? {
+            return Ok(outcomes);
+        }
+        look = Look::AtWhatIsThere;
     }
-    let looked = transact(database, commands, rules, (now, Look::AtWhatIsThere)).await?;
-    looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
+    Err(Error::internal("a batch breaks a key again and again, though what is there was looked at"))
 }
 
 /// Refuses a command that cannot be carried out for a fault of its own, unless it has its outcome; answers that.
@@ -60,7 +66,7 @@ async fn transact(
     .await
 }
 
-/// None when it cannot be decided without looking.
+/// None when some of it was decided meanwhile, and is to be looked at.
 async fn attempt(
     database: &Database,
     commands: &[Command],
@@ -72,7 +78,7 @@ async fn attempt(
     let plan = carry_out(&mut shop, commands, rules, now);
     match db::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
-        Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
+        Err(error) if db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
