@@ -12,6 +12,7 @@ pub mod ranking;
 pub mod relay;
 pub mod seed;
 pub mod settings;
+pub mod webhooks;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,7 +20,7 @@ use chrono::TimeDelta;
 use chrono_tz::Tz;
 pub use dead_letters::dead_letter_line;
 use dibs_common::{
-    clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition,
+    clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, message::Receiver,
     payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
 };
 use futures::future::join_all;
@@ -33,6 +34,7 @@ use crate::{
     orders::{Desk, Expiry, InHand, Reader, expire_coupons},
     ranking::RankingSink,
     relay::{Relay, Sink},
+    webhooks::{WebhookSink, Webhooks},
 };
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub struct Worker {
     pub redis: Redis,
     /// Who is asked about charges of points; without one they are not settled.
     pub payment_gateway: Option<PaymentGateway>,
+    /// Who is told by HTTP of what happened.
+    pub webhooks: Webhooks,
     /// How patient its consumers are.
     pub pace: Pace,
     /// What the shop has set of the rules of orders.
@@ -72,6 +76,9 @@ impl Worker {
         self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        for sink in self.webhook_sinks() {
+            self.tasks.spawn(self.clone().relay(sink));
+        }
         let jobs = self.jobs(partitions);
         self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
@@ -98,6 +105,15 @@ impl Worker {
     /// What counts sales.
     pub fn ranking_sink(&self) -> RankingSink {
         RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+    }
+
+    /// What tells receivers by HTTP.
+    fn webhook_sinks(&self) -> impl Iterator<Item = WebhookSink> {
+        let Webhooks { data_platform, notifications } = &self.webhooks;
+        let endpoints = [(Receiver::DataPlatform, data_platform), (Receiver::Notifications, notifications)];
+        endpoints.into_iter().filter_map(|(receiver, endpoint)| {
+            Some(WebhookSink::new(receiver, endpoint.clone()?, &self.database, self.stopping.clone()))
+        })
     }
 
     fn jobs(&self, partitions: u16) -> Jobs {

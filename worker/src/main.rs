@@ -41,6 +41,7 @@ async fn main() -> ExitCode {
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
+    settings.webhooks.webhooks()?;
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
@@ -64,6 +65,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
     let payment_gateway = settings.shared.payment_gateway()?;
+    let webhooks = settings.webhooks.webhooks()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
     let stop = stopping.clone();
@@ -88,6 +90,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         database,
         redis,
         payment_gateway,
+        webhooks,
         pace: Pace::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,

@@ -10,7 +10,7 @@ use dibs_common::{
     identifiers::{CouponId, DeadLetterId},
 };
 
-use crate::jobs::Job;
+use crate::{jobs::Job, webhooks::WebhookSettings};
 
 /// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
 ///
@@ -28,6 +28,9 @@ pub struct WorkerSettings {
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,
+    /// Who is told of what happens.
+    #[command(flatten)]
+    pub webhooks: WebhookSettings,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -139,7 +142,10 @@ impl WorkerSettings {
 
     /// Logs the settings, secrets masked.
     pub fn log(&self) {
+        let (data_platform_url, notification_url) = self.webhooks.in_words();
         tracing::info!(
+            data_platform_url,
+            notification_url,
             database_url = masked(&self.shared.database_url),
             redis_url = masked(&self.shared.redis_url),
             redis_key_prefix = self.shared.redis_key_prefix,

@@ -14,6 +14,9 @@ use crate::{
     identifiers::DeadLetterId,
 };
 
+/// How far dead letters are counted.
+pub const COUNTED: u32 = 1_000;
+
 const COLUMNS: &str = "dead_letter_id, source, source_key, kind, aggregate_id, payload, payload_bytes, \
                        redrivable <> 0 AS redrivable, reason, attempts, status, buried_at, redrive_at, sent_at";
 
@@ -170,6 +173,22 @@ pub async fn letters_to_redrive(
     rows.into_iter().map(DeadLetter::try_from).collect()
 }
 
+/// The same for a sink that parks what it sends: only letters that are not parked yet.
+pub async fn letters_to_park(
+    connection: &mut MySqlConnection,
+    sink: &str,
+    limit: u32,
+) -> Result<Vec<DeadLetter>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* letters_to_park */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
+         AND NOT EXISTS (SELECT 1 FROM parked_messages p WHERE p.dead_letter_id = d.dead_letter_id) \
+         ORDER BY dead_letter_id LIMIT ?"
+    );
+    let rows: Vec<DeadLetterRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(sink).bind(limit).fetch_all(connection).await?;
+    rows.into_iter().map(DeadLetter::try_from).collect()
+}
+
 /// Notes what became of a letter that was sent again.
 pub async fn note_redriven(
     connection: &mut MySqlConnection,
@@ -194,12 +213,14 @@ pub async fn note_redriven(
     query.bind(id.get()).execute(connection).await.map(drop)
 }
 
-/// How many letters of a source nobody has asked for.
+/// How many letters of a source nobody has asked for, up to [`COUNTED`].
 pub async fn count_dead_letters(connection: &mut MySqlConnection, source: &str) -> Result<u64, sqlx::Error> {
     let count: i64 = sqlx::query_scalar(
-        "SELECT /* count_dead_letters */ COUNT(*) FROM dead_letters WHERE status = 'DEAD' AND source = ?",
+        "SELECT /* count_dead_letters */ COUNT(*) FROM \
+         (SELECT 1 FROM dead_letters WHERE status = 'DEAD' AND source = ? LIMIT ?) AS dead",
     )
     .bind(source)
+    .bind(COUNTED)
     .fetch_one(connection)
     .await?;
     Ok(count.unsigned_abs())
