@@ -56,7 +56,7 @@ impl Rig {
     /// Starts API and bare server.
     pub async fn start(arguments: &StoreArguments) -> Result<Self> {
         let folder = WorkFolder::new("bench")?;
-        let settings = StackSettings { stores: arguments.clone(), folder: folder.path().to_owned(), more: &[] };
+        let settings = StackSettings { stores: arguments.clone(), folder: folder.path().to_owned(), more: Vec::new() };
         let stack = Stack::start(settings).await?;
         let stores = Stores::connect(arguments).await?;
         let bare_address = free_address()?;

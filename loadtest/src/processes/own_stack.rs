@@ -29,7 +29,7 @@ pub struct OwnStack {
 impl OwnStack {
     /// Starts Redis, API and worker; `database_url` names the server, and the database beside which its own is made.
     /// Its programs are told the settings `more`.
-    pub async fn start(database_url: &SecretString, more: &'static [(&'static str, &'static str)]) -> Result<Self> {
+    pub async fn start(database_url: &SecretString, more: Vec<(&'static str, String)>) -> Result<Self> {
         let folder = WorkFolder::new("faults")?;
         let redis = RedisServer::start(folder.path()).await?;
         let database = OwnDatabase::create(database_url).await?;

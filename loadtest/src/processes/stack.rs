@@ -28,7 +28,7 @@ pub struct StackSettings {
     /// Where its logs go.
     pub folder: PathBuf,
     /// Settings of its programs beyond what they need, by name.
-    pub more: &'static [(&'static str, &'static str)],
+    pub more: Vec<(&'static str, String)>,
 }
 
 /// An API and, when wanted, a worker of this run's own, from the programs beside this one.
@@ -156,7 +156,7 @@ impl Environment<'_> {
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
             .env("RUST_LOG", "warn")
-            .envs(self.settings.more.iter().copied());
+            .envs(self.settings.more.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

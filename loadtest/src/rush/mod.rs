@@ -91,7 +91,7 @@ pub async fn run(arguments: RushArguments) -> Result<Verdict> {
 }
 
 async fn run_with_faults(arguments: &RushArguments) -> Result<Verdict> {
-    let mut own = OwnStack::start(&arguments.stores.database_url, &[]).await?;
+    let mut own = OwnStack::start(&arguments.stores.database_url, Vec::new()).await?;
     let stores = Stores::connect(own.stores()).await?;
     let api_url = format!("http://{}", own.stack().api_address());
     let coupon = own.stack().api()?.open_campaign("rush with faults", arguments.coupons).await?;

@@ -8,22 +8,27 @@ mod scenario;
 mod shopper;
 mod visit;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use dibs_common::identifiers::CouponId;
+use dibs_common::{
+    identifiers::{CouponId, new_uuid},
+    message::Receiver as Recipient,
+    webhook::WebhookSecrets,
+};
 use market::Market;
 use scenario::Crowd;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use crate::{
     Verdict,
     api::Api,
-    audit::{self, DEFAULT_HOLDING_CAP},
+    audit::{self, DEFAULT_HOLDING_CAP, Witnesses},
     failure::{Context, Result},
     output,
     processes::OwnStack,
+    receiver::{Faults, Receiver},
     record::ShopRecord,
     stores::{StoreArguments, Stores},
     waiting,
@@ -31,7 +36,11 @@ use crate::{
 
 /// On a stack of the run's own unpaid orders expire so soon that they do while the run lasts.
 const ORDER_EXPIRY: Duration = Duration::from_secs(20);
-const OWN_SETTINGS: &[(&str, &str)] = &[("ORDER_EXPIRY_SECONDS", "20")];
+
+/// One of so many messages is refused by the receivers of webhooks, and for so long they are away, once, when a third of
+/// the time is over.
+const REFUSED_ONE_IN: u16 = 50;
+const AWAY_FOR: Duration = Duration::from_secs(10);
 
 /// How to shop.
 #[derive(Debug, Args)]
@@ -57,6 +66,14 @@ pub struct ShopArguments {
     /// The most points that a user may hold
     #[arg(long, env, default_value_t = DEFAULT_HOLDING_CAP)]
     pub points_holding_cap: i64,
+    /// Receive the webhooks of the running stack there, and hold what comes against its events: its worker's
+    /// `DATA_PLATFORM_URL` is this with /data-platform, its `NOTIFICATION_URL` with /notifications. A stack of the run's
+    /// own is received in any case
+    #[arg(long, requires = "webhook_secret")]
+    pub receiver_address: Option<SocketAddr>,
+    /// The `WEBHOOK_SECRET` of the running stack's worker
+    #[arg(long, env, hide_env_values = true)]
+    pub webhook_secret: Option<SecretString>,
     /// Write goose's report there, as HTML
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -86,21 +103,47 @@ pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
     }
     let api = Api::new(&arguments.api_url, arguments.admin_token.clone())?;
     let stores = Stores::connect(&arguments.stores).await?;
+    let receiver = match (arguments.receiver_address, &arguments.webhook_secret) {
+        (Some(address), Some(secret)) => Some(receive(address, secret, arguments.seconds).await?),
+        _ => None,
+    };
     let outcome = shop(&arguments, &api, async |_| Ok(0)).await?;
-    conclude(&arguments, &stores, &outcome).await
+    conclude(&arguments, &stores, &outcome, receiver.as_ref()).await
 }
 
 async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
-    let mut own = OwnStack::start(&arguments.stores.database_url, OWN_SETTINGS).await?;
+    let secret = own_secret();
+    let receiver = receive(SocketAddr::from(([127, 0, 0, 1], 0)), &secret, arguments.seconds).await?;
+    let settings = vec![
+        ("ORDER_EXPIRY_SECONDS", ORDER_EXPIRY.as_secs().to_string()),
+        ("DATA_PLATFORM_URL", receiver.url(Recipient::DataPlatform.name())),
+        ("NOTIFICATION_URL", receiver.url(Recipient::Notifications.name())),
+        ("WEBHOOK_SECRET", secret.expose_secret().to_owned()),
+    ];
+    let mut own = OwnStack::start(&arguments.stores.database_url, settings).await?;
     let stores = Stores::connect(own.stores()).await?;
     let api = own.stack().api()?;
     let outcome = shop(arguments, &api, async |end| keeper::kill_worker(&mut own, every, end).await).await?;
     until_nothing_can_expire(&stores).await?;
-    let verdict = conclude(arguments, &stores, &outcome).await?;
+    let verdict = conclude(arguments, &stores, &outcome, Some(&receiver)).await?;
     stores.database.close().await;
     stores.redis.close().await;
     own.stop(verdict == Verdict::Wrong).await?;
     Ok(verdict)
+}
+
+/// A receiver of both sinks, which fails now and then.
+async fn receive(address: SocketAddr, secret: &SecretString, seconds: u64) -> Result<Receiver> {
+    let secrets = WebhookSecrets::parse(secret).context("the webhook secret")?;
+    let away = Some((Duration::from_secs(seconds / 3), AWAY_FOR));
+    let faults = Faults { refuse_one_in: Some(REFUSED_ONE_IN), away, ..Faults::default() };
+    Receiver::start(address, secrets, faults, None).await
+}
+
+/// A secret for this run only.
+fn own_secret() -> SecretString {
+    // 64 hexadecimal digits are the base64 of 48 bytes.
+    format!("whsec_{}{}", new_uuid().simple(), new_uuid().simple()).into()
 }
 
 /// Lets all users shop, with `faults` beside them.
@@ -142,12 +185,20 @@ async fn until_nothing_can_expire(stores: &Stores) -> Result<()> {
 }
 
 /// Waits until everything is carried out, audits, and prints.
-async fn conclude(arguments: &ShopArguments, stores: &Stores, outcome: &Outcome) -> Result<Verdict> {
+async fn conclude(
+    arguments: &ShopArguments,
+    stores: &Stores,
+    outcome: &Outcome,
+    receiver: Option<&Receiver>,
+) -> Result<Verdict> {
     let began = Instant::now();
     let limit = Duration::from_secs(arguments.drain_seconds);
     report::print(outcome);
-    let record = Some(&outcome.record);
-    let findings = audit::audit_shop_at_rest(stores, limit, arguments.points_holding_cap, record).await?;
+    // It has to be at rest before the record is looked at.
+    audit::until_at_rest(stores, limit).await;
+    let deliveries = receiver.map(Receiver::deliveries);
+    let witnesses = Witnesses { client: Some(&outcome.record), deliveries: deliveries.as_ref() };
+    let findings = audit::audit_shop(stores, arguments.points_holding_cap, witnesses).await?;
     findings.print();
     let mut differences = findings.differences();
     for coupon in &outcome.campaigns {

@@ -14,7 +14,7 @@ use dibs_common::{
     testing::{FIRST, Place},
 };
 use dibs_loadtest::{
-    audit::{Check, audit_shop},
+    audit::{Check, Witnesses, audit_shop},
     record::{Promise, ShopRecord, Told},
 };
 use dibs_worker::orders::carry_out_batch;
@@ -100,11 +100,13 @@ impl Shop {
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
-        audit_shop(&stores(&self.place), CAP, record).await.expect("an audit").checks
+        let witnesses = Witnesses { client: record, deliveries: None };
+        audit_shop(&stores(&self.place), CAP, witnesses).await.expect("an audit").checks
     }
 
     async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
-        broken(&audit_shop(&stores(&self.place), CAP, record).await.expect("an audit"))
+        let witnesses = Witnesses { client: record, deliveries: None };
+        broken(&audit_shop(&stores(&self.place), CAP, witnesses).await.expect("an audit"))
     }
 }
 
