@@ -49,6 +49,9 @@ pub trait Sink: Send + Sync {
         BATCH
     }
 
+    /// Another process works for it now: what its metrics say of it is for that one to say.
+    fn stand_by(&self) {}
+
     /// Takes a batch, and answers up to which sequence it has taken all; what follows comes again. A batch may come
     /// again in whole or in part. One without events comes about once a second when there are none, so that a sink can
     /// see to itself; it may then answer that it has taken more than it was given. What it writes on the lock's
@@ -133,6 +136,7 @@ impl<S: Sink> Relay<S> {
         };
         let Some(mut lock) = lock else {
             self.show(None, now);
+            self.sink.stand_by();
             self.touched_at = None;
             return Ok(Step::StandingBy);
         };

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use dibs_common::{
     clock::Timestamp,
@@ -28,6 +28,8 @@ const DUE: u32 = 200;
 const DUE_LANES: usize = 16;
 /// Dead letters that are parked in a round.
 const LETTERS: u32 = 50;
+/// How long parking a round's messages may take.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much a sink does at once, and when it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,11 @@ impl Sink for WebhookSink {
 
     fn batch(&self) -> u64 {
         EVENTS
+    }
+
+    fn stand_by(&self) {
+        self.show_parked(0);
+        self.show_dead(0);
     }
 
     async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
@@ -152,14 +159,23 @@ impl WebhookSink {
         let counts = db::within(db::parked_lanes(connection, sink)).await?;
         let count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
         let due = db::within(db::due_parked(connection, sink, batch.at, DUE)).await?;
-        metrics::gauge!("dibs_webhook_parked", "sink" => sink).set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+        self.show_parked(count);
         if batch.events.is_empty() {
             let dead = db::within(db::count_dead_letters(connection, sink)).await?;
-            metrics::gauge!("dibs_dead_letters", "source" => sink)
-                .set(f64::from(u32::try_from(dead).unwrap_or(u32::MAX)));
+            self.show_dead(dead);
         }
         let due = lanes(due.into_iter().map(Outgoing::parked));
         Ok(Parked { lanes: counts.into_iter().map(|(lane, _)| lane).collect(), count, due })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "they are few")]
+    fn show_parked(&self, parked: usize) {
+        metrics::gauge!("dibs_webhook_parked", "sink" => self.name()).set(parked as f64);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "they are few")]
+    fn show_dead(&self, dead: u64) {
+        metrics::gauge!("dibs_dead_letters", "source" => self.name()).set(dead as f64);
     }
 
     /// How many more may be parked.
@@ -235,9 +251,6 @@ impl WebhookSink {
         give_up(connection, sink, &message, now).await
     }
 }
-
-/// How long parking a round's messages may take.
-const WRITTEN_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 async fn give_up(
     connection: &mut sqlx::MySqlConnection,
