@@ -4,10 +4,14 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, DeadLettersPage, Lock},
-    domain::dead_letter::{DeadLetter, DeadLetterStatus},
+    domain::{
+        dead_letter::{DeadLetter, DeadLetterStatus},
+        ranking::business_day,
+    },
     error::{Error, Result},
     identifiers::random_below,
     message::Receiver,
+    sales,
     testing::Place,
 };
 use dibs_worker::{
@@ -16,7 +20,10 @@ use dibs_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::receiver::{OK, TestReceiver, endpoint};
+use crate::{
+    ranking::{ZONE, buy, deliver_all, shop},
+    receiver::{OK, TestReceiver, endpoint},
+};
 
 const KINDS: [&str; 3] = ["order.created", "order.paid", "order.confirmed"];
 
@@ -285,6 +292,28 @@ async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     assert_eq!(behind(&place, "notifications").await, 23);
     dead.stand_back().await;
     line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Nobody listens, and orders go on, and count.
+#[tokio::test]
+async fn i10_a_dead_receiver_holds_up_neither_orders_nor_the_ranking() {
+    let (place, products) = shop(1).await;
+    deliver_all(&place).await;
+    let line = Line::new(&place, Receiver::DataPlatform).await;
+    let mut dead = sink(&place, Receiver::DataPlatform, &line.receiver);
+    dead.endpoint = endpoint("http://127.0.0.1:1/");
+    let mut dead = Relay::new(&place.database, dead);
+    buy(&place, products[0], 5, clock::now()).await;
+    db::number_events(&place.database).await.expect("numbered");
+    dead.step(clock::now()).await.expect("looked");
+    buy(&place, products[0], 2, clock::now()).await;
+    deliver_all(&place).await;
+    assert_eq!(behind(&place, "ranking").await, 0);
+    let day = business_day(clock::now(), ZONE);
+    assert_eq!(sales::daily(&place.redis, day).await.expect("redis").get(&products[0]), Some(&7));
+    assert_eq!(parked(&place).await, 2, "the events of the first order");
+    dead.stand_back().await;
     place.end().await;
 }
 
