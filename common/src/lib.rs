@@ -9,6 +9,7 @@ pub mod db;
 pub mod domain;
 pub mod error;
 pub mod held;
+mod http;
 pub mod identifiers;
 pub mod json;
 pub mod keys;
@@ -23,5 +24,6 @@ pub mod stream;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod webhook;
 
 pub use error::{Error, Result};

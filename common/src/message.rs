@@ -4,7 +4,10 @@
 //! told of one. Every time an event is told, its messages are the same, ids included, so that a receiver can recognise
 //! one that comes again.
 
-use std::fmt::{self, Formatter};
+use std::{
+    fmt::{self, Formatter},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -23,6 +26,17 @@ pub struct MessageId {
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "event-{}-{}", self.sequence, self.place)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected the id of a message, such as event-7-0";
+        let (sequence, place) = text.strip_prefix("event-").and_then(|rest| rest.split_once('-')).ok_or(EXPECTED)?;
+        let (Ok(sequence), Ok(place)) = (sequence.parse(), place.parse()) else { return Err(EXPECTED) };
+        Ok(Self { sequence, place })
     }
 }
 
@@ -51,6 +65,43 @@ pub struct Message {
     pub sequence: u64,
     /// The thing after it happened.
     pub data: Box<RawValue>,
+}
+
+/// Who is told by HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// Of every event of an order, those of each order in their order.
+    DataPlatform,
+    /// Of every coupon that is issued, in no order.
+    Notifications,
+}
+
+impl Receiver {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::DataPlatform, Self::Notifications];
+
+    /// Its name as a sink.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DataPlatform => "data-platform",
+            Self::Notifications => "notifications",
+        }
+    }
+
+    /// The kinds of events that it is told of.
+    pub const fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::DataPlatform => {
+                &["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired"]
+            }
+            Self::Notifications => &[COUPON_ISSUED],
+        }
+    }
+
+    /// Whether what it is told of one thing comes in the order in which it happened.
+    pub const fn is_in_order(self) -> bool {
+        matches!(self, Self::DataPlatform)
+    }
 }
 
 /// The payload of `coupon.issued`, as its row holds it.
@@ -147,6 +198,15 @@ mod tests {
                 r#""issuedAt":"2026-11-21T03:00:00Z","validUntil":"2026-12-21T03:00:00Z"}}"#
             )
         );
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let id = MessageId { sequence: 7, place: 3 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "event-7", "event-7-x", "7-3"] {
+            wrong.parse::<MessageId>().expect_err(wrong);
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::charge::{Decision, NewCharge},
     error::{Cause, Error, Result},
+    http::{http_url, in_words},
     identifiers::{ChargeId, UserId},
 };
 
@@ -123,26 +124,12 @@ async fn verdict(mut response: Response) -> Result<GatewayAnswer, Cause> {
     }
 }
 
-/// The error and its causes, without the URL, which may hold a password.
-fn in_words(error: &reqwest::Error) -> String {
-    let mut words = if error.is_timeout() { "no answer in time".into() } else { String::from("no answer") };
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
-        cause = inner.source();
-    }
-    words
-}
-
 /// Where payments are asked for, when `url` is one that can be.
 pub(crate) fn payments_url(url: &str) -> Result<Url, String> {
-    const EXPECTED: &str = "expected http:// or https:// and a host";
-    let mut parsed: Url = url.trim().parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
-    if !["http", "https"].contains(&parsed.scheme()) || !parsed.has_host() {
+    const EXPECTED: &str = "expected http:// or https:// and a host, without a query";
+    let mut parsed = http_url(url)?;
+    if parsed.query().is_some() {
         return Err(EXPECTED.into());
-    }
-    if parsed.query().is_some() || parsed.fragment().is_some() {
-        return Err(format!("{EXPECTED}, without a query or a fragment"));
     }
     match parsed.path_segments_mut() {
         Ok(mut segments) => segments.pop_if_empty().push("payments"),

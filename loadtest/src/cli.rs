@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    audit::AuditArguments, bare::BareArguments, bench::BenchArguments, rush::RushArguments, shop::ShopArguments,
+    audit::AuditArguments, bare::BareArguments, bench::BenchArguments, receiver::ReceiverArguments,
+    rush::RushArguments, shop::ShopArguments,
 };
 
 /// Loads Dibs, breaks it, measures it, and looks afterwards whether everything is right.
@@ -37,7 +38,7 @@ pub enum Command {
     /// With --worker-kill-seconds it brings a stack of its own (API, worker, Redis, and a database beside the one
     /// given) and kills the worker with SIGKILL again and again.
     Shop(ShopArguments),
-    /// MySQL against Redis: I1 to I8 and I12, and that all is at rest
+    /// MySQL against Redis: I1 to I8, I10 and I12, and that all is at rest
     ///
     /// Prints each invariant with what was compared and the differences found. Reads only.
     Audit(AuditArguments),
@@ -48,6 +49,10 @@ pub enum Command {
     Bench(BenchArguments),
     /// The barest server that could answer a claim: parses the JSON, touches nothing
     Bare(BareArguments),
+    /// A receiver of webhooks, which checks and records what comes, and fails if asked
+    ///
+    /// Point the two URLs of the worker at it, as /data-platform and /notifications.
+    Receiver(ReceiverArguments),
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!   worker is killed if asked; then the audit.
 //! - [`audit`]: MySQL against Redis against what a client was answered.
 //! - [`bench`]: claims and confirmations beside the barest thing that could do the same.
+//! - [`receiver`]: a receiver of webhooks, which records what comes.
 //! - [`bare`]: that barest thing for HTTP.
 
 use std::{process::ExitCode, time::Duration};
@@ -21,6 +22,7 @@ pub mod latency;
 pub mod numbers;
 pub mod output;
 pub mod processes;
+pub mod receiver;
 pub mod record;
 pub mod rush;
 pub mod shop;
@@ -77,6 +79,7 @@ async fn carry_out(cli: Cli) -> Result<Option<Verdict>> {
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Bare(arguments) => bare::run(arguments).await,
+            Command::Receiver(arguments) => receiver::run(arguments).await,
         }
     };
     tokio::select! {

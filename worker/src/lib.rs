@@ -3,6 +3,7 @@
 pub mod assignments;
 pub mod campaigns;
 pub mod charges;
+mod dead_letters;
 pub mod issuance;
 pub mod jobs;
 pub mod orders;
@@ -11,13 +12,15 @@ pub mod ranking;
 pub mod relay;
 pub mod seed;
 pub mod settings;
+pub mod webhooks;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
+pub use dead_letters::dead_letter_line;
 use dibs_common::{
-    db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, payment_gateway::PaymentGateway,
-    redis::Redis, stream::OrderStream,
+    db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, message::Receiver,
+    payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
 };
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -30,6 +33,7 @@ use crate::{
     orders::{Desk, InHand, Reader},
     ranking::RankingSink,
     relay::{Relay, Sink},
+    webhooks::{WebhookSink, Webhooks},
 };
 
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +49,8 @@ pub struct Worker {
     pub redis: Redis,
     /// Who is asked about charges of points; without one they are not settled.
     pub payment_gateway: Option<PaymentGateway>,
+    /// Who is told by HTTP of what happened.
+    pub webhooks: Webhooks,
     /// How patient its consumers are.
     pub pace: Pace,
     /// What the shop has set of the rules of orders.
@@ -65,6 +71,9 @@ impl Worker {
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        for sink in self.webhook_sinks() {
+            self.tasks.spawn(self.clone().relay(sink));
+        }
         let jobs = self.jobs(partitions);
         self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
@@ -91,6 +100,15 @@ impl Worker {
     /// What counts sales.
     pub fn ranking_sink(&self) -> RankingSink {
         RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+    }
+
+    /// What tells receivers by HTTP.
+    fn webhook_sinks(&self) -> impl Iterator<Item = WebhookSink> {
+        let Webhooks { data_platform, notifications } = &self.webhooks;
+        let endpoints = [(Receiver::DataPlatform, data_platform), (Receiver::Notifications, notifications)];
+        endpoints.into_iter().filter_map(|(receiver, endpoint)| {
+            Some(WebhookSink::new(receiver, endpoint.clone()?, &self.database, self.stopping.clone()))
+        })
     }
 
     fn jobs(&self, partitions: u16) -> Jobs {

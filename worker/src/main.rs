@@ -4,7 +4,9 @@ use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
 use dibs_common::{
-    clock, config, db,
+    clock, config,
+    db::{self, DeadLettersPage},
+    domain::dead_letter::DeadLetterStatus,
     error::{Error, Result},
     operations::{self, DRAIN_LIMIT, Operations},
     telemetry,
@@ -14,7 +16,7 @@ use dibs_worker::{
     issuance::Pace,
     jobs::{Job, Jobs},
     ranking, seed,
-    settings::{Command, JobRun, Rebuild, Rebuildable, WorkerSettings},
+    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, WorkerSettings},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,12 +42,14 @@ async fn main() -> ExitCode {
 async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
     clock::set_ahead(settings.shared.clock_ahead());
+    settings.webhooks.webhooks()?;
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
         Command::Job(run) => run_job(&settings, *run).await,
+        Command::DeadLetters(letters) => see_to_dead_letters(&settings, letters).await,
         Command::Health if operations::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
@@ -62,6 +66,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
     let payment_gateway = settings.shared.payment_gateway()?;
+    let webhooks = settings.webhooks.webhooks()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
     let stop = stopping.clone();
@@ -86,6 +91,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         database,
         redis,
         payment_gateway,
+        webhooks,
         pace: Pace::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
@@ -150,5 +156,25 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
     };
     let done = jobs.run(job, day, clock::now()).await?;
     println!("{}", done.as_deref().unwrap_or("another process is at it"));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "people and scripts read it")]
+async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
+    let database = settings.shared.database(1)?;
+    let pool = database.pool();
+    if let Some(DeadLetterAction::Redrive { id }) = letters.action {
+        let letter = db::within(db::ask_redrive(pool, id, clock::now())).await?.ok_or(Error::DeadLetterNotFound(id))?;
+        if letter.status == DeadLetterStatus::Dead {
+            return Err(Error::DeadLetterNotRedrivable(id));
+        }
+        println!("{id} {}", letter.status.as_str());
+        return Ok(());
+    }
+    let DeadLetters { source, status, limit, .. } = letters.clone();
+    let page = DeadLettersPage { source, status, before: None, limit };
+    for letter in db::within(db::dead_letters(pool, &page)).await? {
+        println!("{}", dibs_worker::dead_letter_line(&letter));
+    }
     Ok(())
 }

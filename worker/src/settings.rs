@@ -6,11 +6,11 @@ use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{Settings, masked},
-    domain::order::OrderRules,
-    identifiers::CouponId,
+    domain::{dead_letter::DeadLetterStatus, order::OrderRules},
+    identifiers::{CouponId, DeadLetterId},
 };
 
-use crate::jobs::Job;
+use crate::{jobs::Job, webhooks::WebhookSettings};
 
 /// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
 ///
@@ -28,6 +28,9 @@ pub struct WorkerSettings {
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,
+    /// Who is told of what happens.
+    #[command(flatten)]
+    pub webhooks: WebhookSettings,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -46,6 +49,8 @@ pub enum Command {
     Rebuild(Rebuild),
     /// Do a job now, whether it is due or not
     Job(JobRun),
+    /// List what was given up on, the newest first; or ask for one to be sent again
+    DeadLetters(DeadLetters),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
 }
@@ -80,6 +85,44 @@ pub struct JobRun {
     pub day: Option<NaiveDate>,
 }
 
+/// Which dead letters to list, or what to do with one.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DeadLetters {
+    /// Only those of this source, such as data-platform
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Only those of this status: DEAD, REDRIVE or SENT
+    #[arg(long, value_parser = dead_letter_status)]
+    pub status: Option<DeadLetterStatus>,
+    /// At most so many, 1 to 1000
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub limit: u32,
+    /// What to do with one; they are listed when it is left out.
+    #[command(subcommand)]
+    pub action: Option<DeadLetterAction>,
+}
+
+/// What to do with a dead letter.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum DeadLetterAction {
+    /// Ask for it to be sent again; the worker that serves its source does so
+    Redrive {
+        /// Its id
+        #[arg(value_parser = dead_letter_id)]
+        id: DeadLetterId,
+    },
+}
+
+fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {
+    DeadLetterStatus::from_spelling(text).ok_or_else(|| "expected DEAD, REDRIVE or SENT".into())
+}
+
+fn dead_letter_id(text: &str) -> Result<DeadLetterId, String> {
+    let id = text.parse::<u64>().map_err(|error| format!("expected the id of a dead letter: {error}"))?;
+    DeadLetterId::try_from(id)
+}
+
 fn rebuildable(text: &str) -> Result<Rebuildable, String> {
     if text == "ranking" {
         return Ok(Rebuildable::Ranking);
@@ -99,7 +142,10 @@ impl WorkerSettings {
 
     /// Logs the settings, secrets masked.
     pub fn log(&self) {
+        let (data_platform_url, notification_url) = self.webhooks.in_words();
         tracing::info!(
+            data_platform_url,
+            notification_url,
             database_url = masked(&self.shared.database_url),
             redis_url = masked(&self.shared.redis_url),
             redis_key_prefix = self.shared.redis_key_prefix,

@@ -17,6 +17,7 @@ use dibs_common::{
 use dibs_worker::{
     Worker,
     issuance::{Consumer, Pace},
+    webhooks::Webhooks,
 };
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -114,6 +115,7 @@ impl TestApp {
             database: self.place.database.clone(),
             redis: self.place.redis.clone(),
             payment_gateway: None,
+            webhooks: Webhooks::default(),
             pace: Pace::default(),
             rules,
             time_zone: self.place.settings.time_zone,

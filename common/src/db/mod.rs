@@ -4,12 +4,14 @@ mod assignments;
 mod best_sellers;
 mod campaigns;
 mod charges;
+mod dead_letters;
 mod idempotency;
 mod issuances;
 mod job_runs;
 mod orders;
 mod outbox;
 mod owned_coupons;
+mod parked;
 mod points;
 mod products;
 mod sales;
@@ -33,6 +35,10 @@ pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign,
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
 };
+pub use dead_letters::{
+    DeadLettersPage, ask_redrive, bury, count_dead_letters, dead_letters, letters_to_park, letters_to_redrive,
+    note_redriven,
+};
 pub use idempotency::{
     ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,
     purge_idempotency_keys, release_attempt, store_answer,
@@ -45,9 +51,10 @@ pub use orders::{
 };
 pub use outbox::{
     NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, events_between, move_sink, number_events, purge_events, register_sink,
-    sink_progress,
+    sink_progress, sinks_left_alone, touch_sink,
 };
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
+pub use parked::{ParkedMessage, due_parked, hasten_parked, park, parked_lanes, postpone_parked, unpark};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
 pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day};
@@ -77,19 +84,42 @@ pub struct Database {
 }
 
 /// A lock of the database, held by a connection of its own.
-pub struct Lock(MySqlConnection);
+pub struct Lock {
+    connection: MySqlConnection,
+    in_transaction: bool,
+}
 
 impl Lock {
     /// The connection that holds it. What succeeds on it was done while the lock was held.
     pub fn connection(&mut self) -> &mut MySqlConnection {
-        &mut self.0
+        &mut self.connection
+    }
+
+    /// Begins a transaction on that connection, unless there is one. It ends with [`Self::commit`], or with the lock
+    /// and without effect.
+    pub async fn begin(&mut self) -> Result<()> {
+        if !self.in_transaction {
+            within(self.connection.execute("START TRANSACTION")).await?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction, if there is one.
+    pub async fn commit(&mut self) -> Result<()> {
+        if self.in_transaction {
+            within(self.connection.execute("COMMIT")).await?;
+            self.in_transaction = false;
+        }
+        Ok(())
     }
 
     /// Lets others have it.
     pub async fn release(mut self) -> Result<()> {
         // The server notices only later that a connection was closed.
-        within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.0)).await?;
-        within(self.0.close()).await
+        within(self.connection.execute("ROLLBACK")).await?;
+        within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.connection)).await?;
+        within(self.connection.close()).await
     }
 }
 
@@ -174,7 +204,7 @@ impl Database {
         let mut connection = connection.detach();
         let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
         let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
-        Ok((locked == Some(1)).then_some(Lock(connection)))
+        Ok((locked == Some(1)).then_some(Lock { connection, in_transaction: false }))
     }
 
     /// Answers when the database does.

@@ -81,8 +81,8 @@ async fn number(database: &Database) -> Result<usize, sqlx::Error> {
 /// Makes a sink known. A new one is told what happens from now on.
 pub async fn register_sink(pool: &MySqlPool, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO sinks /* register_sink */ (name, delivered_through, updated_at) \
-         SELECT ?, last_sequence, ? FROM outbox_sequence ON DUPLICATE KEY UPDATE name = sinks.name",
+        "INSERT INTO sinks /* register_sink */ (name, delivered_through, registered_through, updated_at) \
+         SELECT ?, last_sequence, last_sequence, ? FROM outbox_sequence ON DUPLICATE KEY UPDATE name = sinks.name",
     )
     .bind(sink)
     .bind(now)
@@ -149,13 +149,39 @@ pub async fn move_sink(
     Ok(moved.rows_affected() == 1)
 }
 
-/// Deletes at most `limit` events that were written before `before` and that every sink has taken; how many.
-pub async fn purge_events(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+/// Notes that a sink is served, though it does not move.
+pub async fn touch_sink(connection: &mut MySqlConnection, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE sinks /* touch_sink */ SET updated_at = ? WHERE name = ?")
+        .bind(now)
+        .bind(sink)
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Sinks that nobody has served since `served_since`, by name.
+pub async fn sinks_left_alone(pool: &MySqlPool, served_since: Timestamp) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* sinks_left_alone */ name FROM sinks WHERE updated_at < ? ORDER BY name")
+        .bind(served_since)
+        .fetch_all(pool)
+        .await
+}
+
+/// Deletes at most `limit` events that were written before `before` and that every sink has taken that was served
+/// since `served_since`; how many. None while no sink is.
+pub async fn purge_events(
+    pool: &MySqlPool,
+    before: Timestamp,
+    served_since: Timestamp,
+    limit: u32,
+) -> Result<u64, sqlx::Error> {
     // In the order of delivery, so that one look at the first tells that there is none.
     let rows: Vec<(u64, Timestamp)> = sqlx::query_as(
         "SELECT /* purge_events */ e.sequence, e.created_at FROM outbox_events e \
-         WHERE e.sequence <= (SELECT MIN(delivered_through) FROM sinks) ORDER BY e.sequence LIMIT ?",
+         WHERE e.sequence <= (SELECT MIN(delivered_through) FROM sinks WHERE updated_at >= ?) \
+         ORDER BY e.sequence LIMIT ?",
     )
+    .bind(served_since)
     .bind(limit)
     .fetch_all(pool)
     .await?;

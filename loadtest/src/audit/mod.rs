@@ -10,12 +10,12 @@ mod seats;
 mod shop;
 mod witness;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 pub use check::{Check, Findings};
 use clap::Args;
 use dibs_common::{held, identifiers::CouponId};
-pub use shop::{ShopSettings, audit_shop, audit_shop_at_rest};
+pub use shop::{ShopSettings, Witnesses, audit_shop, audit_shop_at_rest, until_at_rest};
 use witness::Witness;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     failure::{Context, Failure, Result},
     numbers::grouped,
     output,
-    record::ClientRecord,
+    record::{ClientRecord, Deliveries},
     stores::{StoreArguments, Stores},
     waiting,
 };
@@ -41,6 +41,9 @@ pub struct AuditArguments {
     /// What the shop has set.
     #[command(flatten)]
     pub settings: ShopSettings,
+    /// What receivers of webhooks recorded: see dibs-loadtest receiver --record
+    #[arg(long)]
+    pub deliveries: Option<PathBuf>,
     /// How long to wait for the worker to do what is on the streams
     #[arg(long, default_value_t = 30)]
     pub wait_seconds: u64,
@@ -60,7 +63,9 @@ pub async fn run(arguments: AuditArguments) -> Result<Verdict> {
     let differences = if let Some(coupon) = arguments.coupon {
         audit_and_print(&stores, coupon, limit).await?
     } else {
-        let shop = audit_shop_at_rest(&stores, limit, arguments.settings, None).await?;
+        let deliveries = arguments.deliveries.as_deref().map(Deliveries::read).transpose()?;
+        let witnesses = Witnesses { client: None, deliveries: deliveries.as_ref() };
+        let shop = audit_shop_at_rest(&stores, limit, arguments.settings, witnesses).await?;
         shop.print();
         shop.differences() + audit_all_campaigns(&stores, limit).await?
     };

@@ -1,9 +1,11 @@
 //! What a client was answered, kept by the client: the third witness of an audit, beside MySQL and Redis.
 
+mod deliveries;
 mod shop;
 
 use std::collections::HashSet;
 
+pub use deliveries::{Arrival, Deliveries, SinkDeliveries};
 use dibs_common::identifiers::{ClaimId, UserId};
 use serde::Deserialize;
 pub use shop::{Call, CallRecord, Oddities, Promise, Repeats, ShopRecord, Told};

@@ -8,27 +8,30 @@ mod scenario;
 mod shopper;
 mod visit;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use clap::Args;
 use dibs_common::{
     clock,
     domain::ranking::{business_day, days_after, start_of},
-    identifiers::CouponId,
+    identifiers::{CouponId, new_uuid},
+    message::Receiver as Recipient,
+    webhook::WebhookSecrets,
 };
 use market::Market;
 use scenario::Crowd;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use crate::{
     Verdict,
     api::Api,
-    audit::{self, ShopSettings},
+    audit::{self, ShopSettings, Witnesses},
     failure::{Context, Result},
     output,
     processes::OwnStack,
+    receiver::{Faults, Receiver},
     record::ShopRecord,
     stores::{StoreArguments, Stores},
     waiting,
@@ -38,6 +41,11 @@ use crate::{
 const STARTING: Duration = Duration::from_secs(10);
 /// On a stack of the run's own unpaid orders expire so soon that they do while the run lasts.
 const ORDER_EXPIRY: Duration = Duration::from_secs(20);
+
+/// One of so many messages is refused by the receivers of webhooks, and for so long they are away, once, when a third of
+/// the time is over.
+const REFUSED_ONE_IN: u16 = 50;
+const AWAY_FOR: Duration = Duration::from_secs(10);
 
 /// How to shop.
 #[derive(Debug, Args)]
@@ -66,6 +74,14 @@ pub struct ShopArguments {
     /// What the shop has set.
     #[command(flatten)]
     pub settings: ShopSettings,
+    /// Receive the webhooks of the running stack there, and hold what comes against its events: its worker's
+    /// `DATA_PLATFORM_URL` is this with /data-platform, its `NOTIFICATION_URL` with /notifications. A stack of the run's
+    /// own is received in any case
+    #[arg(long, requires = "webhook_secret")]
+    pub receiver_address: Option<SocketAddr>,
+    /// The `WEBHOOK_SECRET` of the running stack's worker
+    #[arg(long, env, hide_env_values = true)]
+    pub webhook_secret: Option<SecretString>,
     /// Write goose's report there, as HTML
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -95,17 +111,26 @@ pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
     }
     let api = Api::new(&arguments.api_url, arguments.admin_token.clone())?;
     let stores = Stores::connect(&arguments.stores).await?;
+    let receiver = match (arguments.receiver_address, &arguments.webhook_secret) {
+        (Some(address), Some(secret)) => Some(receive(address, secret, arguments.seconds).await?),
+        _ => None,
+    };
     let outcome = shop(&arguments, &api, async |_| Ok(0)).await?;
-    conclude(&arguments, &stores, &outcome).await
+    conclude(&arguments, &stores, &outcome, receiver.as_ref()).await
 }
 
 async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
     let ahead = if arguments.midnight { ahead(arguments) } else { TimeDelta::zero() };
     clock::set_ahead(ahead);
+    let secret = own_secret();
+    let receiver = receive(SocketAddr::from(([127, 0, 0, 1], 0)), &secret, arguments.seconds).await?;
     let settings = vec![
         ("ORDER_EXPIRY_SECONDS", ORDER_EXPIRY.as_secs().to_string()),
         ("TIME_ZONE", arguments.settings.time_zone.to_string()),
         ("CLOCK_AHEAD_SECONDS", ahead.num_seconds().to_string()),
+        ("DATA_PLATFORM_URL", receiver.url(Recipient::DataPlatform.name())),
+        ("NOTIFICATION_URL", receiver.url(Recipient::Notifications.name())),
+        ("WEBHOOK_SECRET", secret.expose_secret().to_owned()),
     ];
     let mut own = OwnStack::start(&arguments.stores.database_url, settings).await?;
     let stores = Stores::connect(own.stores()).await?;
@@ -115,7 +140,7 @@ async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Ve
     if arguments.midnight {
         own.stack().command_worker(&["job", "persist-daily-sales"]).await?;
     }
-    let verdict = conclude(arguments, &stores, &outcome).await?;
+    let verdict = conclude(arguments, &stores, &outcome, Some(&receiver)).await?;
     stores.database.close().await;
     stores.redis.close().await;
     own.stop(verdict == Verdict::Wrong).await?;
@@ -129,6 +154,20 @@ fn ahead(arguments: &ShopArguments) -> TimeDelta {
     let middle = now + STARTING + Duration::from_secs(arguments.seconds) / 2;
     // One that is nearer than that is missed, and the one after it comes in the middle.
     (midnight - middle + if midnight < middle { TimeDelta::days(1) } else { TimeDelta::zero() }).max(TimeDelta::zero())
+}
+
+/// A receiver of both sinks, which fails now and then.
+async fn receive(address: SocketAddr, secret: &SecretString, seconds: u64) -> Result<Receiver> {
+    let secrets = WebhookSecrets::parse(secret).context("the webhook secret")?;
+    let away = Some((Duration::from_secs(seconds / 3), AWAY_FOR));
+    let faults = Faults { refuse_one_in: Some(REFUSED_ONE_IN), away, ..Faults::default() };
+    Receiver::start(address, secrets, faults, None).await
+}
+
+/// A secret for this run only.
+fn own_secret() -> SecretString {
+    // 64 hexadecimal digits are the base64 of 48 bytes.
+    format!("whsec_{}{}", new_uuid().simple(), new_uuid().simple()).into()
 }
 
 /// Lets all users shop, with `faults` beside them.
@@ -170,12 +209,20 @@ async fn until_nothing_can_expire(stores: &Stores) -> Result<()> {
 }
 
 /// Waits until everything is carried out, audits, and prints.
-async fn conclude(arguments: &ShopArguments, stores: &Stores, outcome: &Outcome) -> Result<Verdict> {
+async fn conclude(
+    arguments: &ShopArguments,
+    stores: &Stores,
+    outcome: &Outcome,
+    receiver: Option<&Receiver>,
+) -> Result<Verdict> {
     let began = Instant::now();
     let limit = Duration::from_secs(arguments.drain_seconds);
     report::print(outcome);
-    let record = Some(&outcome.record);
-    let findings = audit::audit_shop_at_rest(stores, limit, arguments.settings, record).await?;
+    // It has to be at rest before the record is looked at.
+    audit::until_at_rest(stores, limit).await;
+    let deliveries = receiver.map(Receiver::deliveries);
+    let witnesses = Witnesses { client: Some(&outcome.record), deliveries: deliveries.as_ref() };
+    let findings = audit::audit_shop(stores, arguments.settings, witnesses).await?;
     findings.print();
     let mut differences = findings.differences();
     for coupon in &outcome.campaigns {

@@ -175,7 +175,7 @@ async fn assignments_are_known_and_every_difference_in_them_is_found() {
         }
         (campaign, record, about.0.0.simple().to_string())
     };
-    let (campaign, record, _) = campaign_with().await;
+    let (campaign, record, _) = Box::pin(campaign_with()).await;
     assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());
     for (fault, expected) in [
         ("UPDATE assignment_users SET outcome = 'ISSUED' WHERE user_id = 1", &["I4"][..]),
@@ -184,7 +184,7 @@ async fn assignments_are_known_and_every_difference_in_them_is_found() {
         ("DELETE FROM assignment_users WHERE user_id = 1", &["I4"]),
         ("DELETE FROM assignment_users WHERE user_id = 8", &["I4", "I4"]),
     ] {
-        let (campaign, record, assignment) = campaign_with().await;
+        let (campaign, record, assignment) = Box::pin(campaign_with()).await;
         place.execute(&format!("{fault} AND assignment_id = x'{assignment}'")).await;
         assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{fault}");
     }

@@ -17,7 +17,7 @@ use dibs_common::{
     testing::{FIRST, Place},
 };
 use dibs_loadtest::{
-    audit::{Check, ShopSettings, audit_shop},
+    audit::{Check, ShopSettings, Witnesses, audit_shop},
     record::{Promise, ShopRecord, Told},
 };
 use dibs_worker::{
@@ -36,7 +36,7 @@ use uuid::Uuid;
 use crate::audit::{broken, stores, user};
 
 const CAP: i64 = 1_000_000;
-const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_zone: chrono_tz::Asia::Seoul };
+pub const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_zone: chrono_tz::Asia::Seoul };
 
 /// A shop in which everything has happened once: orders by what became of them.
 struct Shop {
@@ -124,11 +124,13 @@ impl Shop {
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
-        audit_shop(&stores(&self.place), SETTINGS, record).await.expect("an audit").checks
+        let witnesses = Witnesses { client: record, deliveries: None };
+        audit_shop(&stores(&self.place), SETTINGS, witnesses).await.expect("an audit").checks
     }
 
     async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
-        broken(&audit_shop(&stores(&self.place), SETTINGS, record).await.expect("an audit"))
+        let witnesses = Witnesses { client: record, deliveries: None };
+        broken(&audit_shop(&stores(&self.place), SETTINGS, witnesses).await.expect("an audit"))
     }
 }
 
@@ -219,7 +221,7 @@ const FAULTS: [(&str, &[&str]); 37] = [
         "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
          SELECT aggregate_type, aggregate_id, type, payload, created_at \
          FROM outbox_events WHERE type = 'order.cancelled'",
-        &["I8"],
+        &["I8", "I10"],
     ),
     // Told at last that it was placed.
     ("UPDATE outbox_events SET event_id = event_id + 1000 WHERE type = 'order.created' ORDER BY event_id LIMIT 1", &[]),

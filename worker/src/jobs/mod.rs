@@ -128,8 +128,14 @@ impl Jobs {
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let Purged { answers, outcomes, events } = purge(database, now).await?;
-                format!("{answers} answers, {outcomes} outcomes and {events} events deleted")
+                let Purged { answers, outcomes, events, left_alone } = purge(database, now).await?;
+                let deleted = format!("{answers} answers, {outcomes} outcomes and {events} events deleted");
+                match &*left_alone {
+                    [] => deleted,
+                    sinks => {
+                        format!("{deleted}; for 7 days nobody has served {}, and no event waits", sinks.join(", "))
+                    }
+                }
             }
         })
     }

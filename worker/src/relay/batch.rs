@@ -1,4 +1,4 @@
-use dibs_common::db::OutboxEvent;
+use dibs_common::{clock::Timestamp, db::OutboxEvent};
 
 /// All that a sink takes of what happened from one sequence to another.
 #[derive(Clone, Debug)]
@@ -7,6 +7,8 @@ pub struct Batch {
     pub first: u64,
     /// The sequence of the last event; one less than `first` when nothing happened.
     pub last: u64,
+    /// When it is delivered.
+    pub at: Timestamp,
     /// The events that the sink takes, in order.
     pub events: Vec<OutboxEvent>,
 }

@@ -20,7 +20,7 @@ use dibs_common::{
 pub use numbering::number_until_stopped;
 use tokio_util::sync::CancellationToken;
 
-/// How many events a sink is given at once.
+/// How many events a sink is given at once, unless it says otherwise.
 pub const BATCH: u64 = 2_000;
 /// How often there is a look for new events.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const STAND_BY: Duration = Duration::from_secs(1);
 /// How long a sink without events is left alone.
 const IDLE_AT_MOST: TimeDelta = TimeDelta::seconds(1);
+/// How often it is noted that a sink is served.
+const TOUCH_EVERY: TimeDelta = TimeDelta::seconds(30);
 /// The first pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -42,9 +44,18 @@ pub trait Sink: Send + Sync {
     /// The kinds of events that it takes, such as `order.paid`; all when none is named.
     fn kinds(&self) -> &'static [&'static str];
 
+    /// How many events, of its kinds or not, it is given at once.
+    fn batch(&self) -> u64 {
+        BATCH
+    }
+
+    /// Another process works for it now: what its metrics say of it is for that one to say.
+    fn stand_by(&self) {}
+
     /// Takes a batch, and answers up to which sequence it has taken all; what follows comes again. A batch may come
     /// again in whole or in part. One without events comes about once a second when there are none, so that a sink can
-    /// see to itself; it may then answer that it has taken more than it was given.
+    /// see to itself; it may then answer that it has taken more than it was given. What it writes on the lock's
+    /// connection after [`Lock::begin`] is committed together with its progress.
     fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> impl Future<Output = Result<u64>> + Send;
 }
 
@@ -54,6 +65,7 @@ pub struct Relay<S> {
     sink: S,
     lock: Option<Lock>,
     looked_at: Option<Timestamp>,
+    touched_at: Option<Timestamp>,
 }
 
 /// What became of one look for events.
@@ -65,12 +77,14 @@ pub enum Step {
     UpToDate,
     /// The sink has taken events; there may be more.
     Delivered,
+    /// There are events, and the sink takes none now.
+    Held,
 }
 
 impl<S: Sink> Relay<S> {
     /// A relay to `sink`.
     pub fn new(database: &Database, sink: S) -> Self {
-        Self { database: database.clone(), sink, lock: None, looked_at: None }
+        Self { database: database.clone(), sink, lock: None, looked_at: None, touched_at: None }
     }
 
     /// Sends on what happens until told to stop.
@@ -80,7 +94,7 @@ impl<S: Sink> Relay<S> {
             let wait = match self.step(clock::now()).await {
                 Ok(Step::Delivered) => Duration::ZERO,
                 Ok(Step::UpToDate) => LOOK_EVERY,
-                Ok(Step::StandingBy) => STAND_BY,
+                Ok(Step::StandingBy | Step::Held) => STAND_BY,
                 Err(error) => {
                     let sink = self.sink.name();
                     metrics::counter!("dibs_relay_failures_total", "sink" => sink).increment(1);
@@ -122,6 +136,8 @@ impl<S: Sink> Relay<S> {
         };
         let Some(mut lock) = lock else {
             self.show(None, now);
+            self.sink.stand_by();
+            self.touched_at = None;
             return Ok(Step::StandingBy);
         };
         let step = self.deliver_next(&mut lock, now).await;
@@ -144,19 +160,40 @@ impl<S: Sink> Relay<S> {
         if delivered_through == last_sequence && self.looked_at.is_some_and(|looked| now - looked < IDLE_AT_MOST) {
             return Ok(Step::UpToDate);
         }
-        let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + BATCH));
+        self.serve(lock, progress, now).await?;
+        let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch()));
         let events = db::events_between(lock.connection(), (first, last), self.sink.kinds());
         let events = db::within_limit(PATIENCE, events).await?;
-        let taken = self.sink.deliver(&Batch { first, last, events }, lock).await?;
+        let taken = self.sink.deliver(&Batch { first, last, at: now, events }, lock).await?;
         self.looked_at = Some(now);
         if taken == delivered_through {
-            return if last < first { Ok(Step::UpToDate) } else { Err(Error::internal("the sink took nothing")) };
+            lock.commit().await?;
+            return Ok(if last < first { Step::UpToDate } else { Step::Held });
         }
         if !db::within(db::move_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
             return Err(Error::internal("another process has moved the sink"));
         }
+        lock.commit().await?;
         metrics::counter!("dibs_relay_events_total", "sink" => sink).increment(taken.saturating_sub(delivered_through));
         Ok(Step::Delivered)
+    }
+
+    /// Lets the table say that somebody serves the sink: events wait for no sink that nobody does.
+    async fn serve(&mut self, lock: &mut Lock, progress: SinkProgress, now: Timestamp) -> Result<()> {
+        if self.touched_at.is_some_and(|touched| now - touched < TOUCH_EVERY) {
+            return Ok(());
+        }
+        let sink = self.sink.name();
+        if self.touched_at.is_none()
+            && progress.waiting_since.is_none()
+            && progress.delivered_through < progress.last_sequence
+        {
+            let after = progress.delivered_through;
+            tracing::error!(sink, after, "nobody served this sink for so long that events were deleted untold");
+        }
+        db::within(db::touch_sink(lock.connection(), sink, now)).await?;
+        self.touched_at = Some(now);
+        Ok(())
     }
 
     /// What the metrics say; a process that stands by says that nothing waits.

@@ -7,5 +7,7 @@ mod jobs;
 mod losing;
 mod orders;
 mod ranking;
+mod receiver;
 mod relay;
 mod support;
+mod webhooks;

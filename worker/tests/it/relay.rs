@@ -137,7 +137,8 @@ async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() 
         place.execute(&event(id)).await;
     }
     deliver(&place, &mut relay).await;
-    let purge = async |before| db::purge_events(place.database.pool(), before, 1_000).await.expect("purged");
+    let week_ago = clock::now() - TimeDelta::days(7);
+    let purge = async |before| db::purge_events(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
     place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;

@@ -4,6 +4,7 @@
 //! What the tables must say is a list of rules, a statement each. They are about all orders at once, so none asks for
 //! rows one by one, nor for what has no index.
 
+mod delivered;
 mod keys;
 mod lives;
 mod money;
@@ -21,7 +22,12 @@ use clap::Args;
 use rule::Rule;
 
 use super::Findings;
-use crate::{failure::Result, record::ShopRecord, stores::Stores, waiting};
+use crate::{
+    failure::Result,
+    record::{Deliveries, ShopRecord},
+    stores::Stores,
+    waiting,
+};
 
 /// What a shop has set that the audit must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
@@ -34,24 +40,38 @@ pub struct ShopSettings {
     pub time_zone: Tz,
 }
 
-/// Waits until no command is on a stream and every event was counted, at most `limit`, then audits the shop. What is
-/// left by then is a difference.
+/// Who says what happened, beside the tables and Redis.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Witnesses<'w> {
+    /// What a client was answered.
+    pub client: Option<&'w ShopRecord>,
+    /// What receivers of webhooks were told.
+    pub deliveries: Option<&'w Deliveries>,
+}
+
+/// Waits until no command is on a stream and every sink was told everything, at most `limit`, then audits the shop.
+/// What is left by then is a difference.
 pub async fn audit_shop_at_rest(
     stores: &Stores,
     limit: Duration,
     settings: ShopSettings,
-    client: Option<&ShopRecord>,
+    witnesses: Witnesses<'_>,
 ) -> Result<Findings> {
-    // Whether it came to rest is one of the checks.
-    let _ = waiting::until("the end of commands and events", limit, Duration::from_millis(100), async || {
-        Ok(stores.commands_left().await?.is_nothing() && stores.events_left().await? == 0)
-    })
-    .await;
-    audit_shop(stores, settings, client).await
+    until_at_rest(stores, limit).await;
+    audit_shop(stores, settings, witnesses).await
 }
 
-/// Audits the shop, with what a client was answered, if there is a client.
-pub async fn audit_shop(stores: &Stores, settings: ShopSettings, client: Option<&ShopRecord>) -> Result<Findings> {
+/// Waits until no command is on a stream and every sink was told everything, at most `limit`.
+pub async fn until_at_rest(stores: &Stores, limit: Duration) {
+    // Whether it came to rest is one of the checks.
+    let _ = waiting::until("the end of commands and events", limit, Duration::from_millis(100), async || {
+        Ok(stores.commands_left().await?.is_nothing() && delivered::all_told(stores.database.pool()).await?)
+    })
+    .await;
+}
+
+/// Audits the shop, with what others say.
+pub async fn audit_shop(stores: &Stores, settings: ShopSettings, witnesses: Witnesses<'_>) -> Result<Findings> {
     let pool = stores.database.pool();
     let mut checks = Vec::new();
     for rule in rules() {
@@ -60,7 +80,10 @@ pub async fn audit_shop(stores: &Stores, settings: ShopSettings, client: Option<
     checks.push(sales::days_in_redis(stores, settings.time_zone).await?);
     checks.push(sales::stored_days(stores, settings.time_zone).await?);
     checks.push(rest::streams(stores).await?);
-    if let Some(record) = client {
+    if let Some(deliveries) = witnesses.deliveries {
+        checks.extend(delivered::recorded(pool, deliveries).await?);
+    }
+    if let Some(record) = witnesses.client {
         checks.push(told::answers(record));
         checks.push(told::repeats(record));
         checks.push(told::outcomes(pool, record).await?);
@@ -69,5 +92,11 @@ pub async fn audit_shop(stores: &Stores, settings: ShopSettings, client: Option<
 }
 
 fn rules() -> impl Iterator<Item = Rule> {
-    stock::RULES.into_iter().chain(points::RULES).chain(money::RULES).chain(lives::RULES).chain(keys::RULES)
+    stock::RULES
+        .into_iter()
+        .chain(points::RULES)
+        .chain(money::RULES)
+        .chain(lives::RULES)
+        .chain(keys::RULES)
+        .chain(delivered::RULES)
 }

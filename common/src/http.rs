@@ -1,0 +1,27 @@
+//! What the clients of other people's HTTP servers share.
+
+use reqwest::Url;
+
+/// The URL, when it is one at which a server can be asked.
+pub(crate) fn http_url(url: &str) -> Result<Url, String> {
+    const EXPECTED: &str = "expected http:// or https:// and a host";
+    let parsed: Url = url.trim().parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
+    if !["http", "https"].contains(&parsed.scheme()) || !parsed.has_host() {
+        return Err(EXPECTED.into());
+    }
+    if parsed.fragment().is_some() {
+        return Err(format!("{EXPECTED}, without a fragment"));
+    }
+    Ok(parsed)
+}
+
+/// The error and its causes, without the URL, which may hold a password.
+pub(crate) fn in_words(error: &reqwest::Error) -> String {
+    let mut words = if error.is_timeout() { "no answer in time".into() } else { String::from("no answer") };
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words = format!("{words}: {inner}");
+        cause = inner.source();
+    }
+    words
+}

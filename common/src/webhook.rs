@@ -1,0 +1,278 @@
+//! Webhooks: messages to receivers by HTTP, signed as the Standard Webhooks specification says.
+//!
+//! - A receiver is sent `POST {url}` with the message as JSON. A user and a password in the URL are sent as basic
+//!   authentication.
+//! - `webhook-id` is the message's id, the same in every attempt: a receiver that has seen it takes it once.
+//! - `webhook-timestamp` is the time of the attempt, in seconds since 1970.
+//! - `webhook-signature` is `v1,` and the HMAC-SHA256 of `{id}.{timestamp}.{body}` in base64; one for each secret, with
+//!   a space between them, so that a secret can be replaced while messages are on their way.
+//! - 2xx: it is taken. 400, 405, 410, 413, 415, 422 and 501 say that this message will never be: it is not sent again.
+//! - Anything else (another status, a redirect, a broken connection, no answer within 5 s) may pass: it is sent again.
+//!   `Retry-After` says when, up to an hour.
+
+use std::{fmt, time::Duration};
+
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta};
+use reqwest::{Client, Response, Url, header, redirect};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    clock::{self, Timestamp},
+    domain::dead_letter::beginning,
+    error::{Error, Result},
+    http::{http_url, in_words},
+};
+
+/// The header of the message's id.
+pub const ID_HEADER: &str = "webhook-id";
+/// The header of the time of the attempt, in seconds since 1970.
+pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
+/// The header of the signatures.
+pub const SIGNATURE_HEADER: &str = "webhook-signature";
+/// How long a receiver may take, connection included.
+pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far in the future `Retry-After` is believed.
+pub const LONGEST_RETRY_AFTER: TimeDelta = TimeDelta::hours(1);
+
+const SECRET_SETTING: &str = "WEBHOOK_SECRET";
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+/// How many secrets there may be at once.
+const MAX_SECRETS: usize = 8;
+/// How much of an answer is read, and how much of it is kept, in bytes.
+const READ: usize = 16 * 1024;
+const KEPT: usize = 300;
+/// How many connections are kept, and how long one that is idle.
+const IDLE_CONNECTIONS: usize = 64;
+const IDLE_FOR: Duration = Duration::from_secs(30);
+
+/// The secrets with which messages are signed, the same for all receivers.
+#[derive(Clone)]
+pub struct WebhookSecrets(Vec<hmac::Key>);
+
+impl fmt::Debug for WebhookSecrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} secrets", self.0.len())
+    }
+}
+
+impl WebhookSecrets {
+    /// Reads `whsec_` and the base64 of 24 to 64 bytes; several with a space between them.
+    pub fn parse(secrets: &SecretString) -> Result<Self> {
+        let keys: Result<Vec<hmac::Key>, String> = secrets.expose_secret().split_whitespace().map(key).collect();
+        match keys {
+            Ok(keys) if (1..=MAX_SECRETS).contains(&keys.len()) => Ok(Self(keys)),
+            Ok(keys) => {
+                Err(Error::Setting(SECRET_SETTING, format!("expected 1 to {MAX_SECRETS} secrets, got {}", keys.len())))
+            }
+            Err(why) => Err(Error::Setting(SECRET_SETTING, why)),
+        }
+    }
+
+    /// The header of a message: a signature with each secret.
+    pub fn signatures(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
+        let head = format!("{id}.{timestamp}.");
+        let signatures = self.0.iter().map(|key| {
+            let mut context = hmac::Context::with_key(key);
+            context.update(head.as_bytes());
+            context.update(body);
+            format!("v1,{}", STANDARD.encode(context.sign()))
+        });
+        signatures.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether one of the signatures is one of such a message, made with one of these secrets.
+    pub fn verify(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
+        let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
+        let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
+        let given: Vec<Vec<u8>> = given.filter_map(|signature| STANDARD.decode(signature).ok()).collect();
+        self.0.iter().any(|key| given.iter().any(|tag| hmac::verify(key, &signed, tag).is_ok()))
+    }
+}
+
+/// What it says is printed, so it does not repeat the secret.
+fn key(secret: &str) -> Result<hmac::Key, String> {
+    const EXPECTED: &str = "expected whsec_ and the base64 of 24 to 64 bytes, several with a space between them";
+    let bytes = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
+    match bytes {
+        Some(bytes) if SECRET_BYTES.contains(&bytes.len()) => Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes)),
+        Some(bytes) => Err(format!("{EXPECTED}; one has {}", bytes.len())),
+        None => Err(EXPECTED.into()),
+    }
+}
+
+/// What a receiver says of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebhookAnswer {
+    /// It is taken.
+    Taken,
+    /// It will never be, with the status and the beginning of the body.
+    Refused(String),
+    /// It was not taken now.
+    Failed {
+        /// The status and the beginning of the body, or why there was no answer.
+        reason: String,
+        /// How long it wants to be left alone, at most [`LONGEST_RETRY_AFTER`].
+        retry_after: Option<TimeDelta>,
+    },
+}
+
+/// The way to a receiver.
+#[derive(Clone, Debug)]
+pub struct WebhookEndpoint {
+    client: Client,
+    url: Url,
+    secrets: WebhookSecrets,
+}
+
+impl WebhookEndpoint {
+    /// The receiver at the URL that `setting` gives. No connection is made yet.
+    pub fn at(setting: &'static str, url: &SecretString, secrets: WebhookSecrets) -> Result<Self> {
+        let url = http_url(url.expose_secret()).map_err(|why| Error::Setting(setting, why))?;
+        // A redirect would be followed with a GET, which tells nothing; and it is not for others to say who is told.
+        let client = Client::builder()
+            .timeout(WEBHOOK_TIMEOUT)
+            .redirect(redirect::Policy::none())
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_FOR)
+            .user_agent(concat!("dibs/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let client =
+            client.map_err(|error| Error::Setting(setting, format!("cannot be spoken to: {}", in_words(&error))))?;
+        Ok(Self { client, url, secrets })
+    }
+
+    /// Sends a message once.
+    pub async fn send(&self, id: &str, body: Bytes) -> WebhookAnswer {
+        let now = clock::now();
+        let signatures = self.secrets.signatures(id, now.timestamp(), &body);
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(ID_HEADER, id)
+            .header(TIMESTAMP_HEADER, now.timestamp())
+            .header(SIGNATURE_HEADER, signatures)
+            .body(body);
+        match request.send().await {
+            Ok(response) => answer(response, now).await,
+            Err(error) => WebhookAnswer::Failed { reason: in_words(&error), retry_after: None },
+        }
+    }
+}
+
+async fn answer(response: Response, now: Timestamp) -> WebhookAnswer {
+    let status = response.status();
+    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|value| moment_to_retry(value, now));
+    // Also where it tells nothing: a connection whose answer was read can be used again.
+    let body = beginning_of_body(response).await;
+    if status.is_success() {
+        return WebhookAnswer::Taken;
+    }
+    let reason =
+        if body.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {body}") };
+    match status.as_u16() {
+        400 | 405 | 410 | 413 | 415 | 422 | 501 => WebhookAnswer::Refused(reason),
+        _ => WebhookAnswer::Failed { reason, retry_after },
+    }
+}
+
+async fn beginning_of_body(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > READ {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    // It goes into a table, the log and onto terminals.
+    let clean: String = beginning(&text, KEPT).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.trim().to_owned()
+}
+
+/// `Retry-After`: seconds, or a moment.
+fn moment_to_retry(value: &str, now: Timestamp) -> Option<TimeDelta> {
+    let after = match value.trim().parse::<u32>() {
+        Ok(seconds) => TimeDelta::seconds(i64::from(seconds)),
+        Err(_) => DateTime::parse_from_rfc2822(value.trim()).ok()?.to_utc() - now,
+    };
+    Some(after.clamp(TimeDelta::zero(), LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn secrets(text: &str) -> Result<WebhookSecrets, String> {
+        WebhookSecrets::parse(&text.into()).map_err(|error| error.to_string())
+    }
+
+    /// The example that the specification's reference libraries are tested with.
+    #[test]
+    fn a_signature_is_that_of_the_published_example() {
+        let secrets = secrets(SECRET).expect("a secret");
+        let (id, timestamp, body) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(secrets.signatures(id, timestamp, body), signature);
+        assert!(secrets.verify(id, timestamp, body, signature));
+        assert!(secrets.verify(id, timestamp, body, &format!("v1,AAAA v2,AAAA {signature}")));
+        assert!(!secrets.verify(id, timestamp + 1, body, signature));
+        assert!(!secrets.verify("msg_other", timestamp, body, signature));
+        assert!(!secrets.verify(id, timestamp, b"{}", signature));
+        assert!(!secrets.verify(id, timestamp, body, ""));
+    }
+
+    #[test]
+    fn while_a_secret_is_replaced_both_sign() {
+        let other = format!("whsec_{}", STANDARD.encode([7; 24]));
+        let both = secrets(&format!("{SECRET} {other}")).expect("two secrets");
+        let signatures = both.signatures("event-1-0", 1, b"{}");
+        assert_eq!(signatures.split(' ').count(), 2);
+        for one in [SECRET, &other] {
+            assert!(secrets(one).expect("a secret").verify("event-1-0", 1, b"{}", &signatures));
+        }
+        assert_eq!(format!("{both:?}"), "2 secrets");
+    }
+
+    #[test]
+    fn wrong_secrets_are_refused_with_a_sentence_that_does_not_repeat_them() {
+        let short = format!("whsec_{}", STANDARD.encode([7; 23]));
+        let long = format!("whsec_{}", STANDARD.encode([7; 65]));
+        for wrong in ["", "  ", "secret", "whsec_", "whsec_!!!", &SECRET[6..], &short, &long, &format!("{SECRET} x")] {
+            let why = secrets(wrong).expect_err(wrong);
+            assert!(why.starts_with("WEBHOOK_SECRET: expected "), "{why}");
+            assert!(wrong.len() < 8 || !why.contains(wrong), "{why}");
+        }
+        assert!(secrets(&format!("whsec_{}", STANDARD.encode([7; 64]))).is_ok());
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_moment_and_bounded() {
+        let now = "2015-10-21T07:27:00Z".parse().expect("a moment");
+        let seconds = |value| moment_to_retry(value, now).map(|after| after.num_seconds());
+        assert_eq!(seconds("120"), Some(120));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(60));
+        assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT"), Some(0));
+        assert_eq!(seconds("4000000000"), Some(3_600));
+        assert_eq!(seconds("soon"), None);
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_with_the_name_of_its_setting() {
+        let at = |url: &str| {
+            let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &url.into(), secrets(SECRET).expect("a secret"));
+            endpoint.map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(at("https://user:secret@hooks.example/in?shop=1"), Ok(()));
+        for wrong in ["hooks.example", "ftp://hooks.example", "http://hooks.example/#x"] {
+            let why = at(wrong).expect_err(wrong);
+            assert!(why.starts_with("NOTIFICATION_URL: expected http:// or https://"), "{why}");
+        }
+    }
+}

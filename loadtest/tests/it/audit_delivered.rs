@@ -1,0 +1,133 @@
+//! The audit of what sinks were told: every planted fault is named, by the tables and by what receivers recorded.
+
+use std::net::SocketAddr;
+
+use dibs_common::{
+    clock, db,
+    message::Receiver as Recipient,
+    testing::Place,
+    webhook::{WebhookEndpoint, WebhookSecrets},
+};
+use dibs_loadtest::{
+    audit::{Witnesses, audit_shop},
+    receiver::{Faults, Receiver},
+    record::Deliveries,
+};
+use dibs_worker::{
+    relay::{Relay, Step},
+    webhooks::WebhookSink,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    audit::{broken, stores},
+    audit_shop::SETTINGS,
+};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn secrets() -> WebhookSecrets {
+    WebhookSecrets::parse(&SECRET.into()).expect("a secret")
+}
+
+async fn receiver(record: Option<&std::path::Path>) -> Receiver {
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    Receiver::start(anywhere, secrets(), Faults::default(), record).await.expect("a receiver")
+}
+
+/// Tells a receiver of three coupons, each issued to two users.
+async fn told(place: &Place, receiver: &Receiver) {
+    let name = Recipient::Notifications.name();
+    db::register_sink(place.database.pool(), name, clock::now()).await.expect("registered");
+    let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
+    let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}, {}]}}"#, issuance(1), issuance(2));
+    for _ in 0..3 {
+        place
+            .execute(&format!(
+                "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+                 VALUES ('COUPON', '3', 'coupon.issued', '{payload}', NOW(3))"
+            ))
+            .await;
+    }
+    db::number_events(&place.database).await.expect("numbered");
+    let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &receiver.url(name).into(), secrets()).expect("a URL");
+    let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
+    let mut relay = Relay::new(&place.database, sink);
+    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    relay.stand_back().await;
+}
+
+async fn found(place: &Place, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
+    let witnesses = Witnesses { client: None, deliveries };
+    let mut broken = broken(&audit_shop(&stores(place), SETTINGS, witnesses).await.expect("an audit"));
+    // Nobody counts sales here, which is another invariant's.
+    broken.retain(|invariant| *invariant != "I9");
+    broken
+}
+
+#[tokio::test]
+async fn i10_what_a_sink_was_not_told_is_named() {
+    let place = Place::new().await;
+    let receiver = receiver(None).await;
+    told(&place, &receiver).await;
+    let deliveries = receiver.deliveries();
+    let of_sink = &deliveries.sinks["notifications"];
+    assert_eq!((of_sink.arrivals, of_sink.faults.count(), of_sink.taken().count()), (6, 0, 6));
+    assert_eq!(found(&place, Some(&deliveries)).await, Vec::<&str>::new());
+    assert_eq!(found(&place, Some(&Deliveries::default())).await, ["I10"], "nothing was recorded");
+    let letter = |key: &str, status: &str, reason: &str| {
+        format!(
+            "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
+             status, buried_at) VALUES ('notifications', '{key}', 'coupon.issued', '', 0, TRUE, '{reason}', 1, \
+             '{status}', NOW(3))"
+        )
+    };
+    for (planted, undone) in [
+        ("UPDATE sinks SET delivered_through = 2", "UPDATE sinks SET delivered_through = 3"),
+        (
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+             VALUES ('COUPON', '3', 'coupon.expired', '{}', NOW(3))",
+            "DELETE FROM outbox_events WHERE sequence IS NULL",
+        ),
+        (
+            "INSERT INTO parked_messages (sink, sequence, place, lane, kind, aggregate_id, payload, attempts, \
+             next_attempt_at) VALUES ('notifications', 1, 0, 'x', 'coupon.issued', '3', '{}', 1, NOW(3))",
+            "DELETE FROM parked_messages",
+        ),
+        (&letter("event-1-0", "DEAD", "no answer in time"), "DELETE FROM dead_letters"),
+        (&letter("event-1-0", "REDRIVE", "it answered 422 Unprocessable Entity"), "DELETE FROM dead_letters"),
+        // An event of which the receiver was told, and of which there is none.
+        (
+            "UPDATE outbox_events SET type = 'coupon.expired' WHERE sequence = 2",
+            "UPDATE outbox_events SET type = 'coupon.issued'",
+        ),
+    ] {
+        place.execute(planted).await;
+        assert_eq!(found(&place, Some(&deliveries)).await, ["I10"], "{planted}");
+        place.execute(undone).await;
+    }
+    place.execute("UPDATE sinks SET delivered_through = 1, updated_at = NOW(3) - INTERVAL 8 DAY").await;
+    place.execute(&letter("event-1-0", "DEAD", "it answered 422 Unprocessable Entity: no")).await;
+    assert_eq!(found(&place, None).await, Vec::<&str>::new(), "nobody serves it, and what is refused is refused");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_record_says_what_the_receiver_says_and_what_came_wrongly_signed() {
+    let place = Place::new().await;
+    let folder = std::env::temp_dir().join(format!("dibs-record-{}", dibs_common::identifiers::new_uuid()));
+    let receiver = receiver(Some(&folder)).await;
+    told(&place, &receiver).await;
+    let recorded = Deliveries::read(&folder).expect("a record");
+    assert_eq!(found(&place, Some(&recorded)).await, Vec::<&str>::new());
+    let other = WebhookSecrets::parse(&format!("whsec_{}", "7".repeat(32)).into()).expect("a secret");
+    let url = receiver.url("notifications").into();
+    let stranger = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
+    let answer = stranger.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
+    let dibs_common::webhook::WebhookAnswer::Failed { reason, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(reason, "it answered 401 Unauthorized");
+    let recorded = Deliveries::read(&folder).expect("a record");
+    assert_eq!(found(&place, Some(&recorded)).await, ["I10"], "a bad signature");
+    std::fs::remove_file(folder).expect("removed");
+    place.end().await;
+}

@@ -1,0 +1,102 @@
+use clap::Args;
+use dibs_common::{
+    config::{masked, secret},
+    error::{Error, Result},
+    webhook::{WebhookEndpoint, WebhookSecrets},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Who is told by HTTP of what happened.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WebhookSettings {
+    /// The data platform, told of every event of an order, http or https; nobody is when it is left out
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    pub data_platform_url: Option<SecretString>,
+    /// Who notifies users, told of every coupon that is issued, http or https; nobody is when it is left out
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    pub notification_url: Option<SecretString>,
+    /// What both are signed with, as Standard Webhooks says: `whsec_` and the base64 of 24 to 64 bytes; several with a
+    /// space between them while one is replaced
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    pub webhook_secret: Option<SecretString>,
+}
+
+/// The ways to those who are told.
+#[derive(Clone, Debug, Default)]
+pub struct Webhooks {
+    /// The data platform.
+    pub data_platform: Option<WebhookEndpoint>,
+    /// Who notifies users.
+    pub notifications: Option<WebhookEndpoint>,
+}
+
+impl WebhookSettings {
+    /// The ways to those who are told. No connection is made yet.
+    ///
+    /// # Errors
+    ///
+    /// A wrong setting, by name.
+    pub fn webhooks(&self) -> Result<Webhooks> {
+        let secrets = given(self.webhook_secret.as_ref()).map(WebhookSecrets::parse).transpose()?;
+        let endpoint = |setting, url: Option<&SecretString>| match (given(url), &secrets) {
+            (None, _) => Ok(None),
+            (Some(url), Some(secrets)) => WebhookEndpoint::at(setting, url, secrets.clone()).map(Some),
+            (Some(_), None) => Err(Error::Setting("WEBHOOK_SECRET", format!("expected one, as {setting} is set"))),
+        };
+        Ok(Webhooks {
+            data_platform: endpoint("DATA_PLATFORM_URL", self.data_platform_url.as_ref())?,
+            notifications: endpoint("NOTIFICATION_URL", self.notification_url.as_ref())?,
+        })
+    }
+
+    /// Where the data platform and who notifies users are, passwords masked, for the log.
+    pub fn in_words(&self) -> (String, String) {
+        let words = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), masked);
+        (words(&self.data_platform_url), words(&self.notification_url))
+    }
+}
+
+/// An empty setting is none.
+fn given(setting: Option<&SecretString>) -> Option<&SecretString> {
+    setting.filter(|text| !text.expose_secret().trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn refused(data_platform: &str, notification: &str, secret: &str) -> String {
+        let settings = WebhookSettings {
+            data_platform_url: Some(data_platform.into()),
+            notification_url: Some(notification.into()),
+            webhook_secret: Some(secret.into()),
+        };
+        settings.webhooks().map_or_else(|error| error.to_string(), |_| String::new())
+    }
+
+    #[test]
+    fn wrong_settings_of_webhooks_are_refused_with_a_sentence_that_names_them() {
+        assert_eq!(refused("", "", ""), "", "empty ones are none");
+        assert_eq!(refused("https://user:secret@data.example/in", "http://127.0.0.1:9", SECRET), "");
+        assert_eq!(
+            refused("https://data.example", "", ""),
+            "WEBHOOK_SECRET: expected one, as DATA_PLATFORM_URL is set"
+        );
+        assert!(refused("", "mailto:me", SECRET).starts_with("NOTIFICATION_URL: expected http:// or https://"));
+        assert!(refused("", "", "oops").starts_with("WEBHOOK_SECRET: expected whsec_"), "also where nobody is told");
+    }
+
+    #[test]
+    fn secrets_of_webhooks_are_not_shown() {
+        let settings = WebhookSettings {
+            data_platform_url: Some("https://user:hidden@data.example/in".into()),
+            notification_url: None,
+            webhook_secret: Some(SECRET.into()),
+        };
+        assert_eq!(settings.in_words(), ("https://user:***@data.example/in".into(), "none".into()));
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hidden") && !shown.contains("MfKQ"), "{shown}");
+    }
+}

@@ -1,0 +1,468 @@
+//! Messages on their way to receivers by HTTP, whatever these answer.
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::{self, DeadLettersPage, Lock},
+    domain::{
+        dead_letter::{DeadLetter, DeadLetterStatus},
+        ranking::business_day,
+    },
+    error::{Error, Result},
+    identifiers::random_below,
+    message::Receiver,
+    sales,
+    testing::Place,
+};
+use dibs_worker::{
+    relay::{Batch, Relay, Sink, Step},
+    webhooks::{Limits, TRIED_FOR, WebhookSink},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ranking::{ZONE, buy, deliver_all, shop},
+    receiver::{OK, TestReceiver, endpoint},
+};
+
+const KINDS: [&str; 3] = ["order.created", "order.paid", "order.confirmed"];
+
+async fn write(place: &Place, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
+    place
+        .execute(&format!(
+            "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+             VALUES ('{aggregate_type}', '{id}', '{kind}', '{payload}', NOW(3))"
+        ))
+        .await;
+}
+
+/// What happens to these orders: three events each, the first of all orders first.
+async fn orders(place: &Place, ids: &[&str]) {
+    for kind in KINDS {
+        for id in ids {
+            write(place, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
+        }
+    }
+    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+}
+
+/// A sink, its receiver, and the time, which passes as the test says.
+struct Line {
+    receiver: TestReceiver,
+    relay: Relay<WebhookSink>,
+    now: Timestamp,
+}
+
+fn sink(place: &Place, to: Receiver, at: &TestReceiver) -> WebhookSink {
+    WebhookSink::new(to, at.endpoint(), &place.database, CancellationToken::new())
+}
+
+impl Line {
+    async fn new(place: &Place, to: Receiver) -> Self {
+        Self::with(place, to, Limits::default()).await
+    }
+
+    async fn with(place: &Place, to: Receiver, limits: Limits) -> Self {
+        let now = clock::now();
+        db::register_sink(place.database.pool(), to.name(), now).await.expect("registered");
+        let receiver = TestReceiver::new().await;
+        let mut sink = sink(place, to, &receiver);
+        sink.limits = limits;
+        Self { relay: Relay::new(&place.database, sink), receiver, now }
+    }
+
+    /// Lets so much time pass, and then delivers what can be delivered.
+    async fn after(&mut self, pause: TimeDelta) -> Step {
+        self.now += pause;
+        loop {
+            let step = self.relay.step(self.now).await.expect("delivered");
+            if step != Step::Delivered {
+                return step;
+            }
+        }
+    }
+
+    async fn after_seconds(&mut self, seconds: i64) -> Step {
+        self.after(TimeDelta::seconds(seconds)).await
+    }
+
+    /// Delivers for so long, a look each few seconds.
+    async fn for_minutes(&mut self, minutes: i64) {
+        for _ in 0..minutes * 10 {
+            self.after_seconds(6).await;
+        }
+    }
+}
+
+async fn letters(place: &Place, status: DeadLetterStatus) -> Vec<DeadLetter> {
+    let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
+    db::dead_letters(place.database.pool(), &page).await.expect("letters")
+}
+
+async fn parked(place: &Place) -> i64 {
+    place.count("SELECT COUNT(*) FROM parked_messages").await
+}
+
+async fn behind(place: &Place, sink: &str) -> i64 {
+    let sql = "SELECT CAST(last_sequence AS SIGNED) - CAST(delivered_through AS SIGNED) FROM outbox_sequence, sinks";
+    place.count(&format!("{sql} WHERE name = '{sink}'")).await
+}
+
+/// The data platform is told of each order what happened to it, in order, signed, and of nothing else.
+#[tokio::test]
+async fn i10_the_data_platform_is_told_each_event_of_an_order_in_order() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    write(&place, ("POINTS", "7"), "points.charged", "{}").await;
+    orders(&place, &["a", "b"]).await;
+    assert_eq!(line.after_seconds(1).await, Step::UpToDate);
+    let arrivals = line.receiver.arrivals();
+    assert!(arrivals.len() == 6 && arrivals.iter().all(|arrival| arrival.is_signed), "{arrivals:?}");
+    let kinds = |id: &str| {
+        let of_order = arrivals.iter().filter(|arrival| arrival.text("aggregateId") == id);
+        of_order.map(|arrival| arrival.text("type")).collect::<Vec<_>>()
+    };
+    assert_eq!((kinds("a"), kinds("b")), (KINDS.map(String::from).to_vec(), KINDS.map(String::from).to_vec()));
+    assert_eq!(arrivals[0].message["data"]["orderId"], arrivals[0].text("aggregateId"));
+    assert_eq!(arrivals[0].text("id"), arrivals[0].id);
+    assert_eq!(behind(&place, "data-platform").await, 0);
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn i10_each_recipient_of_a_coupon_is_notified() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::Notifications).await;
+    let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
+    let issuances: Vec<String> = (1..=100).map(issuance).collect();
+    let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}]}}"#, issuances.join(","));
+    write(&place, ("COUPON", "3"), "coupon.issued", &payload).await;
+    write(&place, ("COUPON", "3"), "coupon.expired", "{}").await;
+    db::number_events(&place.database).await.expect("numbered");
+    line.receiver.will(|arrival| if arrival.id == "event-1-7" && arrival.attempt == 1 { (500, "", None) } else { OK });
+    line.after_seconds(1).await;
+    assert_eq!((line.receiver.taken().len(), parked(&place).await), (99, 1), "one failing holds up nobody");
+    line.after_seconds(5).await;
+    assert_eq!((line.receiver.taken().len(), parked(&place).await), (100, 0));
+    let arrivals = line.receiver.arrivals();
+    let again = arrivals.last().expect("an arrival");
+    assert_eq!((&*again.id, again.message["data"]["userId"].as_u64(), again.attempt), ("event-1-7", Some(8), 2));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// The order whose first event fails waits, all others go on; each comes again with its own id.
+#[tokio::test]
+async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|arrival| {
+        let fails = arrival.text("aggregateId") == "a" && arrival.text("type") == "order.created";
+        if fails && arrival.attempt < 3 { (500, "not now", None) } else { OK }
+    });
+    orders(&place, &["a", "b", "c"]).await;
+    line.after_seconds(1).await;
+    assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (6, 0));
+    assert_eq!(parked(&place).await, 3);
+    write(&place, ("ORDER", "a"), "order.cancelled", "{}").await;
+    db::number_events(&place.database).await.expect("numbered");
+    line.after_seconds(1).await;
+    assert_eq!(parked(&place).await, 4, "what comes later waits, too");
+    assert_eq!(place.texts("SELECT last_answer FROM parked_messages WHERE attempts > 0").await.len(), 1);
+    line.for_minutes(1).await;
+    assert_eq!((parked(&place).await, line.receiver.taken().len()), (0, 10));
+    assert_eq!(line.receiver.taken_by_aggregate()["a"], [1, 4, 7, 10]);
+    let of_first: Vec<_> = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-1-0").collect();
+    assert_eq!(of_first.iter().map(|arrival| arrival.answered).collect::<Vec<_>>(), [500, 500, 200]);
+    assert!(of_first.iter().all(|arrival| arrival.is_signed));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|arrival| if arrival.id == "event-1-0" { (422, "no such\nshop", None) } else { OK });
+    orders(&place, &["a"]).await;
+    line.after_seconds(1).await;
+    assert_eq!(line.receiver.taken(), ["event-2-0", "event-3-0"], "the others of its order go on");
+    let dead = letters(&place, DeadLetterStatus::Dead).await;
+    let [letter] = &dead[..] else { panic!("{dead:?}") };
+    assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
+    assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
+    let ask = async || db::ask_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked");
+    ask().await;
+    line.after_seconds(1).await;
+    assert_eq!(letters(&place, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
+    ask().await;
+    line.receiver.will(|arrival| if arrival.attempt == 3 { (503, "", None) } else { OK });
+    line.after_seconds(1).await;
+    assert_eq!((letters(&place, DeadLetterStatus::Redrive).await.len(), parked(&place).await), (1, 1));
+    line.after_seconds(5).await;
+    assert_eq!((letters(&place, DeadLetterStatus::Sent).await.len(), parked(&place).await), (1, 0));
+    assert_eq!(line.receiver.taken().last().map(String::as_str), Some("event-1-0"));
+    assert!(line.receiver.arrivals().iter().all(|arrival| arrival.is_signed));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_goes_on() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "broken", None) } else { OK });
+    orders(&place, &["a"]).await;
+    line.after_seconds(1).await;
+    let began = line.now;
+    while line.now - began < TRIED_FOR - TimeDelta::minutes(15) {
+        line.after(TimeDelta::minutes(15)).await;
+    }
+    assert_eq!((letters(&place, DeadLetterStatus::Dead).await.len(), parked(&place).await), (0, 3));
+    line.after(TimeDelta::minutes(16)).await;
+    let dead = letters(&place, DeadLetterStatus::Dead).await;
+    assert_eq!((dead.len(), &*dead[0].reason), (1, "it answered 500 Internal Server Error: broken"));
+    assert!(dead[0].attempts > 90, "{}", dead[0].attempts);
+    line.after_seconds(1).await;
+    assert_eq!((line.receiver.taken().len(), parked(&place).await), (2, 0));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// A receiver that is away is asked with one message at a time; when it is back, it gets all.
+#[tokio::test]
+async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|_| (503, "", None));
+    let ids: Vec<String> = (0..100).map(|number| format!("o{number}")).collect();
+    orders(&place, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(line.after_seconds(1).await, Step::Held);
+    let first = line.receiver.arrivals().len();
+    assert!(first <= 40, "{first}");
+    line.for_minutes(10).await;
+    let looks = line.receiver.arrivals().len() - first;
+    assert!((10..=40).contains(&looks), "{looks} looks in ten minutes");
+    assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (300, 0), "the outbox keeps it");
+    line.receiver.will(|_| OK);
+    line.for_minutes(2).await;
+    assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (0, 0));
+    let taken = line.receiver.taken_by_aggregate();
+    assert!(taken.len() == 100 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
+    write(&place, ("ORDER", "a"), "order.created", "{}").await;
+    db::number_events(&place.database).await.expect("numbered");
+    line.after_seconds(1).await;
+    line.after_seconds(118).await;
+    assert_eq!(line.receiver.arrivals().len(), 1);
+    line.after_seconds(3).await;
+    assert_eq!(line.receiver.taken().len(), 1);
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Nobody listens for the one, and the other is told all the same.
+#[tokio::test]
+async fn i10_a_dead_receiver_holds_up_no_other_sink() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    db::register_sink(place.database.pool(), "notifications", clock::now()).await.expect("registered");
+    let nobody = endpoint("http://127.0.0.1:1/");
+    let mut dead = sink(&place, Receiver::Notifications, &line.receiver);
+    dead.endpoint = nobody;
+    let mut dead = Relay::new(&place.database, dead);
+    let payload =
+        r#"{"couponId": 3, "issuedAt": null, "issuances": [{"userCouponId": "c", "userId": 1, "validUntil": null}]}"#;
+    for _ in 0..20 {
+        write(&place, ("COUPON", "3"), "coupon.issued", payload).await;
+    }
+    orders(&place, &["a"]).await;
+    assert_eq!(dead.step(clock::now()).await.expect("looked"), Step::Held);
+    assert_eq!(line.after_seconds(1).await, Step::UpToDate);
+    assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (3, 0));
+    assert_eq!(behind(&place, "notifications").await, 23);
+    dead.stand_back().await;
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Nobody listens, and orders go on, and count.
+#[tokio::test]
+async fn i10_a_dead_receiver_holds_up_neither_orders_nor_the_ranking() {
+    let (place, products) = shop(1).await;
+    deliver_all(&place).await;
+    let line = Line::new(&place, Receiver::DataPlatform).await;
+    let mut dead = sink(&place, Receiver::DataPlatform, &line.receiver);
+    dead.endpoint = endpoint("http://127.0.0.1:1/");
+    let mut dead = Relay::new(&place.database, dead);
+    buy(&place, products[0], 5, clock::now()).await;
+    db::number_events(&place.database).await.expect("numbered");
+    dead.step(clock::now()).await.expect("looked");
+    buy(&place, products[0], 2, clock::now()).await;
+    deliver_all(&place).await;
+    assert_eq!(behind(&place, "ranking").await, 0);
+    let day = business_day(clock::now(), ZONE);
+    assert_eq!(sales::daily(&place.redis, day).await.expect("redis").get(&products[0]), Some(&7));
+    assert_eq!(parked(&place).await, 2, "the events of the first order");
+    dead.stand_back().await;
+    place.end().await;
+}
+
+/// Delivers what it is given, and dies before that is noted.
+struct Dying(WebhookSink);
+
+impl Sink for Dying {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn kinds(&self) -> &'static [&'static str] {
+        self.0.kinds()
+    }
+
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+        self.0.deliver(batch, lock).await?;
+        Err(Error::internal("it died"))
+    }
+}
+
+async fn die(place: &Place, receiver: &TestReceiver, now: Timestamp) {
+    let mut relay = Relay::new(&place.database, Dying(sink(place, Receiver::DataPlatform, receiver)));
+    // It may also have found the lock not yet free of the one before.
+    let _: Result<Step> = relay.step(now).await;
+}
+
+#[tokio::test]
+async fn i10_a_death_between_delivery_and_noting_it_tells_again_with_the_same_id() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    line.receiver.will(|arrival| match &*arrival.id {
+        "event-1-0" if arrival.attempt < 3 => (422, "no", None),
+        "event-2-0" if arrival.attempt < 3 => (500, "", None),
+        _ => OK,
+    });
+    orders(&place, &["a", "b", "c"]).await;
+    for _ in 0..2 {
+        die(&place, &line.receiver, line.now).await;
+    }
+    let noted = "SELECT (SELECT COUNT(*) FROM parked_messages) + (SELECT COUNT(*) FROM dead_letters)";
+    assert_eq!((place.count(noted).await, behind(&place, "data-platform").await), (0, 9), "nothing of a round is left");
+    line.after_seconds(1).await;
+    assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (9, 0));
+    let again = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-3-0").count();
+    assert_eq!(again, 3, "it came again");
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// So many are parked and no more; then the outbox keeps what follows, and nothing is lost.
+#[tokio::test]
+async fn i10_at_the_bound_of_parked_messages_the_sink_stops_and_later_goes_on() {
+    let place = Place::new().await;
+    let limits = Limits { parked: 4, messages: 3, requests: 1, ..Limits::default() };
+    let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
+    line.receiver.will(|arrival| if arrival.text("aggregateId").starts_with("bad") { (500, "", None) } else { OK });
+    orders(&place, &["bad1", "good1", "bad2", "good2"]).await;
+    assert_eq!(line.after_seconds(1).await, Step::Held);
+    assert_eq!((parked(&place).await, line.receiver.taken().len()), (4, 4));
+    line.for_minutes(3).await;
+    assert_eq!((parked(&place).await, behind(&place, "data-platform").await > 0), (4, true));
+    line.receiver.will(|_| OK);
+    line.for_minutes(12).await;
+    assert_eq!((parked(&place).await, behind(&place, "data-platform").await), (0, 0));
+    let taken = line.receiver.taken_by_aggregate();
+    assert!(taken.len() == 4 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::Notifications).await;
+    write(&place, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
+    db::number_events(&place.database).await.expect("numbered");
+    line.after_seconds(1).await;
+    let dead = letters(&place, DeadLetterStatus::Dead).await;
+    assert_eq!((dead.len(), dead[0].redrivable, behind(&place, "notifications").await), (1, false, 0));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Events wait for a sink that is served, moving or not, and no longer for one that nobody has served for a week.
+#[tokio::test]
+async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    db::register_sink(place.database.pool(), "notifications", line.now).await.expect("registered");
+    orders(&place, &["a"]).await;
+    line.after_seconds(1).await;
+    let week = TimeDelta::days(7);
+    let purge =
+        async |now: Timestamp| db::purge_events(place.database.pool(), now, now - week, 1_000).await.expect("purged");
+    let left_alone =
+        async |now: Timestamp| db::sinks_left_alone(place.database.pool(), now - week).await.expect("names");
+    assert_eq!(purge(line.now).await, 0, "the other sink has taken none");
+    line.after(week + TimeDelta::minutes(1)).await;
+    assert_eq!(left_alone(line.now).await, ["notifications"]);
+    assert_eq!(purge(line.now).await, 3);
+    assert_eq!(purge(line.now + week * 2).await, 0, "while nobody is served, nothing is deleted");
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Whatever the receiver answers, and whoever dies: in the end every order is told, in order.
+#[tokio::test]
+async fn i10_every_order_is_told_in_order_whatever_happens() {
+    let place = Place::new().await;
+    let limits = Limits { parked: 20, messages: 10, requests: 4, failures_in_a_row: 4 };
+    let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
+    let ids: Vec<String> = (0..12).map(|number| format!("o{number}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut trace = String::new();
+    for _ in 0..60 {
+        let dice = random_below(12);
+        trace = format!("{trace}{dice} ");
+        match dice {
+            0..3 => orders(&place, &ids[usize::from(random_below(12))..]).await,
+            3 => line.receiver.will(|_| (503, "", None)),
+            4 => line.receiver.will(|_| if random_below(2) == 0 { (500, "", None) } else { OK }),
+            5 => line.receiver.will(|_| OK),
+            6 => {
+                line.relay.stand_back().await;
+                die(&place, &line.receiver, line.now).await;
+            }
+            7 => {
+                line.relay.stand_back().await;
+                let mut sink = sink(&place, Receiver::DataPlatform, &line.receiver);
+                sink.limits = limits;
+                line.relay = Relay::new(&place.database, sink);
+            }
+            _ => {
+                line.after_seconds(i64::from(random_below(30))).await;
+            }
+        }
+    }
+    line.receiver.will(|_| OK);
+    orders(&place, &["last"]).await;
+    line.for_minutes(13).await;
+    assert_eq!((parked(&place).await, behind(&place, "data-platform").await), (0, 0), "{trace}");
+    assert_eq!(letters(&place, DeadLetterStatus::Dead).await, []);
+    let told = line.receiver.taken_by_aggregate();
+    for (id, sequences) in &told {
+        assert!(sequences.is_sorted(), "{id}: {sequences:?} {trace}");
+    }
+    let all = place.count("SELECT COUNT(*) FROM outbox_events").await;
+    assert_eq!(i64::try_from(told.values().map(Vec::len).sum::<usize>()).expect("few"), all, "{trace}");
+    line.relay.stand_back().await;
+    place.end().await;
+}
