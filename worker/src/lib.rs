@@ -5,6 +5,7 @@ pub mod campaigns;
 pub mod charges;
 pub mod issuance;
 pub mod jobs;
+pub mod kafka;
 pub mod orders;
 mod purge;
 pub mod ranking;
@@ -28,6 +29,7 @@ use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
     jobs::Jobs,
+    kafka::{KafkaSettings, RankingSource},
     orders::{Desk, Expiry, InHand, Reader, expire_coupons},
     ranking::RankingSink,
     relay::{Relay, Sink},
@@ -54,6 +56,8 @@ pub struct Worker {
     pub rules: OrderRules,
     /// Where a business day begins.
     pub time_zone: Tz,
+    /// The brokers that events are sent to, and taken from.
+    pub kafka: KafkaSettings,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// What is going on.
@@ -69,7 +73,11 @@ impl Worker {
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(purge::run(self.database.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
-        self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        if self.kafka.ranking_source == RankingSource::Outbox {
+            self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        }
+        #[cfg(feature = "kafka")]
+        self.work_with_kafka();
         let jobs = self.jobs(partitions);
         self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
@@ -96,6 +104,12 @@ impl Worker {
     /// What counts sales.
     pub fn ranking_sink(&self) -> RankingSink {
         RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+    }
+
+    #[cfg(feature = "kafka")]
+    fn work_with_kafka(&self) {
+        let Some(cluster) = kafka::Cluster::of(&self.kafka) else { return };
+        self.tasks.spawn(self.clone().relay(kafka::KafkaSink::new(&cluster)));
     }
 
     fn jobs(&self, partitions: u16) -> Jobs {

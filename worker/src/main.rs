@@ -39,6 +39,7 @@ async fn main() -> ExitCode {
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
+    settings.kafka.check()?;
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
@@ -88,6 +89,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         pace: Pace::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
+        kafka: settings.kafka,
         stopping: stopping.clone(),
         tasks: TaskTracker::new(),
     };

@@ -10,7 +10,7 @@ use dibs_common::{
     identifiers::CouponId,
 };
 
-use crate::jobs::Job;
+use crate::{jobs::Job, kafka::KafkaSettings};
 
 /// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
 ///
@@ -28,6 +28,9 @@ pub struct WorkerSettings {
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,
+    /// Settings of Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaSettings,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -110,6 +113,8 @@ impl WorkerSettings {
             payment_gateway_url = self.shared.payment_gateway_in_words(),
             worker_address = %self.worker_address,
             order_expiry_seconds = self.order_expiry_seconds,
+            kafka = self.kafka.in_words(),
+            ranking_source = ?self.kafka.ranking_source,
             "settings"
         );
     }

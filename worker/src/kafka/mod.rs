@@ -1,0 +1,17 @@
+//! Kafka, out and in: [`KafkaSink`] sends events to it, [`RankingConsumer`] counts sales from it in the place of the
+//! relay, and [`Intake`] takes requests for coupons from it as claims.
+//!
+//! Its client is C, so all but the settings is behind the feature `kafka`. A worker without it refuses to start when
+//! brokers are set.
+
+#[cfg(feature = "kafka")]
+mod cluster;
+mod settings;
+#[cfg(feature = "kafka")]
+mod sink;
+
+#[cfg(feature = "kafka")]
+pub use cluster::Cluster;
+pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
+#[cfg(feature = "kafka")]
+pub use sink::{KAFKA, KafkaSink};
