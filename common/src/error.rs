@@ -12,7 +12,7 @@ use crate::{
         order::{Refusal, RefusalCode},
         points::ChargeRefusal,
     },
-    identifiers::{AssignmentId, ChargeId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{AssignmentId, ChargeId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
 };
 
 /// A result whose error is [`Error`].
@@ -98,6 +98,12 @@ pub enum Error {
     /// The coupon has no such assignment.
     #[error("There is no assignment {0} of this coupon.")]
     AssignmentNotFound(AssignmentId),
+    /// There is no such dead letter.
+    #[error("There is no dead letter {0}.")]
+    DeadLetterNotFound(DeadLetterId),
+    /// The dead letter cannot be sent again as it is.
+    #[error("Dead letter {0} cannot be sent again: it was never readable, or was too long to be kept whole.")]
+    DeadLetterNotRedrivable(DeadLetterId),
     /// The user is at the campaign's limit.
     #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
     CouponAlreadyIssued(ClaimRecord),
@@ -269,6 +275,8 @@ impl Error {
             Self::CouponNotFound(_) => kind("COUPON_NOT_FOUND", "coupon not found", 404),
             Self::ClaimNotFound { .. } => kind("CLAIM_NOT_FOUND", "claim not found", 404),
             Self::AssignmentNotFound(_) => kind("ASSIGNMENT_NOT_FOUND", "assignment not found", 404),
+            Self::DeadLetterNotFound(_) => kind("DEAD_LETTER_NOT_FOUND", "dead letter not found", 404),
+            Self::DeadLetterNotRedrivable(_) => kind("DEAD_LETTER_NOT_REDRIVABLE", "dead letter not redrivable", 409),
             Self::CouponAlreadyIssued(_) => kind("COUPON_ALREADY_ISSUED", "coupon already issued", 409),
             Self::CampaignNotOpen { .. } => kind("CAMPAIGN_NOT_OPEN", "campaign not open", 409),
             Self::CampaignPaused => kind("CAMPAIGN_PAUSED", "campaign paused", 409),

@@ -59,6 +59,11 @@ number_id!(
     ProductId
 );
 
+number_id!(
+    /// A dead letter, as the table `dead_letters` numbers it.
+    DeadLetterId
+);
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

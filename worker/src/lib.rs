@@ -3,6 +3,7 @@
 pub mod assignments;
 pub mod campaigns;
 pub mod charges;
+mod dead_letters;
 pub mod issuance;
 pub mod jobs;
 pub mod kafka;
@@ -17,6 +18,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use chrono::TimeDelta;
 use chrono_tz::Tz;
+pub use dead_letters::dead_letter_line;
 use dibs_common::{
     clock, db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition,
     payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,

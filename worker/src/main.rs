@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use dibs_common::{
-    clock, config, db,
+    clock, config,
+    db::{self, DeadLettersPage},
+    domain::dead_letter::DeadLetterStatus,
     error::{Error, Result},
     operations::{self, DRAIN_LIMIT, Operations},
     telemetry,
@@ -14,7 +16,7 @@ use dibs_worker::{
     issuance::Pace,
     jobs::{Job, Jobs},
     ranking, seed,
-    settings::{Command, JobRun, Rebuild, Rebuildable, WorkerSettings},
+    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, WorkerSettings},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +48,7 @@ async fn perform(settings: WorkerSettings) -> Result<()> {
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
         Command::Job(run) => run_job(&settings, *run).await,
+        Command::DeadLetters(letters) => see_to_dead_letters(&settings, letters).await,
         Command::Health if operations::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
@@ -150,5 +153,25 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
     };
     let done = jobs.run(job, day, clock::now()).await?;
     println!("{}", done.as_deref().unwrap_or("another process is at it"));
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "people and scripts read it")]
+async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
+    let database = settings.shared.database(1)?;
+    let pool = database.pool();
+    if let Some(DeadLetterAction::Redrive { id }) = letters.action {
+        let letter = db::within(db::ask_redrive(pool, id, clock::now())).await?.ok_or(Error::DeadLetterNotFound(id))?;
+        if letter.status == DeadLetterStatus::Dead {
+            return Err(Error::DeadLetterNotRedrivable(id));
+        }
+        println!("{id} {}", letter.status.as_str());
+        return Ok(());
+    }
+    let DeadLetters { source, status, limit, .. } = letters.clone();
+    let page = DeadLettersPage { source, status, before: None, limit };
+    for letter in db::within(db::dead_letters(pool, &page)).await? {
+        println!("{}", dibs_worker::dead_letter_line(&letter));
+    }
     Ok(())
 }

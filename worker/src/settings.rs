@@ -6,8 +6,8 @@ use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{Settings, masked},
-    domain::order::OrderRules,
-    identifiers::CouponId,
+    domain::{dead_letter::DeadLetterStatus, order::OrderRules},
+    identifiers::{CouponId, DeadLetterId},
 };
 
 use crate::{jobs::Job, kafka::KafkaSettings};
@@ -49,6 +49,8 @@ pub enum Command {
     Rebuild(Rebuild),
     /// Do a job now, whether it is due or not
     Job(JobRun),
+    /// List what was given up on, the newest first; or ask for one to be sent again
+    DeadLetters(DeadLetters),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
 }
@@ -81,6 +83,44 @@ pub struct JobRun {
     /// The business day to do it for; with persist-daily-sales
     #[arg(long)]
     pub day: Option<NaiveDate>,
+}
+
+/// Which dead letters to list, or what to do with one.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct DeadLetters {
+    /// Only those of this source, such as data-platform
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Only those of this status: DEAD, REDRIVE or SENT
+    #[arg(long, value_parser = dead_letter_status)]
+    pub status: Option<DeadLetterStatus>,
+    /// At most so many, 1 to 1000
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub limit: u32,
+    /// What to do with one; they are listed when it is left out.
+    #[command(subcommand)]
+    pub action: Option<DeadLetterAction>,
+}
+
+/// What to do with a dead letter.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum DeadLetterAction {
+    /// Ask for it to be sent again; the worker that serves its source does so
+    Redrive {
+        /// Its id
+        #[arg(value_parser = dead_letter_id)]
+        id: DeadLetterId,
+    },
+}
+
+fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {
+    DeadLetterStatus::from_spelling(text).ok_or_else(|| "expected DEAD, REDRIVE or SENT".into())
+}
+
+fn dead_letter_id(text: &str) -> Result<DeadLetterId, String> {
+    let id = text.parse::<u64>().map_err(|error| format!("expected the id of a dead letter: {error}"))?;
+    DeadLetterId::try_from(id)
 }
 
 fn rebuildable(text: &str) -> Result<Rebuildable, String> {

@@ -75,6 +75,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::assignment::assignment))
         .routes(routes!(admin::create_product::create_product))
         .routes(routes!(admin::change_product::change_product))
+        .routes(routes!(admin::dead_letters::dead_letters))
+        .routes(routes!(admin::redrive::redrive))
 }
 
 /// The OpenAPI document.

@@ -6,6 +6,7 @@ mod bad_input;
 mod campaigns;
 mod charges;
 mod claims;
+mod dead_letters;
 mod dependencies;
 mod document;
 mod edge;

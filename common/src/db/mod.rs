@@ -4,6 +4,7 @@ mod assignments;
 mod best_sellers;
 mod campaigns;
 mod charges;
+mod dead_letters;
 mod idempotency;
 mod issuances;
 mod job_runs;
@@ -32,6 +33,9 @@ pub use best_sellers::{ShownProduct, last_persisted_day, shown_products, stored_
 pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
 pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
+};
+pub use dead_letters::{
+    DeadLettersPage, ask_redrive, bury, count_dead_letters, dead_letters, letters_to_redrive, note_redriven,
 };
 pub use idempotency::{
     ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,

@@ -4,6 +4,7 @@ pub mod assignment;
 pub mod campaign;
 pub mod charge;
 pub mod claim;
+pub mod dead_letter;
 pub mod event;
 pub mod order;
 pub mod points;

@@ -5,3 +5,5 @@ pub mod assignment;
 pub mod change_product;
 pub mod create_campaign;
 pub mod create_product;
+pub mod dead_letters;
+pub mod redrive;

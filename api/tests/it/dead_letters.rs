@@ -1,0 +1,111 @@
+//! What was given up on, as an administrator sees it.
+
+use dibs_common::{
+    clock, db,
+    domain::dead_letter::{LONGEST_PAYLOAD, NewDeadLetter, Redriven},
+    identifiers::MAX_ID,
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::app::{ADMIN_TOKEN, Answer, TestApp};
+
+fn letter(source: &str, key: &str) -> NewDeadLetter {
+    NewDeadLetter {
+        source: source.into(),
+        key: key.into(),
+        kind: "order.paid".into(),
+        aggregate_id: Some("7".into()),
+        payload: r#"{"orderId": "7"}"#.into(),
+        redrivable: true,
+        reason: "it answered 422: no".into(),
+        attempts: 3,
+    }
+}
+
+async fn bury(app: &TestApp, letter: NewDeadLetter) {
+    let mut connection = app.place.database.pool().acquire().await.expect("a connection");
+    db::bury(&mut connection, &letter, clock::now()).await.expect("buried");
+}
+
+async fn list(app: &TestApp, query: &str) -> Answer {
+    let request = app.request(Method::GET, &format!("/admin/dead-letters{query}")).bearer_auth(ADMIN_TOKEN);
+    Answer::of(request).await
+}
+
+/// The keys of a page, and the cursor of the next.
+async fn keys(app: &TestApp, query: &str) -> (Vec<String>, Value) {
+    let answer = list(app, query).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let items = answer.body["items"].as_array().expect("items").clone();
+    let keys = items.iter().map(|item| item["sourceKey"].as_str().expect("a key").to_owned()).collect();
+    (keys, answer.body["nextCursor"].clone())
+}
+
+async fn redrive(app: &TestApp, id: &Value) -> Answer {
+    app.administer(&format!("/admin/dead-letters/{id}/redrive"), json!({})).await
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_by_page_source_and_status() {
+    let app = TestApp::new().await;
+    for (source, key) in
+        [("data-platform", "1"), ("data-platform", "2"), ("notifications", "3"), ("data-platform", "4")]
+    {
+        bury(&app, letter(source, key)).await;
+    }
+    bury(&app, NewDeadLetter { reason: "again".into(), ..letter("data-platform", "2") }).await;
+    assert_eq!(keys(&app, "").await, (vec!["4".into(), "3".into(), "2".into(), "1".into()], Value::Null));
+    let (page, cursor) = keys(&app, "?source=data-platform&limit=2").await;
+    assert_eq!(page, ["4", "2"]);
+    let next = keys(&app, &format!("?source=data-platform&limit=2&cursor={cursor}")).await;
+    assert_eq!(next, (vec!["1".into()], Value::Null));
+    let found = list(&app, "?source=notifications&status=DEAD").await.body["items"][0].clone();
+    assert_eq!((&found["type"], &found["reason"]), (&json!("order.paid"), &json!("it answered 422: no")));
+    assert_eq!(redrive(&app, &found["deadLetterId"]).await.status, StatusCode::ACCEPTED);
+    assert_eq!(keys(&app, "?status=REDRIVE").await.0, ["3"]);
+    assert_eq!(list(&app, "?status=LOST").await.code(), "VALIDATION_FAILED");
+    assert_eq!(list(&app, "?limit=101").await.code(), "VALIDATION_FAILED");
+    assert_eq!(app.get("/admin/dead-letters").await.code(), "UNAUTHENTICATED");
+    app.end().await;
+}
+
+#[tokio::test]
+async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
+    let app = TestApp::new().await;
+    bury(&app, letter("data-platform", "event-7-0")).await;
+    let id = list(&app, "").await.body["items"][0]["deadLetterId"].clone();
+    let asked = redrive(&app, &id).await;
+    assert_eq!((asked.status, &asked.body["status"]), (StatusCode::ACCEPTED, &json!("REDRIVE")));
+    assert_eq!(redrive(&app, &id).await.body, asked.body);
+    let mut connection = app.place.database.pool().acquire().await.expect("a connection");
+    let taken = db::letters_to_redrive(&mut connection, "data-platform", None, 10).await.expect("taken");
+    let again = Redriven::Dead { reason: "no once more".into(), attempts: 2 };
+    db::note_redriven(&mut connection, taken[0].id, &again, clock::now()).await.expect("noted");
+    let dead = list(&app, "?status=DEAD").await.body["items"][0].clone();
+    assert_eq!((&dead["reason"], &dead["attempts"]), (&json!("no once more"), &json!(5)));
+    redrive(&app, &id).await;
+    db::note_redriven(&mut connection, taken[0].id, &Redriven::Sent, clock::now()).await.expect("noted");
+    bury(&app, letter("data-platform", "event-7-0")).await;
+    let sent = redrive(&app, &id).await;
+    assert_eq!((sent.status, &sent.body["status"]), (StatusCode::ACCEPTED, &json!("SENT")), "it is not sent twice");
+    assert!(db::letters_to_redrive(&mut connection, "data-platform", None, 10).await.expect("none").is_empty());
+    drop(connection);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_whole_cannot_be_sent_again() {
+    let app = TestApp::new().await;
+    bury(&app, NewDeadLetter { payload: "커".repeat(LONGEST_PAYLOAD / 2), ..letter("data-platform", "long") }).await;
+    bury(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("an.intake", "0/7") }).await;
+    let items = list(&app, "").await.body["items"].clone();
+    for place in [0, 1] {
+        assert_eq!(redrive(&app, &items[place]["deadLetterId"]).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");
+    }
+    let kept = items[1]["payload"].as_str().expect("text").len();
+    assert!(kept <= LONGEST_PAYLOAD && items[1]["payloadBytes"] == LONGEST_PAYLOAD / 2 * 3, "{kept}");
+    assert_eq!(redrive(&app, &json!(MAX_ID)).await.code(), "DEAD_LETTER_NOT_FOUND");
+    assert_eq!(redrive(&app, &json!(0)).await.code(), "VALIDATION_FAILED");
+    app.end().await;
+}
