@@ -27,6 +27,8 @@ use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(feature = "kafka")]
+use crate::kafka::{Intake, KafkaSink, RankingConsumer};
 use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
@@ -111,7 +113,33 @@ impl Worker {
     #[cfg(feature = "kafka")]
     fn work_with_kafka(&self) {
         let Some(cluster) = kafka::Cluster::of(&self.kafka) else { return };
-        self.tasks.spawn(self.clone().relay(kafka::KafkaSink::new(&cluster)));
+        self.tasks.spawn(self.clone().relay(KafkaSink::new(&cluster, kafka::PATIENCE)));
+        let (database, redis, zone) = (self.database.clone(), self.redis.clone(), self.time_zone);
+        if self.kafka.ranking_source == RankingSource::Kafka {
+            let (cluster, database, redis) = (cluster.clone(), database.clone(), redis.clone());
+            let join = move || RankingConsumer::count_sales(&cluster, &database, &redis, zone);
+            self.tasks.spawn(self.clone().take_from_kafka(join));
+        }
+        self.tasks.spawn(self.clone().take_from_kafka(move || Intake::take_requests(&cluster, &database, &redis)));
+    }
+
+    /// Takes messages of Kafka until told to stop.
+    #[cfg(feature = "kafka")]
+    async fn take_from_kafka<H, J>(self, join: J)
+    where
+        H: kafka::Handler + 'static,
+        J: Fn() -> dibs_common::error::Result<kafka::Consumer<H>> + Send,
+    {
+        while !self.stopping.is_cancelled() {
+            match join() {
+                Ok(consumer) => match tokio::spawn(consumer.run(self.stopping.clone())).await {
+                    Ok(()) => return,
+                    Err(panic) => tracing::error!(consumer = H::NAME, %panic, "a consumer broke; another joins"),
+                },
+                Err(error) => tracing::warn!(consumer = H::NAME, cause = error.chain(), "Kafka cannot be joined now"),
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
     }
 
     fn jobs(&self, partitions: u16) -> Jobs {

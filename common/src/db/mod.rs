@@ -13,6 +13,7 @@ mod outbox;
 mod owned_coupons;
 mod points;
 mod products;
+mod refusals;
 mod sales;
 pub mod statements;
 
@@ -54,6 +55,7 @@ pub use outbox::{
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
+pub use refusals::{Refusal, holders_of_claims, latest_refusal, write_refusals};
 pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day, sales_snapshot};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

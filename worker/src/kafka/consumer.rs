@@ -1,8 +1,4 @@
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use dibs_common::error::{Error, Result};
 use rdkafka::{
@@ -24,8 +20,10 @@ const GATHER_FOR: Duration = Duration::from_millis(20);
 /// The first pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The beginning of a value that is kept, in bytes. No value that Dibs can use is longer.
-const LONGEST_VALUE: usize = 64 * 1024;
+/// The beginning of a value that is kept, in bytes: no value that Dibs can use is longer. And how many bytes are handled
+/// together.
+const LONGEST_VALUE: usize = 256 * 1024;
+const BYTES_TOGETHER: usize = 16 * 1024 * 1024;
 
 /// A message of Kafka, as it came.
 #[derive(Clone, Debug)]
@@ -110,12 +108,7 @@ impl<H: Handler + 'static> Consumer<H> {
     pub async fn run(mut self, stopping: CancellationToken) {
         let mut pause = FIRST_PAUSE;
         while !stopping.is_cancelled() {
-            let stepped = tokio::select! {
-                stepped = self.step() => stepped,
-                // What was begun is handled again by whoever comes next.
-                () = stopping.cancelled() => break,
-            };
-            let Err(error) = stepped else {
+            let Err(error) = self.step().await else {
                 pause = FIRST_PAUSE;
                 continue;
             };
@@ -153,14 +146,17 @@ impl<H: Handler + 'static> Consumer<H> {
     async fn read(&mut self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
         let mut deadline = Instant::now() + LOOK_EVERY;
-        while records.len() < TOGETHER {
+        let mut bytes = 0;
+        while records.len() < TOGETHER && bytes < BYTES_TOGETHER {
             match timeout_at(deadline, self.client.recv()).await {
                 Err(_) => break,
                 Ok(Ok(message)) => {
                     if records.is_empty() {
                         deadline = Instant::now() + GATHER_FOR;
                     }
-                    records.push(Record::of(&message));
+                    let record = Record::of(&message);
+                    bytes += record.value.len();
+                    records.push(record);
                 }
                 Ok(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
                     if !std::mem::replace(&mut self.told_of_missing, true) {

@@ -6,12 +6,26 @@
 
 #[cfg(feature = "kafka")]
 mod cluster;
+#[cfg(feature = "kafka")]
+mod consumer;
+#[cfg(feature = "kafka")]
+mod dead_letters;
+#[cfg(feature = "kafka")]
+mod intake;
+#[cfg(feature = "kafka")]
+mod ranking;
 mod settings;
 #[cfg(feature = "kafka")]
 mod sink;
 
 #[cfg(feature = "kafka")]
 pub use cluster::Cluster;
+#[cfg(feature = "kafka")]
+pub use consumer::{Consumer, Handler, Record};
+#[cfg(feature = "kafka")]
+pub use intake::{ClaimIntake, Intake, REQUESTED};
+#[cfg(feature = "kafka")]
+pub use ranking::{RankingConsumer, SalesCounter};
 pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
 #[cfg(feature = "kafka")]
-pub use sink::{KAFKA, KafkaSink};
+pub use sink::{KAFKA, KafkaSink, PATIENCE};

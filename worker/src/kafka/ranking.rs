@@ -39,8 +39,7 @@ pub type RankingConsumer = Consumer<SalesCounter>;
 impl RankingConsumer {
     /// Joins those who count.
     pub fn count_sales(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
-        let (database, redis) = (database.clone(), redis.clone());
-        Self::join(cluster, &EVENTS, SalesCounter { database, redis, zone, has_begun: false })
+        Self::join(cluster, &EVENTS, SalesCounter::new(database, redis, zone))
     }
 }
 
@@ -77,6 +76,11 @@ impl Handler for SalesCounter {
 }
 
 impl SalesCounter {
+    /// Counts in Redis, on business days of `zone`.
+    pub fn new(database: &Database, redis: &Redis, zone: Tz) -> Self {
+        Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false }
+    }
+
     /// What was counted by the relay until now may end before what Kafka was told begins. So the days are made anew
     /// when nothing was counted from Kafka yet.
     async fn begin(&self) -> Result<()> {
@@ -111,13 +115,18 @@ impl SalesCounter {
         let (sequence, effects) = match read(record) {
             Ok(Told { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
             Err(reason) => {
-                bury(&self.database, record, &reason).await?;
+                bury(&self.database, RANKING, kind_of(record), record, &reason).await?;
                 (0, Vec::new())
             }
         };
         let offset = u64::try_from(record.offset).map_err(Error::internal)?;
         Ok(SalesMessage { source: record.source(), offset, sequence, effects })
     }
+}
+
+/// What its topic is for.
+fn kind_of(record: &Record) -> &'static str {
+    EVENTS.into_iter().find(|kind| record.topic.ends_with(kind)).unwrap_or_default()
 }
 
 fn read(record: &Record) -> Result<Told, String> {

@@ -26,7 +26,7 @@ const EVENTS: [&str; 6] =
 /// How many messages are on their way at once.
 const ON_THEIR_WAY: usize = 2_000;
 /// How long brokers may take to acknowledge the message that has been on its way longest.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sends events to Kafka: a message for each [`Message`], to the topic of its kind, its key the aggregate's id.
 ///
@@ -48,6 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct KafkaSink {
     cluster: Cluster,
+    patience: Duration,
     producer: Option<FutureProducer>,
 }
 
@@ -65,7 +66,7 @@ impl Sink for KafkaSink {
             return Ok(batch.last);
         }
         let producer = self.producer()?;
-        let mut way = Way { cluster: &self.cluster, producer, sent: VecDeque::new() };
+        let mut way = Way { cluster: &self.cluster, producer, patience: self.patience, sent: VecDeque::new() };
         let Err(failure) = way.send(batch).await else { return Ok(batch.last) };
         drop(way);
         self.end_producer().await;
@@ -88,13 +89,15 @@ struct Failure {
 struct Way<'s> {
     cluster: &'s Cluster,
     producer: FutureProducer,
+    patience: Duration,
     sent: VecDeque<(u64, DeliveryFuture)>,
 }
 
 impl KafkaSink {
-    /// A sink that sends to a cluster.
-    pub fn new(cluster: &Cluster) -> Self {
-        Self { cluster: cluster.clone(), producer: None }
+    /// A sink that sends to a cluster, whose brokers may take so long to acknowledge the message that has been on its way
+    /// longest.
+    pub fn new(cluster: &Cluster, patience: Duration) -> Self {
+        Self { cluster: cluster.clone(), patience, producer: None }
     }
 
     fn producer(&mut self) -> Result<FutureProducer> {
@@ -108,6 +111,8 @@ impl KafkaSink {
             .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
             .set("linger.ms", "5")
+            // A topic that is unknown for so long is said to be.
+            .set("topic.metadata.propagation.max.ms", "10000")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", (2 * ON_THEIR_WAY).to_string())
             .set("queue.buffering.max.kbytes", "65536");
@@ -181,11 +186,11 @@ impl Way<'_> {
     /// Waits for the acknowledgement of the message that has been on its way longest; false when none is.
     async fn acknowledged(&mut self) -> Result<bool, Failure> {
         let Some((sequence, acknowledgement)) = self.sent.pop_front() else { return Ok(false) };
-        let cause = match timeout(PATIENCE, acknowledgement).await {
+        let cause = match timeout(self.patience, acknowledgement).await {
             Ok(Ok(Ok(_))) => return Ok(true),
             Ok(Ok(Err((error, message)))) => format!("{}: {error}", rdkafka::Message::topic(&message)),
             Ok(Err(_)) => "the producer has ended".into(),
-            Err(_) => format!("no broker has acknowledged it within {PATIENCE:?}"),
+            Err(_) => format!("no broker has acknowledged it within {:?}", self.patience),
         };
         Err(Failure { sequence, cause })
     }
