@@ -26,11 +26,11 @@ impl Cluster {
             .set("topic.metadata.refresh.interval.ms", "10000");
         if settings.kafka_security_protocol.has_user() {
             client.set("sasl.mechanism", settings.kafka_sasl_mechanism.as_str());
-            client.set("sasl.username", settings.kafka_sasl_user.as_deref().unwrap_or_default());
-            let password = settings.kafka_sasl_password.as_ref().map(SecretString::expose_secret);
+            client.set("sasl.username", settings.user().unwrap_or_default());
+            let password = settings.password().map(SecretString::expose_secret);
             client.set("sasl.password", password.unwrap_or_default());
         }
-        if let Some(file) = &settings.kafka_ssl_ca {
+        if let Some(file) = settings.kafka_ssl_ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
             client.set("ssl.ca.location", file.to_string_lossy());
         }
         Some(Self { client, prefix: settings.kafka_topic_prefix.clone() })

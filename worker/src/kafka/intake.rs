@@ -1,4 +1,7 @@
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use dibs_common::{
@@ -29,6 +32,8 @@ pub const REQUESTED: &str = "coupon.issue.requested";
 const MAX_BATCH: usize = 250;
 /// Campaigns whose partitions are remembered. A partition never changes.
 const REMEMBERED: usize = 10_000;
+/// Rows that are not in memory take the disk a while.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest request, in bytes, and the longest id of one, in characters.
 const LONGEST_REQUEST: usize = 4 * 1024;
 const LONGEST_REQUEST_ID: usize = 128;
@@ -110,7 +115,7 @@ impl ClaimIntake {
     /// Requests whose claims are not decided for good yet, by campaign, each in order.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
-        let mut holders = db::within(db::holders_of_claims(self.database.pool(), &ids)).await?;
+        let mut holders = db::within_limit(PATIENCE, db::holders_of_claims(self.database.pool(), &ids)).await?;
         let decided: HashSet<ClaimId> = holders.keys().copied().collect();
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -168,7 +173,7 @@ impl ClaimIntake {
                 refusals.push(Refusal { claim: *claim, coupon: *coupon, user: *user, code });
             }
         }
-        db::within(db::write_refusals(self.database.pool(), &refusals, clock::now())).await
+        db::within_limit(PATIENCE, db::write_refusals(self.database.pool(), &refusals, clock::now())).await
     }
 
     async fn partition(&mut self, coupon: CouponId) -> Result<Option<Partition>> {

@@ -5,7 +5,7 @@ use dibs_common::{
     config::secret,
     error::{Error, Result},
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// How brokers are spoken to, as Kafka spells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -143,7 +143,7 @@ impl KafkaSettings {
             let why = "TLS and SCRAM need a worker that was built with --features kafka-tls";
             return wrong("KAFKA_SECURITY_PROTOCOL", why);
         }
-        match (protocol.has_user(), &self.kafka_sasl_user, &self.kafka_sasl_password) {
+        match (protocol.has_user(), self.user(), self.password()) {
             (true, None, _) => wrong("KAFKA_SASL_USER", "expected a user, as KAFKA_SECURITY_PROTOCOL needs one"),
             (true, _, None) => wrong("KAFKA_SASL_PASSWORD", "expected the password of KAFKA_SASL_USER"),
             (false, Some(_), _) => {
@@ -153,13 +153,23 @@ impl KafkaSettings {
         }
     }
 
+    /// Who brokers are told that this is; an empty one is none.
+    pub fn user(&self) -> Option<&str> {
+        self.kafka_sasl_user.as_deref().filter(|user| !user.is_empty())
+    }
+
+    /// The user's password; an empty one is none.
+    pub fn password(&self) -> Option<&SecretString> {
+        self.kafka_sasl_password.as_ref().filter(|password| !password.expose_secret().is_empty())
+    }
+
     /// The brokers for the log. There is no password among them.
     pub fn in_words(&self) -> String {
         if !self.is_set() {
             return "none: events are not sent to Kafka".into();
         }
         let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.as_str());
-        let user = self.kafka_sasl_user.as_ref().map(|user| format!(" as {user}:***")).unwrap_or_default();
+        let user = self.user().map(|user| format!(" as {user}:***")).unwrap_or_default();
         format!("{brokers} by {protocol}{user}, topics {}*", self.kafka_topic_prefix)
     }
 }
@@ -204,7 +214,7 @@ mod tests {
     #[test]
     fn without_brokers_nothing_is_asked_for_unless_the_ranking_needs_them() {
         assert_eq!(refused(&[]), "");
-        assert_eq!(refused(&["--kafka-brokers= "]), "", "an empty one is none");
+        assert_eq!(refused(&["--kafka-brokers= ", "--kafka-sasl-user="]), "", "an empty one is none");
         assert!(refused(&["--ranking-source=kafka"]).contains("KAFKA_BROKERS"));
         assert!(refused(&["--kafka-topic-prefix=a/b"]).contains("letters"));
     }
