@@ -2,7 +2,9 @@
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package dibs-api --package dibs-worker
+# dibs-worker/kafka-tls for brokers that are spoken to over TLS, or by SCRAM: it builds OpenSSL, for which perl is needed.
+ARG FEATURES=dibs-worker/kafka
+RUN cargo build --release --locked --package dibs-api --package dibs-worker --features "$FEATURES"
 
 FROM debian:bookworm-slim
 # For rediss:// and https:// receivers.

@@ -113,14 +113,18 @@ install_packages() { # PACKAGE...
   hash -r
 }
 
-need_compiler() { # rustc links with cc, and a few crates hold C
-  type -P cc >/dev/null || install_packages build-essential ||
-    fail "install a C compiler (Debian and Ubuntu: apt-get install build-essential)"
+# rustc links with cc, and a few crates hold C; the client of Kafka is built with make, and holds C++ too.
+need_compiler() {
+  type -P cc >/dev/null && type -P c++ >/dev/null && type -P make >/dev/null || install_packages build-essential ||
+    fail "install a compiler of C and C++, and make (Debian and Ubuntu: apt-get install build-essential)"
 }
+
+# What a plain cargo build leaves out, as it builds for minutes.
+all_features=(--features dibs-worker/kafka)
 
 build_release() {
   need_compiler
-  run_to_end cargo build --release --workspace
+  run_to_end cargo build --release --workspace "${all_features[@]}"
 }
 
 # ---- servers ------------------------------------------------------------------------------------------

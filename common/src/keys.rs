@@ -84,6 +84,11 @@ impl Keys {
         format!("{}{{sales}}:applied", self.prefix)
     }
 
+    /// What is counted of each partition of a topic in Kafka: a hash, see `lua/sales_count.lua`.
+    pub fn sales_counted(&self) -> String {
+        format!("{}{{sales}}:counted", self.prefix)
+    }
+
     /// Units sold on a business day: a sorted set by [`sales_member`].
     pub fn daily_sales(&self, day: NaiveDate) -> String {
         format!("{}{{sales}}:daily:{day}", self.prefix)
@@ -146,6 +151,7 @@ mod tests {
         let (keys, day) = (Keys::new("shop:"), NaiveDate::default());
         let spelled = [
             keys.sales_applied(),
+            keys.sales_counted(),
             keys.daily_sales(day),
             keys.staged(&keys.daily_sales(day), uuid::Uuid::nil()),
             keys.sales_window(3),

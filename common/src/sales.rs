@@ -27,6 +27,11 @@ pub async fn applied(redis: &Redis) -> Result<Option<u64>> {
     redis.client().get(redis.keys.sales_applied()).await.map_err(redis_error)
 }
 
+/// Whether sales are counted from Kafka since the days were last made anew.
+pub async fn is_counted_from_kafka(redis: &Redis) -> Result<bool> {
+    redis.client().exists(redis.keys.sales_counted()).await.map_err(redis_error)
+}
+
 /// Lets Redis forget up to which event sales are counted, so that the worker who counts makes the days anew.
 pub async fn forget(redis: &Redis) -> Result<()> {
     redis.client().del::<(), _>(redis.keys.sales_applied()).await.map_err(redis_error)

@@ -6,6 +6,7 @@ pub mod charges;
 mod dead_letters;
 pub mod issuance;
 pub mod jobs;
+pub mod kafka;
 pub mod orders;
 mod purge;
 pub mod ranking;
@@ -26,10 +27,13 @@ use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+#[cfg(feature = "kafka")]
+use crate::kafka::{Intake, KafkaSink, RankingConsumer};
 use crate::{
     charges::Settlement,
     issuance::{Consumer, Pace},
     jobs::Jobs,
+    kafka::{KafkaSettings, RankingSource},
     orders::{Desk, InHand, Reader},
     ranking::RankingSink,
     relay::{Relay, Sink},
@@ -57,6 +61,8 @@ pub struct Worker {
     pub rules: OrderRules,
     /// Where a business day begins.
     pub time_zone: Tz,
+    /// The brokers that events are sent to, and taken from.
+    pub kafka: KafkaSettings,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// What is going on.
@@ -70,10 +76,14 @@ impl Worker {
         self.tasks.spawn(self.clone().carry_out_commands(partitions));
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
-        self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        if self.kafka.ranking_source == RankingSource::Outbox {
+            self.tasks.spawn(self.clone().relay(self.ranking_sink()));
+        }
         for sink in self.webhook_sinks() {
             self.tasks.spawn(self.clone().relay(sink));
         }
+        #[cfg(feature = "kafka")]
+        self.work_with_kafka();
         let jobs = self.jobs(partitions);
         self.tasks.spawn(jobs::run_on_schedule(jobs, self.tasks.clone(), self.stopping.clone()));
         let mut started = BTreeSet::new();
@@ -109,6 +119,38 @@ impl Worker {
         endpoints.into_iter().filter_map(|(receiver, endpoint)| {
             Some(WebhookSink::new(receiver, endpoint.clone()?, &self.database, self.stopping.clone()))
         })
+    }
+
+    #[cfg(feature = "kafka")]
+    fn work_with_kafka(&self) {
+        let Some(cluster) = kafka::Cluster::of(&self.kafka) else { return };
+        self.tasks.spawn(self.clone().relay(KafkaSink::new(&cluster, kafka::PATIENCE)));
+        let (database, redis, zone) = (self.database.clone(), self.redis.clone(), self.time_zone);
+        if self.kafka.ranking_source == RankingSource::Kafka {
+            let (cluster, database, redis) = (cluster.clone(), database.clone(), redis.clone());
+            let join = move || RankingConsumer::count_sales(&cluster, &database, &redis, zone);
+            self.tasks.spawn(self.clone().take_from_kafka(join));
+        }
+        self.tasks.spawn(self.clone().take_from_kafka(move || Intake::take_requests(&cluster, &database, &redis)));
+    }
+
+    /// Takes messages of Kafka until told to stop.
+    #[cfg(feature = "kafka")]
+    async fn take_from_kafka<H, J>(self, join: J)
+    where
+        H: kafka::Handler + 'static,
+        J: Fn() -> dibs_common::error::Result<kafka::Consumer<H>> + Send,
+    {
+        while !self.stopping.is_cancelled() {
+            match join() {
+                Ok(consumer) => match tokio::spawn(consumer.run(self.stopping.clone())).await {
+                    Ok(()) => return,
+                    Err(panic) => tracing::error!(consumer = H::NAME, %panic, "a consumer broke; another joins"),
+                },
+                Err(error) => tracing::warn!(consumer = H::NAME, cause = error.chain(), "Kafka cannot be joined now"),
+            }
+            tokio::time::sleep(KEEP_EVERY).await;
+        }
     }
 
     fn jobs(&self, partitions: u16) -> Jobs {

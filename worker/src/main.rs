@@ -43,6 +43,7 @@ async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
     clock::set_ahead(settings.shared.clock_ahead());
     settings.webhooks.webhooks()?;
+    settings.kafka.check()?;
     match &settings.command {
         Command::Run => Box::pin(run(settings)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
@@ -95,6 +96,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         pace: Pace::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
+        kafka: settings.kafka,
         stopping: stopping.clone(),
         tasks: TaskTracker::new(),
     };

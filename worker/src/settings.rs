@@ -10,7 +10,7 @@ use dibs_common::{
     identifiers::{CouponId, DeadLetterId},
 };
 
-use crate::{jobs::Job, webhooks::WebhookSettings};
+use crate::{jobs::Job, kafka::KafkaSettings, webhooks::WebhookSettings};
 
 /// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
 ///
@@ -31,6 +31,9 @@ pub struct WorkerSettings {
     /// Who is told of what happens.
     #[command(flatten)]
     pub webhooks: WebhookSettings,
+    /// Settings of Kafka.
+    #[command(flatten)]
+    pub kafka: KafkaSettings,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -156,6 +159,8 @@ impl WorkerSettings {
             payment_gateway_url = self.shared.payment_gateway_in_words(),
             worker_address = %self.worker_address,
             order_expiry_seconds = self.order_expiry_seconds,
+            kafka = self.kafka.in_words(),
+            ranking_source = ?self.kafka.ranking_source,
             "settings"
         );
     }

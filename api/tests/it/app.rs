@@ -17,6 +17,7 @@ use dibs_common::{
 use dibs_worker::{
     Worker,
     issuance::{Consumer, Pace},
+    kafka::KafkaSettings,
     webhooks::Webhooks,
 };
 use futures::future::join_all;
@@ -119,6 +120,7 @@ impl TestApp {
             pace: Pace::default(),
             rules,
             time_zone: self.place.settings.time_zone,
+            kafka: KafkaSettings::default(),
             stopping: stopping.clone(),
             tasks: TaskTracker::new(),
         };

@@ -3,8 +3,9 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
-    domain::campaign::CampaignTerms,
-    identifiers::CouponId,
+    db::{self, Refusal},
+    domain::{campaign::CampaignTerms, claim::Rejection},
+    identifiers::{ClaimId, CouponId},
     keys::Partition,
     scripts::return_seats,
     testing::{Place, eventually, open_terms},
@@ -39,6 +40,28 @@ async fn an_accepted_claim_is_pending_and_then_issued() {
         assert_eq!(issued.body[field], accepted.body[field]);
     }
     assert_eq!(issued.body["userCouponId"], accepted.body["claimId"]);
+    app.end().await;
+}
+
+/// I3: a request that came by Kafka and was refused at once has an outcome that its user can read, until a claim of the
+/// user is accepted.
+#[tokio::test]
+async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+    assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
+    let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
+    let refusal = Refusal { claim, coupon, user, code: Rejection::CampaignPaused };
+    for _ in 0..2 {
+        db::write_refusals(app.place.database.pool(), &[refusal], clock::now()).await.expect("written");
+    }
+    let refused = app.claim_state(coupon, 7).await;
+    assert_eq!((&refused.body["status"], &refused.body["code"]), (&json!("REJECTED"), &json!("CAMPAIGN_PAUSED")));
+    assert_eq!((&refused.body["claimId"], &refused.body["sequence"]), (&json!(claim), &json!(0)));
+    app.claim(coupon, 7).await;
+    assert_eq!(app.claim_state(coupon, 7).await.body["status"], "PENDING");
+    app.work().await;
+    assert_eq!(app.claim_state(coupon, 7).await.body["status"], "ISSUED");
     app.end().await;
 }
 

@@ -14,6 +14,7 @@ mod owned_coupons;
 mod parked;
 mod points;
 mod products;
+mod refusals;
 mod sales;
 pub mod statements;
 
@@ -57,6 +58,7 @@ pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, 
 pub use parked::{ParkedMessage, due_parked, hasten_parked, park, parked_lanes, postpone_parked, unpark};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
+pub use refusals::{Refusal, holders_of_claims, latest_refusal, write_refusals};
 pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

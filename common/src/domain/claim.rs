@@ -40,7 +40,7 @@ pub struct Claim {
     pub request: String,
 }
 
-/// Why an accepted claim got no coupon.
+/// Why a claim got no coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Rejection {
@@ -50,10 +50,23 @@ pub enum Rejection {
     CouponAlreadyIssued,
     /// The database has issued all of them, more than Redis knew.
     CouponExhausted,
+    /// It came before the window, and was never accepted.
+    CampaignNotOpen,
+    /// It came while an administrator had paused the campaign, and was never accepted.
+    CampaignPaused,
+    /// It came after the window, or when an administrator had closed the campaign, and was never accepted.
+    CampaignClosed,
 }
 
 impl Rejection {
-    const ALL: [Self; 3] = [Self::CouponNotFound, Self::CouponAlreadyIssued, Self::CouponExhausted];
+    const ALL: [Self; 6] = [
+        Self::CouponNotFound,
+        Self::CouponAlreadyIssued,
+        Self::CouponExhausted,
+        Self::CampaignNotOpen,
+        Self::CampaignPaused,
+        Self::CampaignClosed,
+    ];
 
     /// The code that users and the database see.
     pub const fn as_str(self) -> &'static str {
@@ -61,6 +74,9 @@ impl Rejection {
             Self::CouponNotFound => "COUPON_NOT_FOUND",
             Self::CouponAlreadyIssued => "COUPON_ALREADY_ISSUED",
             Self::CouponExhausted => "COUPON_EXHAUSTED",
+            Self::CampaignNotOpen => "CAMPAIGN_NOT_OPEN",
+            Self::CampaignPaused => "CAMPAIGN_PAUSED",
+            Self::CampaignClosed => "CAMPAIGN_CLOSED",
         }
     }
 

@@ -8,6 +8,7 @@ mod dead_letter;
 mod enqueue;
 mod return_seats;
 mod sales_apply;
+mod sales_count;
 mod sales_put;
 mod sales_window;
 
@@ -19,6 +20,7 @@ pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
 pub use sales_apply::{SalesApplied, sales_apply};
+pub use sales_count::{SalesMessage, sales_count};
 pub use sales_put::sales_put;
 pub use sales_window::sales_window;
 
@@ -66,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 9] = [
+    const CONTRACTS: [(&str, &Contract); 10] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
@@ -74,6 +76,7 @@ mod tests {
         ("enqueue", &enqueue::CONTRACT),
         ("return_seats", &return_seats::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),
+        ("sales_count", &sales_count::CONTRACT),
         ("sales_put", &sales_put::CONTRACT),
         ("sales_window", &sales_window::CONTRACT),
     ];

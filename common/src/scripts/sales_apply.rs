@@ -8,7 +8,7 @@ use crate::{clock::Timestamp, domain::ranking::Effect, error::Result, keys::sale
 
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../lua/sales_apply.lua"),
-    keys: &["applied", "day"],
+    keys: &["applied", "counted", "day"],
     arguments: &["first", "last", "days", "expires_at", "sequence, day, product, units"],
     codes: &[("GAP", 0), ("APPLIED", 1)],
 };
@@ -18,7 +18,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SalesApplied {
     /// Nothing was counted: Redis has counted up to this sequence only (0 when it knows of none), and what follows on
-    /// it is missing.
+    /// it is missing; or some of it was counted from Kafka.
     Gap(u64),
     /// Everything up to this sequence is counted, once.
     Applied(u64),
@@ -36,7 +36,7 @@ pub async fn sales_apply(
     for (place, number) in days.values_mut().zip(1..) {
         *place = number;
     }
-    let mut keys = vec![redis.keys.sales_applied()];
+    let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
     keys.extend(days.keys().map(|day| redis.keys.daily_sales(*day)));
     let mut arguments = vec![Value::from(first.to_string()), last.to_string().into(), days.len().to_string().into()];
     arguments.extend(days.keys().map(|day| Value::from(forgotten_at(*day).timestamp())));

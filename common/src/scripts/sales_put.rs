@@ -9,7 +9,7 @@ use crate::{clock::Timestamp, error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../lua/sales_put.lua"),
-    keys: &["applied", "day, staged"],
+    keys: &["applied", "counted", "day, staged"],
     arguments: &["sequence", "expires_at"],
     codes: &[("PUT", 1)],
 };
@@ -18,7 +18,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// Puts the days that `rebuild` staged in the place of what Redis holds; events up to `sequence` are counted in them.
 /// Each day comes with the moment at which Redis may forget it. See `lua/sales_put.lua`.
 pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<()> {
-    let mut keys = vec![redis.keys.sales_applied()];
+    let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
     let mut arguments = vec![Value::from(sequence.to_string())];
     for (day, forgotten_at) in days {
         let key = redis.keys.daily_sales(*day);

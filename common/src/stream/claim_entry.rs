@@ -99,6 +99,9 @@ impl Answer {
                 Outcome::Rejected(Rejection::CouponNotFound) => (1, 0),
                 Outcome::Rejected(Rejection::CouponAlreadyIssued) => (2, 0),
                 Outcome::Rejected(Rejection::CouponExhausted) => (3, 0),
+                Outcome::Rejected(Rejection::CampaignNotOpen) => (4, 0),
+                Outcome::Rejected(Rejection::CampaignPaused) => (5, 0),
+                Outcome::Rejected(Rejection::CampaignClosed) => (6, 0),
             };
             message.put_u8(code);
             message.put_i64(valid_until);
@@ -117,6 +120,9 @@ impl Answer {
                 (1, _) => Outcome::Rejected(Rejection::CouponNotFound),
                 (2, _) => Outcome::Rejected(Rejection::CouponAlreadyIssued),
                 (3, _) => Outcome::Rejected(Rejection::CouponExhausted),
+                (4, _) => Outcome::Rejected(Rejection::CampaignNotOpen),
+                (5, _) => Outcome::Rejected(Rejection::CampaignPaused),
+                (6, _) => Outcome::Rejected(Rejection::CampaignClosed),
                 _ => return None,
             };
             Some(Self { claim, outcome })
@@ -153,6 +159,9 @@ mod tests {
             Outcome::Rejected(Rejection::CouponNotFound),
             Outcome::Rejected(Rejection::CouponAlreadyIssued),
             Outcome::Rejected(Rejection::CouponExhausted),
+            Outcome::Rejected(Rejection::CampaignNotOpen),
+            Outcome::Rejected(Rejection::CampaignPaused),
+            Outcome::Rejected(Rejection::CampaignClosed),
         ]
         .map(|outcome| Answer { claim: ClaimId::generate(), outcome });
         let message = Answer::write_all(&answers);

@@ -4,7 +4,7 @@ use dibs_common::{
     domain::ranking::{Effect, Scores},
     identifiers::{ProductId, new_uuid},
     sales,
-    scripts::{SalesApplied, sales_apply, sales_put, sales_window},
+    scripts::{SalesApplied, SalesMessage, sales_apply, sales_count, sales_put, sales_window},
     testing::Place,
 };
 use fred::interfaces::KeysInterface as _;
@@ -58,6 +58,59 @@ async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
     sales_apply(&place.redis, (1, 1), &batch, |_| clock::now()).await.expect_err("a day of another type");
     assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(0));
     assert_eq!(sales::daily(&place.redis, day(20)).await.expect("redis"), Scores::new());
+    place.end().await;
+}
+
+/// A message at an offset of a source, which tells that so many units of product 7 were sold on 20 November.
+fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage {
+    let effects = vec![Effect { day: day(20), product: product(7), units }];
+    SalesMessage { source: source.into(), offset, sequence, effects }
+}
+
+async fn count(place: &Place, messages: &[SalesMessage]) -> bool {
+    let in_an_hour = clock::now() + TimeDelta::hours(1);
+    sales_count(&place.redis, messages, |_| in_an_hour).await.expect("redis")
+}
+
+#[tokio::test]
+async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuild_has_counted() {
+    let place = Place::new().await;
+    assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "nobody knows what is counted");
+    assert!(!count(&place, &[]).await, "nor when nothing comes");
+    assert_eq!(place.keys().await, Vec::<String>::new());
+    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    assert!(count(&place, &[message("paid/0", 0, 4, 100), message("paid/0", 1, 6, 2)]).await);
+    let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
+    assert_eq!(units().await, Some(2), "what the rebuild counted is passed over");
+    let again = [message("paid/0", 1, 6, 2), message("paid/0", 2, 6, 2), message("paid/0", 3, 8, 3)];
+    assert!(count(&place, &again).await && count(&place, &again).await);
+    assert_eq!(units().await, Some(5), "in one call, and in another");
+    assert!(count(&place, &[message("cancelled/0", 0, 5, -1), message("paid/1", 40, 7, 4)]).await);
+    assert_eq!(units().await, Some(8), "sources are apart");
+    assert!(count(&place, &[message("paid/0", 2, 9, 1)]).await, "one who is late does not move it back");
+    assert!(count(&place, &[message("paid/0", 4, 10, 1)]).await);
+    assert_eq!(units().await, Some(10));
+    assert!(!count(&place, &[message("paid/0", 6, 12, 1)]).await, "one was dropped unread");
+    assert_eq!(units().await, Some(10));
+    sales_put(&place.redis, new_uuid(), 12, &[]).await.expect("put");
+    assert!(count(&place, &[message("paid/0", 6, 12, 1), message("paid/0", 7, 13, 1)]).await);
+    assert_eq!(units().await, Some(11));
+    place.end().await;
+}
+
+/// Who counts from the outbox does not count on what was counted from Kafka.
+#[tokio::test]
+async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
+    let place = Place::new().await;
+    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesApplied::Applied(5));
+    assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
+    assert!(count(&place, &[message("paid/0", 0, 6, 2)]).await);
+    assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
+    assert_eq!(apply(&place, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesApplied::Gap(5));
+    sales_put(&place.redis, new_uuid(), 6, &[]).await.expect("put");
+    assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
+    assert_eq!(apply(&place, (7, 7), &[]).await, SalesApplied::Applied(7));
     place.end().await;
 }
 

@@ -51,8 +51,10 @@ async fn wait_for_another(redis: &Redis) -> Result<()> {
 }
 
 /// Makes the days that Redis keeps anew, for one who holds the sink's lock. Answers up to which event they count; the
-/// sink is to be moved there.
+/// sink is to be moved there. Until they are in place, nobody counts: whoever would count from Kafka meanwhile would
+/// count into days that are about to be replaced.
 pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<u64> {
+    sales::forget(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lock.connection(), zone)).await?;
     let (rebuild, mut put, mut most) = (new_uuid(), Vec::new(), 0);
     // One day after the other, as a day may have a million products.

@@ -4,6 +4,8 @@ mod assigning;
 mod confirming;
 mod dying;
 mod jobs;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod losing;
 mod orders;
 mod ranking;

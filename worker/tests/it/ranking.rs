@@ -102,7 +102,7 @@ async fn sums(place: &Place, day: NaiveDate) -> Scores {
     sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
 }
 
-async fn expect_scores_of_orders(place: &Place, what: &str) {
+pub async fn expect_scores_of_orders(place: &Place, what: &str) {
     for day in last_days(business_day(clock::now(), ZONE), KEPT_DAYS) {
         let scores = sales::daily(&place.redis, day).await.expect("redis");
         assert_eq!(scores, sums(place, day).await, "{what}: {day}");

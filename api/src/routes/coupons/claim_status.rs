@@ -34,9 +34,10 @@ pub struct ClaimState {
     claim_id: ClaimId,
     coupon_id: CouponId,
     user_id: UserId,
-    /// Its place in the order of acceptance, from 1.
+    /// Its place in the order of acceptance, from 1; 0 when it came by Kafka and was refused at once.
     sequence: u32,
     status: ClaimStatus,
+    /// When it was accepted; refused, when that was at once.
     accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_coupon_id: Option<ClaimId>,
@@ -69,7 +70,11 @@ pub async fn claim_status(
         let outcome = answered.iter().find(|claim| claim.record.claim_id == record.claim_id);
         (record, outcome.map(|claim| claim.outcome))
     };
-    let latest_answered = answered.first().map(|claim| (claim.record, Some(claim.outcome)));
+    let mut latest_answered = answered.first().copied();
+    if latest_answered.is_none() && !matches!(held, Ok(Some(_))) {
+        latest_answered = db::within(db::latest_refusal(app.database.pool(), coupon, user)).await?;
+    }
+    let latest_answered = latest_answered.map(|claim| (claim.record, Some(claim.outcome)));
     let (record, outcome) = match held {
         Ok(Some(record)) => of_held(record),
         Ok(None) => latest_answered.ok_or(Error::ClaimNotFound { coupon, user })?,

@@ -148,6 +148,9 @@ async fn rejected(app: &SharedApp, rejection: Rejection, body: ClaimBody, accept
     match rejection {
         Rejection::CouponNotFound => Error::CouponNotFound(body.coupon_id),
         Rejection::CouponExhausted => Error::CouponExhausted,
+        Rejection::CampaignNotOpen | Rejection::CampaignPaused | Rejection::CampaignClosed => {
+            Error::internal("a claim that was accepted is refused as one that was not")
+        }
         Rejection::CouponAlreadyIssued => {
             let claims = db::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();

@@ -1,0 +1,96 @@
+//! The table `claim_refusals`: claims that nobody waited for, and that were refused.
+
+use std::collections::HashMap;
+
+use sqlx::MySqlPool;
+use uuid::Uuid;
+
+use super::issuances::{UserClaim, identifier, rejection};
+use crate::{
+    clock::Timestamp,
+    domain::claim::{ClaimRecord, Outcome, Rejection},
+    identifiers::{ClaimId, CouponId, UserId},
+};
+
+/// A claim that was never accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The claim.
+    pub claim: ClaimId,
+    /// Of which campaign.
+    pub coupon: CouponId,
+    /// Whose.
+    pub user: UserId,
+    /// Why.
+    pub code: Rejection,
+}
+
+fn encode(error: serde_json::Error) -> sqlx::Error {
+    sqlx::Error::Encode(error.into())
+}
+
+/// Whose claims these are, and on which campaign, of those that are issued, rejected or refused.
+pub async fn holders_of_claims(
+    pool: &MySqlPool,
+    claims: &[ClaimId],
+) -> Result<HashMap<ClaimId, (CouponId, UserId)>, sqlx::Error> {
+    let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
+    let ids = serde_json::to_string(&ids).map_err(encode)?;
+    let mut holders = HashMap::new();
+    for (table, key) in
+        [("user_coupons", "user_coupon_id"), ("claim_rejections", "claim_id"), ("claim_refusals", "claim_id")]
+    {
+        let sql = format!(
+            "SELECT /* holders_of_claims */ t.{key}, t.coupon_id, t.user_id \
+             FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
+             STRAIGHT_JOIN {table} t ON t.{key} = UNHEX(claims.claim_id)"
+        );
+        let rows: Vec<(Uuid, u64, u64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&ids).fetch_all(pool).await?;
+        for (claim, coupon, user) in rows {
+            holders.insert(ClaimId(claim), (identifier(coupon)?, identifier(user)?));
+        }
+    }
+    Ok(holders)
+}
+
+/// Writes down claims that were refused. One that is there stays as it is.
+pub async fn write_refusals(pool: &MySqlPool, refusals: &[Refusal], now: Timestamp) -> Result<(), sqlx::Error> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let row = |Refusal { claim, coupon, user, code }: &Refusal| {
+        (claim.0.simple().to_string(), coupon.get(), user.get(), code.as_str())
+    };
+    let rows: Vec<_> = refusals.iter().map(row).collect();
+    sqlx::query(
+        "INSERT INTO claim_refusals /* write_refusals */ (claim_id, coupon_id, user_id, code, refused_at) \
+         SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.code, ? \
+         FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
+             user_id BIGINT UNSIGNED PATH '$[2]', code VARCHAR(40) PATH '$[3]')) AS r \
+         ON DUPLICATE KEY UPDATE claim_id = claim_refusals.claim_id",
+    )
+    .bind(now)
+    .bind(serde_json::to_string(&rows).map_err(encode)?)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// The latest claim of a user on a campaign that was refused and never accepted; its sequence is 0.
+pub async fn latest_refusal(
+    pool: &MySqlPool,
+    coupon: CouponId,
+    user: UserId,
+) -> Result<Option<UserClaim>, sqlx::Error> {
+    let row: Option<(Uuid, String, Timestamp)> = sqlx::query_as(
+        "SELECT /* latest_refusal */ claim_id, code, refused_at FROM claim_refusals \
+         WHERE coupon_id = ? AND user_id = ? ORDER BY refused_at DESC LIMIT 1",
+    )
+    .bind(coupon.get())
+    .bind(user.get())
+    .fetch_optional(pool)
+    .await?;
+    let Some((id, code, refused_at)) = row else { return Ok(None) };
+    let record = ClaimRecord { claim_id: ClaimId(id), sequence: 0, accepted_at: refused_at };
+    Ok(Some(UserClaim { record, outcome: Outcome::Rejected(rejection(&code)?) }))
+}

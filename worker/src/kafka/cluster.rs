@@ -1,0 +1,53 @@
+use rdkafka::ClientConfig;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::KafkaSettings;
+
+/// The brokers, and what topics and groups are called there.
+#[derive(Clone)]
+pub struct Cluster {
+    client: ClientConfig,
+    prefix: String,
+}
+
+impl Cluster {
+    /// The cluster that the settings name; none when they name no brokers. No connection is made yet.
+    pub fn of(settings: &KafkaSettings) -> Option<Self> {
+        if !settings.is_set() {
+            return None;
+        }
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", settings.kafka_brokers.trim())
+            .set("client.id", "dibs-worker")
+            .set("security.protocol", settings.kafka_security_protocol.as_str())
+            .set("reconnect.backoff.max.ms", "2000")
+            // A topic that is made while we run is found within this time.
+            .set("topic.metadata.refresh.interval.ms", "10000");
+        if settings.kafka_security_protocol.has_user() {
+            client.set("sasl.mechanism", settings.kafka_sasl_mechanism.as_str());
+            client.set("sasl.username", settings.user().unwrap_or_default());
+            let password = settings.password().map(SecretString::expose_secret);
+            client.set("sasl.password", password.unwrap_or_default());
+        }
+        if let Some(file) = settings.kafka_ssl_ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+            client.set("ssl.ca.location", file.to_string_lossy());
+        }
+        Some(Self { client, prefix: settings.kafka_topic_prefix.clone() })
+    }
+
+    /// Settings of a client, to add to.
+    pub(super) fn client(&self) -> ClientConfig {
+        self.client.clone()
+    }
+
+    /// The name of a topic.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The name of a consumer group.
+    pub fn group(&self, name: &str) -> String {
+        format!("{}dibs-{name}", self.prefix)
+    }
+}

@@ -1,0 +1,31 @@
+//! Kafka, out and in: [`KafkaSink`] sends events to it, [`RankingConsumer`] counts sales from it in the place of the
+//! relay, and [`Intake`] takes requests for coupons from it as claims.
+//!
+//! Its client is C, so all but the settings is behind the feature `kafka`. A worker without it refuses to start when
+//! brokers are set.
+
+#[cfg(feature = "kafka")]
+mod cluster;
+#[cfg(feature = "kafka")]
+mod consumer;
+#[cfg(feature = "kafka")]
+mod dead_letters;
+#[cfg(feature = "kafka")]
+mod intake;
+#[cfg(feature = "kafka")]
+mod ranking;
+mod settings;
+#[cfg(feature = "kafka")]
+mod sink;
+
+#[cfg(feature = "kafka")]
+pub use cluster::Cluster;
+#[cfg(feature = "kafka")]
+pub use consumer::{Consumer, Handler, Record};
+#[cfg(feature = "kafka")]
+pub use intake::{ClaimIntake, Intake, REQUESTED};
+#[cfg(feature = "kafka")]
+pub use ranking::{RankingConsumer, SalesCounter};
+pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
+#[cfg(feature = "kafka")]
+pub use sink::{KAFKA, KafkaSink, PATIENCE};

@@ -1,0 +1,144 @@
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use dibs_common::{
+    clock,
+    db::{self, Database},
+    domain::ranking::{EVENTS, SoldOrder, effects, forgotten_at},
+    error::{Error, Result},
+    identifiers::MAX_ID,
+    redis::Redis,
+    sales,
+    scripts::{SalesMessage, sales_count},
+};
+use serde::Deserialize;
+
+use super::{
+    Cluster, KAFKA,
+    consumer::{Consumer, Handler, Record},
+    dead_letters::bury,
+};
+use crate::ranking::{RANKING, rebuild_under_lock, warm};
+
+/// How often, and how far apart, one who cannot count looks whether another has made the days anew.
+const LOOKS: u32 = 50;
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Counts sales from Kafka, each event once, however often it comes, and makes the days anew from the orders when Redis
+/// has lost them.
+pub struct SalesCounter {
+    database: Database,
+    redis: Redis,
+    zone: Tz,
+    has_begun: bool,
+}
+
+/// Takes paid and cancelled orders from Kafka.
+pub type RankingConsumer = Consumer<SalesCounter>;
+
+impl RankingConsumer {
+    /// Joins those who count.
+    pub fn count_sales(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
+        Self::join(cluster, &EVENTS, SalesCounter::new(database, redis, zone))
+    }
+}
+
+/// What matters of a message here.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(rename = "type")]
+    kind: String,
+    sequence: u64,
+    data: SoldOrder,
+}
+
+impl Handler for SalesCounter {
+    const NAME: &'static str = RANKING;
+
+    async fn handle(&mut self, records: &[Record]) -> Result<()> {
+        if !self.has_begun {
+            self.begin().await?;
+            self.has_begun = true;
+        }
+        let mut messages = Vec::with_capacity(records.len());
+        for record in records {
+            messages.push(self.message(record).await?);
+        }
+        for _ in 0..LOOKS {
+            if sales_count(&self.redis, &messages, |day| forgotten_at(day, self.zone)).await? {
+                return Ok(());
+            }
+            tracing::warn!("redis has not counted all sales; days are made anew");
+            self.make_anew().await?;
+        }
+        Err(Error::internal("the days cannot be made anew: another process is at it"))
+    }
+}
+
+impl SalesCounter {
+    /// Counts in Redis, on business days of `zone`.
+    pub fn new(database: &Database, redis: &Redis, zone: Tz) -> Self {
+        Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false }
+    }
+
+    /// What was counted by the relay until now may end before what Kafka was told begins. So the days are made anew
+    /// when nothing was counted from Kafka yet.
+    async fn begin(&self) -> Result<()> {
+        if sales::is_counted_from_kafka(&self.redis).await? {
+            return Ok(());
+        }
+        for _ in 0..LOOKS {
+            if self.make_anew().await? {
+                return Ok(());
+            }
+        }
+        Err(Error::internal("another worker feeds the ranking from the outbox; is its RANKING_SOURCE another?"))
+    }
+
+    /// Makes the days anew from the orders, unless another process is at it; whether it did.
+    async fn make_anew(&self) -> Result<bool> {
+        let now = clock::now();
+        // Whatever follows on what the days are made of is told to Kafka.
+        db::within(db::register_sink(self.database.pool(), KAFKA, now)).await?;
+        let Some(mut lock) = self.database.try_lock(&format!("sink {RANKING}")).await? else {
+            tokio::time::sleep(LOOK_EVERY).await;
+            return Ok(false);
+        };
+        let made = rebuild_under_lock(&self.redis, &mut lock, self.zone, now).await;
+        lock.release().await.and(made)?;
+        warm(&self.redis, self.zone, now).await?;
+        Ok(true)
+    }
+
+    /// What a record tells. One that cannot be read tells nothing, and is a dead letter.
+    async fn message(&self, record: &Record) -> Result<SalesMessage> {
+        let (sequence, effects) = match read(record) {
+            Ok(Told { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
+            Err(reason) => {
+                bury(&self.database, RANKING, kind_of(record), record, &reason).await?;
+                (0, Vec::new())
+            }
+        };
+        let offset = u64::try_from(record.offset).map_err(Error::internal)?;
+        Ok(SalesMessage { source: record.source(), offset, sequence, effects })
+    }
+}
+
+/// What its topic is for.
+fn kind_of(record: &Record) -> &'static str {
+    EVENTS.into_iter().find(|kind| record.topic.ends_with(kind)).unwrap_or_default()
+}
+
+fn read(record: &Record) -> Result<Told, String> {
+    if !record.is_whole {
+        return Err("it is too long".into());
+    }
+    let told: Told = serde_json::from_slice(&record.value).map_err(|error| error.to_string())?;
+    if !EVENTS.contains(&told.kind.as_str()) {
+        return Err(format!("its type is {:?}, expected one of {EVENTS:?}", told.kind));
+    }
+    if !(1..=MAX_ID).contains(&told.sequence) {
+        return Err(format!("its sequence is {}, expected 1 to {MAX_ID}", told.sequence));
+    }
+    Ok(told)
+}

@@ -1,0 +1,263 @@
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use dibs_common::{
+    config::secret,
+    error::{Error, Result},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// How brokers are spoken to, as Kafka spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SecurityProtocol {
+    /// In plain text.
+    #[default]
+    #[value(name = "PLAINTEXT")]
+    Plaintext,
+    /// In plain text, with a user and a password.
+    #[value(name = "SASL_PLAINTEXT")]
+    SaslPlaintext,
+    /// Over TLS.
+    #[value(name = "SSL")]
+    Ssl,
+    /// Over TLS, with a user and a password.
+    #[value(name = "SASL_SSL")]
+    SaslSsl,
+}
+
+impl SecurityProtocol {
+    /// The name that Kafka knows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plaintext => "PLAINTEXT",
+            Self::SaslPlaintext => "SASL_PLAINTEXT",
+            Self::Ssl => "SSL",
+            Self::SaslSsl => "SASL_SSL",
+        }
+    }
+
+    /// Whether a user and a password are sent.
+    pub const fn has_user(self) -> bool {
+        matches!(self, Self::SaslPlaintext | Self::SaslSsl)
+    }
+
+    /// Whether it is spoken over TLS.
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Ssl | Self::SaslSsl)
+    }
+}
+
+/// How a password is shown to brokers, as Kafka spells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SaslMechanism {
+    /// As it is.
+    #[default]
+    #[value(name = "PLAIN")]
+    Plain,
+    /// As a proof that it is known.
+    #[value(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same, with a longer digest.
+    #[value(name = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+impl SaslMechanism {
+    /// The name that Kafka knows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha512 => "SCRAM-SHA-512",
+        }
+    }
+}
+
+/// Who tells the ranking what was sold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RankingSource {
+    /// The relay, from the outbox.
+    #[default]
+    Outbox,
+    /// The topics of paid and of cancelled orders.
+    Kafka,
+}
+
+/// Settings of Kafka.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KafkaSettings {
+    /// Kafka brokers, host:port and commas between; empty is none. Events go to topics named order.created, order.paid,
+    /// order.confirmed, order.cancelled, order.expired and coupon.issued; requests for coupons are taken from
+    /// coupon.issue.requested
+    #[arg(long, env, default_value = "")]
+    pub kafka_brokers: String,
+    /// What the name of every topic and consumer group begins with, to share brokers with others
+    #[arg(long, env, default_value = "", value_parser = topic_prefix)]
+    pub kafka_topic_prefix: String,
+    /// How brokers are spoken to; SSL and `SASL_SSL` need a worker that was built with the feature kafka-tls
+    #[arg(long, env, value_enum, default_value = "PLAINTEXT", ignore_case = true)]
+    pub kafka_security_protocol: SecurityProtocol,
+    /// How the password is shown to brokers, with `SASL_PLAINTEXT` and `SASL_SSL`; SCRAM needs the feature kafka-tls
+    #[arg(long, env, value_enum, default_value = "PLAIN", ignore_case = true)]
+    pub kafka_sasl_mechanism: SaslMechanism,
+    /// Who brokers are told that this is, with `SASL_PLAINTEXT` and `SASL_SSL`
+    #[arg(long, env)]
+    pub kafka_sasl_user: Option<String>,
+    /// The user's password
+    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    pub kafka_sasl_password: Option<SecretString>,
+    /// A file of certificates (PEM) that brokers are believed by, with SSL and `SASL_SSL`; without one, the system's
+    #[arg(long, env)]
+    pub kafka_ssl_ca: Option<PathBuf>,
+    /// Who tells the ranking what was sold: the outbox, or Kafka's topics order.paid and order.cancelled. The same for all workers
+    #[arg(long, env, value_enum, default_value = "outbox", ignore_case = true)]
+    pub ranking_source: RankingSource,
+}
+
+impl KafkaSettings {
+    /// Whether there are brokers.
+    pub fn is_set(&self) -> bool {
+        !self.kafka_brokers.trim().is_empty()
+    }
+
+    /// Refuses settings with which nothing can work.
+    pub fn check(&self) -> Result<()> {
+        if !self.is_set() {
+            return match self.ranking_source {
+                RankingSource::Outbox => Ok(()),
+                RankingSource::Kafka => wrong("RANKING_SOURCE", "kafka needs KAFKA_BROKERS, which is not set"),
+            };
+        }
+        if !cfg!(feature = "kafka") {
+            return wrong(
+                "KAFKA_BROKERS",
+                "this worker was built without Kafka; expected one built with --features kafka",
+            );
+        }
+        if !self.kafka_brokers.split(',').all(is_broker) {
+            return wrong("KAFKA_BROKERS", "expected host:port, and commas between several");
+        }
+        let protocol = self.kafka_security_protocol;
+        let needs_tls = protocol.is_tls() || protocol.has_user() && self.kafka_sasl_mechanism != SaslMechanism::Plain;
+        if needs_tls && !cfg!(feature = "kafka-tls") {
+            let why = "TLS and SCRAM need a worker that was built with --features kafka-tls";
+            return wrong("KAFKA_SECURITY_PROTOCOL", why);
+        }
+        match (protocol.has_user(), self.user(), self.password()) {
+            (true, None, _) => wrong("KAFKA_SASL_USER", "expected a user, as KAFKA_SECURITY_PROTOCOL needs one"),
+            (true, _, None) => wrong("KAFKA_SASL_PASSWORD", "expected the password of KAFKA_SASL_USER"),
+            (false, Some(_), _) => {
+                wrong("KAFKA_SECURITY_PROTOCOL", "expected SASL_PLAINTEXT or SASL_SSL, as KAFKA_SASL_USER is set")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who brokers are told that this is; an empty one is none.
+    pub fn user(&self) -> Option<&str> {
+        self.kafka_sasl_user.as_deref().filter(|user| !user.is_empty())
+    }
+
+    /// The user's password; an empty one is none.
+    pub fn password(&self) -> Option<&SecretString> {
+        self.kafka_sasl_password.as_ref().filter(|password| !password.expose_secret().is_empty())
+    }
+
+    /// The brokers for the log. There is no password among them.
+    pub fn in_words(&self) -> String {
+        if !self.is_set() {
+            return "none: events are not sent to Kafka".into();
+        }
+        let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.as_str());
+        let user = self.user().map(|user| format!(" as {user}:***")).unwrap_or_default();
+        format!("{brokers} by {protocol}{user}, topics {}*", self.kafka_topic_prefix)
+    }
+}
+
+fn wrong(name: &'static str, why: &str) -> Result<()> {
+    Err(Error::Setting(name, why.into()))
+}
+
+fn is_broker(text: &str) -> bool {
+    let Some((host, port)) = text.trim().rsplit_once(':') else { return false };
+    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// Kafka takes names of up to 249 characters of these kinds; what follows the prefix needs some of them.
+fn topic_prefix(text: &str) -> Result<String, String> {
+    if text.len() <= 100 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        Ok(text.into())
+    } else {
+        Err("expected at most 100 letters, digits, dots, underscores and hyphens".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Given {
+        #[command(flatten)]
+        kafka: KafkaSettings,
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        match Given::try_parse_from([&["test"], arguments].concat()) {
+            Err(error) => error.to_string(),
+            Ok(given) => given.kafka.check().map_or_else(|error| error.to_string(), |()| String::new()),
+        }
+    }
+
+    #[test]
+    fn without_brokers_nothing_is_asked_for_unless_the_ranking_needs_them() {
+        assert_eq!(refused(&[]), "");
+        assert_eq!(refused(&["--kafka-brokers= ", "--kafka-sasl-user="]), "", "an empty one is none");
+        assert!(refused(&["--ranking-source=kafka"]).contains("KAFKA_BROKERS"));
+        assert!(refused(&["--kafka-topic-prefix=a/b"]).contains("letters"));
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    #[test]
+    fn a_worker_without_kafka_refuses_brokers_with_a_sentence() {
+        assert!(refused(&["--kafka-brokers=host:9092"]).contains("built without Kafka"));
+    }
+
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn wrong_settings_are_refused_with_a_sentence_that_names_them() {
+        assert_eq!(refused(&["--kafka-brokers=host:9092, other:9092", "--ranking-source=kafka"]), "");
+        for wrong in ["host", "host:", "host:port", "http://host:9092", "host:9092,"] {
+            assert!(refused(&[&format!("--kafka-brokers={wrong}")]).contains("KAFKA_BROKERS"), "{wrong}");
+        }
+        let with = |more: &[&str]| refused(&[&["--kafka-brokers=host:9092"], more].concat());
+        let (plain, user) = ("--kafka-security-protocol=sasl_plaintext", "--kafka-sasl-user=shop");
+        assert_eq!(with(&[plain, user, "--kafka-sasl-password=secret"]), "");
+        assert!(with(&[plain]).contains("KAFKA_SASL_USER"));
+        assert!(with(&[plain, user]).contains("KAFKA_SASL_PASSWORD"));
+        assert!(with(&[user]).contains("KAFKA_SECURITY_PROTOCOL"));
+    }
+
+    #[cfg(all(feature = "kafka", not(feature = "kafka-tls")))]
+    #[test]
+    fn a_worker_without_tls_refuses_it_with_a_sentence() {
+        let brokers = "--kafka-brokers=host:9092";
+        assert!(refused(&[brokers, "--kafka-security-protocol=SSL"]).contains("kafka-tls"));
+        let scram = ["--kafka-security-protocol=SASL_PLAINTEXT", "--kafka-sasl-mechanism=SCRAM-SHA-512"];
+        assert!(refused(&[&[brokers], &scram[..]].concat()).contains("kafka-tls"));
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let settings = KafkaSettings {
+            kafka_brokers: "host:9092".into(),
+            kafka_sasl_user: Some("shop".into()),
+            kafka_sasl_password: Some("secret".into()),
+            ..KafkaSettings::default()
+        };
+        assert_eq!(settings.in_words(), "host:9092 by PLAINTEXT as shop:***, topics *");
+        assert!(!format!("{settings:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,691 @@
+//! Kafka, out and in: on a mock cluster of Kafka's own client, which speaks its protocol on loopback ports; and on the
+//! brokers of `KAFKA_BROKERS` where these are set, but for tests in which brokers go away.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env,
+    time::Duration,
+};
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    db::{self, DeadLettersPage},
+    domain::{
+        campaign::CampaignTerms,
+        claim::{Outcome, Rejection},
+        order::OrderRules,
+        ranking::{EVENTS, business_day},
+    },
+    error::{Error, Result},
+    held,
+    identifiers::{ClaimId, CouponId, new_uuid},
+    message::messages,
+    sales,
+    scripts::{CampaignCounts, campaign_put},
+    testing::{Place, eventually, open_terms},
+};
+use dibs_worker::{
+    Worker,
+    issuance::Pace,
+    kafka::{
+        ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
+        RankingConsumer, RankingSource, Record, SalesCounter,
+    },
+    relay::{Relay, Sink, Step},
+    webhooks::Webhooks,
+};
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    config::ClientConfig,
+    consumer::{BaseConsumer, Consumer as _},
+    message::Headers as _,
+    mocking::MockCluster,
+    producer::{DefaultProducerContext, FutureProducer, FutureRecord},
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+    util::Timeout,
+};
+use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop},
+    support::{accept, user, work},
+};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// A broker that nobody waits for.
+const IMPATIENT: Duration = Duration::from_millis(300);
+const PARTITIONS: i32 = 3;
+
+/// Brokers, with topics of this test's own.
+struct Brokers {
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    settings: KafkaSettings,
+}
+
+/// A message, as it is in Kafka.
+#[derive(Debug)]
+struct Found {
+    topic: String,
+    partition: i32,
+    key: String,
+    value: Value,
+    headers: BTreeMap<String, String>,
+}
+
+impl Found {
+    fn sequence(&self) -> u64 {
+        self.value["sequence"].as_u64().expect("a sequence")
+    }
+
+    fn id(&self) -> String {
+        self.value["id"].as_str().expect("an id").to_owned()
+    }
+}
+
+const TOPICS: [&str; 7] =
+    ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", "coupon.issued", REQUESTED];
+
+impl Brokers {
+    /// Those of `KAFKA_BROKERS`, or a mock of them.
+    async fn new() -> Self {
+        match env::var("KAFKA_BROKERS") {
+            Ok(brokers) if !brokers.is_empty() => Self::real(brokers).await,
+            _ => Self::mock(),
+        }
+    }
+
+    /// A mock of brokers, which can be made to fail.
+    fn mock() -> Self {
+        let mock = MockCluster::new(1).expect("a mock");
+        for topic in TOPICS {
+            mock.create_topic(topic, PARTITIONS, 1).expect("a topic");
+        }
+        let settings = KafkaSettings { kafka_brokers: mock.bootstrap_servers(), ..KafkaSettings::default() };
+        Self { mock: Some(mock), settings }
+    }
+
+    async fn real(kafka_brokers: String) -> Self {
+        let kafka_topic_prefix = format!("test-{}.", new_uuid().simple());
+        let settings = KafkaSettings { kafka_brokers, kafka_topic_prefix, ..KafkaSettings::default() };
+        let brokers = Self { mock: None, settings };
+        let admin: AdminClient<DefaultClientContext> = brokers.client().create().expect("an admin");
+        let names = TOPICS.map(|topic| brokers.cluster().topic(topic));
+        let topics = names.iter().map(|name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1)));
+        let topics: Vec<NewTopic<'_>> = topics.collect();
+        admin.create_topics(&topics, &AdminOptions::new()).await.expect("topics");
+        brokers
+    }
+
+    fn cluster(&self) -> Cluster {
+        Cluster::of(&self.settings).expect("brokers")
+    }
+
+    fn failing(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        self.mock.as_ref().expect("a mock")
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.settings.kafka_brokers);
+        client
+    }
+
+    fn sink(&self) -> KafkaSink {
+        KafkaSink::new(&self.cluster(), PATIENCE)
+    }
+
+    /// Puts values on a topic, in order, as others than Dibs would: each with its key.
+    async fn produce(&self, topic: &str, values: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        let producer: FutureProducer = self.client().set("enable.idempotence", "true").create().expect("a producer");
+        let topic = self.cluster().topic(topic);
+        let mut on_their_way = Vec::new();
+        for (key, value) in values {
+            let sent = producer.send_result(FutureRecord::to(&topic).key(&key).payload(&value));
+            on_their_way.push(sent.map_err(|(error, _)| error).expect("queued"));
+        }
+        for sent in on_their_way {
+            sent.await.expect("answered").expect("acknowledged");
+        }
+    }
+
+    /// All that is on a topic, each partition in its order.
+    fn read(&self, topic: &str) -> Vec<Found> {
+        let topic = self.cluster().topic(topic);
+        let reader: BaseConsumer = self.client().set("group.id", "test-reader").create().expect("a reader");
+        let (mut list, mut ends) = (TopicPartitionList::new(), HashMap::new());
+        for partition in 0..PARTITIONS {
+            let (first, end) = reader.fetch_watermarks(&topic, partition, LIMIT).expect("watermarks");
+            if end > first {
+                list.add_partition_offset(&topic, partition, Offset::Beginning).expect("listed");
+                ends.insert(partition, end);
+            }
+        }
+        reader.assign(&list).expect("assigned");
+        let mut found = Vec::new();
+        while !ends.is_empty() {
+            let message = reader.poll(Timeout::After(LIMIT)).expect("in time").expect("readable");
+            if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                ends.remove(&message.partition());
+            }
+            let headers = message.headers().map(|headers| headers.iter()).into_iter().flatten();
+            let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+            found.push(Found {
+                topic: topic.clone(),
+                partition: message.partition(),
+                key: text(message.key()),
+                value: serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON"),
+                headers: headers.map(|header| (header.key.to_owned(), text(header.value))).collect(),
+            });
+        }
+        found
+    }
+
+    /// Messages of all events, as they are in Kafka.
+    fn told(&self) -> Vec<Found> {
+        TOPICS.iter().filter(|topic| **topic != REQUESTED).flat_map(|topic| self.read(topic)).collect()
+    }
+}
+
+async fn register(place: &Place) {
+    db::register_sink(place.database.pool(), KAFKA, clock::now()).await.expect("registered");
+}
+
+async fn number_all(place: &Place) {
+    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+}
+
+/// Delivers all that happened to a sink.
+async fn send_all(place: &Place, sink: impl Sink) {
+    number_all(place).await;
+    let mut relay = Relay::new(&place.database, sink);
+    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    relay.stand_back().await;
+}
+
+/// The ids of all messages that Kafka should have been told of.
+async fn expected_ids(place: &Place) -> BTreeSet<String> {
+    let mut connection = place.database.pool().acquire().await.expect("a connection");
+    let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
+    let events = db::events_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
+    events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
+}
+
+/// I10: all is there, and in a partition each comes for the first time behind all that happened before it.
+fn expect_all_in_order(found: &[Found], expected: &BTreeSet<String>) {
+    assert_eq!(&found.iter().map(Found::id).collect::<BTreeSet<_>>(), expected);
+    let mut highest: HashMap<(&str, i32), u64> = HashMap::new();
+    let mut seen = BTreeSet::new();
+    for message in found {
+        if seen.insert(message.id()) {
+            let highest = highest.entry((&message.topic, message.partition)).or_default();
+            assert!(message.sequence() >= *highest, "{message:?} is behind {highest}");
+            *highest = message.sequence();
+        }
+    }
+    let mut homes: HashMap<(&str, &str), i32> = HashMap::new();
+    for message in found {
+        assert_eq!(*homes.entry((&message.topic, &message.key)).or_insert(message.partition), message.partition);
+    }
+}
+
+/// I10: each event is a message at least, those of an order in their order, and nothing else is told.
+#[tokio::test]
+async fn i10_kafka_is_told_of_every_event_in_order_for_each_key() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(3).await);
+    register(&place).await;
+    let campaign = place.campaign(10).await;
+    let claims = accept(&place, &campaign, 1..=10).await;
+    work(&place).await;
+    for round in 0..10 {
+        let order = buy(&place, products[round % 3], 2, clock::now()).await;
+        if round % 2 == 0 {
+            cancel(&place, order, clock::now()).await;
+        }
+    }
+    send_all(&place, brokers.sink()).await;
+    let found = brokers.told();
+    expect_all_in_order(&found, &expected_ids(&place).await);
+    assert_eq!(found.len(), 10 + 10 + 10 + 5, "issued, created, paid, cancelled, each once");
+    let issued: BTreeSet<String> = found
+        .iter()
+        .filter(|message| message.topic.ends_with("coupon.issued"))
+        .map(|message| message.value["data"]["userCouponId"].as_str().expect("an id").to_owned())
+        .collect();
+    assert_eq!(issued, claims.iter().map(ClaimId::to_string).collect());
+    for Found { topic, key, value, headers, .. } in &found {
+        assert_eq!(key, value["aggregateId"].as_str().expect("an id"));
+        assert_eq!(headers["id"], value["id"]);
+        assert_eq!(headers["type"], value["type"]);
+        assert!(topic.ends_with(&headers["type"]), "{topic}");
+    }
+    place.end().await;
+}
+
+/// I10: brokers that refuse, and even what ends a producer for good, lead to nothing lost and nothing out of order.
+#[tokio::test]
+async fn i10_what_brokers_refuse_comes_again_in_order() {
+    let (brokers, (place, products)) = (Brokers::mock(), shop(1).await);
+    register(&place).await;
+    let sink = brokers.sink();
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+    ] {
+        for _ in 0..5 {
+            buy(&place, products[0], 1, clock::now()).await;
+        }
+        brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error, error]);
+        number_all(&place).await;
+        let mut relay = Relay::new(&place.database, sink.clone());
+        let step = async |relay: &mut Relay<KafkaSink>| relay.step(clock::now()).await;
+        let mut failures = 0;
+        while !matches!(step(&mut relay).await, Ok(Step::UpToDate)) {
+            failures += 1;
+            assert!(failures < 50, "not delivered in spite of {error:?}");
+        }
+        relay.stand_back().await;
+    }
+    expect_all_in_order(&brokers.told(), &expected_ids(&place).await);
+    place.end().await;
+}
+
+/// Brokers away: orders go on, so do other sinks, nothing is marked; afterwards all is delivered.
+#[tokio::test]
+async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards() {
+    let (brokers, (place, products)) = (Brokers::mock(), shop(2).await);
+    register(&place).await;
+    buy(&place, products[0], 1, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    let delivered = "SELECT delivered_through FROM sinks WHERE name = 'kafka'";
+    let before = place.count(delivered).await;
+    brokers.failing().broker_down(-1).expect("down");
+    let mut relay = Relay::new(&place.database, KafkaSink::new(&brokers.cluster(), IMPATIENT));
+    for _ in 0..5 {
+        buy(&place, products[1], 2, clock::now()).await;
+        number_all(&place).await;
+        let failed = relay.step(clock::now()).await.expect_err("nobody acknowledges");
+        assert!(failed.chain().contains("acknowledged"), "{}", failed.chain());
+    }
+    assert_eq!(place.count(delivered).await, before, "what is not acknowledged is not marked");
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, "the ranking went on").await;
+    brokers.failing().broker_up(-1).expect("up");
+    relay.stand_back().await;
+    // As patient as a worker is: on a busy machine a new producer may take longer to find its brokers.
+    let mut relay = Relay::new(&place.database, brokers.sink());
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while place.count(delivered).await < place.count("SELECT last_sequence FROM outbox_sequence").await {
+        assert!(tokio::time::Instant::now() < deadline, "not delivered when brokers were back");
+        let _still_away = relay.step(clock::now()).await;
+    }
+    expect_all_in_order(&brokers.told(), &expected_ids(&place).await);
+    relay.stand_back().await;
+    place.end().await;
+}
+
+fn counter(brokers: &Brokers, place: &Place) -> RankingConsumer {
+    RankingConsumer::count_sales(&brokers.cluster(), &place.database, &place.redis, ZONE).expect("joined")
+}
+
+fn intake(brokers: &Brokers, place: &Place) -> Intake {
+    Intake::take_requests(&brokers.cluster(), &place.database, &place.redis).expect("joined")
+}
+
+/// Handles until so many records were handled in all.
+async fn handle<H: Handler + 'static>(consumer: &mut Consumer<H>, records: usize) {
+    let (mut handled, deadline) = (0, tokio::time::Instant::now() + LIMIT);
+    while handled < records {
+        assert!(tokio::time::Instant::now() < deadline, "{handled} of {records} records in {LIMIT:?}");
+        handled += consumer.step().await.expect("handled");
+    }
+    assert_eq!(handled, records);
+}
+
+/// What is on the topics that the ranking reads.
+fn sales_messages(brokers: &Brokers) -> usize {
+    EVENTS.iter().map(|topic| brokers.read(topic).len()).sum()
+}
+
+/// I9 and I10: messages that come twice, a consumer that dies before it notes where it is, another that takes its
+/// place: each event counts once.
+#[tokio::test]
+async fn i10_what_kafka_tells_twice_counts_once() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(3).await);
+    let mut consumer = counter(&brokers, &place);
+    consumer.step().await.expect("begun");
+    let mut orders = Vec::new();
+    for round in 0..20 {
+        orders.push(buy(&place, products[round % 3], 3, clock::now()).await);
+    }
+    for order in orders.drain(..7) {
+        cancel(&place, order, clock::now()).await;
+    }
+    send_all(&place, brokers.sink()).await;
+    // The sink loses what it knew: all is sent again, behind what is there.
+    place.execute("UPDATE sinks SET delivered_through = 0 WHERE name = 'kafka'").await;
+    buy(&place, products[0], 1, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    assert_eq!(sales_messages(&brokers), 27 * 2 + 1);
+    handle(&mut consumer, 55).await;
+    expect_scores_of_orders(&place, "with every message twice").await;
+    consumer.leave().await;
+    place.end().await;
+}
+
+/// Handles what it is given, and dies before that is noted.
+struct Dying<H>(H);
+
+impl<H: Handler> Handler for Dying<H> {
+    const NAME: &'static str = H::NAME;
+
+    async fn handle(&mut self, records: &[Record]) -> Result<()> {
+        self.0.handle(records).await?;
+        if records.is_empty() { Ok(()) } else { Err(Error::internal("it died")) }
+    }
+}
+
+/// Joins with a handler that dies once it has handled something, and lets it.
+async fn live_and_die<H: Handler + 'static>(brokers: &Brokers, topics: &[&str], handler: H) {
+    let mut dying = Consumer::join(&brokers.cluster(), topics, Dying(handler)).expect("joined");
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while dying.step().await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "nothing came in {LIMIT:?}");
+    }
+    dying.leave().await;
+}
+
+/// I10: what was counted and not noted comes again to the next consumer, and counts once.
+#[tokio::test]
+async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by_another() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(2).await);
+    register(&place).await;
+    buy(&place, products[0], 1, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    for quantity in 1..3 {
+        live_and_die(&brokers, &EVENTS, SalesCounter::new(&place.database, &place.redis, ZONE)).await;
+        expect_scores_of_orders(&place, "counted by one that died").await;
+        let order = buy(&place, products[1], quantity, clock::now()).await;
+        if quantity == 2 {
+            cancel(&place, order, clock::now()).await;
+        }
+        send_all(&place, brokers.sink()).await;
+    }
+    let mut consumer = counter(&brokers, &place);
+    handle(&mut consumer, 4).await;
+    expect_scores_of_orders(&place, "after two deaths").await;
+    consumer.leave().await;
+    place.end().await;
+}
+
+/// Whether as much is counted today as orders say.
+async fn all_is_counted(place: &Place) -> bool {
+    let today = sales::daily(&place.redis, business_day(clock::now(), ZONE)).await.expect("redis");
+    let sold = "SELECT COALESCE(SUM(i.quantity), 0) FROM orders o JOIN order_items i USING (order_id) \
+                WHERE o.status = 'PAY_DONE'";
+    today.values().sum::<i64>() == place.count(sold).await
+}
+
+/// I9 and I10: partitions go from one consumer to another and back while orders are paid and cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn i10_consumers_that_come_and_go_count_each_event_once() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(3).await);
+    let (first, second) = (CancellationToken::new(), CancellationToken::new());
+    let mut running = vec![tokio::spawn(counter(&brokers, &place).run(first.clone()))];
+    let (sink, mut orders) = (brokers.sink(), Vec::new());
+    for round in 0..30 {
+        orders.push(buy(&place, products[round % 3], 2, clock::now()).await);
+        if round % 4 == 3 {
+            cancel(&place, orders.swap_remove(0), clock::now()).await;
+        }
+        send_all(&place, sink.clone()).await;
+        match round {
+            10 => running.push(tokio::spawn(counter(&brokers, &place).run(second.clone()))),
+            20 => first.cancel(),
+            _ => {}
+        }
+    }
+    eventually("all is counted", LIMIT, || all_is_counted(&place)).await;
+    expect_scores_of_orders(&place, "with consumers that came and went").await;
+    second.cancel();
+    for consumer in running {
+        consumer.await.expect("stopped");
+    }
+    place.end().await;
+}
+
+/// What dead letters say: source, key, reason.
+async fn letters(place: &Place) -> Vec<(String, String, String)> {
+    let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
+    let letters = db::dead_letters(place.database.pool(), &page).await.expect("letters");
+    letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
+}
+
+/// A message that cannot be read is a dead letter, and those behind it count.
+#[tokio::test]
+async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothing_up() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(1).await);
+    register(&place).await;
+    let mut consumer = counter(&brokers, &place);
+    consumer.step().await.expect("begun");
+    let told = |kind: &str, sequence: u64| {
+        json!({"type": kind, "sequence": sequence, "data": {"items": [], "paidAt": null}}).to_string()
+    };
+    let unreadable = ["oops".into(), "{}".into(), told("order.lost", 1), told("order.paid", 1 << 60), String::new()];
+    brokers.produce("order.paid", unreadable.map(|value| ("7".into(), value.into_bytes()))).await;
+    buy(&place, products[0], 4, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    handle(&mut consumer, 6).await;
+    expect_scores_of_orders(&place, "behind what cannot be read").await;
+    let letters = letters(&place).await;
+    assert_eq!(letters.len(), 5, "{letters:?}");
+    let topic = brokers.cluster().topic("order.paid");
+    assert!(letters.iter().all(|(source, key, _)| source == "ranking" && key.starts_with(&topic)), "{letters:?}");
+    assert!(letters.iter().any(|(_, _, reason)| reason.contains("order.lost")), "{letters:?}");
+    consumer.leave().await;
+    place.end().await;
+}
+
+/// I9: the ranking is fed by the relay, then from Kafka, then by the relay again, then from Kafka; and Redis loses all.
+#[tokio::test]
+async fn i9_whoever_feeds_the_ranking_scores_are_the_sums_of_the_orders() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(2).await);
+    let sell = async || {
+        let order = buy(&place, products[0], 3, clock::now()).await;
+        buy(&place, products[1], 2, clock::now()).await;
+        cancel(&place, order, clock::now()).await;
+        buy(&place, products[0], 1, clock::now()).await;
+    };
+    sell().await;
+    deliver_all(&place).await;
+    // Nobody has told Kafka of these, nor of those before.
+    sell().await;
+    number_all(&place).await;
+    let mut consumer = counter(&brokers, &place);
+    consumer.step().await.expect("begun");
+    expect_scores_of_orders(&place, "from Kafka, before it was told of anything").await;
+    sell().await;
+    send_all(&place, brokers.sink()).await;
+    handle(&mut consumer, 4).await;
+    expect_scores_of_orders(&place, "from Kafka").await;
+    place.lose_redis().await;
+    consumer.step().await.expect("nothing happened since, and yet it looks");
+    expect_scores_of_orders(&place, "from Kafka, when Redis had lost all").await;
+    sell().await;
+    send_all(&place, brokers.sink()).await;
+    handle(&mut consumer, 4).await;
+    consumer.leave().await;
+    sell().await;
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, "by the relay again").await;
+    sell().await;
+    send_all(&place, brokers.sink()).await;
+    let mut consumer = counter(&brokers, &place);
+    handle(&mut consumer, 8).await;
+    expect_scores_of_orders(&place, "from Kafka again").await;
+    consumer.leave().await;
+    place.end().await;
+}
+
+/// A worker whose settings name brokers does all of it: events out, sales counted, requests taken in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
+    let (brokers, (place, products)) = (Brokers::new().await, shop(1).await);
+    let campaign = place.campaign(1).await;
+    let stopping = CancellationToken::new();
+    let worker = Worker {
+        database: place.database.clone(),
+        redis: place.redis.clone(),
+        payment_gateway: None,
+        webhooks: Webhooks::default(),
+        pace: Pace::default(),
+        rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
+        time_zone: ZONE,
+        kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
+        stopping: stopping.clone(),
+        tasks: TaskTracker::new(),
+    };
+    register(&place).await;
+    let working = tokio::spawn(worker.run(1));
+    buy(&place, products[0], 3, clock::now()).await;
+    brokers.produce(REQUESTED, [wanted(8, campaign.id, None), wanted(9, campaign.id, None)]).await;
+    let issued = async || place.count("SELECT COUNT(*) FROM user_coupons").await == 1;
+    eventually("the coupon is issued", LIMIT, issued).await;
+    eventually("sales are counted", LIMIT, || all_is_counted(&place)).await;
+    let told = "SELECT COUNT(*) FROM outbox_events e JOIN sinks s ON s.name = 'kafka' \
+                WHERE COALESCE(e.sequence, 1000) > s.delivered_through";
+    eventually("Kafka is told", LIMIT, async || place.count(told).await == 0).await;
+    expect_all_in_order(&brokers.told(), &expected_ids(&place).await);
+    let refused = async || place.count("SELECT COUNT(*) FROM claim_refusals").await == 1;
+    eventually("the other is refused", LIMIT, refused).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM sinks WHERE name = 'ranking'").await, 0, "its relay does not run");
+    stopping.cancel();
+    working.await.expect("stopped");
+    place.end().await;
+}
+
+fn wanted(user: u64, coupon: CouponId, request: Option<&str>) -> (String, Vec<u8>) {
+    let value = json!({"userId": user, "couponId": coupon, "requestId": request});
+    (user.to_string(), value.to_string().into_bytes())
+}
+
+/// I1 and I2: a thousand requests of four hundred users for a hundred coupons, some twice with the same id, some without
+/// one. The consumer dies when it has claimed, so all come again, which changes nothing.
+#[tokio::test]
+async fn i1_and_i2_a_rush_by_kafka_issues_each_coupon_once_however_often_requests_come() {
+    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let campaign = place.campaign(100).await;
+    let named: Vec<String> = (0..400).map(|_| new_uuid().to_string()).collect();
+    let requests = (0..1_000_u64).map(|number| {
+        let user = number % 400 + 1;
+        let name = (number % 3 > 0).then(|| named[usize::try_from(number % 400).expect("few")].as_str());
+        wanted(user, campaign.id, name)
+    });
+    brokers.produce(REQUESTED, requests.collect::<Vec<_>>()).await;
+    Box::pin(live_and_die(&brokers, &[REQUESTED], ClaimIntake::new(&place.database, &place.redis))).await;
+    work(&place).await;
+    let mut intake = intake(&brokers, &place);
+    handle(&mut intake, 1_000).await;
+    work(&place).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 100);
+    assert_eq!(place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
+    assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
+    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("held");
+    assert_eq!(counts.claimed, 100);
+    let both = "SELECT COUNT(*) FROM claim_refusals r JOIN user_coupons u ON u.user_coupon_id = r.claim_id";
+    assert_eq!(place.count(both).await, 0, "a claim has one outcome");
+    let without = "SELECT 400 - COUNT(DISTINCT user_id) FROM (SELECT user_id FROM claim_refusals \
+                   UNION SELECT user_id FROM user_coupons) AS told";
+    assert_eq!(place.count(without).await, 0, "every user can read an outcome");
+    assert_eq!(place.count("SELECT COUNT(*) FROM claim_refusals WHERE code <> 'COUPON_EXHAUSTED'").await, 0);
+    intake.leave().await;
+    place.end().await;
+}
+
+/// Who is refused can read why; what can never be a claim is a dead letter; those behind both are served.
+#[tokio::test]
+async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
+    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let open = place.campaign(10).await;
+    let (hour, now) = (TimeDelta::hours(1), clock::now());
+    let early = CampaignTerms { opens_at: now + hour, closes_at: now + hour * 2, ..open_terms() };
+    let late = CampaignTerms { opens_at: now - hour * 2, closes_at: now - hour, ..open_terms() };
+    let (early, late) = (place.campaign_of(early).await, place.campaign_of(late).await);
+    let unknown = CouponId::try_from(4_711).expect("an id");
+    let (own, other) = (new_uuid().to_string(), new_uuid().to_string());
+    let malformed = ["oops", r#"{"userId": 1}"#, "[1, 2]", r#"{"userId": 1, "couponId": 1, "color": "red"}"#];
+    let mut requests: Vec<_> = malformed.map(|value| ("1".to_owned(), value.as_bytes().to_vec())).into();
+    requests.extend([
+        wanted(1, unknown, None),
+        wanted(1, early.id, Some("too-early")),
+        wanted(2, late.id, Some(&other)),
+        wanted(3, open.id, Some(&own)),
+        (String::from("3"), vec![b' '; 5_000]),
+    ]);
+    brokers.produce(REQUESTED, requests).await;
+    let mut intake = intake(&brokers, &place);
+    handle(&mut intake, 9).await;
+    work(&place).await;
+    // Another user with the id of a request that was served.
+    brokers.produce(REQUESTED, [wanted(4, open.id, Some(&own)), wanted(5, open.id, None)]).await;
+    handle(&mut intake, 2).await;
+    work(&place).await;
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (3, 5)").await, 2);
+    let issued = place.texts("SELECT HEX(user_coupon_id) FROM user_coupons WHERE user_id = 3").await;
+    assert_eq!(issued, [own.replace('-', "").to_uppercase()], "the request's own id is the claim's");
+    let code = async |coupon, user| {
+        let found = db::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
+        found.map(|claim| claim.outcome)
+    };
+    assert_eq!(code(early.id, user(1)).await, Some(Outcome::Rejected(Rejection::CampaignNotOpen)));
+    assert_eq!(code(late.id, user(2)).await, Some(Outcome::Rejected(Rejection::CampaignClosed)));
+    assert_eq!(code(open.id, user(3)).await, None);
+    let letters = letters(&place).await;
+    assert_eq!(letters.len(), 7, "{letters:?}");
+    let topic = brokers.cluster().topic(REQUESTED);
+    assert!(letters.iter().all(|(source, key, _)| source == REQUESTED && key.starts_with(&topic)), "{letters:?}");
+    for part in ["couponId", "color", "an object", "no coupon 4711", "longer than", "another user"] {
+        assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
+    }
+    intake.leave().await;
+    place.end().await;
+}
+
+/// I3: Redis is away, or does not hold the campaign yet: requests wait, other campaigns go on, nothing is lost.
+#[tokio::test]
+async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
+    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (settings, _database, gate) = place.gated().await;
+    let redis = settings.redis(1).await.expect("redis");
+    let held = place.campaign(10).await;
+    let absent = place.campaign_in_database(open_terms()).await;
+    brokers.produce(REQUESTED, [wanted(1, absent.id, None), wanted(2, held.id, None)]).await;
+    let mut intake = Intake::take_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
+    let issued = "SELECT COUNT(*) FROM user_coupons";
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while place.count(issued).await == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the other campaign does not go on");
+        let _waits = intake.step().await;
+        work(&place).await;
+    }
+    let waits = intake.step().await.expect_err("redis does not hold the campaign");
+    assert!(matches!(waits, Error::CampaignUnavailable(coupon) if coupon == absent.id), "{waits}");
+    gate.shut();
+    intake.step().await.expect_err("redis is away");
+    gate.open();
+    campaign_put(&place.redis, &absent, CampaignCounts::default()).await.expect("held now");
+    while intake.step().await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "requests are not taken when Redis is back");
+    }
+    work(&place).await;
+    assert_eq!(place.count(issued).await, 2);
+    assert_eq!(place.count("SELECT COUNT(*) FROM claim_refusals").await, 0);
+    intake.leave().await;
+    redis.close().await;
+    place.end().await;
+}
