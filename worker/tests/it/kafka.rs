@@ -409,7 +409,8 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
     send_all(&place, brokers.sink()).await;
     for quantity in 1..3 {
         live_and_die(&brokers, &EVENTS, SalesCounter::new(&place.database, &place.redis, ZONE)).await;
-        expect_scores_of_orders(&place, "counted by one that died").await;
+        // It has read some or all, as Kafka gives it.
+        assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"), "it counted before it died");
         let order = buy(&place, products[1], quantity, clock::now()).await;
         if quantity == 2 {
             cancel(&place, order, clock::now()).await;
