@@ -130,7 +130,7 @@ fn kind_of(record: &Record) -> &'static str {
 }
 
 fn read(record: &Record) -> Result<Told, String> {
-    if !record.is_whole {
+    if !record.is_whole() {
         return Err("it is too long".into());
     }
     let told: Told = serde_json::from_slice(&record.value).map_err(|error| error.to_string())?;

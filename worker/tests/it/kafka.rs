@@ -35,6 +35,7 @@ use dibs_worker::{
     relay::{Relay, Sink, Step},
     webhooks::Webhooks,
 };
+use fred::interfaces::StreamsInterface as _;
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -618,27 +619,23 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let late = CampaignTerms { opens_at: now - hour * 2, closes_at: now - hour, ..open_terms() };
     let (early, late) = (place.campaign_of(early).await, place.campaign_of(late).await);
     let unknown = CouponId::try_from(4_711).expect("an id");
-    let (own, other) = (new_uuid().to_string(), new_uuid().to_string());
+    let other = new_uuid().to_string();
     let malformed = ["oops", r#"{"userId": 1}"#, "[1, 2]", r#"{"userId": 1, "couponId": 1, "color": "red"}"#];
     let mut requests: Vec<_> = malformed.map(|value| ("1".to_owned(), value.as_bytes().to_vec())).into();
     requests.extend([
         wanted(1, unknown, None),
         wanted(1, early.id, Some("too-early")),
         wanted(2, late.id, Some(&other)),
-        wanted(3, open.id, Some(&own)),
-        (String::from("3"), vec![b' '; 5_000]),
+        wanted(3, open.id, Some(&other)),
+        (String::from("3"), vec![b' '; 300_000]),
     ]);
     brokers.produce(REQUESTED, requests).await;
     let mut intake = intake(&brokers, &place);
     handle(&mut intake, 9).await;
     work(&place).await;
-    // Another user with the id of a request that was served.
-    brokers.produce(REQUESTED, [wanted(4, open.id, Some(&own)), wanted(5, open.id, None)]).await;
-    handle(&mut intake, 2).await;
-    work(&place).await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (3, 5)").await, 2);
-    let issued = place.texts("SELECT HEX(user_coupon_id) FROM user_coupons WHERE user_id = 3").await;
-    assert_eq!(issued, [own.replace('-', "").to_uppercase()], "the request's own id is the claim's");
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id = 3").await, 1);
+    let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
+    assert_eq!(place.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
         let found = db::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
@@ -646,14 +643,47 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     assert_eq!(code(early.id, user(1)).await, Some(Outcome::Rejected(Rejection::CampaignNotOpen)));
     assert_eq!(code(late.id, user(2)).await, Some(Outcome::Rejected(Rejection::CampaignClosed)));
     assert_eq!(code(open.id, user(3)).await, None);
+    let (pool, soon) = (place.database.pool(), clock::now() + hour);
+    assert_eq!(db::purge_refusals(pool, now - hour, 10).await.expect("purged"), 0, "they are kept for a while");
+    assert_eq!(db::purge_refusals(pool, soon, 1).await.expect("purged"), 1);
+    assert_eq!(db::purge_refusals(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&place).await;
-    assert_eq!(letters.len(), 7, "{letters:?}");
+    assert_eq!(letters.len(), 6, "{letters:?}");
     let topic = brokers.cluster().topic(REQUESTED);
     assert!(letters.iter().all(|(source, key, _)| source == REQUESTED && key.starts_with(&topic)), "{letters:?}");
-    for part in ["couponId", "color", "an object", "no coupon 4711", "longer than", "another user"] {
+    for part in ["couponId", "color", "an object", "no coupon 4711", "longer than"] {
         assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
     }
     intake.leave().await;
+    place.end().await;
+}
+
+/// I1 and I3: one id for requests of two users for two coupons, among others: each is a claim of its own, none takes
+/// another's outcome, and none is lost with them; again, they are the same claims.
+#[tokio::test]
+async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
+    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (one, other) = (place.campaign(100).await, place.campaign(100).await);
+    let shared = new_uuid().to_string();
+    for (round, requests) in [(1..31, 34), (31..36, 9)] {
+        let mut requests_of_all: Vec<_> = round.map(|user| wanted(user, one.id, None)).collect();
+        let sharing = [(40, one.id), (41, one.id), (40, other.id), (41, other.id)];
+        requests_of_all.splice(3..3, sharing.map(|(user, coupon)| wanted(user, coupon, Some(&shared))));
+        brokers.produce(REQUESTED, requests_of_all).await;
+        let mut intake = intake(&brokers, &place);
+        handle(&mut intake, requests).await;
+        work(&place).await;
+        intake.leave().await;
+    }
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 39);
+    assert_eq!(place.count("SELECT COUNT(DISTINCT coupon_id, user_id) FROM user_coupons").await, 39);
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (40, 41)").await, 4);
+    assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
+    assert_eq!(letters(&place).await, []);
+    let buried: u64 = place.redis.client().xlen(place.redis.keys.dead_claims(one.partition)).await.expect("redis");
+    assert_eq!(buried, 0);
+    let counts = held::counts(&place.redis, one.partition, one.id).await.expect("redis").expect("held");
+    assert_eq!(counts.claimed, 37);
     place.end().await;
 }
 
