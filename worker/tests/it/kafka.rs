@@ -35,7 +35,7 @@ use dibs_worker::{
     relay::{Relay, Sink, Step},
     webhooks::Webhooks,
 };
-use fred::interfaces::StreamsInterface as _;
+use fred::interfaces::{KeysInterface as _, StreamsInterface as _};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -475,21 +475,81 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
     register(&place).await;
     let mut consumer = counter(&brokers, &place);
     consumer.step().await.expect("begun");
-    let told = |kind: &str, sequence: u64| {
-        json!({"type": kind, "sequence": sequence, "data": {"items": [], "paidAt": null}}).to_string()
+    buy(&place, products[0], 3, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    handle(&mut consumer, 1).await;
+    let told = |kind: &str, sequence: u64, paid_at: Option<&str>| {
+        let items = json!([{"productId": products[0], "quantity": 100}]);
+        json!({"type": kind, "sequence": sequence, "data": {"items": items, "paidAt": paid_at}}).to_string()
     };
-    let unreadable = ["oops".into(), "{}".into(), told("order.lost", 1), told("order.paid", 1 << 60), String::new()];
+    let unreadable = [
+        "oops".into(),
+        "{}".into(),
+        told("order.lost", 1, None),
+        told("order.paid", 1 << 60, None),
+        // Nothing that really follows would count, were it believed.
+        told("order.paid", 1 << 40, None),
+        told("order.paid", 1, Some("+262142-12-31T23:59:59Z")),
+        told("order.paid", 1, Some("1969-12-31T23:59:59Z")),
+        String::new(),
+    ];
     brokers.produce("order.paid", unreadable.map(|value| ("7".into(), value.into_bytes()))).await;
     buy(&place, products[0], 4, clock::now()).await;
     send_all(&place, brokers.sink()).await;
-    handle(&mut consumer, 6).await;
+    handle(&mut consumer, 9).await;
     expect_scores_of_orders(&place, "behind what cannot be read").await;
     let letters = letters(&place).await;
-    assert_eq!(letters.len(), 5, "{letters:?}");
+    assert_eq!(letters.len(), 8, "{letters:?}");
     let topic = brokers.cluster().topic("order.paid");
     assert!(letters.iter().all(|(source, key, _)| source == "ranking" && key.starts_with(&topic)), "{letters:?}");
-    assert!(letters.iter().any(|(_, _, reason)| reason.contains("order.lost")), "{letters:?}");
+    for part in ["order.lost", "which no event has", "from 1970 to 9999"] {
+        assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
+    }
     consumer.leave().await;
+    place.end().await;
+}
+
+/// Messages of paid orders, as if all were in one partition.
+async fn paid_records(place: &Place) -> Vec<Record> {
+    let mut connection = place.database.pool().acquire().await.expect("a connection");
+    let events = db::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
+    let values = events.iter().flat_map(|event| messages(event).expect("readable"));
+    let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
+    let record = |(offset, value): (i64, Vec<u8>)| Record {
+        topic: EVENTS[0].into(),
+        partition: 0,
+        offset,
+        at: 0,
+        bytes: value.len(),
+        value,
+    };
+    (0..).zip(values).map(record).collect()
+}
+
+/// I9: a message that is not there among those read together, and a Redis that came back with older data while nothing
+/// happened: both are noticed, and the days made anew.
+#[tokio::test]
+async fn i9_what_is_missing_in_kafka_or_in_redis_is_noticed() {
+    let (place, products) = shop(2).await;
+    let mut counter = SalesCounter::new(&place.database, &place.redis, ZONE);
+    counter.handle(&[]).await.expect("begun");
+    for product in [0, 1, 0] {
+        buy(&place, products[product], 3, clock::now()).await;
+    }
+    number_all(&place).await;
+    let mut records = paid_records(&place).await;
+    records.remove(1);
+    counter.handle(&records).await.expect("handled");
+    expect_scores_of_orders(&place, "with a gap").await;
+    buy(&place, products[1], 5, clock::now()).await;
+    number_all(&place).await;
+    counter.handle(&paid_records(&place).await[3..]).await.expect("handled");
+    expect_scores_of_orders(&place, "behind the gap").await;
+    let (keys, client) = (&place.redis.keys, place.redis.client());
+    let today = keys.daily_sales(business_day(clock::now(), ZONE));
+    client.del::<(), _>(vec![keys.sales_counted(), today]).await.expect("deleted");
+    counter.handle(&[]).await.expect("handled");
+    expect_scores_of_orders(&place, "when Redis had lost what was counted last").await;
     place.end().await;
 }
 
