@@ -296,6 +296,38 @@ async fn i10_what_brokers_refuse_comes_again_in_order() {
     place.end().await;
 }
 
+/// A message that brokers never take is a dead letter, and those behind it are sent, each in its order.
+#[tokio::test]
+async fn a_message_that_brokers_never_take_is_a_dead_letter_and_holds_nothing_up() {
+    let (brokers, (place, products)) = (Brokers::mock(), shop(1).await);
+    register(&place).await;
+    let mut relay = Relay::new(&place.database, brokers.sink());
+    let errors =
+        [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD];
+    for (round, error) in errors.into_iter().enumerate() {
+        for _ in 0..3 {
+            buy(&place, products[0], 1, clock::now()).await;
+        }
+        number_all(&place).await;
+        // Many that were sent together are refused as one, then the first of them that is sent alone.
+        brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error]);
+        let _some_are_refused = relay.step(clock::now()).await;
+        brokers.failing().clear_request_errors(RDKafkaApiKey::Produce);
+        brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error]);
+        while relay.step(clock::now()).await.expect("goes on") != Step::UpToDate {}
+        let letters = letters(&place).await;
+        assert_eq!(letters.len(), round + 1, "{letters:?}");
+        assert!(letters.iter().all(|(source, _, _)| source == KAFKA), "{letters:?}");
+    }
+    let mut expected = expected_ids(&place).await;
+    for (_, key, _) in letters(&place).await {
+        assert!(expected.remove(&key), "{key}");
+    }
+    expect_all_in_order(&brokers.told(), &expected);
+    relay.stand_back().await;
+    place.end().await;
+}
+
 /// Brokers away: orders go on, so do other sinks, nothing is marked; afterwards all is delivered.
 #[tokio::test]
 async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards() {
