@@ -199,6 +199,7 @@ fn wrong(name: &'static str, why: &str) -> Result<()> {
 }
 
 /// Any name of a file; an empty one, too, which is none.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for it")]
 fn path(text: &str) -> Result<PathBuf, Infallible> {
     Ok(text.into())
 }
