@@ -1,5 +1,5 @@
 -- Puts days that were made anew in the place of what Redis holds, all at once, with how far events are counted in
--- them.
+-- them. Whoever makes days anew lets Redis forget 'applied' first, so nobody counts meanwhile.
 --
 -- KEYS[1] applied       string, see sales_apply.lua
 -- KEYS[2] counted       hash, see sales_count.lua: nothing is counted from Kafka yet beyond what is staged
@@ -9,8 +9,11 @@
 --
 -- Returns {code}
 --
+-- LATE = 0   nothing was changed: another has put days in place meanwhile, and they are counted on
 -- PUT = 1
-local PUT = 1
+local LATE, PUT = 0, 1
+
+if redis.call('EXISTS', KEYS[1]) == 1 then return {LATE} end
 
 for i = 3, #KEYS, 2 do
   local day, staged = KEYS[i], KEYS[i + 1]

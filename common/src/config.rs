@@ -46,7 +46,8 @@ pub struct Settings {
     /// Where a business day begins and ends
     #[arg(long, env, default_value = "Asia/Seoul")]
     pub time_zone: Tz,
-    /// By how many seconds the clock is ahead, at most a day, to rehearse a midnight; Redis goes by its own clock
+    /// By how many seconds the clock is ahead, at most a day, to rehearse a midnight; Redis, and the times of
+    /// jobs, go by the machine's
     #[arg(long, env, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400), hide = true)]
     pub clock_ahead_seconds: u32,
     /// The smallest charge of points, in won

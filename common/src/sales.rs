@@ -7,6 +7,7 @@ use fred::{
     types::scan::Scanner as _,
 };
 use futures::TryStreamExt as _;
+use uuid::Uuid;
 
 use crate::{
     clock::{Timestamp, from_millis},
@@ -20,7 +21,7 @@ use crate::{
 /// How many products are read or written at once: about a millisecond of Redis.
 const PAGE: u32 = 1_000;
 /// For how long what is staged outlives a rebuild that never ends, in seconds.
-const STAGED_FOR: i64 = 3_600;
+const STAGED_FOR: i64 = 3 * 3_600;
 
 /// Up to which event sales are counted; none when Redis does not know.
 pub async fn applied(redis: &Redis) -> Result<Option<u64>> {
@@ -53,7 +54,7 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
 }
 
 /// Makes a sorted set anew at [`crate::keys::Keys::staged`]: products and their units, times `weight`. A page at a time, so
-/// that Redis serves others in between. It vanishes after an hour if whoever makes it never ends.
+/// that Redis serves others in between. It vanishes after three hours if whoever makes it never ends.
 pub async fn stage(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
     let client = redis.client();
     let mut rest = scores.iter();
@@ -67,6 +68,12 @@ pub async fn stage(redis: &Redis, staged: &str, scores: &Scores, weight: i64) ->
         client.zadd::<(), _, _>(staged, None, None, false, false, page).await.map_err(redis_error)?;
         client.expire::<(), _>(staged, STAGED_FOR, None).await.map_err(redis_error)?;
     }
+}
+
+/// Removes what was staged of days or windows that will not be put in place.
+pub async fn unstage(redis: &Redis, keys: impl Iterator<Item = String> + Send, making: Uuid) -> Result<()> {
+    let staged: Vec<String> = keys.map(|key| redis.keys.staged(&key, making)).collect();
+    redis.client().unlink::<(), _>(staged).await.map_err(redis_error)
 }
 
 /// Of which days a window is, and when it was made.

@@ -31,6 +31,8 @@ const AT_ONCE: u32 = 1_000;
 const TOGETHER: u32 = 250;
 /// A page of users whose outcomes are not in memory takes the disk a while.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a round may go on without saying so to the database that holds its lock.
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// Carries out assignments, about once a second, until told to stop. Any number of workers may do so: one at a time
 /// works.
@@ -53,7 +55,8 @@ pub async fn assign_once(database: &Database, redis: &Redis, stopping: &Cancella
     if pending.is_empty() {
         return Ok(0);
     }
-    let Some(lock) = database.try_lock("assignments").await? else { return Ok(pending.len()) };
+    let Some(mut lock) = database.try_lock("assignments").await? else { return Ok(pending.len()) };
+    lock.hold_for(LONGEST).await?;
     for assignment in &pending {
         if let Err(error) = carry_on(database, redis, assignment, stopping).await {
             // The others are not to wait for this one.

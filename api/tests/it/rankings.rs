@@ -34,7 +34,8 @@ async fn sold(place: &Place, units: &[(u64, ProductId, i64)]) {
     }
     days.sort_unstable();
     days.dedup();
-    sales_put(&place.redis, rebuild, 0, &days).await.expect("put");
+    sales::forget(&place.redis).await.expect("forgotten");
+    assert!(sales_put(&place.redis, rebuild, 0, &days).await.expect("put"));
     warm(&place.redis, place.settings.time_zone, clock::now()).await.expect("redis").expect("made");
 }
 

@@ -51,8 +51,8 @@ pub use orders::{
     payment, purge_order_commands, write_orders,
 };
 pub use outbox::{
-    NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, events_between, move_sink, number_events, purge_events, register_sink,
-    sink_progress, sinks_left_alone, touch_sink,
+    Backlog, NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, backlog, events_between, move_sink, number_events,
+    purge_events, register_sink, sink_progress, sinks_left_alone, touch_sink,
 };
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
 pub use parked::{ParkedMessage, due_parked, hasten_parked, park, parked_lanes, postpone_parked, unpark};
@@ -76,6 +76,8 @@ pub const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
 const TRUSTED_FOR: Duration = Duration::from_millis(500);
 const IDLE_FOR: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 6;
+/// How long the holder of a lock may say nothing.
+const SILENT_FOR: Duration = Duration::from_mins(1);
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Connections to the database.
@@ -114,6 +116,12 @@ impl Lock {
             self.in_transaction = false;
         }
         Ok(())
+    }
+
+    /// Keeps it though nothing is said on its connection for so long.
+    pub async fn hold_for(&mut self, silent: Duration) -> Result<()> {
+        let sql = format!("SET SESSION wait_timeout = {}", silent.as_secs());
+        within(sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut self.connection)).await.map(drop)
     }
 
     /// Lets others have it.
@@ -194,7 +202,8 @@ impl Database {
     }
 
     /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
-    /// somebody has it.
+    /// somebody has it. A holder that says nothing for a minute counts as dead, unless [`Lock::hold_for`] says otherwise:
+    /// a server hears nothing of a machine that vanished.
     pub async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let mut connection = self.pool.acquire().await.map_err(database_error)?;
         let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
@@ -206,7 +215,12 @@ impl Database {
         let mut connection = connection.detach();
         let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
         let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
-        Ok((locked == Some(1)).then_some(Lock { connection, in_transaction: false }))
+        if locked != Some(1) {
+            return Ok(None);
+        }
+        let mut lock = Lock { connection, in_transaction: false };
+        lock.hold_for(SILENT_FOR).await?;
+        Ok(Some(lock))
     }
 
     /// Answers when the database does.

@@ -114,6 +114,32 @@ pub async fn sink_progress(connection: &mut MySqlConnection, sink: &str) -> Resu
     .await
 }
 
+/// What is still to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Since when the oldest event waits for its sequence; none when all have theirs.
+    pub unnumbered_since: Option<Timestamp>,
+    /// For each sink: how many events it has not taken that have their sequence, and since when the oldest of them waits.
+    pub sinks: Vec<(String, u64, Option<Timestamp>)>,
+}
+
+/// What is still to be told, to all sinks.
+pub async fn backlog(pool: &MySqlPool) -> Result<Backlog, sqlx::Error> {
+    let unnumbered_since = sqlx::query_scalar(
+        "SELECT /* backlog */ created_at FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
+         ORDER BY event_id LIMIT 1",
+    )
+    .fetch_optional(pool)
+    .await?;
+    let sinks = sqlx::query_as(
+        "SELECT /* backlog */ s.name, q.last_sequence - s.delivered_through, e.created_at FROM sinks s \
+         JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1",
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(Backlog { unnumbered_since, sinks })
+}
+
 /// Events of sequence `first` to `last`, in order, only those of these kinds; all when none is named.
 pub async fn events_between(
     connection: &mut MySqlConnection,

@@ -11,13 +11,14 @@ pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../lua/sales_put.lua"),
     keys: &["applied", "counted", "day, staged"],
     arguments: &["sequence", "expires_at"],
-    codes: &[("PUT", 1)],
+    codes: &[("LATE", 0), ("PUT", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
 /// Puts the days that `rebuild` staged in the place of what Redis holds; events up to `sequence` are counted in them.
+/// Answers false, and changes nothing, unless Redis was made to forget how far it has counted, and did not learn it since.
 /// Each day comes with the moment at which Redis may forget it. See `lua/sales_put.lua`.
-pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<()> {
+pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<bool> {
     let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
     let mut arguments = vec![Value::from(sequence.to_string())];
     for (day, forgotten_at) in days {
@@ -28,7 +29,8 @@ pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(Nai
     }
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
     match integer(answer.first())? {
-        1 => Ok(()),
+        0 => Ok(false),
+        1 => Ok(true),
         _ => Err(unexpected(&answer)),
     }
 }

@@ -1,6 +1,6 @@
 use chrono::{NaiveDate, TimeDelta};
 use dibs_common::{
-    clock,
+    clock::{self, Timestamp},
     domain::ranking::{Effect, Scores},
     identifiers::{ProductId, new_uuid},
     sales,
@@ -8,6 +8,7 @@ use dibs_common::{
     testing::Place,
 };
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
+use uuid::Uuid;
 
 fn product(number: u64) -> ProductId {
     number.try_into().expect("an id")
@@ -27,12 +28,18 @@ async fn apply(place: &Place, span: (u64, u64), effects: &[(u64, Effect)]) -> Sa
     sales_apply(&place.redis, span, effects, |_| in_an_hour).await.expect("redis")
 }
 
+/// Puts days in place as a rebuild does: Redis is made to forget how far it has counted, first.
+async fn put(place: &Place, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
+    sales::forget(&place.redis).await.expect("forgotten");
+    assert!(sales_put(&place.redis, rebuild, sequence, days).await.expect("put"));
+}
+
 #[tokio::test]
 async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
     let place = Place::new().await;
     assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesApplied::Gap(0));
     assert_eq!(place.keys().await, Vec::<String>::new());
-    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    put(&place, new_uuid(), 4, &[]).await;
     let batch = [sold(5, 20, 7, 2), sold(5, 20, 10, 1), sold(6, 21, 7, 3), sold(7, 20, 10, -1)];
     assert_eq!(apply(&place, (6, 7), &batch[2..]).await, SalesApplied::Gap(4));
     assert_eq!(apply(&place, (5, 7), &batch).await, SalesApplied::Applied(7));
@@ -51,7 +58,7 @@ async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
 #[tokio::test]
 async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
     let place = Place::new().await;
-    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    put(&place, new_uuid(), 0, &[]).await;
     let key = place.redis.keys.daily_sales(day(21));
     place.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
     let batch = [sold(1, 20, 7, 2), sold(1, 21, 7, 2)];
@@ -83,7 +90,7 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
     assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "nobody knows what is counted");
     assert!(!count(&place, &[]).await, "nor when nothing comes");
     assert_eq!(place.keys().await, Vec::<String>::new());
-    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    put(&place, new_uuid(), 4, &[]).await;
     assert!(count(&place, &[message("paid/0", 0, 4, 100), message("paid/0", 1, 6, 2)]).await);
     let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2), "what the rebuild counted is passed over");
@@ -97,7 +104,7 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
     assert_eq!(units().await, Some(10));
     assert!(!count(&place, &[message("paid/0", 6, 12, 1)]).await, "one was dropped unread");
     assert_eq!(units().await, Some(10));
-    sales_put(&place.redis, new_uuid(), 12, &[]).await.expect("put");
+    put(&place, new_uuid(), 12, &[]).await;
     assert!(count(&place, &[message("paid/0", 6, 12, 1), message("paid/0", 7, 13, 1)]).await);
     assert_eq!(units().await, Some(11));
     place.end().await;
@@ -110,7 +117,7 @@ async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
     let write = async |entry: &str| {
         place.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
     };
-    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    put(&place, new_uuid(), 4, &[]).await;
     assert!(count_on(&place, &mut memory, &[message("paid/0", 0, 5, 1), message("paid/0", 1, 6, 1)]).await);
     write("5 1").await;
     assert!(!count_on(&place, &mut memory, &[]).await, "also when nothing comes");
@@ -121,10 +128,10 @@ async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
     assert!(!count_on(&place, &mut memory, &[message("paid/0", 2, 10, 1)]).await);
     let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2));
-    sales_put(&place.redis, new_uuid(), 10, &[]).await.expect("put");
+    put(&place, new_uuid(), 10, &[]).await;
     assert!(count_on(&place, &mut memory, &[message("paid/1", 3, 11, 1)]).await, "another made the days anew");
     assert!(count_on(&place, &mut memory, &[]).await, "what was counted before that is forgotten");
-    sales_put(&place.redis, new_uuid(), 9, &[]).await.expect("put");
+    put(&place, new_uuid(), 9, &[]).await;
     assert!(!count_on(&place, &mut memory, &[]).await, "an older Redis, from before the days were made anew");
     place.end().await;
 }
@@ -152,13 +159,13 @@ fn pieces_end_at_a_gap_and_where_there_is_too_much_for_one_call() {
 #[tokio::test]
 async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
     let place = Place::new().await;
-    sales_put(&place.redis, new_uuid(), 4, &[]).await.expect("put");
+    put(&place, new_uuid(), 4, &[]).await;
     assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesApplied::Applied(5));
     assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
     assert!(count(&place, &[message("paid/0", 0, 6, 2)]).await);
     assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
     assert_eq!(apply(&place, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesApplied::Gap(5));
-    sales_put(&place.redis, new_uuid(), 6, &[]).await.expect("put");
+    put(&place, new_uuid(), 6, &[]).await;
     assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
     assert_eq!(apply(&place, (7, 7), &[]).await, SalesApplied::Applied(7));
     place.end().await;
@@ -167,15 +174,17 @@ async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
 #[tokio::test]
 async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
     let place = Place::new().await;
-    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    put(&place, new_uuid(), 0, &[]).await;
     apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
     let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
     let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day(20)), rebuild);
     sales::stage(&place.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
-    sales_put(&place.redis, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await.expect("put");
+    put(&place, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await;
     let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
     assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
     assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(3));
+    assert!(!sales_put(&place.redis, new_uuid(), 2, &[(day(20), in_an_hour)]).await.expect("redis"), "it is too late");
+    assert_eq!(daily(20).await, Scores::from([(product(8), 5)]));
     assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
     place.end().await;
 }
@@ -190,7 +199,7 @@ async fn sales_window_shows_what_was_staged_and_nothing_without_knowing_what_is_
     sales::stage(&place.redis, &staged, &sold, -1).await.expect("staged");
     assert!(!show().await, "what was counted is not known");
     assert_eq!(sales::window_made(&place.redis, 3).await.expect("redis"), None);
-    sales_put(&place.redis, new_uuid(), 0, &[]).await.expect("put");
+    put(&place, new_uuid(), 0, &[]).await;
     assert!(show().await);
     let window = sales::window(&place.redis, 3, 2).await.expect("redis");
     assert_eq!(window, [(product(3), 4), (product(20), 3)]);

@@ -57,7 +57,8 @@ async fn fill_days(rig: &Rig, products: impl Iterator<Item = ProductId> + Clone)
         sales::stage(redis, &staged, &scores, 1).await.context("filling a day")?;
         put.push((day, start_of(days_after(day, DAYS), ZONE)));
     }
-    scripts::sales_put(redis, making, 0, &put).await.context("filling days")
+    sales::forget(redis).await.context("filling days")?;
+    scripts::sales_put(redis, making, 0, &put).await.context("filling days").map(drop)
 }
 
 /// Makes products, and answers them.

@@ -138,13 +138,24 @@ async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Ve
     let outcome = shop(arguments, &api, async |end| keeper::kill_worker(&mut own, every, end).await).await?;
     until_nothing_can_expire(&stores).await?;
     if arguments.midnight {
-        own.stack().command_worker(&["job", "persist-daily-sales"]).await?;
+        persist_yesterday(&own, &stores).await?;
     }
     let verdict = conclude(arguments, &stores, &outcome, Some(&receiver)).await?;
     stores.database.close().await;
     stores.redis.close().await;
     own.stop(verdict == Verdict::Wrong).await?;
     Ok(verdict)
+}
+
+/// Lets the day that is over be persisted; another process may be at it.
+async fn persist_yesterday(own: &OwnStack, stores: &Stores) -> Result<()> {
+    let persisted = "SELECT COUNT(*) FROM product_daily_sales";
+    waiting::until("the day before is stored", Duration::from_mins(1), Duration::from_secs(1), async || {
+        own.stack().command_worker(&["job", "persist-daily-sales"]).await?;
+        let rows: i64 = sqlx::query_scalar(persisted).fetch_one(stores.database.pool()).await.context("stored days")?;
+        Ok(rows > 0)
+    })
+    .await
 }
 
 /// By how much the clock must be ahead for midnight to come in the middle of the run.

@@ -20,12 +20,15 @@ use dibs_common::{
 const PAGE: u32 = 5000;
 /// A page of rows that are not in memory takes the disk a while.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may go on without saying so to the database that holds its lock.
+const LONGEST: Duration = Duration::from_mins(15);
 
 /// Makes a campaign in Redis again from what is issued in the database and what is accepted but not yet answered.
 /// While that goes on Redis does not know the campaign, so no claim can slip in between; it appears whole, at once.
 /// One process does so at a time: one that finds another at it leaves it to that.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    lock.hold_for(LONGEST).await?;
     let forgotten = held::forget(redis, campaign.partition, campaign.id).await;
     let rebuilt = match forgotten {
         Ok(()) => make_alone(database, redis, campaign).await,
@@ -37,7 +40,8 @@ pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) ->
 /// The same for a campaign that Redis does not know. It is not forgotten first: whoever has just made it may be putting
 /// it there, and then it is left as it is.
 pub(super) async fn make_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    lock.hold_for(LONGEST).await?;
     let made = make_alone(database, redis, campaign).await;
     lock.release().await.and(made)
 }

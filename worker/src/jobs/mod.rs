@@ -20,7 +20,7 @@ use dibs_common::{
     clock::Timestamp,
     db::{self, Database},
     domain::ranking::{business_day, days_after, days_before, last_days, start_of},
-    error::Result,
+    error::{Error, Result},
     redis::Redis,
 };
 pub use persist::persist_daily_sales;
@@ -35,8 +35,11 @@ use crate::{
 
 /// How long after its end a day is persisted: 00:10.
 const PERSISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// How many missed days are caught up on.
+/// How many missed days are caught up on when none was ever persisted, and at most.
 const CAUGHT_UP: u64 = 7;
+const CAUGHT_UP_AT_MOST: u64 = 60;
+/// How long a job may be at work on something without saying so to the database that holds its lock.
+const LONGEST: Duration = Duration::from_mins(15);
 /// By how much later than it says an order may have been cancelled: the transaction had to end.
 const LATE: TimeDelta = TimeDelta::minutes(1);
 /// How long it may take to find the days of which orders were cancelled.
@@ -91,11 +94,18 @@ impl Jobs {
     /// Does a job, for `day` or the day that it is usually done for, and notes that in `job_runs`. Answers what it did;
     /// none when another process is at it.
     pub async fn run(&self, job: Job, day: Option<NaiveDate>, now: Timestamp) -> Result<Option<String>> {
-        let Some(lock) = self.database.try_lock(&format!("job {}", job.name())).await? else { return Ok(None) };
         let today = business_day(now, self.zone);
         let usual = if job == Job::PersistDailySales { days_before(today, 1) } else { today };
-        let done = self.run_and_note(job, day.unwrap_or(usual), now).await;
-        lock.release().await?;
+        let day = day.unwrap_or(usual);
+        if job == Job::PersistDailySales && day >= today {
+            return Err(Error::Setting("--day", format!("expected a day that is over, got {day}; today is {today}")));
+        }
+        let Some(mut lock) = self.database.try_lock(&format!("job {}", job.name())).await? else { return Ok(None) };
+        lock.hold_for(LONGEST).await?;
+        let done = self.run_and_note(job, day, now).await;
+        if let Err(error) = lock.release().await {
+            tracing::debug!(job = job.name(), cause = error.chain(), "a lock was lost before it was released");
+        }
         done.map(Some)
     }
 
@@ -150,8 +160,8 @@ impl Jobs {
         }
     }
 
-    /// Does what is due at `now`: the windows, and every day of the last seven that is over and not persisted yet, the
-    /// earliest first; yesterday again when orders of days that are over were cancelled since.
+    /// Does what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
+    /// the last that was, the earliest first; yesterday again when orders of days that are over were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
         let warmed = self.run(Job::WarmRanking, None, now).await;
         for day in self.due_days(now).await? {
@@ -165,8 +175,12 @@ impl Jobs {
     async fn due_days(&self, now: Timestamp) -> Result<BTreeSet<NaiveDate>> {
         let yesterday = days_before(business_day(now, self.zone), 1);
         let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSISTED_AFTER <= now;
-        let done = self.days_persisted(days_before(yesterday, CAUGHT_UP - 1)).await?;
-        let mut due: BTreeSet<NaiveDate> = last_days(yesterday, CAUGHT_UP).filter(over).collect();
+        let done = self.days_persisted(days_before(yesterday, CAUGHT_UP_AT_MOST - 1)).await?;
+        let last = done.last_key_value().map(|(day, _)| *day);
+        let is_missed = |day: &NaiveDate| last.is_some_and(|last| *day > last);
+        let recent = days_before(yesterday, CAUGHT_UP - 1);
+        let days = last_days(yesterday, CAUGHT_UP_AT_MOST).filter(over);
+        let mut due: BTreeSet<NaiveDate> = days.filter(|day| *day >= recent || is_missed(day)).collect();
         due.retain(|day| !done.contains_key(day));
         if let Some(as_of) = done.get(&yesterday) {
             let (pool, today) = (self.database.pool(), days_after(yesterday, 1));

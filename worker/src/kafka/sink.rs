@@ -117,6 +117,7 @@ async fn bury(lock: &mut Lock, refused: &[NewDeadLetter]) -> Result<()> {
     lock.begin().await?;
     for letter in refused {
         if db::within(db::bury(lock.connection(), letter, clock::now())).await? {
+            metrics::counter!("dibs_dead_letters_total", "source" => KAFKA).increment(1);
             tracing::error!(
                 key = letter.key,
                 reason = letter.reason,

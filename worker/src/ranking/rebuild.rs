@@ -1,16 +1,18 @@
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Lock, SalesSnapshot},
-    domain::ranking::{KEPT_DAYS, business_day, forgotten_at, last_days},
+    domain::ranking::{KEPT_DAYS, business_day, days_after, forgotten_at, last_days},
     error::{Error, Result},
     identifiers::new_uuid,
     redis::Redis,
     sales,
     scripts::sales_put,
 };
+use uuid::Uuid;
 
 use super::{RANKING, warm};
 
@@ -32,6 +34,11 @@ pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestam
 }
 
 async fn rebuild_and_move(database: &Database, redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<()> {
+    if sales::is_counted_from_kafka(redis).await? {
+        // Nobody serves the sink then.
+        rebuild_under_lock(redis, lock, zone, now).await?;
+        return warm(redis, zone, now).await.map(drop);
+    }
     db::within(db::register_sink(database.pool(), RANKING, now)).await?;
     let progress = db::within(db::sink_progress(lock.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just there"))?.delivered_through;
@@ -56,21 +63,35 @@ async fn wait_for_another(redis: &Redis) -> Result<()> {
 pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<u64> {
     sales::forget(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lock.connection(), zone)).await?;
-    let (rebuild, mut put, mut most) = (new_uuid(), Vec::new(), 0);
-    // One day after the other, as a day may have a million products.
-    for day in last_days(business_day(now, zone), KEPT_DAYS) {
-        let scores = db::within_limit(PATIENCE, snapshot.day(day)).await?;
-        most = most.max(scores.len());
-        let staged = redis.keys.staged(&redis.keys.daily_sales(day), rebuild);
-        sales::stage(redis, &staged, &scores, 1).await?;
-        put.push((day, forgotten_at(day, zone)));
+    // With tomorrow, which may have begun by the time of the snapshot, or by the clock of another worker.
+    let days: Vec<NaiveDate> = last_days(days_after(business_day(now, zone), 1), KEPT_DAYS + 1).collect();
+    let rebuild = new_uuid();
+    let put = stage_and_put(redis, &mut snapshot, (rebuild, &days), zone).await;
+    if put.is_err() {
+        // It comes again soon, and would fill Redis with one copy after the other.
+        sales::unstage(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
     }
-    sales_put(redis, rebuild, snapshot.sequence, &put).await?;
-    tracing::info!(
-        sequence = snapshot.sequence,
-        days = put.len(),
-        products = most,
-        "redis holds the sales of these days again"
-    );
+    put?;
+    tracing::info!(sequence = snapshot.sequence, days = days.len(), "redis holds the sales of these days again");
     Ok(snapshot.sequence)
+}
+
+async fn stage_and_put(
+    redis: &Redis,
+    snapshot: &mut SalesSnapshot<'_>,
+    (rebuild, days): (Uuid, &[NaiveDate]),
+    zone: Tz,
+) -> Result<()> {
+    let mut put = Vec::with_capacity(days.len());
+    // One day after the other, as a day may have a million products.
+    for day in days {
+        let scores = db::within_limit(PATIENCE, snapshot.day(*day)).await?;
+        let staged = redis.keys.staged(&redis.keys.daily_sales(*day), rebuild);
+        sales::stage(redis, &staged, &scores, 1).await?;
+        put.push((*day, forgotten_at(*day, zone)));
+    }
+    if sales_put(redis, rebuild, snapshot.sequence, &put).await? {
+        return Ok(());
+    }
+    Err(Error::internal("another process has made the days anew meanwhile"))
 }

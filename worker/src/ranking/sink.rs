@@ -11,6 +11,8 @@ use dibs_common::{
 use super::{rebuild_under_lock, warm};
 use crate::relay::{Batch, Sink};
 
+/// How many scores are changed at once, and those of one order more: Redis serves nobody else meanwhile.
+const CHANGES: usize = 5_000;
 /// The name of the sink.
 pub const RANKING: &str = "ranking";
 
@@ -35,10 +37,10 @@ impl Sink for RankingSink {
     }
 
     async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
-        let effects: Vec<(u64, Effect)> = batch.events.iter().flat_map(|event| self.effects_of(event)).collect();
-        let span = (batch.first, batch.last);
+        let (effects, last) = self.effects(batch);
+        let span = (batch.first, last);
         match sales_apply(&self.redis, span, &effects, |day| forgotten_at(day, self.zone)).await? {
-            SalesApplied::Applied(_) => Ok(batch.last),
+            SalesApplied::Applied(_) => Ok(last),
             SalesApplied::Gap(applied) => {
                 tracing::warn!(applied, next = batch.first, "redis has not counted all sales; days are made anew");
                 let now = clock::now();
@@ -51,6 +53,18 @@ impl Sink for RankingSink {
 }
 
 impl RankingSink {
+    /// What events change, up to [`CHANGES`], and up to which sequence that is all.
+    fn effects(&self, batch: &Batch) -> (Vec<(u64, Effect)>, u64) {
+        let mut effects = Vec::new();
+        for event in &batch.events {
+            effects.extend(self.effects_of(event));
+            if effects.len() >= CHANGES {
+                return (effects, event.sequence);
+            }
+        }
+        (effects, batch.last)
+    }
+
     fn effects_of(&self, event: &OutboxEvent) -> Vec<(u64, Effect)> {
         match serde_json::from_str::<SoldOrder>(&event.payload) {
             Ok(order) => effects(&event.kind, &order, self.zone).into_iter().map(|e| (event.sequence, e)).collect(),

@@ -135,7 +135,6 @@ impl<S: Sink> Relay<S> {
             None => self.database.try_lock(&format!("sink {}", self.sink.name())).await?,
         };
         let Some(mut lock) = lock else {
-            self.show(None, now);
             self.sink.stand_by();
             self.touched_at = None;
             return Ok(Step::StandingBy);
@@ -155,7 +154,6 @@ impl<S: Sink> Relay<S> {
             db::within(db::register_sink(self.database.pool(), sink, now)).await?;
             return Ok(Step::Delivered);
         };
-        self.show(Some(progress), now);
         let SinkProgress { delivered_through, last_sequence, .. } = progress;
         if delivered_through == last_sequence && self.looked_at.is_some_and(|looked| now - looked < IDLE_AT_MOST) {
             return Ok(Step::UpToDate);
@@ -194,15 +192,5 @@ impl<S: Sink> Relay<S> {
         db::within(db::touch_sink(lock.connection(), sink, now)).await?;
         self.touched_at = Some(now);
         Ok(())
-    }
-
-    /// What the metrics say; a process that stands by says that nothing waits.
-    fn show(&self, progress: Option<SinkProgress>, now: Timestamp) {
-        let sink = self.sink.name();
-        let backlog = progress.map_or(0, |progress| progress.last_sequence.saturating_sub(progress.delivered_through));
-        let age = progress.and_then(|progress| progress.waiting_since).map_or(TimeDelta::zero(), |since| now - since);
-        metrics::gauge!("dibs_relay_backlog", "sink" => sink)
-            .set(f64::from(u32::try_from(backlog).unwrap_or(u32::MAX)));
-        metrics::gauge!("dibs_relay_oldest_seconds", "sink" => sink).set(age.as_seconds_f64().max(0.0));
     }
 }

@@ -1,19 +1,34 @@
 use std::time::Duration;
 
-use dibs_common::db::{self, Database, NUMBERED_AT_ONCE};
+use chrono::TimeDelta;
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::{self, Backlog, Database, NUMBERED_AT_ONCE},
+};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often there is a look for new events. Sinks look as often, so an event is on its way within twice that.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the metrics say what is still to be told.
+const SHOW_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Numbers events as they are committed, until told to stop. Every worker does; one at a time gets to.
+/// Numbers events as they are committed, and shows how many wait for each sink, until told to stop. Every worker does;
+/// one at a time gets to number.
 pub async fn number_until_stopped(database: Database, stopping: CancellationToken) {
+    let mut shown_at = None;
     while !stopping.is_cancelled() {
-        let pause = match db::number_events(&database).await {
+        let numbered = db::number_events(&database).await;
+        if shown_at.is_none_or(|shown: Instant| shown.elapsed() > SHOW_EVERY) {
+            shown_at = Some(Instant::now());
+            show(&database).await;
+        }
+        let pause = match numbered {
             Ok(numbered) if numbered == NUMBERED_AT_ONCE as usize => continue,
             Ok(_) => LOOK_EVERY,
             Err(error) => {
+                metrics::counter!("dibs_numbering_failures_total").increment(1);
                 tracing::warn!(cause = error.chain(), "events cannot be numbered now");
                 PAUSE
             }
@@ -22,5 +37,23 @@ pub async fn number_until_stopped(database: Database, stopping: CancellationToke
             () = tokio::time::sleep(pause) => {}
             () = stopping.cancelled() => {}
         }
+    }
+}
+
+/// Lets the metrics say what is still to be told, whoever serves the sinks.
+async fn show(database: &Database) {
+    match db::within(db::backlog(database.pool())).await {
+        Ok(backlog) => show_backlog(&backlog, clock::now()),
+        Err(error) => tracing::debug!(cause = error.chain(), "nobody can say what is still to be told"),
+    }
+}
+
+fn show_backlog(Backlog { unnumbered_since, sinks }: &Backlog, now: Timestamp) {
+    let age = |since: Option<Timestamp>| since.map_or(TimeDelta::zero(), |since| now - since).as_seconds_f64().max(0.0);
+    metrics::gauge!("dibs_relay_unnumbered_seconds").set(age(*unnumbered_since));
+    for (sink, events, since) in sinks {
+        let events = f64::from(u32::try_from(*events).unwrap_or(u32::MAX));
+        metrics::gauge!("dibs_relay_backlog", "sink" => sink.clone()).set(events);
+        metrics::gauge!("dibs_relay_oldest_seconds", "sink" => sink.clone()).set(age(*since));
     }
 }

@@ -160,6 +160,23 @@ async fn a_day_is_persisted_once_by_two_workers_that_are_started_again_at_ten_pa
     place.end().await;
 }
 
+/// A worker that was away for longer than a week, and a day that is not over.
+#[tokio::test]
+async fn every_day_since_the_last_persisted_one_is_made_up_for_and_none_is_persisted_before_it_is_over() {
+    let (place, products) = shop(1).await;
+    let today = today();
+    let jobs = jobs(&place);
+    jobs.run_due(noon(days_before(today, 12))).await.expect("done");
+    buy(&place, products[0], 3, noon(days_before(today, 11))).await;
+    jobs.run_due(noon(today)).await.expect("done");
+    assert_eq!(daily(&place).await, [format!("{} {} 3", days_before(today, 11), products[0])]);
+    for day in [today, today + TimeDelta::days(30)] {
+        let refused = jobs.run(Job::PersistDailySales, Some(day), noon(today)).await.expect_err("it is not over");
+        assert!(refused.to_string().starts_with("--day: expected a day that is over"), "{refused}");
+    }
+    place.end().await;
+}
+
 #[tokio::test]
 async fn a_job_done_by_hand_is_noted_and_done_again_gives_the_same() {
     let (place, products) = shop(1).await;

@@ -224,6 +224,44 @@ async fn i10_a_rebuild_leaves_what_is_not_numbered_to_its_delivery() {
     place.end().await;
 }
 
+/// Midnight comes while days are made anew: what is paid then is among them.
+#[tokio::test]
+async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it() {
+    let (place, products) = shop(1).await;
+    let midnight = start_of(business_day(clock::now(), ZONE), ZONE);
+    buy(&place, products[0], 2, midnight).await;
+    db::number_events(&place.database).await.expect("numbered");
+    rebuild(&place.database, &place.redis, ZONE, midnight - TimeDelta::milliseconds(1)).await.expect("rebuilt");
+    deliver_all(&place).await;
+    expect_scores_of_orders(&place, "after midnight").await;
+    place.end().await;
+}
+
+/// More changes than Redis is given at once: the batch is counted in parts.
+#[tokio::test]
+async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
+    const LINES: u64 = 90;
+    let place = Place::new().await;
+    deliver_all(&place).await;
+    let now = clock::now();
+    let items: Vec<String> = (1..=LINES).map(|id| format!(r#"{{"productId": {id}, "quantity": 2}}"#)).collect();
+    let payload = format!(r#"{{"items": [{}], "paidAt": "{}"}}"#, items.join(","), now.to_rfc3339());
+    let rows = vec![format!("('ORDER', 'x', 'order.paid', '{payload}', NOW(3))"); 100];
+    let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
+    place.execute(&format!("{head}{}", rows.join(","))).await;
+    db::number_events(&place.database).await.expect("numbered");
+    let mut relay = Relay::new(&place.database, sink(&place));
+    let mut steps = 0;
+    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {
+        steps += 1;
+    }
+    relay.stand_back().await;
+    assert_eq!(steps, 2, "9,000 changes, 5,000 at once");
+    let scores = sales::daily(&place.redis, business_day(now, ZONE)).await.expect("redis");
+    assert!(scores.len() == 90 && scores.values().all(|units| *units == 200), "{scores:?}");
+    place.end().await;
+}
+
 /// Redis came back with older data, or none: the worker sees that by itself.
 #[tokio::test]
 async fn i11_a_redis_that_forgot_sales_is_told_again() {

@@ -1,15 +1,19 @@
 //! Events on their way to a receiver that keeps them.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
     db::{self, Lock},
     error::{Error, Result},
-    testing::Place,
+    testing::{Place, eventually},
 };
 use dibs_worker::relay::{Batch, Relay, Sink, Step};
+use tokio_util::sync::CancellationToken;
 
 /// Keeps the ids of what it was told about; refuses everything while `broken`.
 #[derive(Clone, Default)]
@@ -124,6 +128,25 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
     assert_eq!(witness.heard(), ["one", "two"]);
     assert_eq!(first.step(clock::now()).await.expect("asked"), Step::StandingBy);
     second.stand_back().await;
+    place.end().await;
+}
+
+/// A machine that vanished says nothing to the database, whose connection to it would stay open for hours.
+#[tokio::test]
+async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
+    let place = Place::new().await;
+    let (witness, mut relay) = witnessed(&place).await;
+    let mut silent = place.database.try_lock("sink witness").await.expect("asked").expect("free");
+    silent.hold_for(Duration::from_secs(1)).await.expect("held");
+    place.execute(&event("one")).await;
+    db::number_events(&place.database).await.expect("numbered");
+    assert_eq!(relay.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    let stopping = CancellationToken::new();
+    let running = tokio::spawn(relay.run(stopping.clone()));
+    eventually("another takes over", Duration::from_secs(10), async || witness.heard() == ["one"]).await;
+    stopping.cancel();
+    running.await.expect("ended");
+    drop(silent);
     place.end().await;
 }
 

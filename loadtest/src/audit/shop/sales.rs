@@ -23,6 +23,9 @@ const STORED_DAYS: u64 = 31;
 /// By how much later than it says an order may have been cancelled: the transaction had to end.
 const LATE: TimeDelta = TimeDelta::minutes(1);
 
+/// How long after its end a day is stored at the latest: 00:10, or within the hour.
+const DUE_AFTER: TimeDelta = TimeDelta::hours(2);
+
 /// Each day that Redis keeps: the units of each product.
 pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
     let mut check = Check::new("I9");
@@ -50,7 +53,12 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
     let today = business_day(clock::now(), zone);
     let (mut products, mut days) = (0, 0);
     for day in last_days(days_before(today, 1), STORED_DAYS) {
-        let Some(as_of) = written_at(pool, day).await? else { continue };
+        let Some(as_of) = written_at(pool, day).await? else {
+            let is_due = clock::now() > start_of(days_after(day, 1), zone) + DUE_AFTER;
+            let is_missed = is_due && !sold(pool, day, zone, None).await?.is_empty();
+            check.require(!is_missed, || format!("{day}: orders were paid, and the day is not stored"));
+            continue;
+        };
         let rows: BTreeMap<u64, i64> = sqlx::query_as(
             "SELECT /* audit stored_days */ product_id, quantity FROM product_daily_sales WHERE day = ?",
         )
