@@ -75,13 +75,13 @@ impl Sink for KafkaSink {
         }
         let mut way = Way { sink: self, sent: VecDeque::new(), refused: Vec::new() };
         let sent = way.send(batch).await;
-        let refused = way.refused;
+        let Way { refused, sent: on_their_way, .. } = way;
         let taken = match sent {
             Ok(()) => {
                 self.one_at_a_time = false;
                 batch.last
             }
-            Err(failure) => self.fail(batch, failure).await?,
+            Err(failure) => self.fail(batch, failure, on_their_way).await?,
         };
         bury(lock, &refused).await?;
         Ok(taken)
@@ -105,8 +105,23 @@ impl Failure {
 /// Messages on their way, in order, and those that brokers will never take.
 struct Way<'s> {
     sink: &'s mut KafkaSink,
-    sent: VecDeque<(u64, DeliveryFuture)>,
+    sent: OnTheirWay,
     refused: Vec<NewDeadLetter>,
+}
+
+/// The sequences of messages that are sent, and their acknowledgements.
+type OnTheirWay = VecDeque<(u64, DeliveryFuture)>;
+
+/// Whether one of these was refused, whose producer has ended.
+async fn has_refusal(on_their_way: OnTheirWay) -> bool {
+    for (_, acknowledgement) in on_their_way {
+        if let Ok(Ok(Err((error, _)))) = timeout(Duration::ZERO, acknowledgement).await
+            && is_refusal(&error)
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Gives up what brokers will never take, in the transaction in which the sink moves on.
@@ -162,9 +177,10 @@ impl KafkaSink {
     }
 
     /// Up to where a batch is taken when a message was not acknowledged.
-    async fn fail(&mut self, batch: &Batch, failure: Failure) -> Result<u64> {
+    async fn fail(&mut self, batch: &Batch, failure: Failure, on_their_way: OnTheirWay) -> Result<u64> {
         self.end_producer().await;
-        self.one_at_a_time |= failure.is_refused;
+        // One that is refused ends what is before it on its way to other partitions, too.
+        self.one_at_a_time |= failure.is_refused || has_refusal(on_their_way).await;
         let taken = failure.sequence - 1;
         if taken < batch.first {
             return Err(Error::internal(failure.cause));
