@@ -52,7 +52,7 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop},
+    ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop, sums},
     support::{accept, user, work},
 };
 
@@ -457,12 +457,10 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
     place.end().await;
 }
 
-/// Whether as much is counted today as orders say.
+/// Whether as much is counted of each product today as orders say.
 async fn all_is_counted(place: &Place) -> bool {
-    let today = sales::daily(&place.redis, business_day(clock::now(), ZONE)).await.expect("redis");
-    let sold = "SELECT COALESCE(SUM(i.quantity), 0) FROM orders o JOIN order_items i USING (order_id) \
-                WHERE o.status = 'PAY_DONE'";
-    today.values().sum::<i64>() == place.count(sold).await
+    let today = business_day(clock::now(), ZONE);
+    sales::daily(&place.redis, today).await.expect("redis") == sums(place, today).await
 }
 
 /// I9 and I10: partitions go from one consumer to another and back while orders are paid and cancelled.
