@@ -197,11 +197,12 @@ pub async fn note_redriven(
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let query = match redriven {
-        Redriven::Sent => sqlx::query(
-            "UPDATE dead_letters /* note_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + 1 \
+        Redriven::Sent { attempts } => sqlx::query(
+            "UPDATE dead_letters /* note_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + ? \
              WHERE dead_letter_id = ? AND status = 'REDRIVE'",
         )
-        .bind(now),
+        .bind(now)
+        .bind(attempts),
         Redriven::Dead { reason, attempts } => sqlx::query(
             "UPDATE dead_letters /* note_redriven */ SET status = 'DEAD', buried_at = ?, reason = ?, \
              attempts = attempts + ? WHERE dead_letter_id = ? AND status = 'REDRIVE'",

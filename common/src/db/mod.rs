@@ -55,7 +55,7 @@ pub use outbox::{
     sink_progress, sinks_left_alone, touch_sink,
 };
 pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
-pub use parked::{ParkedMessage, due_parked, hasten_parked, park, parked_lanes, postpone_parked, unpark};
+pub use parked::{ParkedMessage, begin_parked_anew, due_parked, park, parked_lanes, postpone_parked, unpark};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
 pub use refusals::{Refusal, holders_of_claims, latest_refusal, write_refusals};

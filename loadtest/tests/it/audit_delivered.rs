@@ -124,7 +124,8 @@ async fn a_record_says_what_the_receiver_says_and_what_came_wrongly_signed() {
     let url = receiver.url("notifications").into();
     let stranger = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
     let answer = stranger.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
-    let dibs_common::webhook::WebhookAnswer::Failed { reason, .. } = answer else { panic!("{answer:?}") };
+    let dibs_common::webhook::WebhookAnswer::Failed(failure) = answer else { panic!("{answer:?}") };
+    let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");
     let recorded = Deliveries::read(&folder).expect("a record");
     assert_eq!(found(&place, Some(&recorded)).await, ["I10"], "a bad signature");
