@@ -37,8 +37,8 @@ pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
 };
 pub use dead_letters::{
-    DeadLettersPage, ask_redrive, bury, count_dead_letters, dead_letters, letters_to_park, letters_to_redrive,
-    note_redriven,
+    DeadLettersPage, ask_redrive, ask_redrive_of_source, bury, count_dead_letters, dead_letters, letters_to_park,
+    letters_to_redrive, note_redriven, purge_dead_letters,
 };
 pub use idempotency::{
     ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,

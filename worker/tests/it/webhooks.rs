@@ -15,6 +15,7 @@ use dibs_common::{
     testing::Place,
 };
 use dibs_worker::{
+    redrive_source,
     relay::{Batch, Relay, Sink, Step},
     webhooks::{Limits, TRIED_FOR, WebhookSink},
 };
@@ -282,7 +283,7 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     issue(&place, "3", 1_000).await;
     line.after_seconds(1).await;
     assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
-    place.execute("UPDATE dead_letters SET status = 'REDRIVE'").await;
+    assert_eq!(redrive_source(place.database.pool(), "notifications").await.expect("asked"), 1_000);
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "", None) } else { OK });
     for _ in 0..15 {
         line.after_seconds(1).await;
@@ -295,6 +296,50 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     line.for_minutes(3).await;
     assert_eq!((count_letters(&place, DeadLetterStatus::Sent).await, parked(&place).await), (999, 1));
     line.relay.stand_back().await;
+    place.end().await;
+}
+
+async fn bury(place: &Place, source: &str, status: &str, keys: std::ops::Range<u32>) {
+    let sent_at = if status == "SENT" { "NOW(3) - INTERVAL 1 DAY" } else { "NULL" };
+    let rows = keys.map(|key| {
+        let payload = "커피".repeat(200);
+        format!("('{source}', '{key}', 'order.paid', '{payload}', 1, TRUE, '', 1, '{status}', NOW(3), {sent_at})")
+    });
+    let columns = "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, buried_at, \
+                   sent_at";
+    let rows = rows.collect::<Vec<_>>().join(",");
+    place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES {rows}")).await;
+}
+
+#[tokio::test]
+async fn all_letters_of_a_source_are_asked_for_at_once() {
+    let place = Place::new().await;
+    bury(&place, "data-platform", "DEAD", 0..1_100).await;
+    bury(&place, "data-platform", "SENT", 1_100..1_105).await;
+    bury(&place, "notifications", "DEAD", 0..3).await;
+    place.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
+    let pool = place.database.pool();
+    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 1_098);
+    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 0);
+    assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
+    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 5);
+    let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };
+    let short = db::dead_letters(pool, &page).await.expect("a letter");
+    assert_eq!((short[0].payload.chars().count(), &*short[0].source), (300, "notifications"));
+    place.end().await;
+}
+
+#[tokio::test]
+async fn only_letters_that_were_sent_are_purged() {
+    let place = Place::new().await;
+    for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
+        bury(&place, "data-platform", status, number..number + 1).await;
+    }
+    let purge = async |before| db::purge_dead_letters(place.database.pool(), before, 2).await.expect("purged");
+    let now = clock::now();
+    assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
+    assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
+    assert_eq!(place.count("SELECT COUNT(*) FROM dead_letters").await, 2);
     place.end().await;
 }
 
