@@ -15,7 +15,7 @@ use dibs_worker::{
     issuance::Pace,
     jobs::{Job, Jobs},
     ranking, seed,
-    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, WorkerSettings},
+    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -165,7 +165,7 @@ async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -
     let database = settings.shared.database(1)?;
     let pool = database.pool();
     let DeadLetters { source, status, limit, action } = letters.clone();
-    if let Some(DeadLetterAction::Redrive { id, source }) = action {
+    if let Some(DeadLetterAction::Redrive(Redrive { id, source })) = action {
         if let Some(id) = id {
             println!("{id} {}", dibs_worker::redrive(pool, id).await?.as_str());
         }

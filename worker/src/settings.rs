@@ -110,14 +110,19 @@ pub struct DeadLetters {
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterAction {
     /// Ask for one, or all of a source, to be sent again; the worker that serves the source does so
-    Redrive {
-        /// The id of the one
-        #[arg(value_parser = dead_letter_id, required_unless_present = "source", conflicts_with = "source")]
-        id: Option<DeadLetterId>,
-        /// All of this source, such as data-platform, that can be sent again
-        #[arg(long)]
-        source: Option<String>,
-    },
+    Redrive(Redrive),
+}
+
+/// What to ask for: one of both.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Redrive {
+    /// The id of the one
+    #[arg(value_parser = dead_letter_id)]
+    pub id: Option<DeadLetterId>,
+    /// All of this source, such as data-platform, that can be sent again
+    #[arg(long)]
+    pub source: Option<String>,
 }
 
 fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {

@@ -404,6 +404,22 @@ async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
     place.end().await;
 }
 
+/// Whatever it answers, somebody is there: what fails now is this message's own affair.
+#[tokio::test]
+async fn a_receiver_that_was_away_and_answers_500_is_back() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::Notifications).await;
+    line.receiver.will(|_| (504, "", None));
+    issue(&place, "3", 20).await;
+    line.for_minutes(1).await;
+    assert_eq!((behind(&place, "notifications").await, parked(&place).await), (1, 0));
+    line.receiver.will(|_| (500, "", None));
+    line.for_minutes(1).await;
+    assert_eq!((behind(&place, "notifications").await, parked(&place).await), (0, 20));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
 #[tokio::test]
 async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
     let place = Place::new().await;
