@@ -18,6 +18,8 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (dead_letter_id),
     UNIQUE KEY once (source, source_key),
     KEY by_status (status, source, dead_letter_id),
+    KEY by_source (source, dead_letter_id),
+    KEY by_sent_at (sent_at),
     CONSTRAINT dead_letters_status CHECK (status IN ('DEAD', 'REDRIVE', 'SENT')),
     CONSTRAINT dead_letters_redrive CHECK (status = 'DEAD' OR redrivable),
     CONSTRAINT dead_letters_sent CHECK ((status = 'SENT') = (sent_at IS NOT NULL))

@@ -12,7 +12,7 @@ CREATE TABLE parked_messages (
     aggregate_id     VARCHAR(100)    NOT NULL,
     payload          MEDIUMTEXT      NOT NULL COMMENT 'as it is sent',
     attempts         INT UNSIGNED    NOT NULL,
-    first_attempt_at DATETIME(3)     NULL     COMMENT 'none yet when it waits for another of its lane',
+    first_attempt_at DATETIME(3)     NULL     COMMENT 'since the receiver was last away; none yet when it waits for another of its lane',
     next_attempt_at  DATETIME(3)     NOT NULL,
     last_answer      VARCHAR(1000)   NULL,
     dead_letter_id   BIGINT UNSIGNED NULL     COMMENT 'the dead letter that is sent again by it',

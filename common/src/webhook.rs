@@ -9,6 +9,7 @@
 //! - 2xx: it is taken. 400, 405, 410, 413, 415, 422 and 501 say that this message will never be: it is not sent again.
 //! - Anything else (another status, a redirect, a broken connection, no answer within 5 s) may pass: it is sent again.
 //!   `Retry-After` says when, up to an hour.
+//! - No answer at all, 429, 502, 503 and 504 say that nobody is there; whatever else is answered, somebody is.
 
 use std::{fmt, time::Duration};
 
@@ -111,12 +112,18 @@ pub enum WebhookAnswer {
     /// It will never be, with the status and the beginning of the body.
     Refused(String),
     /// It was not taken now.
-    Failed {
-        /// The status and the beginning of the body, or why there was no answer.
-        reason: String,
-        /// How long it wants to be left alone, at most [`LONGEST_RETRY_AFTER`].
-        retry_after: Option<TimeDelta>,
-    },
+    Failed(WebhookFailure),
+}
+
+/// Why a message was not taken, though it may be later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookFailure {
+    /// The status and the beginning of the body, or why there was no answer.
+    pub reason: String,
+    /// How long the receiver wants to be left alone, at most [`LONGEST_RETRY_AFTER`].
+    pub retry_after: Option<TimeDelta>,
+    /// Whether somebody is there: it may be this message only that fails.
+    pub is_there: bool,
 }
 
 /// The way to a receiver.
@@ -158,7 +165,9 @@ impl WebhookEndpoint {
             .body(body);
         match request.send().await {
             Ok(response) => answer(response, now).await,
-            Err(error) => WebhookAnswer::Failed { reason: in_words(&error), retry_after: None },
+            Err(error) => {
+                WebhookAnswer::Failed(WebhookFailure { reason: in_words(&error), retry_after: None, is_there: false })
+            }
         }
     }
 }
@@ -176,7 +185,11 @@ async fn answer(response: Response, now: Timestamp) -> WebhookAnswer {
         if body.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {body}") };
     match status.as_u16() {
         400 | 405 | 410 | 413 | 415 | 422 | 501 => WebhookAnswer::Refused(reason),
-        _ => WebhookAnswer::Failed { reason, retry_after },
+        status => {
+            // A proxy whose receiver is gone, or one that has too much to do to look at any message.
+            let is_there = !matches!(status, 429 | 502..=504);
+            WebhookAnswer::Failed(WebhookFailure { reason, retry_after, is_there })
+        }
     }
 }
 

@@ -1,7 +1,36 @@
-use dibs_common::domain::dead_letter::{DeadLetter, beginning};
+use dibs_common::{
+    clock, db,
+    domain::dead_letter::{DeadLetter, DeadLetterStatus, beginning},
+    error::{Error, Result},
+    identifiers::DeadLetterId,
+};
+use sqlx::MySqlPool;
 
 /// How much of a payload is shown, in bytes.
 const SHOWN: usize = 300;
+/// How many letters are asked for in one statement.
+const ASKED_AT_ONCE: u32 = 1_000;
+
+/// Asks for a dead letter to be sent again; how it stands then.
+pub async fn redrive(pool: &MySqlPool, id: DeadLetterId) -> Result<DeadLetterStatus> {
+    let letter = db::within(db::ask_redrive(pool, id, clock::now())).await?.ok_or(Error::DeadLetterNotFound(id))?;
+    if letter.status == DeadLetterStatus::Dead {
+        return Err(Error::DeadLetterNotRedrivable(id));
+    }
+    Ok(letter.status)
+}
+
+/// Asks for all dead letters of a source to be sent again, as far as they can be; how many. One that fails again
+/// meanwhile is not asked for twice.
+pub async fn redrive_source(pool: &MySqlPool, source: &str) -> Result<u64> {
+    let (mut asked, mut after) = (0, None);
+    loop {
+        let next = db::ask_redrive_of_source(pool, source, after, clock::now(), ASKED_AT_ONCE);
+        let Some((last, count)) = db::within(next).await? else { return Ok(asked) };
+        asked += count;
+        after = Some(last);
+    }
+}
 
 /// A dead letter on one line, for people: its id, status, source, key, kind, what it is about, attempts, when it was
 /// buried, why, and the beginning of its payload, between tabs.

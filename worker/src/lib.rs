@@ -18,7 +18,7 @@ pub mod webhooks;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
-pub use dead_letters::dead_letter_line;
+pub use dead_letters::{dead_letter_line, redrive, redrive_source};
 use dibs_common::{
     db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, message::Receiver,
     payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,

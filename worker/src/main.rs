@@ -6,7 +6,6 @@ use clap::Parser as _;
 use dibs_common::{
     clock, config,
     db::{self, DeadLettersPage},
-    domain::dead_letter::DeadLetterStatus,
     error::{Error, Result},
     operations::{self, DRAIN_LIMIT, Operations},
     telemetry,
@@ -16,7 +15,7 @@ use dibs_worker::{
     issuance::Pace,
     jobs::{Job, Jobs},
     ranking, seed,
-    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, WorkerSettings},
+    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -165,16 +164,17 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
 async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
     let database = settings.shared.database(1)?;
     let pool = database.pool();
-    if let Some(DeadLetterAction::Redrive { id }) = letters.action {
-        let letter = db::within(db::ask_redrive(pool, id, clock::now())).await?.ok_or(Error::DeadLetterNotFound(id))?;
-        if letter.status == DeadLetterStatus::Dead {
-            return Err(Error::DeadLetterNotRedrivable(id));
+    let DeadLetters { source, status, limit, action } = letters.clone();
+    if let Some(DeadLetterAction::Redrive(Redrive { id, source })) = action {
+        if let Some(id) = id {
+            println!("{id} {}", dibs_worker::redrive(pool, id).await?.as_str());
         }
-        println!("{id} {}", letter.status.as_str());
+        if let Some(source) = source {
+            println!("{} asked for", dibs_worker::redrive_source(pool, &source).await?);
+        }
         return Ok(());
     }
-    let DeadLetters { source, status, limit, .. } = letters.clone();
-    let page = DeadLettersPage { source, status, before: None, limit };
+    let page = DeadLettersPage { source, status, before: None, limit, is_short: true };
     for letter in db::within(db::dead_letters(pool, &page)).await? {
         println!("{}", dibs_worker::dead_letter_line(&letter));
     }

@@ -88,7 +88,7 @@ pub struct JobRun {
     pub day: Option<NaiveDate>,
 }
 
-/// Which dead letters to list, or what to do with one.
+/// Which dead letters to list, or what to do with them.
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DeadLetters {
@@ -101,20 +101,28 @@ pub struct DeadLetters {
     /// At most so many, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
-    /// What to do with one; they are listed when it is left out.
+    /// What to do with them; they are listed when it is left out.
     #[command(subcommand)]
     pub action: Option<DeadLetterAction>,
 }
 
-/// What to do with a dead letter.
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// What to do with dead letters.
+#[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterAction {
-    /// Ask for it to be sent again; the worker that serves its source does so
-    Redrive {
-        /// Its id
-        #[arg(value_parser = dead_letter_id)]
-        id: DeadLetterId,
-    },
+    /// Ask for one, or all of a source, to be sent again; the worker that serves the source does so
+    Redrive(Redrive),
+}
+
+/// What to ask for: one of both.
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Redrive {
+    /// The id of the one
+    #[arg(value_parser = dead_letter_id)]
+    pub id: Option<DeadLetterId>,
+    /// All of this source, such as data-platform, that can be sent again
+    #[arg(long)]
+    pub source: Option<String>,
 }
 
 fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {

@@ -85,7 +85,9 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
     let dead = list(&app, "?status=DEAD").await.body["items"][0].clone();
     assert_eq!((&dead["reason"], &dead["attempts"]), (&json!("no once more"), &json!(5)));
     redrive(&app, &id).await;
-    db::note_redriven(&mut connection, taken[0].id, &Redriven::Sent, clock::now()).await.expect("noted");
+    db::note_redriven(&mut connection, taken[0].id, &Redriven::Sent { attempts: 1 }, clock::now())
+        .await
+        .expect("noted");
     bury(&app, letter("data-platform", "event-7-0")).await;
     let sent = redrive(&app, &id).await;
     assert_eq!((sent.status, &sent.body["status"]), (StatusCode::ACCEPTED, &json!("SENT")), "it is not sent twice");

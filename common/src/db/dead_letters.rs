@@ -19,6 +19,10 @@ pub const COUNTED: u32 = 1_000;
 
 const COLUMNS: &str = "dead_letter_id, source, source_key, kind, aggregate_id, payload, payload_bytes, \
                        redrivable <> 0 AS redrivable, reason, attempts, status, buried_at, redrive_at, sent_at";
+/// The same, and of the payload no more than its beginning.
+const COLUMNS_SHORT: &str = "dead_letter_id, source, source_key, kind, aggregate_id, LEFT(payload, 300) AS payload, \
+                             payload_bytes, redrivable <> 0 AS redrivable, reason, attempts, status, buried_at, \
+                             redrive_at, sent_at";
 
 #[derive(sqlx::FromRow)]
 struct DeadLetterRow {
@@ -74,6 +78,8 @@ pub struct DeadLettersPage {
     pub before: Option<DeadLetterId>,
     /// At most so many.
     pub limit: u32,
+    /// Of each payload only the first 300 characters.
+    pub is_short: bool,
 }
 
 /// Gives something up; whether that is new. What its source has given up before stays as it is: twice is once, whatever
@@ -132,8 +138,9 @@ pub async fn dead_letters(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Ve
     ] {
         only.push_str(if given { condition } else { "" });
     }
+    let columns = if page.is_short { COLUMNS_SHORT } else { COLUMNS };
     let sql = format!(
-        "SELECT /* dead_letters */ {COLUMNS} FROM dead_letters WHERE TRUE{only} ORDER BY dead_letter_id DESC LIMIT ?"
+        "SELECT /* dead_letters */ {columns} FROM dead_letters WHERE TRUE{only} ORDER BY dead_letter_id DESC LIMIT ?"
     );
     let mut query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
     if let Some(source) = &page.source {
@@ -168,6 +175,40 @@ pub async fn ask_redrive(
     let row: Option<DeadLetterRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
     row.map(DeadLetter::try_from).transpose()
+}
+
+/// Asks for the next letters of a source to be sent again, of those that nobody has asked for and that can be: at most
+/// `limit` with a higher id than `after`. Answers the id of the last, and how many there were; none at the end.
+pub async fn ask_redrive_of_source(
+    pool: &MySqlPool,
+    source: &str,
+    after: Option<DeadLetterId>,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Option<(DeadLetterId, u64)>, sqlx::Error> {
+    let after = after.map_or(0, DeadLetterId::get);
+    let last: Option<u64> = sqlx::query_scalar(
+        "SELECT /* ask_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
+         WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND redrivable \
+         ORDER BY dead_letter_id LIMIT ?) AS next",
+    )
+    .bind(source)
+    .bind(after)
+    .bind(limit)
+    .fetch_one(pool)
+    .await?;
+    let Some(last) = last else { return Ok(None) };
+    let asked = sqlx::query(
+        "UPDATE dead_letters /* ask_redrive_of_source */ SET status = 'REDRIVE', redrive_at = ? \
+         WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND dead_letter_id <= ? AND redrivable",
+    )
+    .bind(now)
+    .bind(source)
+    .bind(after)
+    .bind(last)
+    .execute(pool)
+    .await?;
+    Ok(Some((identifier(last)?, asked.rows_affected())))
 }
 
 /// At most `limit` letters of a source that are to be sent again and have a higher id than `after`, in the order in
@@ -215,11 +256,12 @@ pub async fn note_redriven(
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let query = match redriven {
-        Redriven::Sent => sqlx::query(
-            "UPDATE dead_letters /* note_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + 1 \
+        Redriven::Sent { attempts } => sqlx::query(
+            "UPDATE dead_letters /* note_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + ? \
              WHERE dead_letter_id = ? AND status = 'REDRIVE'",
         )
-        .bind(now),
+        .bind(now)
+        .bind(attempts),
         Redriven::Dead { reason, attempts } => sqlx::query(
             "UPDATE dead_letters /* note_redriven */ SET status = 'DEAD', buried_at = ?, reason = ?, \
              attempts = attempts + ? WHERE dead_letter_id = ? AND status = 'REDRIVE'",
@@ -242,4 +284,16 @@ pub async fn count_dead_letters(connection: &mut MySqlConnection, source: &str) 
     .fetch_one(connection)
     .await?;
     Ok(count.unsigned_abs())
+}
+
+/// Deletes at most `limit` letters that were sent before this moment; how many.
+pub async fn purge_dead_letters(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM dead_letters /* purge_dead_letters */ WHERE sent_at < ? ORDER BY sent_at, dead_letter_id LIMIT ?",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
 }

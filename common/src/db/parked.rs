@@ -23,7 +23,7 @@ pub struct ParkedMessage {
     pub payload: String,
     /// How often it was sent.
     pub attempts: u32,
-    /// When it was first sent; none when it was not.
+    /// When it was first sent since its receiver was last away; none when it was not.
     pub first_attempt_at: Option<Timestamp>,
     /// When it is sent next.
     pub next_attempt_at: Timestamp,
@@ -153,14 +153,19 @@ pub async fn postpone_parked(
     .map(drop)
 }
 
-/// Makes all parked messages of a sink due, as its receiver is back.
-pub async fn hasten_parked(connection: &mut MySqlConnection, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+/// Makes all parked messages of a sink due, as its receiver is back. They are tried anew: that it was away says nothing
+/// about them.
+pub async fn begin_parked_anew(
+    connection: &mut MySqlConnection,
+    sink: &str,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE parked_messages /* hasten_parked */ SET next_attempt_at = ? WHERE sink = ? AND next_attempt_at > ?",
+        "UPDATE parked_messages /* begin_parked_anew */ SET next_attempt_at = LEAST(next_attempt_at, ?), \
+         first_attempt_at = NULL WHERE sink = ?",
     )
     .bind(now)
     .bind(sink)
-    .bind(now)
     .execute(connection)
     .await
     .map(drop)

@@ -103,7 +103,10 @@ pub struct DeadLetter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redriven {
     /// It was taken.
-    Sent,
+    Sent {
+        /// How often it was tried this time.
+        attempts: u32,
+    },
     /// It was given up on once more.
     Dead {
         /// Why; beyond [`LONGEST_REASON`] it is cut.

@@ -15,7 +15,7 @@ use std::{path::PathBuf, time::Duration};
 pub use check::{Check, Findings};
 use clap::Args;
 use dibs_common::{held, identifiers::CouponId};
-pub use shop::{ShopSettings, Witnesses, audit_shop, audit_shop_at_rest, until_at_rest};
+pub use shop::{ShopSettings, Witnesses, audit_shop, audit_shop_at_rest, last_sequence, until_at_rest};
 use witness::Witness;
 
 use crate::{
@@ -110,13 +110,19 @@ pub async fn audit_at_rest(
     limit: Duration,
     client: Option<&ClientRecord>,
 ) -> Result<Findings> {
+    until_confirmed(stores, coupon, limit).await?;
+    audit(stores, coupon, client).await
+}
+
+/// Waits until nothing of the campaign's partition is on the stream, at most `limit`.
+pub async fn until_confirmed(stores: &Stores, coupon: CouponId, limit: Duration) -> Result<()> {
     let campaign = stores.campaign(coupon).await?;
     // Whether it came to rest is one of the checks.
     let _ = waiting::until("an empty stream", limit, Duration::from_millis(50), async || {
         Ok(stores.backlog(campaign.partition).await? == 0)
     })
     .await;
-    audit(stores, coupon, client).await
+    Ok(())
 }
 
 /// Audits a campaign, with what a client was answered, if there is a client.

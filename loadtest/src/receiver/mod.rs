@@ -27,7 +27,7 @@ pub struct ReceiverArguments {
     /// The worker's `WEBHOOK_SECRET`
     #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true)]
     pub secret: SecretString,
-    /// Write a line there for each arrival; `audit --deliveries` reads it
+    /// Add a line there for each arrival; `audit --deliveries` reads it
     #[arg(long)]
     pub record: Option<PathBuf>,
     /// Answer one of so many with 503

@@ -60,14 +60,14 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    /// Begins to receive. A record is written to `record`, when it is given; a file that is there is replaced.
+    /// Begins to receive. A record is written to `record`, when it is given; a file that is there is added to.
     pub async fn start(
         address: SocketAddr,
         secrets: WebhookSecrets,
         faults: Faults,
         record: Option<&Path>,
     ) -> Result<Self> {
-        let record = record.map(File::create).transpose().context("making the record")?.map(BufWriter::new);
+        let record = record.map(Deliveries::append_to).transpose()?.map(BufWriter::new);
         let books = Mutex::new(Books { deliveries: Deliveries::default(), record });
         let desk = Arc::new(Desk { secrets, faults, began: Instant::now(), books });
         let listener = TcpListener::bind(address).await.context("listening")?;

@@ -1,7 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    io::{BufRead as _, BufReader},
+    fs::{File, OpenOptions},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     path::Path,
 };
 
@@ -103,12 +103,28 @@ impl SinkDeliveries {
 pub struct Deliveries {
     /// By the name of the sink.
     pub sinks: BTreeMap<String, SinkDeliveries>,
+    /// The receivers need not have been told of events up to this sequence: they were not there yet.
+    pub begun_after: u64,
 }
 
 impl Deliveries {
     /// Adds what came next.
     pub fn add(&mut self, arrival: &Arrival) {
         self.sinks.entry(arrival.sink.clone()).or_default().add(arrival);
+    }
+
+    /// Opens a record to add to it, and makes it where there is none. A last line that was cut off as it was written is
+    /// taken away, lest the next be written behind it.
+    pub fn append_to(path: &Path) -> Result<File> {
+        let what = path.display().to_string();
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).context(&what)?;
+        let mut whole = file.metadata().context(&what)?.len();
+        file.seek(SeekFrom::Start(whole.saturating_sub(LONGEST_LINE as u64))).context(&what)?;
+        let mut end = Vec::new();
+        file.read_to_end(&mut end).context(&what)?;
+        whole -= end.iter().rev().take_while(|byte| **byte != b'\n').count() as u64;
+        file.set_len(whole).context(&what)?;
+        Ok(file)
     }
 
     /// Reads the record that a receiver wrote. The last line may have been cut off as it was written.

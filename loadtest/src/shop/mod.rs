@@ -32,7 +32,7 @@ use crate::{
     output,
     processes::OwnStack,
     receiver::{Faults, Receiver},
-    record::ShopRecord,
+    record::{Deliveries, ShopRecord},
     stores::{StoreArguments, Stores},
     waiting,
 };
@@ -115,8 +115,10 @@ pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
         (Some(address), Some(secret)) => Some(receive(address, secret, arguments.seconds).await?),
         _ => None,
     };
+    // Another receiver may have been told what was before.
+    let begun_after = audit::last_sequence(stores.database.pool()).await?;
     let outcome = shop(&arguments, &api, async |_| Ok(0)).await?;
-    conclude(&arguments, &stores, &outcome, receiver.as_ref()).await
+    conclude(&arguments, &stores, &outcome, receiver.as_ref().map(|receiver| (receiver, begun_after))).await
 }
 
 async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
@@ -140,7 +142,7 @@ async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Ve
     if arguments.midnight {
         persist_yesterday(&own, &stores).await?;
     }
-    let verdict = conclude(arguments, &stores, &outcome, Some(&receiver)).await?;
+    let verdict = conclude(arguments, &stores, &outcome, Some((&receiver, 0))).await?;
     stores.database.close().await;
     stores.redis.close().await;
     own.stop(verdict == Verdict::Wrong).await?;
@@ -219,19 +221,22 @@ async fn until_nothing_can_expire(stores: &Stores) -> Result<()> {
     .await
 }
 
-/// Waits until everything is carried out, audits, and prints.
+/// Waits until everything is carried out, audits, and prints. A receiver must have been told what came after a sequence.
 async fn conclude(
     arguments: &ShopArguments,
     stores: &Stores,
     outcome: &Outcome,
-    receiver: Option<&Receiver>,
+    receiver: Option<(&Receiver, u64)>,
 ) -> Result<Verdict> {
     let began = Instant::now();
     let limit = Duration::from_secs(arguments.drain_seconds);
     report::print(outcome);
-    // It has to be at rest before the record is looked at.
+    // It has to be at rest before the record is looked at. A claim that is confirmed is one more event.
+    for coupon in &outcome.campaigns {
+        audit::until_confirmed(stores, *coupon, limit).await?;
+    }
     audit::until_at_rest(stores, limit).await;
-    let deliveries = receiver.map(Receiver::deliveries);
+    let deliveries = receiver.map(|(receiver, begun_after)| Deliveries { begun_after, ..receiver.deliveries() });
     let witnesses = Witnesses { client: Some(&outcome.record), deliveries: deliveries.as_ref() };
     let findings = audit::audit_shop(stores, arguments.settings, witnesses).await?;
     findings.print();

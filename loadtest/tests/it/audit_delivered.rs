@@ -26,6 +26,10 @@ use crate::{
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// A message that waits to be sent again.
+const PARKED: &str = "INSERT INTO parked_messages (sink, sequence, place, lane, kind, aggregate_id, payload, attempts, \
+                      next_attempt_at) VALUES ('notifications', 1, 0, 'x', 'coupon.issued', '3', '{}', 1, NOW(3))";
+
 fn secrets() -> WebhookSecrets {
     WebhookSecrets::parse(&SECRET.into()).expect("a secret")
 }
@@ -38,7 +42,9 @@ async fn receiver(record: Option<&std::path::Path>) -> Receiver {
 /// Tells a receiver of three coupons, each issued to two users.
 async fn told(place: &Place, receiver: &Receiver) {
     let name = Recipient::Notifications.name();
-    db::register_sink(place.database.pool(), name, clock::now()).await.expect("registered");
+    for sink in Recipient::ALL {
+        db::register_sink(place.database.pool(), sink.name(), clock::now()).await.expect("registered");
+    }
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}, {}]}}"#, issuance(1), issuance(2));
     for _ in 0..3 {
@@ -55,6 +61,8 @@ async fn told(place: &Place, receiver: &Receiver) {
     let mut relay = Relay::new(&place.database, sink);
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
     relay.stand_back().await;
+    // None of it is for the other.
+    place.execute("UPDATE sinks SET delivered_through = 3").await;
 }
 
 async fn found(place: &Place, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
@@ -75,6 +83,11 @@ async fn i10_what_a_sink_was_not_told_is_named() {
     assert_eq!((of_sink.arrivals, of_sink.faults.count(), of_sink.taken().count()), (6, 0, 6));
     assert_eq!(found(&place, Some(&deliveries)).await, Vec::<&str>::new());
     assert_eq!(found(&place, Some(&Deliveries::default())).await, ["I10"], "nothing was recorded");
+    let begun_after = |sequence| Deliveries { begun_after: sequence, ..Deliveries::default() };
+    assert_eq!(found(&place, Some(&begun_after(2))).await, ["I10"], "the third was not");
+    assert_eq!(found(&place, Some(&begun_after(3))).await, Vec::<&str>::new(), "it was there only afterwards");
+    let later = Deliveries { begun_after: 3, ..deliveries.clone() };
+    assert_eq!(found(&place, Some(&later)).await, Vec::<&str>::new(), "told of what was before, too");
     let letter = |key: &str, status: &str, reason: &str| {
         format!(
             "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
@@ -89,13 +102,13 @@ async fn i10_what_a_sink_was_not_told_is_named() {
              VALUES ('COUPON', '3', 'coupon.expired', '{}', NOW(3))",
             "DELETE FROM outbox_events WHERE sequence IS NULL",
         ),
-        (
-            "INSERT INTO parked_messages (sink, sequence, place, lane, kind, aggregate_id, payload, attempts, \
-             next_attempt_at) VALUES ('notifications', 1, 0, 'x', 'coupon.issued', '3', '{}', 1, NOW(3))",
-            "DELETE FROM parked_messages",
-        ),
+        (PARKED, "DELETE FROM parked_messages"),
         (&letter("event-1-0", "DEAD", "no answer in time"), "DELETE FROM dead_letters"),
         (&letter("event-1-0", "REDRIVE", "it answered 422 Unprocessable Entity"), "DELETE FROM dead_letters"),
+        (
+            "UPDATE sinks SET name = 'another' WHERE name = 'data-platform'",
+            "UPDATE sinks SET name = 'data-platform' WHERE name = 'another'",
+        ),
         // An event of which the receiver was told, and of which there is none.
         (
             "UPDATE outbox_events SET type = 'coupon.expired' WHERE sequence = 2",
@@ -107,6 +120,7 @@ async fn i10_what_a_sink_was_not_told_is_named() {
         place.execute(undone).await;
     }
     place.execute("UPDATE sinks SET delivered_through = 1, updated_at = NOW(3) - INTERVAL 8 DAY").await;
+    place.execute(PARKED).await;
     place.execute(&letter("event-1-0", "DEAD", "it answered 422 Unprocessable Entity: no")).await;
     assert_eq!(found(&place, None).await, Vec::<&str>::new(), "nobody serves it, and what is refused is refused");
     place.end().await;
@@ -120,11 +134,18 @@ async fn a_record_says_what_the_receiver_says_and_what_came_wrongly_signed() {
     told(&place, &receiver).await;
     let recorded = Deliveries::read(&folder).expect("a record");
     assert_eq!(found(&place, Some(&recorded)).await, Vec::<&str>::new());
+    drop(receiver);
+    // It died as it wrote, and its successor goes on.
+    let whole = std::fs::read(&folder).expect("a record");
+    std::fs::write(&folder, [&whole[..], b"{\"sink\": \"notif"].concat()).expect("written");
+    let receiver = self::receiver(Some(&folder)).await;
+    assert_eq!(std::fs::read(&folder).expect("a record"), whole);
     let other = WebhookSecrets::parse(&format!("whsec_{}", "7".repeat(32)).into()).expect("a secret");
     let url = receiver.url("notifications").into();
     let stranger = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
     let answer = stranger.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
-    let dibs_common::webhook::WebhookAnswer::Failed { reason, .. } = answer else { panic!("{answer:?}") };
+    let dibs_common::webhook::WebhookAnswer::Failed(failure) = answer else { panic!("{answer:?}") };
+    let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");
     let recorded = Deliveries::read(&folder).expect("a record");
     assert_eq!(found(&place, Some(&recorded)).await, ["I10"], "a bad signature");

@@ -138,8 +138,10 @@ impl Jobs {
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let Purged { answers, outcomes, events, left_alone } = purge(database, now).await?;
-                let deleted = format!("{answers} answers, {outcomes} outcomes and {events} events deleted");
+                let Purged { answers, outcomes, events, letters, left_alone } = purge(database, now).await?;
+                let deleted = format!(
+                    "{answers} answers, {outcomes} outcomes, {events} events and {letters} dead letters deleted"
+                );
                 match &*left_alone {
                     [] => deleted,
                     sinks => {

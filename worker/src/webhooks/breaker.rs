@@ -1,8 +1,9 @@
 //! Whether a receiver is there at all.
 //!
-//! After so many attempts in a row that failed it counts as away. Then one message at a time is sent, each time another
-//! one, after pauses that grow: whatever answer is not a failure brings it back. What had failed when it went away is
-//! suspect from then on: should it fail again while others are taken, that says nothing about the receiver.
+//! After so many attempts in a row that nobody answered it counts as away; 429, 502, 503 and 504 are no answer. Then one
+//! message at a time is sent, each time another one, after pauses that grow: whatever answer brings it back, a failure,
+//! too. What nobody answered when it went away is suspect from then on: should it fail again while others are answered,
+//! that says nothing about the receiver.
 
 use std::collections::HashSet;
 
@@ -17,8 +18,10 @@ const LONGEST_LOOK: TimeDelta = TimeDelta::seconds(30);
 /// What is known of a receiver.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Breaker {
-    /// Attempts that failed since one did not.
+    /// Attempts that nobody answered since one was.
     failed_in_a_row: u32,
+    /// When one was last.
+    answered_at: Option<Timestamp>,
     away: Option<Away>,
     suspects: HashSet<MessageId>,
 }
@@ -55,13 +58,20 @@ impl Breaker {
         self.away.is_some()
     }
 
-    /// An attempt had an answer that is not a failure; whether that brings the receiver back.
-    pub(super) fn answered(&mut self) -> bool {
+    /// Whether the receiver was there since then, and is not away. Nobody is known to have been there before this
+    /// process began.
+    pub(super) fn was_there_since(&self, then: Timestamp) -> bool {
+        !self.is_away() && self.answered_at.is_some_and(|answered| answered >= then)
+    }
+
+    /// An attempt had an answer; whether that brings the receiver back.
+    pub(super) fn answered(&mut self, now: Timestamp) -> bool {
         self.failed_in_a_row = 0;
+        self.answered_at = Some(now);
         self.away.take().is_some()
     }
 
-    /// An attempt failed; whether that makes the receiver count as away, after `in_a_row` of them.
+    /// Nobody answered an attempt; whether that makes the receiver count as away, after `in_a_row` of them.
     pub(super) fn failed(
         &mut self,
         id: MessageId,
@@ -115,7 +125,7 @@ mod tests {
     fn a_receiver_that_only_fails_is_away_until_one_message_is_answered() {
         let (mut breaker, now) = (Breaker::default(), from_millis(0));
         assert!(!breaker.failed(id(1), None, now, 3));
-        assert!(!breaker.answered(), "it was not away");
+        assert!(!breaker.answered(now), "it was not away");
         assert!(!breaker.failed(id(2), None, now, 3) && !breaker.failed(id(3), None, now, 3));
         assert!(breaker.failed(id(4), None, now, 3));
         assert_eq!(breaker.permit(now), Permit::Nothing);
@@ -124,7 +134,9 @@ mod tests {
         assert!(!breaker.failed(id(2), Some(TimeDelta::minutes(5)), later, 3));
         assert_eq!(breaker.permit(later + TimeDelta::minutes(4)), Permit::Nothing, "it asked to be left alone");
         assert_eq!(breaker.permit(later + TimeDelta::minutes(5)), Permit::One(1), "another message");
-        assert!(breaker.answered());
+        assert!(!breaker.was_there_since(now), "it is away");
+        assert!(breaker.answered(later));
+        assert!(breaker.was_there_since(later) && !breaker.was_there_since(later + TimeDelta::seconds(1)));
         assert_eq!(breaker.permit(later), Permit::All);
     }
 
@@ -133,7 +145,7 @@ mod tests {
         let (mut breaker, now) = (Breaker::default(), from_millis(0));
         assert!(breaker.failed(id(1), None, now, 1));
         breaker.suspect([id(1)]);
-        assert!(breaker.answered());
+        assert!(breaker.answered(now));
         assert!(!breaker.failed(id(1), None, now, 1), "it is suspect");
         breaker.moved_to(1);
         assert!(breaker.failed(id(1), None, now, 1));

@@ -9,9 +9,10 @@
 //! - failed: it is parked, and so are those behind it in its lane, now and later. The rest goes on. It is sent again
 //!   after a pause, for a day since the first attempt; then it is a dead letter.
 //!
-//! So many may be parked and no more: at the bound the sink stops where it is, and the outbox keeps the rest. When one
-//! new message after the other fails, the receiver is away ([`breaker`]): nothing more is parked, and one message at a time
-//! is sent to see whether it is back. Dead letters that somebody asked for are parked again, in a lane of their own.
+//! So many may be parked and no more: at the bound the sink stops where it is, and the outbox keeps the rest. When
+//! nobody answers one new message after the other, the receiver is away ([`breaker`]): nothing more is parked or given
+//! up, and one message at a time is sent to see whether it is back. Then what is parked is tried for a day anew. Dead
+//! letters that somebody asked for are parked again, behind nothing but each other, in at most half of the room.
 //!
 //! A worker that dies in a round has written nothing of it, and all of it comes again, with the same ids.
 

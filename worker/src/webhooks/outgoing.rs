@@ -1,10 +1,10 @@
 use bytes::Bytes;
-use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
     db::{OutboxEvent, ParkedMessage},
     domain::dead_letter::{DeadLetter, NewDeadLetter},
-    message::{Message, MessageId, messages},
+    message::{Message, MessageId, Receiver, messages},
+    webhook::WebhookFailure,
 };
 
 /// What became of a message in a round.
@@ -16,8 +16,8 @@ pub(super) enum Fate {
     Taken,
     /// It will never be: why.
     Refused(String),
-    /// It was not taken: why, and how long the receiver wants to be left alone.
-    Failed(String, Option<TimeDelta>),
+    /// It was not taken now.
+    Failed(WebhookFailure),
 }
 
 /// A message on its way, with what became of it.
@@ -50,11 +50,14 @@ impl Outgoing {
     /// The message after this round's attempt, if there was one.
     pub fn after_attempt(&self, now: Timestamp) -> ParkedMessage {
         let mut message = self.message.clone();
-        if let Fate::Failed(answer, _) | Fate::Refused(answer) = &self.fate {
-            message.attempts = message.attempts.saturating_add(1);
-            message.first_attempt_at = message.first_attempt_at.or(Some(now));
-            message.last_answer = Some(answer.clone());
-        }
+        let answer = match &self.fate {
+            Fate::Waiting => return message,
+            Fate::Taken => None,
+            Fate::Refused(answer) | Fate::Failed(WebhookFailure { reason: answer, .. }) => Some(answer.clone()),
+        };
+        message.attempts = message.attempts.saturating_add(1);
+        message.first_attempt_at = message.first_attempt_at.or(Some(now));
+        message.last_answer = answer;
         message
     }
 }
@@ -89,12 +92,13 @@ fn outgoing_message(message: &Message, in_order: bool, now: Timestamp) -> Result
 }
 
 /// A dead letter as a message to be sent again. What was told since has gone past it, so it holds up only others of its
-/// kind: letters about the same thing.
-pub(super) fn redriven(letter: &DeadLetter, id: MessageId, now: Timestamp) -> ParkedMessage {
+/// kind, and only where they are told in order: letters about the same thing.
+pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, now: Timestamp) -> ParkedMessage {
     let aggregate_id = letter.aggregate_id.clone().unwrap_or_default();
+    let lane = if receiver.is_in_order() { format!("again {aggregate_id}") } else { id.to_string() };
     ParkedMessage {
         id,
-        lane: format!("again {aggregate_id}"),
+        lane,
         kind: letter.kind.clone(),
         aggregate_id,
         payload: letter.payload.clone(),

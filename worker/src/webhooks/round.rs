@@ -6,7 +6,7 @@ use std::{
 
 use dibs_common::{
     clock::Timestamp,
-    webhook::{WebhookAnswer, WebhookEndpoint},
+    webhook::{WebhookAnswer, WebhookEndpoint, WebhookFailure},
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ struct Round {
     /// The receiver was away when the round began: what is sent is to find out whether it is back.
     is_probe: bool,
     in_a_row: u32,
+    has_room: bool,
     at: Timestamp,
     began: Instant,
     stopping: CancellationToken,
@@ -62,6 +63,8 @@ pub(super) struct Sending<'s> {
     pub at_once: usize,
     /// After how many failures in a row the receiver counts as away.
     pub in_a_row: u32,
+    /// Whether more may be parked.
+    pub has_room: bool,
     /// Cancelled when nothing more may be begun.
     pub stopping: &'s CancellationToken,
 }
@@ -80,6 +83,7 @@ impl Sending<'_> {
             is_probe: breaker.is_away(),
             breaker: Mutex::new(std::mem::take(breaker)),
             in_a_row: self.in_a_row,
+            has_room: self.has_room,
             at: self.at,
             began: Instant::now(),
             stopping: self.stopping.clone(),
@@ -128,7 +132,7 @@ impl Round {
         let (outcome, fate) = match answer {
             WebhookAnswer::Taken => ("taken", Fate::Taken),
             WebhookAnswer::Refused(reason) => ("refused", Fate::Refused(reason)),
-            WebhookAnswer::Failed { reason, retry_after } => ("failed", Fate::Failed(reason, retry_after)),
+            WebhookAnswer::Failed(failure) => ("failed", Fate::Failed(failure)),
         };
         metrics::counter!("dibs_webhook_attempts_total", "sink" => self.sink, "outcome" => outcome).increment(1);
         self.note(outgoing, &fate);
@@ -136,17 +140,17 @@ impl Round {
     }
 
     fn note(&self, outgoing: &Outgoing, fate: &Fate) {
-        let mut breaker = self.breaker();
-        if let Fate::Failed(reason, retry_after) = fate {
-            if outgoing.is_parked && !breaker.is_away() {
-                // It has failed before, and keeps to its own pauses: that says nothing about the receiver.
+        let (mut breaker, now) = (self.breaker(), self.at + self.began.elapsed());
+        if let Fate::Failed(WebhookFailure { reason, retry_after, is_there: false }) = fate {
+            if outgoing.is_parked && self.has_room && !breaker.is_away() {
+                // It has failed before, and keeps to its own pauses: that says nothing about the receiver. Without
+                // room no new message says anything, either.
                 return;
             }
-            let (id, now) = (outgoing.message.id, self.at + self.began.elapsed());
-            if breaker.failed(id, *retry_after, now, self.in_a_row) {
+            if breaker.failed(outgoing.message.id, *retry_after, now, self.in_a_row) {
                 tracing::warn!(sink = self.sink, reason, "the receiver is away; events wait until it is back");
             }
-        } else if breaker.answered() {
+        } else if breaker.answered(now) {
             tracing::info!(sink = self.sink, "the receiver is back");
         }
     }

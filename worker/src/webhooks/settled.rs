@@ -176,9 +176,9 @@ impl Settling {
                 true
             }
             Fate::Failed(..) if self.is_away => false,
-            Fate::Failed(_, asked_for) => {
+            Fate::Failed(failure) => {
                 let mut message = outgoing.after_attempt(self.at);
-                message.next_attempt_at = self.at + pause_after(message.attempts, *asked_for);
+                message.next_attempt_at = self.at + pause_after(message.attempts, failure.retry_after);
                 self.park(message)
             }
             Fate::Waiting => self.parked_lanes.contains(&outgoing.message.lane) && self.park(outgoing.message.clone()),

@@ -1,5 +1,6 @@
 use std::{collections::HashSet, time::Duration};
 
+use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Lock, ParkedMessage},
@@ -8,6 +9,7 @@ use dibs_common::{
     message::{MessageId, Receiver},
     webhook::WebhookEndpoint,
 };
+use sqlx::MySqlConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,8 +28,10 @@ const EVENTS: u64 = 200;
 /// that takes its time to fail shall not hold up those.
 const DUE: u32 = 200;
 const DUE_LANES: usize = 16;
-/// Dead letters that are parked in a round.
-const LETTERS: u32 = 50;
+/// Dead letters that are parked in a round, at most.
+const LETTERS: usize = 50;
+/// How often dead letters are counted.
+const COUNT_EVERY: TimeDelta = TimeDelta::seconds(10);
 /// How long parking a round's messages may take.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -65,6 +69,8 @@ pub struct WebhookSink {
     /// Taken by the receiver, though the sink has not moved that far.
     ahead: HashSet<MessageId>,
     is_full: bool,
+    /// When dead letters were last counted.
+    counted_at: Option<Timestamp>,
 }
 
 /// What is parked, as a round finds it.
@@ -108,6 +114,7 @@ impl Sink for WebhookSink {
             at: batch.at,
             at_once: self.limits.requests,
             in_a_row: self.limits.failures_in_a_row,
+            has_room: room > 0,
             stopping: &self.stopping,
         };
         let to_send = parked.due.into_iter().chain(lanes(fresh.to_send())).collect();
@@ -138,34 +145,62 @@ impl WebhookSink {
             breaker: Breaker::default(),
             ahead: HashSet::new(),
             is_full: false,
+            counted_at: None,
         }
     }
 
-    /// Looks what is parked, after letters that were asked for are parked, too.
-    async fn look(&self, batch: &Batch, lock: &mut Lock) -> Result<Parked> {
+    /// Looks what is parked, and parks letters that were asked for, too.
+    async fn look(&mut self, batch: &Batch, lock: &mut Lock) -> Result<Parked> {
         let (sink, connection) = (self.name(), lock.connection());
-        let letters = db::within(db::letters_to_park(connection, sink, LETTERS)).await?;
+        let counts = db::within(db::parked_lanes(connection, sink)).await?;
+        let mut count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
+        let mut parked_lanes: HashSet<String> = counts.into_iter().map(|(lane, _)| lane).collect();
+        // At least half of the bound is for new messages.
+        let letters = LETTERS.min((self.limits.parked / 2).saturating_sub(count));
+        for again in self.park_letters(letters, batch.at, connection).await? {
+            count += 1;
+            parked_lanes.insert(again.lane);
+        }
+        let due = db::within(db::due_parked(connection, sink, batch.at, DUE)).await?;
+        self.show_parked(count);
+        self.count_dead(batch.at, connection).await?;
+        Ok(Parked { lanes: parked_lanes, count, due: lanes(due.into_iter().map(Outgoing::parked)) })
+    }
+
+    /// Parks at most so many of the letters that were asked for, and answers them.
+    async fn park_letters(
+        &self,
+        most: usize,
+        now: Timestamp,
+        connection: &mut MySqlConnection,
+    ) -> Result<Vec<ParkedMessage>> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let letters = db::within(db::letters_to_park(connection, self.name(), most)).await?;
         let mut again = Vec::new();
         for letter in letters {
             match letter.source_key.parse() {
-                Ok(id) => again.push(redriven(&letter, id, batch.at)),
+                Ok(id) => again.push(redriven(&letter, id, self.receiver, now)),
                 Err(why) => {
                     let dead = Redriven::Dead { reason: String::from(why), attempts: 0 };
-                    db::within(db::note_redriven(connection, letter.id, &dead, batch.at)).await?;
+                    db::within(db::note_redriven(connection, letter.id, &dead, now)).await?;
                 }
             }
         }
-        db::within(db::park(connection, self.database.statement_bytes(), sink, &again)).await?;
-        let counts = db::within(db::parked_lanes(connection, sink)).await?;
-        let count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
-        let due = db::within(db::due_parked(connection, sink, batch.at, DUE)).await?;
-        self.show_parked(count);
-        if batch.events.is_empty() {
-            let dead = db::within(db::count_dead_letters(connection, sink)).await?;
-            self.show_dead(dead);
+        db::within(db::park(connection, self.database.statement_bytes(), self.name(), &again)).await?;
+        Ok(again)
+    }
+
+    /// Counts dead letters now and then, whatever else there is to do.
+    async fn count_dead(&mut self, now: Timestamp, connection: &mut MySqlConnection) -> Result<()> {
+        if self.counted_at.is_some_and(|counted| now - counted < COUNT_EVERY) {
+            return Ok(());
         }
-        let due = lanes(due.into_iter().map(Outgoing::parked));
-        Ok(Parked { lanes: counts.into_iter().map(|(lane, _)| lane).collect(), count, due })
+        self.show_dead(db::within(db::count_dead_letters(connection, self.name())).await?);
+        self.counted_at = Some(now);
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "they are few")]
@@ -224,36 +259,41 @@ impl WebhookSink {
             self.write_due(lock, outgoing, now).await?;
         }
         if is_back {
-            db::within(db::hasten_parked(lock.connection(), sink, now)).await?;
+            db::within(db::begin_parked_anew(lock.connection(), sink, now)).await?;
         }
         Ok(())
     }
 
     async fn write_due(&self, lock: &mut Lock, outgoing: &Outgoing, now: Timestamp) -> Result<()> {
         let (sink, connection) = (self.name(), lock.connection());
-        let asked_for = match &outgoing.fate {
-            Fate::Waiting => return Ok(()),
-            Fate::Taken => {
-                if let Some(letter) = outgoing.message.dead_letter {
-                    db::within(db::note_redriven(connection, letter, &Redriven::Sent, now)).await?;
-                }
-                return db::within(db::unpark(connection, sink, outgoing.message.id)).await;
-            }
-            Fate::Refused(_) => None,
-            Fate::Failed(_, asked_for) => Some(asked_for),
-        };
         let mut message = outgoing.after_attempt(now);
-        let is_over = message.first_attempt_at.is_some_and(|first| now - first >= TRIED_FOR);
-        if let Some(asked_for) = asked_for.filter(|_| !is_over) {
-            message.next_attempt_at = now + pause_after(message.attempts, *asked_for);
-            return db::within(db::postpone_parked(connection, sink, &message)).await;
+        match &outgoing.fate {
+            Fate::Waiting => Ok(()),
+            Fate::Taken => {
+                if let Some(letter) = message.dead_letter {
+                    let sent = Redriven::Sent { attempts: message.attempts };
+                    db::within(db::note_redriven(connection, letter, &sent, now)).await?;
+                }
+                db::within(db::unpark(connection, sink, message.id)).await
+            }
+            Fate::Failed(failure) if !self.is_over(&message, now) => {
+                message.next_attempt_at = now + pause_after(message.attempts, failure.retry_after);
+                db::within(db::postpone_parked(connection, sink, &message)).await
+            }
+            Fate::Refused(_) | Fate::Failed(_) => give_up(connection, sink, &message, now).await,
         }
-        give_up(connection, sink, &message, now).await
+    }
+
+    /// Whether a message has failed for so long that it is given up. That nobody was there all the while says nothing
+    /// about the message.
+    fn is_over(&self, message: &ParkedMessage, now: Timestamp) -> bool {
+        let first = message.first_attempt_at.unwrap_or(now);
+        now - first >= TRIED_FOR && self.breaker.was_there_since(first)
     }
 }
 
 async fn give_up(
-    connection: &mut sqlx::MySqlConnection,
+    connection: &mut MySqlConnection,
     sink: &'static str,
     message: &ParkedMessage,
     now: Timestamp,

@@ -15,6 +15,7 @@ use dibs_common::{
     testing::Place,
 };
 use dibs_worker::{
+    redrive_source,
     relay::{Batch, Relay, Sink, Step},
     webhooks::{Limits, TRIED_FOR, WebhookSink},
 };
@@ -97,6 +98,23 @@ impl Line {
 async fn letters(place: &Place, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
     db::dead_letters(place.database.pool(), &page).await.expect("letters")
+}
+
+async fn count_letters(place: &Place, status: DeadLetterStatus) -> i64 {
+    place.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.as_str())).await
+}
+
+/// Issues so many coupons of a campaign, a hundred in an event.
+async fn issue(place: &Place, coupon: &str, count: u32) {
+    for first in (0..count).step_by(100) {
+        let users = first..count.min(first + 100);
+        let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
+        let issuances: Vec<String> = users.map(issuance).collect();
+        let issuances = issuances.join(",");
+        let payload = format!(r#"{{"couponId": {coupon}, "issuedAt": null, "issuances": [{issuances}]}}"#);
+        write(place, ("COUPON", coupon), "coupon.issued", &payload).await;
+    }
+    db::number_events(&place.database).await.expect("numbered");
 }
 
 async fn parked(place: &Place) -> i64 {
@@ -201,7 +219,8 @@ async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for()
     line.after_seconds(1).await;
     assert_eq!((letters(&place, DeadLetterStatus::Redrive).await.len(), parked(&place).await), (1, 1));
     line.after_seconds(5).await;
-    assert_eq!((letters(&place, DeadLetterStatus::Sent).await.len(), parked(&place).await), (1, 0));
+    let sent = letters(&place, DeadLetterStatus::Sent).await;
+    assert_eq!((sent.len(), sent[0].attempts, parked(&place).await), (1, 4, 0), "twice, and twice again");
     assert_eq!(line.receiver.taken().last().map(String::as_str), Some("event-1-0"));
     assert!(line.receiver.arrivals().iter().all(|arrival| arrival.is_signed));
     line.relay.stand_back().await;
@@ -230,6 +249,137 @@ async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_go
     place.end().await;
 }
 
+/// A receiver that fails all messages about one campaign is there: they are parked, up to the bound, and given up after
+/// a day like any other. Then what stood behind them is told.
+#[tokio::test]
+async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::Notifications).await;
+    line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "broken", None) } else { OK });
+    issue(&place, "3", 1_100).await;
+    issue(&place, "4", 1).await;
+    for _ in 0..20 {
+        line.after_seconds(1).await;
+    }
+    assert_eq!((parked(&place).await, line.receiver.taken().len()), (1_000, 0));
+    line.after(TRIED_FOR).await;
+    for _ in 0..20 {
+        line.after_seconds(1).await;
+    }
+    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
+    assert_eq!((parked(&place).await, line.receiver.taken().len()), (100, 1));
+    assert_eq!(behind(&place, "notifications").await, 0);
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Letters that were asked for hold up neither each other nor what is new.
+#[tokio::test]
+async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
+    let place = Place::new().await;
+    let limits = Limits { messages: 2_000, ..Limits::default() };
+    let mut line = Line::with(&place, Receiver::Notifications, limits).await;
+    line.receiver.will(|_| (422, "no", None));
+    issue(&place, "3", 1_000).await;
+    line.after_seconds(1).await;
+    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
+    assert_eq!(redrive_source(place.database.pool(), "notifications").await.expect("asked"), 1_000);
+    line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "", None) } else { OK });
+    for _ in 0..15 {
+        line.after_seconds(1).await;
+    }
+    assert_eq!(parked(&place).await, 500, "half of the bound");
+    issue(&place, "4", 1).await;
+    line.after_seconds(1).await;
+    assert_eq!((line.receiver.taken().len(), behind(&place, "notifications").await), (1, 0), "at once");
+    line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "", None) } else { OK });
+    line.for_minutes(3).await;
+    assert_eq!((count_letters(&place, DeadLetterStatus::Sent).await, parked(&place).await), (999, 1));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+async fn bury(place: &Place, source: &str, status: &str, keys: std::ops::Range<u32>) {
+    let sent_at = if status == "SENT" { "NOW(3) - INTERVAL 1 DAY" } else { "NULL" };
+    let rows = keys.map(|key| {
+        let payload = "커피".repeat(200);
+        format!("('{source}', '{key}', 'order.paid', '{payload}', 1, TRUE, '', 1, '{status}', NOW(3), {sent_at})")
+    });
+    let columns = "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, buried_at, \
+                   sent_at";
+    let rows = rows.collect::<Vec<_>>().join(",");
+    place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES {rows}")).await;
+}
+
+#[tokio::test]
+async fn all_letters_of_a_source_are_asked_for_at_once() {
+    let place = Place::new().await;
+    bury(&place, "data-platform", "DEAD", 0..1_100).await;
+    bury(&place, "data-platform", "SENT", 1_100..1_105).await;
+    bury(&place, "notifications", "DEAD", 0..3).await;
+    place.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
+    let pool = place.database.pool();
+    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 1_098);
+    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 0);
+    assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
+    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 5);
+    let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };
+    let short = db::dead_letters(pool, &page).await.expect("a letter");
+    assert_eq!((short[0].payload.chars().count(), &*short[0].source), (300, "notifications"));
+    place.end().await;
+}
+
+#[tokio::test]
+async fn only_letters_that_were_sent_are_purged() {
+    let place = Place::new().await;
+    for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
+        bury(&place, "data-platform", status, number..number + 1).await;
+    }
+    let purge = async |before| db::purge_dead_letters(place.database.pool(), before, 2).await.expect("purged");
+    let now = clock::now();
+    assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
+    assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
+    assert_eq!(place.count("SELECT COUNT(*) FROM dead_letters").await, 2);
+    place.end().await;
+}
+
+/// That nobody was there says nothing about a message: what waits is tried anew when the receiver is back.
+#[tokio::test]
+async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
+    let place = Place::new().await;
+    for (failures_in_a_row, parked_at_most, waiting) in [(8, 1_000, 13), (8, 4, 16), (100, 1_000, 0)] {
+        place.execute("DELETE FROM sinks").await;
+        let limits = Limits { failures_in_a_row, parked: parked_at_most, ..Limits::default() };
+        let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
+        let mut nobody = sink(&place, Receiver::DataPlatform, &line.receiver);
+        (nobody.limits, nobody.endpoint) = (limits, endpoint("http://127.0.0.1:1/"));
+        line.relay = Relay::new(&place.database, nobody.clone());
+        for number in 0..20 {
+            write(&place, ("ORDER", &format!("o{number}")), "order.created", "{}").await;
+            db::number_events(&place.database).await.expect("numbered");
+            line.after_seconds(60).await;
+        }
+        for hour in 0..48 {
+            if hour == 40 {
+                // Another process, which has not seen the receiver yet.
+                line.relay.stand_back().await;
+                line.relay = Relay::new(&place.database, nobody.clone());
+            }
+            line.after(TimeDelta::hours(1)).await;
+        }
+        assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (waiting, 20 - waiting));
+        line.relay.stand_back().await;
+        let mut back = nobody.clone();
+        back.endpoint = line.receiver.endpoint();
+        line.relay = Relay::new(&place.database, back);
+        line.for_minutes(16).await;
+        assert_eq!((line.receiver.taken().len(), parked(&place).await), (20, 0));
+        assert_eq!(letters(&place, DeadLetterStatus::Dead).await, []);
+        line.relay.stand_back().await;
+    }
+    place.end().await;
+}
+
 /// A receiver that is away is asked with one message at a time; when it is back, it gets all.
 #[tokio::test]
 async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
@@ -250,6 +400,22 @@ async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
     assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (0, 0));
     let taken = line.receiver.taken_by_aggregate();
     assert!(taken.len() == 100 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
+    line.relay.stand_back().await;
+    place.end().await;
+}
+
+/// Whatever it answers, somebody is there: what fails now is this message's own affair.
+#[tokio::test]
+async fn a_receiver_that_was_away_and_answers_500_is_back() {
+    let place = Place::new().await;
+    let mut line = Line::new(&place, Receiver::Notifications).await;
+    line.receiver.will(|_| (504, "", None));
+    issue(&place, "3", 20).await;
+    line.for_minutes(1).await;
+    assert_eq!((behind(&place, "notifications").await, parked(&place).await), (1, 0));
+    line.receiver.will(|_| (500, "", None));
+    line.for_minutes(1).await;
+    assert_eq!((behind(&place, "notifications").await, parked(&place).await), (0, 20));
     line.relay.stand_back().await;
     place.end().await;
 }

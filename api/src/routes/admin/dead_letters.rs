@@ -57,7 +57,7 @@ pub async fn dead_letters(
     let limit = page_limit(query.limit)?;
     // One more than asked for tells whether there is a next page.
     let DeadLettersQuery { source, status, cursor, .. } = query;
-    let wanted = DeadLettersPage { source, status, before: cursor, limit: limit + 1 };
+    let wanted = DeadLettersPage { source, status, before: cursor, limit: limit + 1, is_short: false };
     let mut items = db::within(db::dead_letters(app.database.pool(), &wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 use clap::Args;
+pub use delivered::last_sequence;
 use rule::Rule;
 
 use super::Findings;
