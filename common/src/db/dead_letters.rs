@@ -5,7 +5,7 @@
 
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::issuances::identifier;
+use super::{is_duplicate, issuances::identifier};
 use crate::{
     clock::Timestamp,
     domain::dead_letter::{
@@ -82,28 +82,46 @@ pub struct DeadLettersPage {
     pub is_short: bool,
 }
 
-/// Gives something up. What its source has given up before stays as it is: twice is once, whatever became of it since.
-pub async fn bury(connection: &mut MySqlConnection, letter: &NewDeadLetter, now: Timestamp) -> Result<(), sqlx::Error> {
+/// Gives something up; whether that is new. What its source has given up before stays as it is: twice is once, whatever
+/// became of it since.
+pub async fn bury(
+    connection: &mut MySqlConnection,
+    letter: &NewDeadLetter,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
+    bury_beginning(connection, letter, letter.payload.len(), now).await
+}
+
+/// Gives something up of whose payload, so many bytes, the letter has the beginning or all; as [`bury`].
+pub async fn bury_beginning(
+    connection: &mut MySqlConnection,
+    letter: &NewDeadLetter,
+    payload_bytes: usize,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
     let payload = beginning(&letter.payload, LONGEST_PAYLOAD);
-    let whole = payload.len() == letter.payload.len();
-    sqlx::query(
+    let whole = payload.len() == payload_bytes;
+    let buried = sqlx::query(
         "INSERT INTO dead_letters /* bury */ (source, source_key, kind, aggregate_id, payload, payload_bytes, \
-         redrivable, reason, attempts, status, buried_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'DEAD', ?) \
-         ON DUPLICATE KEY UPDATE source = dead_letters.source",
+         redrivable, reason, attempts, status, buried_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'DEAD', ?)",
     )
     .bind(&letter.source)
     .bind(&letter.key)
     .bind(&letter.kind)
     .bind(&letter.aggregate_id)
     .bind(payload)
-    .bind(u32::try_from(letter.payload.len()).unwrap_or(u32::MAX))
+    .bind(u32::try_from(payload_bytes).unwrap_or(u32::MAX))
     .bind(letter.redrivable && whole)
     .bind(reason_of(&letter.reason))
     .bind(letter.attempts)
     .bind(now)
     .execute(connection)
-    .await
-    .map(drop)
+    .await;
+    match buried {
+        Ok(_) => Ok(true),
+        Err(error) if is_duplicate(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn reason_of(reason: &str) -> String {

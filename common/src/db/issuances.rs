@@ -11,7 +11,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         campaign::{Campaign, Discount},
-        claim::{Claim, ClaimRecord, Existing, Issuance, Outcome, Plan, Rejection},
+        claim::{Answered, Claim, ClaimRecord, Existing, Issuance, Outcome, Plan, Rejection},
     },
     identifiers::{ClaimId, CouponId, UserId},
 };
@@ -27,20 +27,27 @@ fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
 /// How many coupons the users of a batch hold, and which of its claims have their answer.
 pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Existing, sqlx::Error> {
     let mut existing = Existing::default();
-    let holders: Vec<(u64, u64)> = claims.iter().map(|claim| (claim.coupon.get(), claim.user.get())).collect();
+    let asked: Vec<(u64, u64, String)> =
+        claims.iter().map(|claim| (claim.coupon.get(), claim.user.get(), hexadecimal(claim.record.claim_id))).collect();
+    let asked = json(&asked)?;
     let held: Vec<(Uuid, u64, u64, Timestamp)> = sqlx::query_as(
         "SELECT /* existing: what the users of a batch hold */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
          FROM (SELECT DISTINCT coupon_id, user_id FROM JSON_TABLE(?, '$[*]' COLUMNS( \
              coupon_id BIGINT UNSIGNED PATH '$[0]', user_id BIGINT UNSIGNED PATH '$[1]')) AS h) AS holders \
-         STRAIGHT_JOIN user_coupons u ON u.coupon_id = holders.coupon_id AND u.user_id = holders.user_id",
+         STRAIGHT_JOIN user_coupons u ON u.coupon_id = holders.coupon_id AND u.user_id = holders.user_id \
+         UNION SELECT /* and whoever holds one of a claim's id */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
+         FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[2]')) AS claims \
+         STRAIGHT_JOIN user_coupons u ON u.user_coupon_id = UNHEX(claims.claim_id)",
     )
-    .bind(json(&holders)?)
+    .bind(&asked)
+    .bind(&asked)
     .fetch_all(&mut *connection)
     .await?;
     for (id, coupon, user, valid_until) in held {
-        let holder = (identifier(coupon)?, identifier(user)?);
-        *existing.held.entry(holder).or_default() += 1;
-        existing.answered.insert(ClaimId(id), Outcome::Issued { valid_until });
+        let (coupon, user) = (identifier(coupon)?, identifier(user)?);
+        *existing.held.entry((coupon, user)).or_default() += 1;
+        let outcome = Outcome::Issued { valid_until };
+        existing.answered.insert(ClaimId(id), Answered { coupon, user, outcome });
     }
     existing.answered.extend(rejected(connection, claims).await?);
     Ok(existing)
@@ -50,17 +57,21 @@ pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Res
 pub async fn rejected(
     connection: &mut MySqlConnection,
     claims: &[Claim],
-) -> Result<HashMap<ClaimId, Outcome>, sqlx::Error> {
+) -> Result<HashMap<ClaimId, Answered>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| hexadecimal(claim.record.claim_id)).collect();
-    let rejected: Vec<(Uuid, String)> = sqlx::query_as(
-        "SELECT /* rejected */ r.claim_id, r.code \
+    let rejected: Vec<(Uuid, u64, u64, String)> = sqlx::query_as(
+        "SELECT /* rejected */ r.claim_id, r.coupon_id, r.user_id, r.code \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
          STRAIGHT_JOIN claim_rejections r ON r.claim_id = UNHEX(claims.claim_id)",
     )
     .bind(json(&ids)?)
     .fetch_all(connection)
     .await?;
-    rejected.into_iter().map(|(id, code)| Ok((ClaimId(id), Outcome::Rejected(rejection(&code)?)))).collect()
+    let answered = |(id, coupon, user, code): (Uuid, u64, u64, String)| {
+        let outcome = Outcome::Rejected(rejection(&code)?);
+        Ok((ClaimId(id), Answered { coupon: identifier(coupon)?, user: identifier(user)?, outcome }))
+    };
+    rejected.into_iter().map(answered).collect()
 }
 
 pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {

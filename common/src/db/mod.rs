@@ -37,8 +37,8 @@ pub use charges::{
     Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
 };
 pub use dead_letters::{
-    DeadLettersPage, ask_redrive, ask_redrive_of_source, bury, count_dead_letters, dead_letters, letters_to_park,
-    letters_to_redrive, note_redriven, purge_dead_letters,
+    DeadLettersPage, ask_redrive, ask_redrive_of_source, bury, bury_beginning, count_dead_letters, dead_letters,
+    letters_to_park, letters_to_redrive, note_redriven, purge_dead_letters,
 };
 pub use idempotency::{
     ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,
@@ -58,7 +58,7 @@ pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, 
 pub use parked::{ParkedMessage, begin_parked_anew, due_parked, park, parked_lanes, postpone_parked, unpark};
 pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
 pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
-pub use refusals::{Refusal, holders_of_claims, latest_refusal, write_refusals};
+pub use refusals::{Refusal, decided_claims, latest_refusal, purge_refusals, write_refusals};
 pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{

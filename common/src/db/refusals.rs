@@ -1,11 +1,11 @@
 //! The table `claim_refusals`: claims that nobody waited for, and that were refused.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::issuances::{UserClaim, identifier, rejection};
+use super::issuances::{UserClaim, rejection};
 use crate::{
     clock::Timestamp,
     domain::claim::{ClaimRecord, Outcome, Rejection},
@@ -29,28 +29,23 @@ fn encode(error: serde_json::Error) -> sqlx::Error {
     sqlx::Error::Encode(error.into())
 }
 
-/// Whose claims these are, and on which campaign, of those that are issued, rejected or refused.
-pub async fn holders_of_claims(
-    pool: &MySqlPool,
-    claims: &[ClaimId],
-) -> Result<HashMap<ClaimId, (CouponId, UserId)>, sqlx::Error> {
+/// Which of these claims are issued, rejected or refused.
+pub async fn decided_claims(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
     let ids = serde_json::to_string(&ids).map_err(encode)?;
-    let mut holders = HashMap::new();
+    let mut decided = HashSet::new();
     for (table, key) in
         [("user_coupons", "user_coupon_id"), ("claim_rejections", "claim_id"), ("claim_refusals", "claim_id")]
     {
         let sql = format!(
-            "SELECT /* holders_of_claims */ t.{key}, t.coupon_id, t.user_id \
+            "SELECT /* decided_claims */ t.{key} \
              FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
              STRAIGHT_JOIN {table} t ON t.{key} = UNHEX(claims.claim_id)"
         );
-        let rows: Vec<(Uuid, u64, u64)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(&ids).fetch_all(pool).await?;
-        for (claim, coupon, user) in rows {
-            holders.insert(ClaimId(claim), (identifier(coupon)?, identifier(user)?));
-        }
+        let found: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).bind(&ids).fetch_all(pool).await?;
+        decided.extend(found.into_iter().map(ClaimId));
     }
-    Ok(holders)
+    Ok(decided)
 }
 
 /// Writes down claims that were refused. One that is there stays as it is.
@@ -74,6 +69,13 @@ pub async fn write_refusals(pool: &MySqlPool, refusals: &[Refusal], now: Timesta
     .execute(pool)
     .await
     .map(drop)
+}
+
+/// Deletes at most `limit` claims that were refused before `before`; how many.
+pub async fn purge_refusals(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted =
+        sqlx::query("DELETE FROM claim_refusals /* purge_refusals */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?");
+    Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
 }
 
 /// The latest claim of a user on a campaign that was refused and never accepted; its sequence is 0.

@@ -104,7 +104,30 @@ pub struct Existing {
     /// How many coupons of a campaign a user holds.
     pub held: HashMap<(CouponId, UserId), u16>,
     /// Claims that have their answer.
-    pub answered: HashMap<ClaimId, Outcome>,
+    pub answered: HashMap<ClaimId, Answered>,
+}
+
+/// A claim's durable answer, and whose claim it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Of which campaign.
+    pub coupon: CouponId,
+    /// Whose.
+    pub user: UserId,
+    /// The answer.
+    pub outcome: Outcome,
+}
+
+impl Answered {
+    /// The answer for a claim of this id: this one, if that is the same claim. Nobody makes two claims of one id. Were it
+    /// done, the later is refused, rather than told that it has what another was given.
+    fn outcome_for(&self, claim: &Claim) -> Outcome {
+        if (self.coupon, self.user) == (claim.coupon, claim.user) {
+            self.outcome
+        } else {
+            Outcome::Rejected(Rejection::CouponAlreadyIssued)
+        }
+    }
 }
 
 /// A row to insert into `user_coupons`.
@@ -129,7 +152,8 @@ pub struct Plan {
     pub issuances: Vec<Issuance>,
     /// Claims to refuse, as places in the batch.
     pub rejections: Vec<(usize, Rejection)>,
-    /// The outcome of each claim of the batch, in its order: old, new, or of its twin in the batch.
+    /// The outcome of each claim of the batch, in its order: old, new, or of its twin in the batch. A claim whose id is
+    /// that of another user's or campaign's is refused, without a row, as there is one of that id.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -184,12 +208,12 @@ pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], no
     let mut issued: HashMap<CouponId, (&Campaign, u32)> =
         campaigns.iter().map(|campaign| (campaign.id, (campaign, campaign.issued))).collect();
     let mut gained: HashMap<(CouponId, UserId), u16> = HashMap::new();
-    let mut decided: HashMap<ClaimId, Outcome> = HashMap::with_capacity(claims.len());
+    let mut decided: HashMap<ClaimId, Answered> = HashMap::with_capacity(claims.len());
     let mut plan = Plan::default();
     for (place, claim) in claims.iter().enumerate() {
         let id = claim.record.claim_id;
-        if let Some(outcome) = existing.answered.get(&id).or_else(|| decided.get(&id)) {
-            plan.outcomes.push(*outcome);
+        if let Some(answered) = existing.answered.get(&id).or_else(|| decided.get(&id)) {
+            plan.outcomes.push(answered.outcome_for(claim));
             continue;
         }
         let holder = (claim.coupon, claim.user);
@@ -220,7 +244,7 @@ pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], no
         if let Outcome::Rejected(rejection) = outcome {
             plan.rejections.push((place, rejection));
         }
-        decided.insert(id, outcome);
+        decided.insert(id, Answered { coupon: claim.coupon, user: claim.user, outcome });
         plan.outcomes.push(outcome);
     }
     plan
@@ -291,16 +315,38 @@ mod tests {
                 *held += 1;
                 assert_eq!(*held, issuance.ordinal, "ordinals have no gap");
                 let outcome = Outcome::Issued { valid_until: issuance.valid_until };
-                let before = self.existing.answered.insert(issuance.record.claim_id, outcome);
+                let answered = Answered { coupon: issuance.coupon, user: issuance.user, outcome };
+                let before = self.existing.answered.insert(issuance.record.claim_id, answered);
                 assert_eq!(before, None, "a claim is answered once");
             }
             for (place, rejection) in &plan.rejections {
-                let id = batch[*place].record.claim_id;
-                let before = self.existing.answered.insert(id, Outcome::Rejected(*rejection));
+                let Claim { coupon, user, record, .. } = batch[*place];
+                let answered = Answered { coupon, user, outcome: Outcome::Rejected(*rejection) };
+                let before = self.existing.answered.insert(record.claim_id, answered);
                 assert_eq!(before, None, "a claim is answered once");
             }
             plan.outcomes
         }
+    }
+
+    #[test]
+    fn a_claim_does_not_take_over_the_answer_of_another_claim_of_its_id() {
+        let campaigns = [campaign(1, 10, 1), campaign(2, 10, 1)];
+        let first = claim((1, 1, 1));
+        let with_its_id = |coupon, user| Claim { record: first.record, ..claim((coupon, user, 1)) };
+        let batch = [first.clone(), with_its_id(1, 2), with_its_id(2, 1), first.clone(), claim((1, 2, 2))];
+        let refused = Outcome::Rejected(Rejection::CouponAlreadyIssued);
+        let expect = |outcomes: &[Outcome]| {
+            assert_eq!(outcomes[1..3], [refused, refused]);
+            assert_eq!(outcomes[3], outcomes[0]);
+            for place in [0, 4] {
+                assert!(matches!(outcomes[place], Outcome::Issued { .. }), "{outcomes:?}");
+            }
+        };
+        let mut tables = Tables::default();
+        expect(&tables.confirm(&campaigns, &batch));
+        expect(&tables.confirm(&campaigns, &batch));
+        assert_eq!(tables.issued, BTreeMap::from([(campaigns[0].id, 2)]), "and nobody else loses anything");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _};
+use chrono::{Datelike as _, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _};
 use chrono_tz::Tz;
 use serde::Deserialize;
 
@@ -32,6 +32,11 @@ pub struct Effect {
     pub product: ProductId,
     /// By how many units; negative when they were given back.
     pub units: i64,
+}
+
+/// Whether an order can have been paid then. Not every moment that can be written has a day in every time zone.
+pub fn can_be_paid_at(at: Timestamp) -> bool {
+    (1970..=9999).contains(&at.year())
 }
 
 /// What matters of an order here.
@@ -94,13 +99,14 @@ pub fn forgotten_at(day: NaiveDate, zone: Tz) -> Timestamp {
 }
 
 /// What an event named `kind` about an order changes: on the day of payment, also when the order is cancelled later.
+/// Nothing, when it [cannot have been paid then](can_be_paid_at).
 pub fn effects(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<Effect> {
     let sign = match kind {
         "order.paid" => 1,
         "order.cancelled" => -1,
         _ => return Vec::new(),
     };
-    let Some(paid_at) = order.paid_at else { return Vec::new() };
+    let Some(paid_at) = order.paid_at.filter(|at| can_be_paid_at(*at)) else { return Vec::new() };
     let day = business_day(paid_at, zone);
     let items = order.items.iter();
     items.map(|item| Effect { day, product: item.product_id, units: sign * i64::from(item.quantity) }).collect()
@@ -164,6 +170,21 @@ mod tests {
         let start = start_of(day, zone);
         assert_eq!(business_day(start, zone), day);
         assert_eq!(business_day(start - TimeDelta::milliseconds(1), zone), days_before(day, 1));
+    }
+
+    #[test]
+    fn what_was_paid_at_no_possible_time_changes_nothing() {
+        let items = vec![SoldItem { product_id: product(1), quantity: 2 }];
+        let paid = |at| SoldOrder { items: items.clone(), paid_at: Some(at) };
+        for (at, counted) in [
+            (at("1970-01-01T00:00:00Z"), 1),
+            (at("9999-12-31T23:59:59Z"), 1),
+            (at("1969-12-31T23:59:59Z"), 0),
+            (Timestamp::MAX_UTC, 0),
+            (Timestamp::MIN_UTC, 0),
+        ] {
+            assert_eq!(effects("order.paid", &paid(at), SEOUL).len(), counted, "{at}");
+        }
     }
 
     #[test]

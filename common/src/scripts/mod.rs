@@ -20,7 +20,7 @@ pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
 pub use sales_apply::{SalesApplied, sales_apply};
-pub use sales_count::{SalesMessage, sales_count};
+pub use sales_count::{SalesMemory, SalesMessage, pieces, sales_count};
 pub use sales_put::sales_put;
 pub use sales_window::sales_window;
 

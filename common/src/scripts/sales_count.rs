@@ -15,8 +15,11 @@ pub(super) const CONTRACT: Contract = Contract {
     arguments: &[
         "days",
         "sources",
+        "seen",
+        "remembered",
         "expires_at",
         "source, first, next, sequence",
+        "source, next",
         "source, sequence, day, product, units",
     ],
     codes: &[("LOST", 0), ("COUNTED", 1)],
@@ -36,6 +39,30 @@ pub struct SalesMessage {
     pub effects: Vec<Effect>,
 }
 
+/// What whoever counts remembers of what Redis has counted for it, to notice when Redis comes back with older data. It
+/// grows with the number of sources alone.
+#[derive(Clone, Debug, Default)]
+pub struct SalesMemory {
+    /// The `applied` that was seen last.
+    applied: Option<u64>,
+    /// The offset that comes next, by source.
+    next: BTreeMap<String, u64>,
+}
+
+impl SalesMemory {
+    fn note(&mut self, applied: u64, spans: &HashMap<&str, Span>) {
+        if self.applied != Some(applied) {
+            // The days were made anew meanwhile: nothing of what Redis had counted before is known to it.
+            self.next.clear();
+        }
+        self.applied = Some(applied);
+        for (source, span) in spans {
+            let next = self.next.entry((*source).to_owned()).or_default();
+            *next = span.next.max(*next);
+        }
+    }
+}
+
 /// The messages of one source that follow on each other.
 #[derive(Clone, Copy)]
 struct Span {
@@ -45,11 +72,36 @@ struct Span {
     sequence: u64,
 }
 
-/// Counts what messages tell, each once, however often they come; those of a source in its order, without a gap. False
-/// when nothing was counted, as Redis has not counted what came before: then days are to be made anew first.
-/// `forgotten_at` says when Redis may forget a day. See `lua/sales_count.lua`.
+/// How many changes one call of the script makes, but for a message that alone has more: a few ms of Redis.
+const MOST_CHANGES: usize = 5_000;
+
+/// Cuts messages into pieces to count one after the other: where one does not follow on the one before it of its source,
+/// which the script cannot see inside a piece, and where there would be too many changes. No messages are one piece.
+pub fn pieces(messages: &[SalesMessage]) -> Vec<&[SalesMessage]> {
+    let (mut pieces, mut begin, mut changes) = (Vec::new(), 0, 0);
+    let mut next: HashMap<&str, u64> = HashMap::new();
+    for (place, SalesMessage { source, offset, effects, .. }) in messages.iter().enumerate() {
+        let follows = next.get(source.as_str()).is_none_or(|next| offset <= next);
+        changes += effects.len();
+        if !follows || changes > MOST_CHANGES && place > begin {
+            pieces.push(&messages[begin..place]);
+            (begin, changes) = (place, effects.len());
+            next.clear();
+        }
+        let next = next.entry(source).or_default();
+        *next = (offset + 1).max(*next);
+    }
+    pieces.push(&messages[begin..]);
+    pieces
+}
+
+/// Counts what messages tell, each once, however often they come; those of a source in its order, without a gap, see
+/// [`pieces`]. False when nothing was counted, as Redis has not counted what came before, or no longer what is
+/// remembered: then days are to be made anew first. `forgotten_at` says when Redis may forget a day. See
+/// `lua/sales_count.lua`.
 pub async fn sales_count(
     redis: &Redis,
+    memory: &mut SalesMemory,
     messages: &[SalesMessage],
     forgotten_at: impl Fn(NaiveDate) -> Timestamp,
 ) -> Result<bool> {
@@ -71,12 +123,17 @@ pub async fn sales_count(
     }
     let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
     keys.extend(days.keys().map(|day| redis.keys.daily_sales(*day)));
-    let mut arguments = vec![Value::from(days.len().to_string()), sources.len().to_string().into()];
+    let seen = memory.applied.map(|applied| applied.to_string()).unwrap_or_default();
+    let mut arguments: Vec<Value> = vec![days.len().to_string().into(), sources.len().to_string().into(), seen.into()];
+    arguments.push(memory.next.len().to_string().into());
     arguments.extend(days.keys().map(|day| Value::from(forgotten_at(*day).timestamp())));
     for source in sources {
         let Some(Span { first, next, sequence, .. }) = spans.get(source) else { continue };
         arguments.push(source.into());
         arguments.extend([first, next, sequence].map(|number| Value::from(number.to_string())));
+    }
+    for (source, next) in &memory.next {
+        arguments.extend([Value::from(source.as_str()), next.to_string().into()]);
     }
     for (place, sequence, Effect { day, product, units }) in changes {
         let day = days.get(&day).copied().unwrap_or_default();
@@ -87,7 +144,11 @@ pub async fn sales_count(
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
     match integer(answer.first())? {
         0 => Ok(false),
-        1 => Ok(true),
+        1 => {
+            let applied = answer.get(1).and_then(Value::as_u64).ok_or_else(|| unexpected(&answer))?;
+            memory.note(applied, &spans);
+            Ok(true)
+        }
         _ => Err(unexpected(&answer)),
     }
 }

@@ -4,10 +4,10 @@ use dibs_common::{
     domain::ranking::{Effect, Scores},
     identifiers::{ProductId, new_uuid},
     sales,
-    scripts::{SalesApplied, SalesMessage, sales_apply, sales_count, sales_put, sales_window},
+    scripts::{SalesApplied, SalesMemory, SalesMessage, pieces, sales_apply, sales_count, sales_put, sales_window},
     testing::Place,
 };
-use fred::interfaces::KeysInterface as _;
+use fred::interfaces::{HashesInterface as _, KeysInterface as _};
 use uuid::Uuid;
 
 fn product(number: u64) -> ProductId {
@@ -74,9 +74,14 @@ fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage
     SalesMessage { source: source.into(), offset, sequence, effects }
 }
 
+/// Counts as one who remembers nothing.
 async fn count(place: &Place, messages: &[SalesMessage]) -> bool {
+    count_on(place, &mut SalesMemory::default(), messages).await
+}
+
+async fn count_on(place: &Place, memory: &mut SalesMemory, messages: &[SalesMessage]) -> bool {
     let in_an_hour = clock::now() + TimeDelta::hours(1);
-    sales_count(&place.redis, messages, |_| in_an_hour).await.expect("redis")
+    sales_count(&place.redis, memory, messages, |_| in_an_hour).await.expect("redis")
 }
 
 #[tokio::test]
@@ -103,6 +108,51 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
     assert!(count(&place, &[message("paid/0", 6, 12, 1), message("paid/0", 7, 13, 1)]).await);
     assert_eq!(units().await, Some(11));
     place.end().await;
+}
+
+#[tokio::test]
+async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
+    let place = Place::new().await;
+    let (mut memory, key) = (SalesMemory::default(), place.redis.keys.sales_counted());
+    let write = async |entry: &str| {
+        place.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
+    };
+    put(&place, new_uuid(), 4, &[]).await;
+    assert!(count_on(&place, &mut memory, &[message("paid/0", 0, 5, 1), message("paid/0", 1, 6, 1)]).await);
+    write("5 1").await;
+    assert!(!count_on(&place, &mut memory, &[]).await, "also when nothing comes");
+    assert!(!count_on(&place, &mut memory, &[message("paid/1", 0, 7, 1)]).await, "also when others come");
+    write("9 4").await;
+    assert!(count_on(&place, &mut memory, &[]).await, "another counted more");
+    place.redis.client().hdel::<(), _, _>(&key, "paid/0").await.expect("deleted");
+    assert!(!count_on(&place, &mut memory, &[message("paid/0", 2, 10, 1)]).await);
+    let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
+    assert_eq!(units().await, Some(2));
+    put(&place, new_uuid(), 10, &[]).await;
+    assert!(count_on(&place, &mut memory, &[message("paid/1", 3, 11, 1)]).await, "another made the days anew");
+    assert!(count_on(&place, &mut memory, &[]).await, "what was counted before that is forgotten");
+    put(&place, new_uuid(), 9, &[]).await;
+    assert!(!count_on(&place, &mut memory, &[]).await, "an older Redis, from before the days were made anew");
+    place.end().await;
+}
+
+#[test]
+fn pieces_end_at_a_gap_and_where_there_is_too_much_for_one_call() {
+    let offsets = |messages: &[SalesMessage]| -> Vec<Vec<u64>> {
+        let offsets = |piece: &&[SalesMessage]| piece.iter().map(|message| message.offset).collect();
+        pieces(messages).iter().map(offsets).collect()
+    };
+    assert_eq!(offsets(&[]), [[0; 0]], "there is a call when nothing comes");
+    let at = |source, offset| message(source, offset, offset, 1);
+    let mixed = [at("a", 0), at("b", 70), at("a", 1), at("a", 0), at("a", 2), at("b", 71)];
+    assert_eq!(offsets(&mixed).len(), 1, "what comes again is no gap");
+    assert_eq!(offsets(&[at("a", 0), at("b", 70), at("a", 2), at("b", 71)]), [vec![0, 70], vec![2, 71]]);
+    let large = |offset, changes| {
+        let one = message("a", offset, offset, 1);
+        SalesMessage { effects: one.effects.repeat(changes), ..one }
+    };
+    assert_eq!(offsets(&[0, 1, 2, 3, 4].map(|offset| large(offset, 2_000))), [vec![0, 1], vec![2, 3], vec![4]]);
+    assert_eq!(offsets(&[large(0, 9_000), large(1, 1)]), [[0], [1]]);
 }
 
 /// Who counts from the outbox does not count on what was counted from Kafka.

@@ -30,7 +30,7 @@ impl Cluster {
             let password = settings.password().map(SecretString::expose_secret);
             client.set("sasl.password", password.unwrap_or_default());
         }
-        if let Some(file) = settings.kafka_ssl_ca.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+        if let Some(file) = settings.certificates() {
             client.set("ssl.ca.location", file.to_string_lossy());
         }
         Some(Self { client, prefix: settings.kafka_topic_prefix.clone() })

@@ -38,8 +38,8 @@ pub struct Record {
     pub at: i64,
     /// What it says, or the beginning of it.
     pub value: Vec<u8>,
-    /// Whether `value` is all of it.
-    pub is_whole: bool,
+    /// How many bytes all of it has.
+    pub bytes: usize,
 }
 
 impl Record {
@@ -51,8 +51,13 @@ impl Record {
             offset: message.offset(),
             at: message.timestamp().to_millis().unwrap_or(0).max(0),
             value: value[..value.len().min(LONGEST_VALUE)].to_vec(),
-            is_whole: value.len() <= LONGEST_VALUE,
+            bytes: value.len(),
         }
+    }
+
+    /// Whether `value` is all that it says.
+    pub fn is_whole(&self) -> bool {
+        self.value.len() == self.bytes
     }
 
     /// The partition of a topic that it is from, in words.

@@ -22,9 +22,11 @@ pub(super) async fn bury(database: &Database, source: &str, kind: &str, record: 
     };
     let burying = async {
         let mut connection = database.pool().acquire().await?;
-        db::bury(&mut connection, &letter, clock::now()).await
+        db::bury_beginning(&mut connection, &letter, record.bytes, clock::now()).await
     };
-    db::within(burying).await?;
+    if !db::within(burying).await? {
+        return Ok(());
+    }
     metrics::counter!("dibs_kafka_dead_letters_total", "consumer" => source.to_owned()).increment(1);
     tracing::warn!(
         source,

@@ -40,13 +40,16 @@ const LONGEST_REQUEST_ID: usize = 128;
 
 /// Takes requests for coupons in as claims.
 ///
-/// A request's claim has an id that never changes: the request's own id where that is a UUID, else one that is made of
-/// its place in Kafka. So a request that comes again is the same claim: Redis replays what it has accepted, and what was
-/// issued or refused is found in the database.
+/// A request's claim has an id that never changes: it is made of the request's own id, its user and its coupon, or of its
+/// place in Kafka where it has none. So a request that comes again is the same claim: Redis replays what it has accepted,
+/// and what was issued or refused is found in the database. And an id that is given to several requests takes nothing
+/// from any: for another user or coupon it is another claim.
 pub struct ClaimIntake {
     database: Database,
     redis: Redis,
     partitions: HashMap<CouponId, Partition>,
+    /// Claims of the records in hand that are decided and counted, while others of them have to wait.
+    decided: HashSet<ClaimId>,
 }
 
 /// Takes requests for coupons from Kafka.
@@ -76,7 +79,7 @@ struct Request<'r> {
     user: UserId,
     coupon: CouponId,
     claim: ClaimId,
-    /// What it is called in the log; empty when that is the claim's id.
+    /// What it is called in the log.
     name: Bytes,
 }
 
@@ -102,29 +105,29 @@ impl Handler for ClaimIntake {
                 decided => decided?,
             }
         }
-        waiting.map_or(Ok(()), Err)
+        if let Some(error) = waiting {
+            return Err(error);
+        }
+        self.decided.clear();
+        Ok(())
     }
 }
 
 impl ClaimIntake {
     /// Claims from Redis, of campaigns that the database knows.
     pub fn new(database: &Database, redis: &Redis) -> Self {
-        Self { database: database.clone(), redis: redis.clone(), partitions: HashMap::new() }
+        let (database, redis) = (database.clone(), redis.clone());
+        Self { database, redis, partitions: HashMap::new(), decided: HashSet::new() }
     }
 
-    /// Requests whose claims are not decided for good yet, by campaign, each in order.
+    /// Requests whose claims are not decided for good yet, by campaign, each in order, and each once.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
-        let mut holders = db::within_limit(PATIENCE, db::holders_of_claims(self.database.pool(), &ids)).await?;
-        let decided: HashSet<ClaimId> = holders.keys().copied().collect();
+        let mut decided = db::within_limit(PATIENCE, db::decided_claims(self.database.pool(), &ids)).await?;
+        decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
-            let holder = (request.coupon, request.user);
-            if *holders.entry(request.claim).or_insert(holder) != holder {
-                self.bury(request.record, "its requestId is that of another user or coupon").await?;
-                continue;
-            }
-            if decided.contains(&request.claim) {
+            if !decided.insert(request.claim) {
                 continue;
             }
             match by_coupon.iter_mut().find(|(coupon, _)| *coupon == request.coupon) {
@@ -152,28 +155,40 @@ impl ClaimIntake {
                     request: name.clone(),
                 })
                 .collect();
-            let codes = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
-                Some(decided) => decided.decisions.into_iter().map(refusal).collect(),
-                None if self.is_over(coupon).await? => vec![Some(Rejection::CampaignClosed); requests.len()],
+            let verdicts = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
+                Some(decided) => decided.decisions.into_iter().map(verdict).collect(),
+                None if self.is_over(coupon).await? => {
+                    vec![Verdict::Refused(Rejection::CampaignClosed); requests.len()]
+                }
                 None => return Err(Error::CampaignUnavailable(coupon)),
             };
-            self.note(requests, &codes).await?;
+            self.note(requests, &verdicts).await?;
         }
         Ok(())
     }
 
-    /// Writes down who was refused, and counts.
-    async fn note(&self, requests: &[Request<'_>], codes: &[Option<Rejection>]) -> Result<()> {
+    /// Writes down who was refused, and counts each claim once. Redis says only once that it has accepted a claim, so
+    /// that is counted whatever happens next; a refusal when it is written.
+    async fn note(&mut self, requests: &[Request<'_>], verdicts: &[Verdict]) -> Result<()> {
         let mut refusals = Vec::new();
-        for (Request { claim, coupon, user, .. }, code) in requests.iter().zip(codes) {
-            let outcome = code.map_or("accepted", Rejection::as_str);
-            metrics::counter!("dibs_intake_claims_total", "outcome" => outcome).increment(1);
-            // Who is at the limit finds the claim that was first.
-            if let Some(code) = code.filter(|code| *code != Rejection::CouponAlreadyIssued) {
-                refusals.push(Refusal { claim: *claim, coupon: *coupon, user: *user, code });
+        for (Request { claim, coupon, user, .. }, verdict) in requests.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Accepted => count("accepted"),
+                // Who is at the limit finds the claim that was first.
+                Verdict::Replayed | Verdict::Refused(Rejection::CouponAlreadyIssued) => {}
+                Verdict::Refused(code) => {
+                    refusals.push(Refusal { claim: *claim, coupon: *coupon, user: *user, code: *code });
+                }
             }
         }
-        db::within_limit(PATIENCE, db::write_refusals(self.database.pool(), &refusals, clock::now())).await
+        db::within_limit(PATIENCE, db::write_refusals(self.database.pool(), &refusals, clock::now())).await?;
+        for (Request { claim, .. }, verdict) in requests.iter().zip(verdicts) {
+            if let Verdict::Refused(code) = verdict {
+                count(code.as_str());
+            }
+            self.decided.insert(*claim);
+        }
+        Ok(())
     }
 
     async fn partition(&mut self, coupon: CouponId) -> Result<Option<Partition>> {
@@ -199,7 +214,7 @@ impl ClaimIntake {
 }
 
 fn read(record: &Record) -> Result<Request<'_>, String> {
-    if !record.is_whole || record.value.len() > LONGEST_REQUEST {
+    if !record.is_whole() || record.value.len() > LONGEST_REQUEST {
         return Err(format!("it is longer than {LONGEST_REQUEST} bytes"));
     }
     let mut reader = serde_json::Deserializer::from_slice(&record.value);
@@ -210,28 +225,60 @@ fn read(record: &Record) -> Result<Request<'_>, String> {
     {
         return Err(format!("requestId: expected 1 to {LONGEST_REQUEST_ID} visible ASCII characters"));
     }
-    let own = request_id.as_deref().and_then(|id| Uuid::parse_str(id).ok()).filter(|id| !id.is_nil());
-    let name = if own.is_some() { String::new() } else { request_id.unwrap_or_else(|| record.place()) };
-    let claim = ClaimId(own.unwrap_or_else(|| id_of_place(record)));
-    Ok(Request { record, user: user_id, coupon: coupon_id, claim, name: name.into() })
+    let claim = match &request_id {
+        Some(id) => id_of_request(id, user_id, coupon_id),
+        None => ClaimId(id_of(record.at.unsigned_abs(), &record.place())),
+    };
+    let name = request_id.unwrap_or_else(|| record.place()).into();
+    Ok(Request { record, user: user_id, coupon: coupon_id, claim, name })
 }
 
-/// A `UUIDv7` of a record's time whose other bits are those of a digest of its place.
-fn id_of_place(record: &Record) -> Uuid {
-    let mut bits = [0; 10];
-    bits.copy_from_slice(&Sha256::digest(record.place())[..10]);
-    uuid::Builder::from_unix_timestamp_millis(record.at.unsigned_abs(), &bits).into_uuid()
+/// The claim of a request that has an id, the same whenever and wherever it comes. So its time is that of its id, where
+/// that tells one; else it has none.
+fn id_of_request(id: &str, user: UserId, coupon: CouponId) -> ClaimId {
+    let told = format!("{user}/{coupon}/{id}");
+    let ordered = Uuid::parse_str(id).ok().filter(|id| id.get_version_num() == 7);
+    ClaimId(match ordered {
+        Some(id) => id_of(u64::try_from(id.as_u128() >> 80).unwrap_or_default(), &told),
+        None => uuid::Builder::from_custom_bytes(digest(&told)).into_uuid(),
+    })
 }
 
-fn refusal(decision: Decision) -> Option<Rejection> {
-    match decision {
-        Decision::Accepted(_) | Decision::Replayed(_) => None,
-        Decision::AlreadyClaimed(_) => Some(Rejection::CouponAlreadyIssued),
-        Decision::Exhausted => Some(Rejection::CouponExhausted),
-        Decision::NotOpen => Some(Rejection::CampaignNotOpen),
-        Decision::Closed => Some(Rejection::CampaignClosed),
-        Decision::Paused => Some(Rejection::CampaignPaused),
-    }
+/// A `UUIDv7` of a time, in ms since 1970, whose other bits are those of a digest.
+fn id_of(at: u64, told: &str) -> Uuid {
+    let [bits @ .., _, _, _, _, _, _] = digest(told);
+    uuid::Builder::from_unix_timestamp_millis(at, &bits).into_uuid()
+}
+
+fn digest(told: &str) -> [u8; 16] {
+    let mut beginning = [0; 16];
+    beginning.copy_from_slice(&Sha256::digest(told)[..16]);
+    beginning
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Accepted,
+    /// It was accepted before.
+    Replayed,
+    Refused(Rejection),
+}
+
+fn verdict(decision: Decision) -> Verdict {
+    Verdict::Refused(match decision {
+        Decision::Accepted(_) => return Verdict::Accepted,
+        Decision::Replayed(_) => return Verdict::Replayed,
+        Decision::AlreadyClaimed(_) => Rejection::CouponAlreadyIssued,
+        Decision::Exhausted => Rejection::CouponExhausted,
+        Decision::NotOpen => Rejection::CampaignNotOpen,
+        Decision::Closed => Rejection::CampaignClosed,
+        Decision::Paused => Rejection::CampaignPaused,
+    })
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("dibs_intake_claims_total", "outcome" => outcome).increment(1);
 }
 
 #[cfg(test)]
@@ -239,8 +286,8 @@ mod tests {
     use super::*;
 
     fn record(value: &str) -> Record {
-        let topic = REQUESTED.into();
-        Record { topic, partition: 3, offset: 7, at: 1_790_000_000_123, value: value.into(), is_whole: true }
+        let (topic, bytes) = (REQUESTED.into(), value.len());
+        Record { topic, partition: 3, offset: 7, at: 1_790_000_000_123, value: value.into(), bytes }
     }
 
     fn claim_of(value: &str) -> Result<ClaimId, String> {
@@ -249,16 +296,25 @@ mod tests {
 
     #[test]
     fn a_request_is_the_same_claim_whenever_it_comes() {
-        let own = "019b777f-73fa-7c31-9d2e-5a0f6b8c4e17";
-        let with_own = format!(r#"{{"userId": 1, "couponId": 2, "requestId": "{own}"}}"#);
-        assert_eq!(claim_of(&with_own).map(|claim| claim.to_string()).as_deref(), Ok(own));
         let without = r#"{"userId": 1, "couponId": 2}"#;
         let made = claim_of(without).expect("readable");
         assert_eq!(claim_of(without), Ok(made));
-        assert_eq!(claim_of(r#"{"userId": 1, "couponId": 2, "requestId": "cart-4711"}"#), Ok(made));
         assert_eq!(made.0.get_version_num(), 7);
-        let elsewhere = Record { offset: 8, ..record(without) };
-        assert_ne!(read(&elsewhere).map(|request| request.claim), Ok(made));
+        let elsewhere = |value: &str| {
+            let record = Record { offset: 8, at: 1_790_000_000_999, ..record(value) };
+            read(&record).map(|request| request.claim)
+        };
+        assert_ne!(elsewhere(without), Ok(made));
+        for (id, version) in [("019b777f-73fa-7c31-9d2e-5a0f6b8c4e17", 7), ("cart-4711", 8)] {
+            let with =
+                |user: u64, coupon: u64| format!(r#"{{"userId": {user}, "couponId": {coupon}, "requestId": "{id}"}}"#);
+            let claim = claim_of(&with(1, 2)).expect("readable");
+            assert_eq!(claim.0.get_version_num(), version);
+            assert_eq!(claim.to_string().starts_with("019b777f-73fa-7"), version == 7, "{claim}: the time is its own");
+            assert_eq!(elsewhere(&with(1, 2)), Ok(claim));
+            assert_ne!(claim_of(&with(1, 3)), Ok(claim), "for another coupon");
+            assert_ne!(claim_of(&with(3, 2)), Ok(claim), "for another user");
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::ranking::{EVENTS, SoldOrder, effects, forgotten_at},
+    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, effects, forgotten_at},
     error::{Error, Result},
     identifiers::MAX_ID,
     redis::Redis,
     sales,
-    scripts::{SalesMessage, sales_count},
+    scripts::{SalesMemory, SalesMessage, pieces, sales_count},
 };
 use serde::Deserialize;
 
@@ -31,6 +31,9 @@ pub struct SalesCounter {
     redis: Redis,
     zone: Tz,
     has_begun: bool,
+    memory: SalesMemory,
+    /// The highest sequence that an event is known to have.
+    last_sequence: u64,
 }
 
 /// Takes paid and cancelled orders from Kafka.
@@ -64,26 +67,23 @@ impl Handler for SalesCounter {
         for record in records {
             messages.push(self.message(record).await?);
         }
-        for _ in 0..LOOKS {
-            if sales_count(&self.redis, &messages, |day| forgotten_at(day, self.zone)).await? {
-                return Ok(());
-            }
-            tracing::warn!("redis has not counted all sales; days are made anew");
-            self.make_anew().await?;
+        for piece in pieces(&messages) {
+            self.count(piece).await?;
         }
-        Err(Error::internal("the days cannot be made anew: another process is at it"))
+        Ok(())
     }
 }
 
 impl SalesCounter {
     /// Counts in Redis, on business days of `zone`.
     pub fn new(database: &Database, redis: &Redis, zone: Tz) -> Self {
-        Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false }
+        let (database, redis, memory) = (database.clone(), redis.clone(), SalesMemory::default());
+        Self { database, redis, zone, has_begun: false, memory, last_sequence: 0 }
     }
 
     /// What was counted by the relay until now may end before what Kafka was told begins. So the days are made anew
     /// when nothing was counted from Kafka yet.
-    async fn begin(&self) -> Result<()> {
+    async fn begin(&mut self) -> Result<()> {
         if sales::is_counted_from_kafka(&self.redis).await? {
             return Ok(());
         }
@@ -95,8 +95,21 @@ impl SalesCounter {
         Err(Error::internal("another worker feeds the ranking from the outbox; is its RANKING_SOURCE another?"))
     }
 
+    /// Counts messages that follow on each other.
+    async fn count(&mut self, messages: &[SalesMessage]) -> Result<()> {
+        let zone = self.zone;
+        for _ in 0..LOOKS {
+            if sales_count(&self.redis, &mut self.memory, messages, |day| forgotten_at(day, zone)).await? {
+                return Ok(());
+            }
+            tracing::warn!("redis has not counted all sales; days are made anew");
+            self.make_anew().await?;
+        }
+        Err(Error::internal("the days cannot be made anew: another process is at it"))
+    }
+
     /// Makes the days anew from the orders, unless another process is at it; whether it did.
-    async fn make_anew(&self) -> Result<bool> {
+    async fn make_anew(&mut self) -> Result<bool> {
         let now = clock::now();
         // Whatever follows on what the days are made of is told to Kafka.
         db::within(db::register_sink(self.database.pool(), KAFKA, now)).await?;
@@ -106,13 +119,20 @@ impl SalesCounter {
         };
         let made = rebuild_under_lock(&self.redis, &mut lock, self.zone, now).await;
         lock.release().await.and(made)?;
+        self.memory = SalesMemory::default();
         warm(&self.redis, self.zone, now).await?;
         Ok(true)
     }
 
     /// What a record tells. One that cannot be read tells nothing, and is a dead letter.
-    async fn message(&self, record: &Record) -> Result<SalesMessage> {
-        let (sequence, effects) = match read(record) {
+    async fn message(&mut self, record: &Record) -> Result<SalesMessage> {
+        let mut told = read(record);
+        if let Ok(Told { sequence, .. }) = &told
+            && !self.is_given(*sequence).await?
+        {
+            told = Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
+        }
+        let (sequence, effects) = match told {
             Ok(Told { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
             Err(reason) => {
                 bury(&self.database, RANKING, kind_of(record), record, &reason).await?;
@@ -122,6 +142,19 @@ impl SalesCounter {
         let offset = u64::try_from(record.offset).map_err(Error::internal)?;
         Ok(SalesMessage { source: record.source(), offset, sequence, effects })
     }
+
+    /// Whether an event has this sequence. One that none has yet would let all that really follow count as known.
+    async fn is_given(&mut self, sequence: u64) -> Result<bool> {
+        if sequence > self.last_sequence {
+            let progress = db::within(async {
+                let mut connection = self.database.pool().acquire().await?;
+                db::sink_progress(&mut connection, KAFKA).await
+            });
+            let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not known yet"))?;
+            self.last_sequence = progress.last_sequence;
+        }
+        Ok(sequence <= self.last_sequence)
+    }
 }
 
 /// What its topic is for.
@@ -130,7 +163,7 @@ fn kind_of(record: &Record) -> &'static str {
 }
 
 fn read(record: &Record) -> Result<Told, String> {
-    if !record.is_whole {
+    if !record.is_whole() {
         return Err("it is too long".into());
     }
     let told: Told = serde_json::from_slice(&record.value).map_err(|error| error.to_string())?;
@@ -139,6 +172,9 @@ fn read(record: &Record) -> Result<Told, String> {
     }
     if !(1..=MAX_ID).contains(&told.sequence) {
         return Err(format!("its sequence is {}, expected 1 to {MAX_ID}", told.sequence));
+    }
+    if let Some(at) = told.data.paid_at.filter(|at| !can_be_paid_at(*at)) {
+        return Err(format!("its paidAt is {at:?}, expected a time from 1970 to 9999"));
     }
     Ok(told)
 }

@@ -1,4 +1,7 @@
-use std::path::PathBuf;
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 use dibs_common::{
@@ -107,7 +110,7 @@ pub struct KafkaSettings {
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub kafka_sasl_password: Option<SecretString>,
     /// A file of certificates (PEM) that brokers are believed by, with SSL and `SASL_SSL`; without one, the system's
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = path)]
     pub kafka_ssl_ca: Option<PathBuf>,
     /// Who tells the ranking what was sold: the outbox, or Kafka's topics order.paid and order.cancelled. The same for all workers
     #[arg(long, env, value_enum, default_value = "outbox", ignore_case = true)]
@@ -138,6 +141,7 @@ impl KafkaSettings {
             return wrong("KAFKA_BROKERS", "expected host:port, and commas between several");
         }
         let protocol = self.kafka_security_protocol;
+        self.check_certificates()?;
         let needs_tls = protocol.is_tls() || protocol.has_user() && self.kafka_sasl_mechanism != SaslMechanism::Plain;
         if needs_tls && !cfg!(feature = "kafka-tls") {
             let why = "TLS and SCRAM need a worker that was built with --features kafka-tls";
@@ -146,11 +150,27 @@ impl KafkaSettings {
         match (protocol.has_user(), self.user(), self.password()) {
             (true, None, _) => wrong("KAFKA_SASL_USER", "expected a user, as KAFKA_SECURITY_PROTOCOL needs one"),
             (true, _, None) => wrong("KAFKA_SASL_PASSWORD", "expected the password of KAFKA_SASL_USER"),
+            (false, None, Some(_)) => wrong("KAFKA_SASL_USER", "expected a user, as KAFKA_SASL_PASSWORD is set"),
             (false, Some(_), _) => {
                 wrong("KAFKA_SECURITY_PROTOCOL", "expected SASL_PLAINTEXT or SASL_SSL, as KAFKA_SASL_USER is set")
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_certificates(&self) -> Result<()> {
+        let Some(file) = self.certificates() else { return Ok(()) };
+        if !self.kafka_security_protocol.is_tls() {
+            let why = "expected SSL or SASL_SSL in KAFKA_SECURITY_PROTOCOL, as it is used with these alone";
+            return wrong("KAFKA_SSL_CA", why);
+        }
+        let unreadable = |error| Error::Setting("KAFKA_SSL_CA", format!("expected a file that can be read: {error}"));
+        std::fs::read(file).map(drop).map_err(unreadable)
+    }
+
+    /// A file of certificates that brokers are believed by; an empty name is none.
+    pub fn certificates(&self) -> Option<&Path> {
+        self.kafka_ssl_ca.as_deref().filter(|file| !file.as_os_str().is_empty())
     }
 
     /// Who brokers are told that this is; an empty one is none.
@@ -176,6 +196,12 @@ impl KafkaSettings {
 
 fn wrong(name: &'static str, why: &str) -> Result<()> {
     Err(Error::Setting(name, why.into()))
+}
+
+/// Any name of a file; an empty one, too, which is none.
+#[expect(clippy::unnecessary_wraps, reason = "clap asks for it")]
+fn path(text: &str) -> Result<PathBuf, Infallible> {
+    Ok(text.into())
 }
 
 fn is_broker(text: &str) -> bool {
@@ -238,6 +264,13 @@ mod tests {
         assert!(with(&[plain]).contains("KAFKA_SASL_USER"));
         assert!(with(&[plain, user]).contains("KAFKA_SASL_PASSWORD"));
         assert!(with(&[user]).contains("KAFKA_SECURITY_PROTOCOL"));
+        assert!(with(&["--kafka-sasl-password=secret"]).contains("KAFKA_SASL_PASSWORD"));
+        assert_eq!(with(&["--kafka-ssl-ca=", "--kafka-sasl-password="]), "", "empty ones are none");
+        assert!(with(&["--kafka-ssl-ca=Cargo.toml"]).contains("KAFKA_SSL_CA"), "without TLS");
+        for file in ["--kafka-ssl-ca=no/such/file", "--kafka-ssl-ca=src"] {
+            let refused = with(&["--kafka-security-protocol=SSL", file]);
+            assert!(refused.contains("KAFKA_SSL_CA") && refused.contains("read"), "{refused}");
+        }
     }
 
     #[cfg(all(feature = "kafka", not(feature = "kafka-tls")))]

@@ -35,6 +35,7 @@ use dibs_worker::{
     relay::{Relay, Sink, Step},
     webhooks::Webhooks,
 };
+use fred::interfaces::{KeysInterface as _, StreamsInterface as _};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -51,7 +52,7 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop},
+    ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop, sums},
     support::{accept, user, work},
 };
 
@@ -295,6 +296,38 @@ async fn i10_what_brokers_refuse_comes_again_in_order() {
     place.end().await;
 }
 
+/// A message that brokers never take is a dead letter, and those behind it are sent, each in its order.
+#[tokio::test]
+async fn a_message_that_brokers_never_take_is_a_dead_letter_and_holds_nothing_up() {
+    let (brokers, (place, products)) = (Brokers::mock(), shop(1).await);
+    register(&place).await;
+    let mut relay = Relay::new(&place.database, brokers.sink());
+    let errors =
+        [RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_RECORD];
+    for (round, error) in errors.into_iter().enumerate() {
+        for _ in 0..3 {
+            buy(&place, products[0], 1, clock::now()).await;
+        }
+        number_all(&place).await;
+        // Many that were sent together are refused as one, then the first of them that is sent alone.
+        brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error]);
+        let _some_are_refused = relay.step(clock::now()).await;
+        brokers.failing().clear_request_errors(RDKafkaApiKey::Produce);
+        brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error]);
+        while relay.step(clock::now()).await.expect("goes on") != Step::UpToDate {}
+        let letters = letters(&place).await;
+        assert_eq!(letters.len(), round + 1, "{letters:?}");
+        assert!(letters.iter().all(|(source, _, _)| source == KAFKA), "{letters:?}");
+    }
+    let mut expected = expected_ids(&place).await;
+    for (_, key, _) in letters(&place).await {
+        assert!(expected.remove(&key), "{key}");
+    }
+    expect_all_in_order(&brokers.told(), &expected);
+    relay.stand_back().await;
+    place.end().await;
+}
+
 /// Brokers away: orders go on, so do other sinks, nothing is marked; afterwards all is delivered.
 #[tokio::test]
 async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards() {
@@ -424,12 +457,10 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
     place.end().await;
 }
 
-/// Whether as much is counted today as orders say.
+/// Whether as much is counted of each product today as orders say.
 async fn all_is_counted(place: &Place) -> bool {
-    let today = sales::daily(&place.redis, business_day(clock::now(), ZONE)).await.expect("redis");
-    let sold = "SELECT COALESCE(SUM(i.quantity), 0) FROM orders o JOIN order_items i USING (order_id) \
-                WHERE o.status = 'PAY_DONE'";
-    today.values().sum::<i64>() == place.count(sold).await
+    let today = business_day(clock::now(), ZONE);
+    sales::daily(&place.redis, today).await.expect("redis") == sums(place, today).await
 }
 
 /// I9 and I10: partitions go from one consumer to another and back while orders are paid and cancelled.
@@ -474,21 +505,81 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
     register(&place).await;
     let mut consumer = counter(&brokers, &place);
     consumer.step().await.expect("begun");
-    let told = |kind: &str, sequence: u64| {
-        json!({"type": kind, "sequence": sequence, "data": {"items": [], "paidAt": null}}).to_string()
+    buy(&place, products[0], 3, clock::now()).await;
+    send_all(&place, brokers.sink()).await;
+    handle(&mut consumer, 1).await;
+    let told = |kind: &str, sequence: u64, paid_at: Option<&str>| {
+        let items = json!([{"productId": products[0], "quantity": 100}]);
+        json!({"type": kind, "sequence": sequence, "data": {"items": items, "paidAt": paid_at}}).to_string()
     };
-    let unreadable = ["oops".into(), "{}".into(), told("order.lost", 1), told("order.paid", 1 << 60), String::new()];
+    let unreadable = [
+        "oops".into(),
+        "{}".into(),
+        told("order.lost", 1, None),
+        told("order.paid", 1 << 60, None),
+        // Nothing that really follows would count, were it believed.
+        told("order.paid", 1 << 40, None),
+        told("order.paid", 1, Some("+262142-12-31T23:59:59Z")),
+        told("order.paid", 1, Some("1969-12-31T23:59:59Z")),
+        String::new(),
+    ];
     brokers.produce("order.paid", unreadable.map(|value| ("7".into(), value.into_bytes()))).await;
     buy(&place, products[0], 4, clock::now()).await;
     send_all(&place, brokers.sink()).await;
-    handle(&mut consumer, 6).await;
+    handle(&mut consumer, 9).await;
     expect_scores_of_orders(&place, "behind what cannot be read").await;
     let letters = letters(&place).await;
-    assert_eq!(letters.len(), 5, "{letters:?}");
+    assert_eq!(letters.len(), 8, "{letters:?}");
     let topic = brokers.cluster().topic("order.paid");
     assert!(letters.iter().all(|(source, key, _)| source == "ranking" && key.starts_with(&topic)), "{letters:?}");
-    assert!(letters.iter().any(|(_, _, reason)| reason.contains("order.lost")), "{letters:?}");
+    for part in ["order.lost", "which no event has", "from 1970 to 9999"] {
+        assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
+    }
     consumer.leave().await;
+    place.end().await;
+}
+
+/// Messages of paid orders, as if all were in one partition.
+async fn paid_records(place: &Place) -> Vec<Record> {
+    let mut connection = place.database.pool().acquire().await.expect("a connection");
+    let events = db::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
+    let values = events.iter().flat_map(|event| messages(event).expect("readable"));
+    let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
+    let record = |(offset, value): (i64, Vec<u8>)| Record {
+        topic: EVENTS[0].into(),
+        partition: 0,
+        offset,
+        at: 0,
+        bytes: value.len(),
+        value,
+    };
+    (0..).zip(values).map(record).collect()
+}
+
+/// I9: a message that is not there among those read together, and a Redis that came back with older data while nothing
+/// happened: both are noticed, and the days made anew.
+#[tokio::test]
+async fn i9_what_is_missing_in_kafka_or_in_redis_is_noticed() {
+    let (place, products) = shop(2).await;
+    let mut counter = SalesCounter::new(&place.database, &place.redis, ZONE);
+    counter.handle(&[]).await.expect("begun");
+    for product in [0, 1, 0] {
+        buy(&place, products[product], 3, clock::now()).await;
+    }
+    number_all(&place).await;
+    let mut records = paid_records(&place).await;
+    records.remove(1);
+    counter.handle(&records).await.expect("handled");
+    expect_scores_of_orders(&place, "with a gap").await;
+    buy(&place, products[1], 5, clock::now()).await;
+    number_all(&place).await;
+    counter.handle(&paid_records(&place).await[3..]).await.expect("handled");
+    expect_scores_of_orders(&place, "behind the gap").await;
+    let (keys, client) = (&place.redis.keys, place.redis.client());
+    let today = keys.daily_sales(business_day(clock::now(), ZONE));
+    client.del::<(), _>(vec![keys.sales_counted(), today]).await.expect("deleted");
+    counter.handle(&[]).await.expect("handled");
+    expect_scores_of_orders(&place, "when Redis had lost what was counted last").await;
     place.end().await;
 }
 
@@ -618,27 +709,23 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let late = CampaignTerms { opens_at: now - hour * 2, closes_at: now - hour, ..open_terms() };
     let (early, late) = (place.campaign_of(early).await, place.campaign_of(late).await);
     let unknown = CouponId::try_from(4_711).expect("an id");
-    let (own, other) = (new_uuid().to_string(), new_uuid().to_string());
+    let other = new_uuid().to_string();
     let malformed = ["oops", r#"{"userId": 1}"#, "[1, 2]", r#"{"userId": 1, "couponId": 1, "color": "red"}"#];
     let mut requests: Vec<_> = malformed.map(|value| ("1".to_owned(), value.as_bytes().to_vec())).into();
     requests.extend([
         wanted(1, unknown, None),
         wanted(1, early.id, Some("too-early")),
         wanted(2, late.id, Some(&other)),
-        wanted(3, open.id, Some(&own)),
-        (String::from("3"), vec![b' '; 5_000]),
+        wanted(3, open.id, Some(&other)),
+        (String::from("3"), vec![b' '; 300_000]),
     ]);
     brokers.produce(REQUESTED, requests).await;
     let mut intake = intake(&brokers, &place);
     handle(&mut intake, 9).await;
     work(&place).await;
-    // Another user with the id of a request that was served.
-    brokers.produce(REQUESTED, [wanted(4, open.id, Some(&own)), wanted(5, open.id, None)]).await;
-    handle(&mut intake, 2).await;
-    work(&place).await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (3, 5)").await, 2);
-    let issued = place.texts("SELECT HEX(user_coupon_id) FROM user_coupons WHERE user_id = 3").await;
-    assert_eq!(issued, [own.replace('-', "").to_uppercase()], "the request's own id is the claim's");
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id = 3").await, 1);
+    let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
+    assert_eq!(place.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
         let found = db::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
@@ -646,14 +733,47 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     assert_eq!(code(early.id, user(1)).await, Some(Outcome::Rejected(Rejection::CampaignNotOpen)));
     assert_eq!(code(late.id, user(2)).await, Some(Outcome::Rejected(Rejection::CampaignClosed)));
     assert_eq!(code(open.id, user(3)).await, None);
+    let (pool, soon) = (place.database.pool(), clock::now() + hour);
+    assert_eq!(db::purge_refusals(pool, now - hour, 10).await.expect("purged"), 0, "they are kept for a while");
+    assert_eq!(db::purge_refusals(pool, soon, 1).await.expect("purged"), 1);
+    assert_eq!(db::purge_refusals(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&place).await;
-    assert_eq!(letters.len(), 7, "{letters:?}");
+    assert_eq!(letters.len(), 6, "{letters:?}");
     let topic = brokers.cluster().topic(REQUESTED);
     assert!(letters.iter().all(|(source, key, _)| source == REQUESTED && key.starts_with(&topic)), "{letters:?}");
-    for part in ["couponId", "color", "an object", "no coupon 4711", "longer than", "another user"] {
+    for part in ["couponId", "color", "an object", "no coupon 4711", "longer than"] {
         assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
     }
     intake.leave().await;
+    place.end().await;
+}
+
+/// I1 and I3: one id for requests of two users for two coupons, among others: each is a claim of its own, none takes
+/// another's outcome, and none is lost with them; again, they are the same claims.
+#[tokio::test]
+async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
+    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (one, other) = (place.campaign(100).await, place.campaign(100).await);
+    let shared = new_uuid().to_string();
+    for (round, requests) in [(1..31, 34), (31..36, 9)] {
+        let mut requests_of_all: Vec<_> = round.map(|user| wanted(user, one.id, None)).collect();
+        let sharing = [(40, one.id), (41, one.id), (40, other.id), (41, other.id)];
+        requests_of_all.splice(3..3, sharing.map(|(user, coupon)| wanted(user, coupon, Some(&shared))));
+        brokers.produce(REQUESTED, requests_of_all).await;
+        let mut intake = intake(&brokers, &place);
+        handle(&mut intake, requests).await;
+        work(&place).await;
+        intake.leave().await;
+    }
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 39);
+    assert_eq!(place.count("SELECT COUNT(DISTINCT coupon_id, user_id) FROM user_coupons").await, 39);
+    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (40, 41)").await, 4);
+    assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
+    assert_eq!(letters(&place).await, []);
+    let buried: u64 = place.redis.client().xlen(place.redis.keys.dead_claims(one.partition)).await.expect("redis");
+    assert_eq!(buried, 0);
+    let counts = held::counts(&place.redis, one.partition, one.id).await.expect("redis").expect("held");
+    assert_eq!(counts.claimed, 37);
     place.end().await;
 }
 

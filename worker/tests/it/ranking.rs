@@ -88,7 +88,7 @@ pub async fn deliver_all(place: &Place) {
 }
 
 /// What orders say was sold on a day.
-async fn sums(place: &Place, day: NaiveDate) -> Scores {
+pub async fn sums(place: &Place, day: NaiveDate) -> Scores {
     let (from, to) = (start_of(day, ZONE), start_of(day, ZONE) + TimeDelta::days(1));
     let sold: Vec<(u64, i64)> = sqlx::query_as(
         "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) FROM orders o JOIN order_items i USING (order_id) \
