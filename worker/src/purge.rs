@@ -9,8 +9,8 @@ use dibs_common::{
 
 /// How long the outcome of a command is kept, and an event that every sink has taken.
 const KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// How long a dead letter is kept that was sent again.
-const LETTERS_KEPT_FOR: TimeDelta = TimeDelta::days(30);
+/// How long a dead letter is kept that was sent again, and a refusal of what came by Kafka.
+const REREAD_FOR: TimeDelta = TimeDelta::days(30);
 /// For how long events wait for a sink that nobody serves.
 const WAITED_FOR: TimeDelta = TimeDelta::days(7);
 /// Rows deleted by one statement, how long that may take, and how many such statements one purge has.
@@ -29,6 +29,8 @@ pub struct Purged {
     pub events: u64,
     /// Dead letters that were sent again.
     pub letters: u64,
+    /// Claims that came by Kafka and were refused.
+    pub refusals: u64,
     /// Sinks that nobody has served for 7 days: events are deleted without their having them.
     pub left_alone: Vec<String>,
 }
@@ -36,12 +38,13 @@ pub struct Purged {
 /// Deletes what was kept long enough by `now`.
 pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let pool = database.pool();
-    let letters = in_batches(|| db::purge_dead_letters(pool, now - LETTERS_KEPT_FOR, BATCH)).await?;
+    let letters = in_batches(|| db::purge_dead_letters(pool, now - REREAD_FOR, BATCH)).await?;
+    let refusals = in_batches(|| db::purge_refusals(pool, now - REREAD_FOR, BATCH)).await?;
     let left_alone = db::within(db::sinks_left_alone(pool, now - WAITED_FOR)).await?;
     let answers = db::purge_idempotency_keys(pool, now - db::ANSWERS_KEPT_FOR).await?;
     let outcomes = in_batches(|| db::purge_order_commands(pool, now - KEPT_FOR, BATCH)).await?;
     let events = in_batches(|| db::purge_events(pool, now - KEPT_FOR, now - WAITED_FOR, BATCH)).await?;
-    Ok(Purged { answers, outcomes, events, letters, left_alone })
+    Ok(Purged { answers, outcomes, events, letters, refusals, left_alone })
 }
 
 /// Small ones, so that nobody waits long.

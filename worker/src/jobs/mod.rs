@@ -138,9 +138,10 @@ impl Jobs {
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let Purged { answers, outcomes, events, letters, left_alone } = purge(database, now).await?;
+                let Purged { answers, outcomes, events, letters, refusals, left_alone } = purge(database, now).await?;
                 let deleted = format!(
-                    "{answers} answers, {outcomes} outcomes, {events} events and {letters} dead letters deleted"
+                    "deleted: {answers} answers, {outcomes} outcomes, {events} events, {letters} dead letters, \
+                     {refusals} refusals"
                 );
                 match &*left_alone {
                     [] => deleted,
