@@ -785,7 +785,9 @@ async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
     let redis = settings.redis(1).await.expect("redis");
     let held = place.campaign(10).await;
     let absent = place.campaign_in_database(open_terms()).await;
-    brokers.produce(REQUESTED, [wanted(1, absent.id, None), wanted(2, held.id, None)]).await;
+    // Of one key, so in one partition and in one read: who waits holds up what is read after it.
+    let together = [wanted(1, absent.id, None), wanted(2, held.id, None)].map(|(_, value)| ("1".to_owned(), value));
+    brokers.produce(REQUESTED, together).await;
     let mut intake = Intake::take_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
     let issued = "SELECT COUNT(*) FROM user_coupons";
     let deadline = tokio::time::Instant::now() + LIMIT;
