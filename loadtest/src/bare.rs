@@ -9,6 +9,7 @@ use axum::{
     routing::{get, post},
     serve::ListenerExt as _,
 };
+use bytes::Bytes;
 use clap::Args;
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -19,42 +20,17 @@ use crate::{
     output,
 };
 
-macro_rules! item {
-    () => {
-        r#"{"rank":10,"productId":1000,"name":"Bench product 123","price":12000,"status":"SELLING","soldQuantity":2990}"#
-    };
-}
-
 /// As long as the answer to an accepted claim.
 const ANSWER: &str = concat!(
     r#"{"claimId":"019a0000-0000-7000-8000-000000000000","couponId":1000,"userId":1000000,"sequence":100000,"#,
     r#""remaining":1999900000,"status":"PENDING","acceptedAt":"2026-01-01T00:00:00.000Z"}"#
 );
 
-/// As long as the answer to what sold best.
-const PAGE: &str = concat!(
-    r#"{"items":["#,
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    ",",
-    item!(),
-    r#"],"days":3,"from":"2026-11-19","to":"2026-11-21","updatedAt":"2026-11-21T05:00:00.123Z","pageNumber":1,"pageSize":10}"#
-);
+/// As long as one of ten products in the answer to what sold best.
+const ITEM: &str =
+    r#"{"rank":10,"productId":1000,"name":"Bench product 123","price":12000,"status":"SELLING","soldQuantity":2990}"#;
+/// As long as the rest of that answer.
+const WINDOW: &str = r#""days":3,"from":"2026-11-19","to":"2026-11-21","updatedAt":"2026-11-21T05:00:00.123Z","pageNumber":1,"pageSize":10"#;
 
 /// Where it listens.
 #[derive(Debug, Args)]
@@ -73,9 +49,11 @@ struct Claim {
 
 /// Serves until it is stopped.
 pub async fn run(arguments: BareArguments) -> Result<Verdict> {
-    let router = Router::new()
-        .route("/coupons/issue", post(claim))
-        .route("/products/best-sellers", get(async || ([(header::CONTENT_TYPE, "application/json")], PAGE)));
+    let page = Bytes::from(format!(r#"{{"items":[{}],{WINDOW}}}"#, [ITEM; 10].join(",")));
+    let router = Router::new().route("/coupons/issue", post(claim)).route(
+        "/products/best-sellers",
+        get(async move || ([(header::CONTENT_TYPE, "application/json")], page.clone())),
+    );
     let listener = TcpListener::bind(arguments.address).await.context("listening")?;
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {

@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use sqlx::MySqlPool;
 
+use super::issuances::identifier;
 use crate::{
     clock::Timestamp,
     domain::{
@@ -11,10 +12,6 @@ use crate::{
     },
     identifiers::ProductId,
 };
-
-fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
-    ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
-}
 
 /// What is shown of a product that is ranked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
-use super::{Database, in_time, is_duplicate, retrying, statements::Statements};
+use super::{Database, in_time, is_duplicate, issuances::identifier, retrying, statements::Statements};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -39,10 +39,6 @@ impl TryFrom<ProductRow> for Product {
             stock: row.stock,
         })
     }
-}
-
-fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
-    ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Whether there is any product.

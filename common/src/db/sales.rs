@@ -7,19 +7,14 @@ use chrono_tz::Tz;
 use futures::TryStreamExt as _;
 use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Transaction};
 
-use super::Database;
+use super::{Database, issuances::identifier};
 use crate::{
     clock::Timestamp,
     domain::ranking::{
         EVENTS, Effect, LONGEST_RANKING, Scores, SoldOrder, add, business_day, days_after, days_before, effects,
         start_of,
     },
-    identifiers::ProductId,
 };
-
-fn identifier(number: u64) -> Result<ProductId, sqlx::Error> {
-    ProductId::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
-}
 
 /// What orders say was sold, as of one event: everything is read of one moment, and orders that were changed by then
 /// whose events have no sequence yet are counted as they were before, as these events will be counted.
