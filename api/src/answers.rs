@@ -10,8 +10,10 @@ use dibs_common::{
     domain::{claim, order},
     error::Result,
     identifiers::{ClaimId, CommandId},
-    redis::Redis,
-    stream::{Answer, OrderAnswer},
+    redis::{
+        Redis,
+        streams::{Answer, OrderAnswer},
+    },
 };
 use tokio::sync::oneshot;
 

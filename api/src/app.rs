@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use axum::extract::FromRef;
-use dibs_common::{db::Database, error::Result, payment_gateway::PaymentGateway, redis::Redis};
+use dibs_common::{db::Database, error::Result, integrations::payment_gateway::PaymentGateway, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

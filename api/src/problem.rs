@@ -8,8 +8,8 @@ use axum::{
 use chrono::{DateTime, Utc};
 use dibs_common::{
     Error,
-    domain::claim::ClaimRecord,
-    error::{Dependency, FieldError, Kind},
+    domain::{FieldError, claim::ClaimRecord},
+    error::{Dependency, Kind},
     identifiers::PaymentId,
 };
 use serde::Serialize;

@@ -12,15 +12,14 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, ShownProduct},
+    db::{self, Database, best_sellers::ShownProduct},
     domain::{
         product::ProductStatus,
         ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
     },
     error::{Dependency, Error, Result},
     identifiers::ProductId,
-    redis::Redis,
-    sales,
+    redis::{Redis, sales},
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -172,7 +171,7 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
-        let products = db::within(db::shown_products(self.database.pool(), listed)).await?;
+        let products = db::within(db::best_sellers::shown_products(self.database.pool(), listed)).await?;
         let products: HashMap<ProductId, ShownProduct> = products.into_iter().collect();
         let mut rankings = Loaded::new();
         for (days, (source, sold)) in read {
@@ -189,7 +188,7 @@ impl Reader {
             Ok(None) => {}
             Err(error) => tracing::debug!(cause = error.chain(), "the tables answer for redis"),
         }
-        let persisted = db::within(db::last_persisted_day(self.database.pool())).await?;
+        let persisted = db::within(db::best_sellers::last_persisted_day(self.database.pool())).await?;
         let Some((to, at)) = persisted else {
             return Ok((Source::Nowhere(business_day(clock::now(), self.zone)), Arc::default()));
         };
@@ -197,7 +196,7 @@ impl Reader {
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok((source, Arc::clone(&same.sold)));
         }
-        let sold = db::within_limit(PATIENCE, db::stored_ranking(self.database.pool(), to, days)).await?;
+        let sold = db::within_limit(PATIENCE, db::best_sellers::stored_ranking(self.database.pool(), to, days)).await?;
         Ok((source, Arc::new(sold)))
     }
 

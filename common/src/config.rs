@@ -12,9 +12,9 @@ use crate::{
     db::Database,
     domain::{campaign::MAX_AMOUNT, points::PointRules},
     error::{Error, Result},
-    keys::{Keys, Partition},
-    payment_gateway::{PaymentGateway, payments_url},
-    redis::Redis,
+    identifiers::Partition,
+    integrations::payment_gateway::{PaymentGateway, payments_url},
+    redis::{Redis, keys::Keys},
 };
 
 /// How log lines look.

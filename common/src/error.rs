@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     clock::Timestamp,
     domain::{
+        FieldError,
         claim::ClaimRecord,
         order::{Refusal, RefusalCode},
         points::ChargeRefusal,
@@ -38,22 +39,6 @@ impl Dependency {
             Self::MySql => "mysql",
             Self::Redis => "redis",
         }
-    }
-}
-
-/// A field of a request that is not as expected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    /// Path of the field, such as `discount.value`.
-    pub field: Cow<'static, str>,
-    /// What was expected.
-    pub message: String,
-}
-
-impl FieldError {
-    /// The field at `field` is wrong because of `message`.
-    pub fn new(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { field: field.into(), message: message.into() }
     }
 }
 

@@ -122,6 +122,18 @@ pub fn random_below(bound: u16) -> u16 {
     u16::try_from(random % u128::from(bound.max(1))).unwrap_or(0)
 }
 
+/// A partition's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Partition(pub u16);
+
+impl Partition {
+    /// Where the commands of a user go, when there are `partitions`.
+    pub fn of_user(user: UserId, partitions: u16) -> Self {
+        // Neighbouring ids are spread evenly by what is left of the division.
+        Self(u16::try_from(user.get() % u64::from(partitions.max(1))).unwrap_or(0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

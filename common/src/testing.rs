@@ -26,10 +26,12 @@ use crate::{
         campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
         product::{ProductStatus, ProductTerms},
     },
-    identifiers::{ProductId, new_uuid},
-    keys::{ISSUANCE_GROUP, ORDERS_GROUP, Partition},
-    redis::Redis,
-    scripts::{CampaignCounts, campaign_put},
+    identifiers::{Partition, ProductId, new_uuid},
+    redis::{
+        Redis,
+        keys::{ISSUANCE_GROUP, ORDERS_GROUP},
+        scripts::{CampaignCounts, campaign_put},
+    },
 };
 
 /// A database and a key prefix of its own.
@@ -111,8 +113,9 @@ impl Place {
     /// A campaign that Redis does not know yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created = db::create_campaign(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
-        let db::CreatedCampaign { id, partition, .. } = created.expect("created");
+        let created =
+            db::campaigns::create_campaign(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
+        let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }
 
@@ -120,7 +123,7 @@ impl Place {
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
         let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
-        db::create_product(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
+        db::products::create_product(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
     }
 
     /// Points in a user's hands, as a charge leaves them.

@@ -7,9 +7,12 @@ use clap::Args;
 use dibs_common::{
     db::{self, Database},
     domain::campaign::Campaign,
-    identifiers::CouponId,
-    keys::{Keys, ORDERS_GROUP, Partition},
-    redis::{Redis, redis_error},
+    identifiers::{CouponId, Partition},
+    redis::{
+        Redis,
+        keys::{Keys, ORDERS_GROUP},
+        redis_error,
+    },
 };
 use fred::{interfaces::StreamsInterface as _, types::Value};
 use futures::future::try_join_all;
@@ -77,7 +80,7 @@ impl Stores {
 
     /// The campaign as the database has it.
     pub async fn campaign(&self, coupon: CouponId) -> Result<Campaign> {
-        let found = db::campaign(self.database.pool(), coupon).await.context("reading the campaign")?;
+        let found = db::campaigns::campaign(self.database.pool(), coupon).await.context("reading the campaign")?;
         found.ok_or_else(|| Failure::new(format!("the database has no coupon {coupon}")))
     }
 

@@ -20,8 +20,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use chrono_tz::Tz;
 pub use dead_letters::{dead_letter_line, redrive, redrive_source};
 use dibs_common::{
-    db::Database, domain::order::OrderRules, identifiers::new_uuid, keys::Partition, message::Receiver,
-    payment_gateway::PaymentGateway, redis::Redis, stream::OrderStream,
+    db::Database,
+    domain::order::OrderRules,
+    identifiers::{Partition, new_uuid},
+    integrations::{messages::Receiver, payment_gateway::PaymentGateway},
+    redis::{Redis, streams::OrderStream},
 };
 use futures::future::join_all;
 use tokio::sync::mpsc;

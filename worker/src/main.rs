@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use clap::Parser as _;
 use dibs_common::{
     clock, config,
-    db::{self, DeadLettersPage},
+    db::{self, dead_letters::DeadLettersPage},
     error::{Error, Result},
     operations::{self, DRAIN_LIMIT, Operations},
     telemetry,
@@ -130,12 +130,12 @@ async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) 
             Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
         }
         (Rebuildable::Campaign(coupon), None) => {
-            let campaign = db::within(db::campaign(database.pool(), coupon)).await?;
+            let campaign = db::within(db::campaigns::campaign(database.pool(), coupon)).await?;
             campaigns::rebuild(&database, &redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
         }
         (Rebuildable::Ranking, day) => {
             if let Some(day) = day {
-                db::retrying("persist day", || db::persist_day(&database, day, zone)).await?;
+                db::retrying("persist day", || db::sales::persist_day(&database, day, zone)).await?;
             }
             ranking::rebuild(&database, &redis, zone, clock::now()).await
         }
@@ -175,7 +175,7 @@ async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -
         return Ok(());
     }
     let page = DeadLettersPage { source, status, before: None, limit, is_short: true };
-    for letter in db::within(db::dead_letters(pool, &page)).await? {
+    for letter in db::within(db::dead_letters::dead_letters(pool, &page)).await? {
         println!("{}", dibs_worker::dead_letter_line(&letter));
     }
     Ok(())

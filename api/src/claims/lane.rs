@@ -4,11 +4,11 @@ use dibs_common::{
     clock::{self, Timestamp},
     domain::{campaign::Campaign, claim::ClaimRecord},
     error::{Dependency, Error, Result},
-    held,
-    identifiers::{CouponId, UserId},
-    keys::Partition,
-    redis::Redis,
-    scripts::{self, ClaimRequest, Decision, Decisions},
+    identifiers::{CouponId, Partition, UserId},
+    redis::{
+        Redis, campaign_state,
+        scripts::{self, ClaimRequest, Decision, Decisions},
+    },
 };
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::{
@@ -106,13 +106,13 @@ impl Lane {
 
     /// Seats taken, as Redis counts them; none when it does not hold the campaign.
     pub async fn claimed(&self, redis: &Redis) -> Result<Option<u32>> {
-        let counts = held::counts(redis, self.partition, self.coupon).await?;
+        let counts = campaign_state::counts(redis, self.partition, self.coupon).await?;
         Ok(counts.map(|counts| counts.claimed))
     }
 
     /// The user's latest claim that Redis holds.
     pub async fn latest_claim(&self, redis: &Redis, user: UserId) -> Result<Option<ClaimRecord>> {
-        held::latest_claim(redis, self.partition, self.coupon, user).await
+        campaign_state::latest_claim(redis, self.partition, self.coupon, user).await
     }
 }
 

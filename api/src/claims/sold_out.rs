@@ -10,10 +10,8 @@ use dibs_common::{
     clock,
     domain::campaign::Campaign,
     error::Result,
-    held,
-    identifiers::{CouponId, UserId},
-    keys::Partition,
-    redis::Redis,
+    identifiers::{CouponId, Partition, UserId},
+    redis::{Redis, campaign_state},
 };
 
 /// How often the memory is held against Redis.
@@ -92,14 +90,16 @@ impl SoldOut {
     /// None when there may be a seat; else the sequence reached, and the holders unless `known` is that sequence:
     /// coupons change hands only with a new sequence.
     async fn look(&self, known: Option<u32>) -> Result<Option<(u32, Option<Arc<[u64]>>)>> {
-        let Some(counts) = held::counts(&self.redis, self.partition, self.coupon).await? else { return Ok(None) };
+        let Some(counts) = campaign_state::counts(&self.redis, self.partition, self.coupon).await? else {
+            return Ok(None);
+        };
         if !counts.sold_out(clock::now()) || counts.claimed > MAX_HOLDERS {
             return Ok(None);
         }
         if known == Some(counts.sequence) {
             return Ok(Some((counts.sequence, None)));
         }
-        let holders = held::holders(&self.redis, self.partition, self.coupon).await?;
+        let holders = campaign_state::holders(&self.redis, self.partition, self.coupon).await?;
         Ok(Some((counts.sequence, Some(holders.into()))))
     }
 }

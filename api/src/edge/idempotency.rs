@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a repeat of a POST is answered as the first was, and has no effect of its own.
 //!
 //! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, by which
-//! all that it makes is made once, and its answer goes into the row. See `db::begin_attempt` for what a repeat meets.
+//! all that it makes is made once, and its answer goes into the row. See `db::idempotency::begin_attempt` for what a repeat meets.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe};
 
@@ -14,7 +14,10 @@ use axum::{
 use bytes::Bytes;
 use dibs_common::{
     clock,
-    db::{self, Attempt, Begun, KeyedRequest, StoredAnswer},
+    db::{
+        self,
+        idempotency::{Attempt, Begun, KeyedRequest, StoredAnswer},
+    },
     error::{Error, Result},
     identifiers::new_uuid,
 };
@@ -120,7 +123,7 @@ async fn run<S>(
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    match db::within(db::begin_attempt(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
+    match db::within(db::idempotency::begin_attempt(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
         Begun::Run(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
         Begun::Answered(stored) => Ok(replayed(stored, id.as_str())),
         Begun::InProgress => Err(Refused(Error::IdempotencyInProgress)),
@@ -163,12 +166,12 @@ async fn settle(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
         let answer = StoredAnswer { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
-        db::within(db::store_answer(pool, attempt, &answer)).await
+        db::within(db::idempotency::store_answer(pool, attempt, &answer)).await
     } else if attempt.is_first && head.status.is_client_error() {
         // Nothing was done, so the caller may mend the body and send it with the same key.
-        db::within(db::forget_attempt(pool, attempt)).await
+        db::within(db::idempotency::forget_attempt(pool, attempt)).await
     } else {
-        db::within(db::release_attempt(pool, attempt, clock::now())).await
+        db::within(db::idempotency::release_attempt(pool, attempt, clock::now())).await
     }
 }
 

@@ -9,12 +9,13 @@ use dibs_common::{
     db::{self, Database},
     domain::order::{Action, Command, Done, Outcome, Refusal, RefusalCode},
     error::{Error, Result},
-    identifiers::{CommandId, OrderId, UserId, new_uuid},
-    keys::Partition,
-    pending::{self, PendingCommand},
-    redis::Redis,
-    scripts,
-    stream::OrderEntry,
+    identifiers::{CommandId, OrderId, Partition, UserId, new_uuid},
+    redis::{
+        Redis,
+        pending_commands::{self, PendingCommand},
+        scripts,
+        streams::OrderEntry,
+    },
 };
 pub use pending_answer::Pending;
 use tokio::{sync::Semaphore, time::Instant};
@@ -118,27 +119,27 @@ impl Orders {
     async fn durable_outcome(&self, command: &Command) -> Result<Option<Outcome>> {
         let pool = self.database.pool();
         if command.has_own_outcome() {
-            match db::within(db::command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
+            match db::within(db::orders::command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
                 None => return Ok(None),
                 Some(Some(refusal)) => return Ok(Some(Outcome::Refused(refusal))),
                 Some(None) => {}
             }
         }
-        let Some(order) = db::within(db::order(pool, command.order())).await? else { return Ok(None) };
+        let Some(order) = db::within(db::orders::order(pool, command.order())).await? else { return Ok(None) };
         if let (Action::Place { .. }, Some(code)) = (&command.action, order.code) {
             return Ok(Some(Outcome::Refused(Refusal::new(code, order.detail.unwrap_or_default()))));
         }
-        let balance = Some(db::within(db::balance(pool, command.user)).await?);
+        let balance = Some(db::within(db::points::balance(pool, command.user)).await?);
         Ok(Some(Outcome::Done(Box::new(Done { order, balance }))))
     }
 
     /// A command that was taken and not waited for; it may have its outcome by now.
     pub async fn pending(&self, id: CommandId) -> Result<Option<PendingCommand>> {
-        pending::find(&self.redis, id).await
+        pending_commands::find(&self.redis, id).await
     }
 
     async fn is_missing(&self, order: OrderId) -> bool {
-        matches!(db::within(db::order(self.database.pool(), order)).await, Ok(None))
+        matches!(db::within(db::orders::order(self.database.pool(), order)).await, Ok(None))
     }
 
     /// The refusal of a command. An order that is not there may be on its way, in the hands of a worker that is late:

@@ -6,8 +6,7 @@ use axum::{
 use dibs_common::{
     domain::order::{Action, Command},
     identifiers::{CommandId, OrderId, PaymentId},
-    pending,
-    redis::Redis,
+    redis::{Redis, pending_commands},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -35,7 +34,7 @@ impl Pending {
     /// written when the wait is over and not before.
     pub(super) async fn mark(redis: &Redis, command: &Command) -> Self {
         let (order_id, id) = (command.order(), command.id);
-        if let Err(error) = pending::remember(redis, command).await {
+        if let Err(error) = pending_commands::remember(redis, command).await {
             // The command is on the stream: it only cannot be asked after before it is carried out.
             tracing::debug!(cause = error.chain(), "a pending command is not remembered");
         }

@@ -10,8 +10,7 @@ use dibs_api::{
 use dibs_common::{
     config::Settings,
     domain::{campaign::CampaignTerms, order::OrderRules},
-    identifiers::CouponId,
-    keys::Partition,
+    identifiers::{CouponId, Partition},
     testing::{FIRST, Place, no_metrics, open_terms},
 };
 use dibs_worker::{

@@ -5,7 +5,7 @@ use dibs_common::{
     clock,
     domain::campaign::{Campaign, CampaignState, CampaignTerms},
     identifiers::{CouponId, MAX_ID},
-    scripts::{CampaignCounts, campaign_put},
+    redis::scripts::{CampaignCounts, campaign_put},
     testing::{eventually, open_terms},
 };
 use dibs_worker::assignments::assign_once;

@@ -3,11 +3,10 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
-    db::{self, Refusal},
+    db::{self, refusals::Refusal},
     domain::{campaign::CampaignTerms, claim::Rejection},
-    identifiers::{ClaimId, CouponId},
-    keys::Partition,
-    scripts::return_seats,
+    identifiers::{ClaimId, CouponId, Partition},
+    redis::scripts::return_seats,
     testing::{Place, eventually, open_terms},
 };
 use dibs_worker::issuance::{Consumer, Pace};
@@ -53,7 +52,7 @@ async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
     let refusal = Refusal { claim, coupon, user, code: Rejection::CampaignPaused };
     for _ in 0..2 {
-        db::write_refusals(app.place.database.pool(), &[refusal], clock::now()).await.expect("written");
+        db::refusals::write_refusals(app.place.database.pool(), &[refusal], clock::now()).await.expect("written");
     }
     let refused = app.claim_state(coupon, 7).await;
     assert_eq!((&refused.body["status"], &refused.body["code"]), (&json!("REJECTED"), &json!("CAMPAIGN_PAUSED")));
@@ -263,7 +262,7 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
     let request = app.request(reqwest::Method::POST, "/coupons/issue").header("x-request-id", "from-the-shop");
     let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
     assert_eq!(accepted.header("x-request-id"), Some("from-the-shop"));
-    let unanswered = dibs_common::stream::ClaimStream::unanswered(&app.place.redis, Partition(0), coupon).await;
+    let unanswered = dibs_common::redis::streams::ClaimStream::unanswered(&app.place.redis, Partition(0), coupon).await;
     let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
     assert_eq!(requests, ["from-the-shop"]);
     let place = &app.place;

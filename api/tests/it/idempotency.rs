@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dibs_common::{
     clock,
-    db::{ANSWERS_KEPT_FOR, purge_idempotency_keys},
+    db::idempotency::{ANSWERS_KEPT_FOR, purge_idempotency_keys},
     domain::campaign::CampaignTerms,
     identifiers::{CouponId, new_uuid},
     testing::{Place, eventually, open_terms},

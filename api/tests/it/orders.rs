@@ -614,7 +614,7 @@ async fn paying_before_the_order_is_placed_is_too_early() {
     let placed = send("/orders", order_of(1, product, 1)).await;
     let order = text(&placed, "orderId").to_owned();
     // A worker that read the order, and is late with it.
-    let late = dibs_common::stream::OrderStream::open(&app.place.redis, crate::app::ONLY, "late".into()).await;
+    let late = dibs_common::redis::streams::OrderStream::open(&app.place.redis, crate::app::ONLY, "late".into()).await;
     let late = late.expect("opened");
     assert_eq!(late.read(10).await.expect("read").len(), 1);
     app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });

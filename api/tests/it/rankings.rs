@@ -7,8 +7,7 @@ use dibs_common::{
     clock,
     domain::ranking::{Scores, business_day, days_before},
     identifiers::{ProductId, new_uuid},
-    sales,
-    scripts::sales_put,
+    redis::{sales, scripts::sales_put},
     testing::{Place, eventually},
 };
 use dibs_worker::{jobs::Job, jobs::Jobs, ranking::warm};

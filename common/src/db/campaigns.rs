@@ -7,8 +7,7 @@ use super::{is_duplicate, issuances::identifier};
 use crate::{
     clock::Timestamp,
     domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
-    identifiers::CouponId,
-    keys::Partition,
+    identifiers::{CouponId, Partition},
 };
 
 #[derive(sqlx::FromRow)]

@@ -1,21 +1,21 @@
 //! The way to `MySQL` and `MariaDB`: the pool, migrations, and one module for each group of tables.
 
-mod assignments;
-mod best_sellers;
-mod campaigns;
-mod charges;
-mod dead_letters;
-mod idempotency;
-mod issuances;
-mod job_runs;
-mod orders;
-mod outbox;
-mod owned_coupons;
-mod parked;
-mod points;
-mod products;
-mod refusals;
-mod sales;
+pub mod assignments;
+pub mod best_sellers;
+pub mod campaigns;
+pub mod charges;
+pub mod dead_letters;
+pub mod idempotency;
+pub mod issuances;
+pub mod job_runs;
+pub mod orders;
+pub mod outbox;
+pub mod owned_coupons;
+pub mod parked;
+pub mod points;
+pub mod products;
+pub mod refusals;
+pub mod sales;
 pub mod statements;
 
 use std::{
@@ -27,39 +27,6 @@ use std::{
     time::Duration,
 };
 
-pub use assignments::{
-    assignment, assignment_state, create_assignment, finish_assignment, pending_assignments, waiting_users,
-    write_user_outcomes,
-};
-pub use best_sellers::{ShownProduct, last_persisted_day, shown_products, stored_ranking, stored_sales};
-pub use campaigns::{CreatedCampaign, campaign, campaigns_alive, create_campaign, lock_campaigns};
-pub use charges::{
-    Charged, begin_charge, charge, charge_at_once, pending_charges, postpone_charge, settle_charge, take_due_charges,
-};
-pub use dead_letters::{
-    DeadLettersPage, ask_redrive, ask_redrive_of_source, bury, bury_beginning, count_dead_letters, dead_letters,
-    letters_to_park, letters_to_redrive, note_redriven, purge_dead_letters,
-};
-pub use idempotency::{
-    ANSWERS_KEPT_FOR, Attempt, Begun, KeyedRequest, StoredAnswer, begin_attempt, forget_attempt,
-    purge_idempotency_keys, release_attempt, store_answer,
-};
-pub use issuances::{UserClaim, claims_of_user, existing, issued_claims, last_rejected_sequence, rejected, write};
-pub use job_runs::{begin_job, days_done, end_job};
-pub use orders::{
-    CommandOutcome, Look, OrdersPage, PaymentView, command_outcome, lock_shop, order, orders_of_user, overdue_orders,
-    payment, purge_order_commands, write_orders,
-};
-pub use outbox::{
-    Backlog, NUMBERED_AT_ONCE, OutboxEvent, SinkProgress, backlog, events_between, move_sink, number_events,
-    purge_events, register_sink, sink_progress, sinks_left_alone, touch_sink,
-};
-pub use owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus, expire_coupons, owned_coupons};
-pub use parked::{ParkedMessage, begin_parked_anew, due_parked, park, parked_lanes, postpone_parked, unpark};
-pub use points::{LedgerEntry, balance, lock_account, point_history, write_account};
-pub use products::{WantedProducts, change_product, create_product, has_products, product, products};
-pub use refusals::{Refusal, decided_claims, latest_refusal, purge_refusals, write_refusals};
-pub use sales::{SalesSnapshot, days_cancelled_since, persist_best_sellers, persist_day};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,

@@ -6,7 +6,9 @@ use super::{
     issuances::identifier,
     statements::{Statements, moment, or_null, text, write_into},
 };
-use crate::{clock::Timestamp, domain::dead_letter::LONGEST_REASON, identifiers::DeadLetterId, message::MessageId};
+use crate::{
+    clock::Timestamp, domain::dead_letter::LONGEST_REASON, identifiers::DeadLetterId, integrations::messages::MessageId,
+};
 
 /// A message that is to be sent again, or waits for one of its lane that is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::claim::Rejection;
 use crate::{
-    error::FieldError,
+    domain::FieldError,
     identifiers::{AssignmentId, ClaimId, CouponId, UserId},
 };
 

@@ -6,9 +6,8 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    error::FieldError,
-    identifiers::CouponId,
-    keys::Partition,
+    domain::FieldError,
+    identifiers::{CouponId, Partition},
 };
 
 /// The largest amount of money, in won: what JSON readers hold exactly.

@@ -268,7 +268,7 @@ mod tests {
     use crate::{
         clock::from_millis,
         domain::campaign::{CampaignState, tests::terms},
-        keys::Partition,
+        identifiers::Partition,
     };
 
     fn campaign(id: u64, total_quantity: u32, per_user_limit: u16) -> Campaign {

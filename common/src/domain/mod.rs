@@ -6,7 +6,10 @@ pub mod charge;
 pub mod claim;
 pub mod dead_letter;
 pub mod event;
+mod field_error;
 pub mod order;
 pub mod points;
 pub mod product;
 pub mod ranking;
+
+pub use field_error::FieldError;

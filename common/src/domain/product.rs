@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{domain::campaign::MAX_AMOUNT, error::FieldError, identifiers::ProductId};
+use crate::{
+    domain::{FieldError, campaign::MAX_AMOUNT},
+    identifiers::ProductId,
+};
 
 /// The largest price, in won.
 pub const MAX_PRICE: i64 = 1_000_000_000_000;

@@ -3,8 +3,10 @@ use dibs_common::{
     clock::{self, Timestamp},
     domain::ranking::{Effect, Scores},
     identifiers::{ProductId, new_uuid},
-    sales,
-    scripts::{SalesApplied, SalesMemory, SalesMessage, pieces, sales_apply, sales_count, sales_put, sales_window},
+    redis::{
+        sales,
+        scripts::{SalesApplied, SalesMemory, SalesMessage, pieces, sales_apply, sales_count, sales_put, sales_window},
+    },
     testing::Place,
 };
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};

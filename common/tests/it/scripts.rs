@@ -5,14 +5,16 @@ use chrono::TimeDelta;
 use dibs_common::{
     Error, clock,
     domain::campaign::{Campaign, CampaignState, CampaignTerms},
-    held,
     identifiers::{ClaimId, UserId, new_uuid},
-    keys::ISSUANCE_GROUP,
-    scripts::{
-        CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim, dead_letter,
-        give, return_seats,
+    redis::{
+        campaign_state,
+        keys::ISSUANCE_GROUP,
+        scripts::{
+            CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim,
+            dead_letter, give, return_seats,
+        },
+        streams::{ClaimEntry, ClaimStream, Delivery},
     },
-    stream::{ClaimEntry, ClaimStream, Delivery},
     testing::{FIRST, Place, open_terms},
 };
 
@@ -65,7 +67,8 @@ async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
     let entry = delivery.entry.as_ref().expect("understood");
     let accepted: Vec<_> = entry.claims.iter().map(|claim| (claim.user, claim.record)).collect();
     assert_eq!(accepted, [(user(1), first), (user(2), second)]);
-    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    let counts =
+        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.total, counts.sequence), (2, 2, 2));
     let stream = ClaimStream::open(&place.redis, FIRST, "reader".into()).await.expect("opened");
     stream.acknowledge(std::slice::from_ref(&delivery.id)).await.expect("acknowledged");
@@ -202,13 +205,14 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
         accepted_at: clock::now(),
     };
     let counts = CampaignCounts { claimed: 1, sequence: 9, rebuild: new_uuid() };
-    held::stage(&place.redis, at, counts.rebuild, &[(user(1), vec![record])]).await.expect("staged");
+    campaign_state::stage(&place.redis, at, counts.rebuild, &[(user(1), vec![record])]).await.expect("staged");
     assert_eq!(campaign_put(&place.redis, &campaign, counts).await.expect("put"), CampaignPut::Created);
     assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
     let late = CampaignCounts { claimed: 0, sequence: 0, rebuild: new_uuid() };
-    held::stage(&place.redis, at, late.rebuild, &[(user(2), vec![record])]).await.expect("staged");
+    campaign_state::stage(&place.redis, at, late.rebuild, &[(user(2), vec![record])]).await.expect("staged");
     assert_eq!(campaign_put(&place.redis, &campaign, late).await.expect("put"), CampaignPut::Updated);
-    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    let counts =
+        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.sequence), (1, 9), "a rebuild that ends late changes nothing");
     assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
     place.end().await;
@@ -224,11 +228,13 @@ async fn return_seats_gives_a_seat_back_once() {
     let back = async || return_seats(&place.redis, campaign.partition, campaign.id, &seats).await;
     assert_eq!(back().await.expect("redis"), 2);
     assert_eq!(back().await.expect("redis"), 0);
-    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    let counts =
+        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.sequence), (1, 3));
-    let kept = held::latest_claim(&place.redis, campaign.partition, campaign.id, user(1)).await.expect("redis");
+    let kept =
+        campaign_state::latest_claim(&place.redis, campaign.partition, campaign.id, user(1)).await.expect("redis");
     assert_eq!(kept.map(|record| record.claim_id), Some(requests[1].claim));
-    held::forget(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
+    campaign_state::forget(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
     assert!(matches!(back().await, Err(Error::CampaignUnavailable(coupon)) if coupon == campaign.id));
     clear(&place).await;
     place.end().await;

@@ -4,8 +4,8 @@ use std::{collections::HashSet, pin::pin};
 
 use dibs_common::{
     domain::{campaign::Campaign, claim::ClaimRecord},
-    held::Counts,
     identifiers::{ClaimId, CouponId, UserId},
+    redis::campaign_state::Counts,
 };
 use futures::TryStreamExt as _;
 

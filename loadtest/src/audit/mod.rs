@@ -14,7 +14,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use check::{Check, Findings};
 use clap::Args;
-use dibs_common::{held, identifiers::CouponId};
+use dibs_common::{identifiers::CouponId, redis::campaign_state};
 pub use shop::{ShopSettings, Witnesses, audit_shop, audit_shop_at_rest, last_sequence, until_at_rest};
 use witness::Witness;
 
@@ -130,7 +130,7 @@ pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientReco
     let campaign = stores.campaign(coupon).await?;
     let pool = stores.database.pool();
     let totals = rows::totals(pool, coupon).await?;
-    let counts = held::counts(&stores.redis, campaign.partition, coupon).await.context("reading Redis")?;
+    let counts = campaign_state::counts(&stores.redis, campaign.partition, coupon).await.context("reading Redis")?;
     let witness = client.map(Witness::new);
     let mut checks = vec![invariants::quantity(&campaign, totals, counts)];
     checks.push(invariants::per_user(stores, &campaign).await?);

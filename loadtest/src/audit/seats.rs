@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use dibs_common::{
     domain::claim::ClaimRecord,
-    identifiers::{CouponId, UserId},
-    keys::Partition,
-    redis::{Redis, redis_error},
-    scripts::{RECORD_BYTES, read_record},
+    identifiers::{CouponId, Partition, UserId},
+    redis::{
+        Redis, redis_error,
+        scripts::{RECORD_BYTES, read_record},
+    },
 };
 use fred::{
     interfaces::HashesInterface as _,
@@ -72,7 +73,7 @@ fn records(user: UserId, packed: &[u8]) -> Result<Vec<ClaimRecord>> {
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::{clock::from_millis, identifiers::ClaimId, scripts::write_record};
+    use dibs_common::{clock::from_millis, identifiers::ClaimId, redis::scripts::write_record};
 
     use super::*;
 

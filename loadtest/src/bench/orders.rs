@@ -9,11 +9,8 @@ use dibs_common::{
         order::{Action, Command, Line},
         product::{ProductStatus, ProductTerms},
     },
-    identifiers::{CommandId, ProductId, UserId, new_uuid},
-    keys::Partition,
-    redis::Redis,
-    scripts,
-    stream::OrderEntry,
+    identifiers::{CommandId, Partition, ProductId, UserId, new_uuid},
+    redis::{Redis, scripts, streams::OrderEntry},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hyper::StatusCode;
@@ -61,7 +58,7 @@ pub struct OrderRounds {
 /// A product that never runs out.
 async fn hot_product(rig: &Rig) -> Result<ProductId> {
     let terms = ProductTerms { name: "Hot".into(), price: 1_000, stock: ENDLESS, status: ProductStatus::Selling };
-    let made = db::create_product(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
+    let made = db::products::create_product(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
     Ok(made.context("making a product")?.id)
 }
 

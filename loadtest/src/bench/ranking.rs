@@ -12,8 +12,7 @@ use dibs_common::{
         ranking::{Scores, business_day, days_after, last_days, start_of},
     },
     identifiers::{ProductId, new_uuid},
-    redis::redis_error,
-    sales, scripts,
+    redis::{redis_error, sales, scripts},
 };
 use fred::interfaces::ClientLike as _;
 use hyper::StatusCode;
@@ -67,7 +66,7 @@ async fn make_products(database: &Database, products: u64) -> Result<Vec<Product
     for number in 0..products {
         let name = format!("Bench product {number}");
         let terms = ProductTerms { name, price: 12_000, stock: 1_000, status: ProductStatus::Selling };
-        let product = db::create_product(database, &terms, new_uuid(), clock::now()).await;
+        let product = db::products::create_product(database, &terms, new_uuid(), clock::now()).await;
         made.push(product.context("making a product")?.id);
     }
     Ok(made)

@@ -2,7 +2,11 @@
 
 use std::{env, net::SocketAddr, time::Duration};
 
-use dibs_common::{db::Database, identifiers::CouponId, keys::Partition, redis::redis_error};
+use dibs_common::{
+    db::Database,
+    identifiers::{CouponId, Partition},
+    redis::redis_error,
+};
 use fred::{
     interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
     types::InfoKind,

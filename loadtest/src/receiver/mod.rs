@@ -6,7 +6,7 @@ mod server;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use dibs_common::webhook::WebhookSecrets;
+use dibs_common::integrations::webhooks::WebhookSecrets;
 pub use faults::Faults;
 use secrecy::SecretString;
 pub use server::Receiver;

@@ -16,8 +16,10 @@ use axum::{
 };
 use dibs_common::{
     clock,
-    message::MessageId,
-    webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecrets},
+    integrations::{
+        messages::MessageId,
+        webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecrets},
+    },
 };
 use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};

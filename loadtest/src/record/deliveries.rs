@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use dibs_common::message::MessageId;
+use dibs_common::integrations::messages::MessageId;
 use serde::{Deserialize, Serialize};
 
 use super::Oddities;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use dibs_common::keys::Partition;
+use dibs_common::identifiers::Partition;
 use tokio::time::{Instant, sleep};
 
 use super::scenario::Rush;

@@ -16,8 +16,7 @@ use dibs_common::{
     clock,
     domain::ranking::{business_day, days_after, start_of},
     identifiers::{CouponId, new_uuid},
-    message::Receiver as Recipient,
-    webhook::WebhookSecrets,
+    integrations::{messages::Receiver as Recipient, webhooks::WebhookSecrets},
 };
 use market::Market;
 use scenario::Crowd;

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use dibs_common::{
     clock, db,
-    message::Receiver as Recipient,
+    integrations::{
+        messages::Receiver as Recipient,
+        webhooks::{WebhookEndpoint, WebhookSecrets},
+    },
     testing::Place,
-    webhook::{WebhookEndpoint, WebhookSecrets},
 };
 use dibs_loadtest::{
     audit::{Witnesses, audit_shop},
@@ -43,7 +45,7 @@ async fn receiver(record: Option<&std::path::Path>) -> Receiver {
 async fn told(place: &Place, receiver: &Receiver) {
     let name = Recipient::Notifications.name();
     for sink in Recipient::ALL {
-        db::register_sink(place.database.pool(), sink.name(), clock::now()).await.expect("registered");
+        db::outbox::register_sink(place.database.pool(), sink.name(), clock::now()).await.expect("registered");
     }
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}, {}]}}"#, issuance(1), issuance(2));
@@ -55,7 +57,7 @@ async fn told(place: &Place, receiver: &Receiver) {
             ))
             .await;
     }
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &receiver.url(name).into(), secrets()).expect("a URL");
     let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
     let mut relay = Relay::new(&place.database, sink);
@@ -144,7 +146,7 @@ async fn a_record_says_what_the_receiver_says_and_what_came_wrongly_signed() {
     let url = receiver.url("notifications").into();
     let stranger = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
     let answer = stranger.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
-    let dibs_common::webhook::WebhookAnswer::Failed(failure) = answer else { panic!("{answer:?}") };
+    let dibs_common::integrations::webhooks::WebhookAnswer::Failed(failure) = answer else { panic!("{answer:?}") };
     let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");
     let recorded = Deliveries::read(&folder).expect("a record");

@@ -4,9 +4,8 @@ use dibs_common::{
     db::{self, Database},
     domain::campaign::Campaign,
     error::Result,
-    held,
-    keys::Partition,
-    redis::Redis,
+    identifiers::Partition,
+    redis::{Redis, campaign_state},
 };
 
 use super::rebuild::{make_missing, rebuild};
@@ -22,7 +21,7 @@ pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partiti
     let mut partitions = Vec::new();
     let mut after = None;
     loop {
-        let campaigns = db::within(db::campaigns_alive(database.pool(), since, after, PAGE)).await?;
+        let campaigns = db::within(db::campaigns::campaigns_alive(database.pool(), since, after, PAGE)).await?;
         let Some(last) = campaigns.last() else { break };
         after = Some(last.id);
         for campaign in &campaigns {
@@ -39,7 +38,7 @@ pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partiti
 }
 
 async fn mend(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    match held::counts(redis, campaign.partition, campaign.id).await? {
+    match campaign_state::counts(redis, campaign.partition, campaign.id).await? {
         // A claim is counted in Redis before it is issued, and the database was read first.
         Some(counts) if counts.claimed >= campaign.issued => Ok(()),
         counts => {

@@ -10,11 +10,12 @@ use dibs_common::{
         claim::{Claim, ClaimRecord},
     },
     error::Result,
-    held,
     identifiers::{ClaimId, UserId, new_uuid},
-    redis::Redis,
-    scripts::{CampaignCounts, campaign_put},
-    stream::ClaimStream,
+    redis::{
+        Redis, campaign_state,
+        scripts::{CampaignCounts, campaign_put},
+        streams::ClaimStream,
+    },
 };
 
 const PAGE: u32 = 5000;
@@ -29,7 +30,7 @@ const LONGEST: Duration = Duration::from_mins(15);
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let Some(mut lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
     lock.hold_for(LONGEST).await?;
-    let forgotten = held::forget(redis, campaign.partition, campaign.id).await;
+    let forgotten = campaign_state::forget(redis, campaign.partition, campaign.id).await;
     let rebuilt = match forgotten {
         Ok(()) => make_alone(database, redis, campaign).await,
         Err(error) => Err(error),
@@ -56,11 +57,11 @@ async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> 
         waiting.entry(claim.user).or_default().push(claim.record);
     }
     // A sequence is given once, also that of a claim that was refused.
-    let sequence = db::within(db::last_rejected_sequence(database.pool(), campaign.id)).await?;
+    let sequence = db::within(db::issuances::last_rejected_sequence(database.pool(), campaign.id)).await?;
     let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
-        let page = db::issued_claims(database.pool(), campaign.id, after, PAGE);
+        let page = db::issuances::issued_claims(database.pool(), campaign.id, after, PAGE);
         let page = db::within_limit(PATIENCE, page).await?;
         let Some((last_user, last_ordinal, _)) = page.last().copied() else { break };
         // A user's rows must not be cut apart: the last user's are read again with the next page, unless that is
@@ -93,7 +94,7 @@ async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec
     for page in claims.chunks(PAGE as usize) {
         let rejected = db::within(async {
             let mut connection = database.pool().acquire().await?;
-            db::rejected(&mut connection, page).await
+            db::issuances::rejected(&mut connection, page).await
         })
         .await?;
         kept.extend(page.iter().filter(|claim| !rejected.contains_key(&claim.record.claim_id)).cloned());
@@ -104,7 +105,7 @@ async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec
 /// Stages users' records, each claim once, and counts them.
 async fn add(
     redis: &Redis,
-    place: (dibs_common::keys::Partition, dibs_common::identifiers::CouponId),
+    place: (dibs_common::identifiers::Partition, dibs_common::identifiers::CouponId),
     counts: &mut CampaignCounts,
     records: BTreeMap<UserId, Vec<ClaimRecord>>,
 ) -> Result<()> {
@@ -118,7 +119,7 @@ async fn add(
         staged.push((user, records));
     }
     for page in staged.chunks(PAGE as usize) {
-        held::stage(redis, place, counts.rebuild, page).await?;
+        campaign_state::stage(redis, place, counts.rebuild, page).await?;
     }
     Ok(())
 }

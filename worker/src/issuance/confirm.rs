@@ -5,11 +5,11 @@ use dibs_common::{
     db::{self, Database},
     domain::claim::{self, Claim, Existing, Outcome, Plan},
     error::{Error, Result},
-    identifiers::{ClaimId, CouponId, UserId},
-    keys::Partition,
-    redis::Redis,
-    scripts,
-    stream::{Answer, ClaimEntry},
+    identifiers::{ClaimId, CouponId, Partition, UserId},
+    redis::{
+        Redis, scripts,
+        streams::{Answer, ClaimEntry},
+    },
 };
 
 use crate::campaigns::KEPT_AFTER_END;
@@ -54,9 +54,9 @@ async fn attempt(
     coupons.sort_unstable();
     coupons.dedup();
     let mut transaction = database.begin().await?;
-    let campaigns = db::lock_campaigns(&mut transaction, &coupons).await?;
+    let campaigns = db::campaigns::lock_campaigns(&mut transaction, &coupons).await?;
     let existing = match look {
-        Look::AtWhatIsThere => db::existing(&mut transaction, claims).await?,
+        Look::AtWhatIsThere => db::issuances::existing(&mut transaction, claims).await?,
         Look::NotYet if claim::may_skip_existing(&campaigns, claims) => Existing::default(),
         Look::NotYet => return Ok(None),
     };
@@ -65,7 +65,7 @@ async fn attempt(
         // Only rows that go in prove that nothing was there: a refusal needs to know.
         return Ok(None);
     }
-    match db::write(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes()).await {
+    match db::issuances::write(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan)),
         Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
@@ -102,7 +102,7 @@ pub async fn return_seats(
 }
 
 async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
-    let campaign = db::within(db::campaign(database.pool(), coupon)).await?;
+    let campaign = db::within(db::campaigns::campaign(database.pool(), coupon)).await?;
     Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
 }
 

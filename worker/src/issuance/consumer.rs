@@ -5,9 +5,11 @@ use dibs_common::{
     db::Database,
     domain::claim::{Claim, Outcome},
     error::{Error, Result},
-    keys::Partition,
-    redis::Redis,
-    stream::{ClaimEntry, ClaimStream, Delivery},
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{ClaimEntry, ClaimStream, Delivery},
+    },
 };
 use futures::StreamExt as _;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};

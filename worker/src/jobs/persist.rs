@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// cancelled from `since` on: an order that is cancelled later counts no more on the day on which it was paid. Answers
 /// what it did, in words.
 pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, since: Timestamp) -> Result<String> {
-    let touched = db::days_cancelled_since(database.pool(), day, since, zone);
+    let touched = db::sales::days_cancelled_since(database.pool(), day, since, zone);
     let touched = db::within_limit(PATIENCE, touched).await?;
     let days: BTreeSet<NaiveDate> = last_days(day, 3).chain(touched).collect();
     let mut products = 0;
     for written in &days {
-        let sold = db::retrying("persist day", || db::persist_day(database, *written, zone)).await?;
+        let sold = db::retrying("persist day", || db::sales::persist_day(database, *written, zone)).await?;
         products = if *written == day { sold } else { products };
     }
-    let best = db::retrying("persist best sellers", || db::persist_best_sellers(database, day)).await?;
+    let best = db::retrying("persist best sellers", || db::sales::persist_best_sellers(database, day)).await?;
     Ok(format!("{products} products sold; {} days written, {best} best sellers", days.len()))
 }

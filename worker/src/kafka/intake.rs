@@ -6,14 +6,15 @@ use std::{
 use bytes::Bytes;
 use dibs_common::{
     clock,
-    db::{self, Database, Refusal},
+    db::{self, Database, refusals::Refusal},
     domain::claim::Rejection,
     error::{Error, Result},
-    identifiers::{ClaimId, CouponId, UserId},
+    identifiers::{ClaimId, CouponId, Partition, UserId},
     json,
-    keys::Partition,
-    redis::Redis,
-    scripts::{self, ClaimRequest, Decision},
+    redis::{
+        Redis,
+        scripts::{self, ClaimRequest, Decision},
+    },
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -123,7 +124,7 @@ impl ClaimIntake {
     /// Requests whose claims are not decided for good yet, by campaign, each in order, and each once.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
-        let mut decided = db::within_limit(PATIENCE, db::decided_claims(self.database.pool(), &ids)).await?;
+        let mut decided = db::within_limit(PATIENCE, db::refusals::decided_claims(self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -181,7 +182,7 @@ impl ClaimIntake {
                 }
             }
         }
-        db::within_limit(PATIENCE, db::write_refusals(self.database.pool(), &refusals, clock::now())).await?;
+        db::within_limit(PATIENCE, db::refusals::write_refusals(self.database.pool(), &refusals, clock::now())).await?;
         for (Request { claim, .. }, verdict) in requests.iter().zip(verdicts) {
             if let Verdict::Refused(code) = verdict {
                 count(code.as_str());
@@ -195,7 +196,9 @@ impl ClaimIntake {
         if let Some(partition) = self.partitions.get(&coupon) {
             return Ok(Some(*partition));
         }
-        let Some(campaign) = db::within(db::campaign(self.database.pool(), coupon)).await? else { return Ok(None) };
+        let Some(campaign) = db::within(db::campaigns::campaign(self.database.pool(), coupon)).await? else {
+            return Ok(None);
+        };
         if self.partitions.len() >= REMEMBERED {
             self.partitions.clear();
         }
@@ -204,7 +207,7 @@ impl ClaimIntake {
     }
 
     async fn is_over(&self, coupon: CouponId) -> Result<bool> {
-        let campaign = db::within(db::campaign(self.database.pool(), coupon)).await?;
+        let campaign = db::within(db::campaigns::campaign(self.database.pool(), coupon)).await?;
         Ok(campaign.is_none_or(|campaign| clock::now() >= campaign.terms.closes_at))
     }
 

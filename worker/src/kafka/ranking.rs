@@ -7,9 +7,10 @@ use dibs_common::{
     domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, effects, forgotten_at},
     error::{Error, Result},
     identifiers::MAX_ID,
-    redis::Redis,
-    sales,
-    scripts::{SalesMemory, SalesMessage, pieces, sales_count},
+    redis::{
+        Redis, sales,
+        scripts::{SalesMemory, SalesMessage, pieces, sales_count},
+    },
 };
 use serde::Deserialize;
 
@@ -112,7 +113,7 @@ impl SalesCounter {
     async fn make_anew(&mut self) -> Result<bool> {
         let now = clock::now();
         // Whatever follows on what the days are made of is told to Kafka.
-        db::within(db::register_sink(self.database.pool(), KAFKA, now)).await?;
+        db::within(db::outbox::register_sink(self.database.pool(), KAFKA, now)).await?;
         let Some(mut lock) = self.database.try_lock(&format!("sink {RANKING}")).await? else {
             tokio::time::sleep(LOOK_EVERY).await;
             return Ok(false);
@@ -148,7 +149,7 @@ impl SalesCounter {
         if sequence > self.last_sequence {
             let progress = db::within(async {
                 let mut connection = self.database.pool().acquire().await?;
-                db::sink_progress(&mut connection, KAFKA).await
+                db::outbox::sink_progress(&mut connection, KAFKA).await
             });
             let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not known yet"))?;
             self.last_sequence = progress.last_sequence;

@@ -5,7 +5,7 @@ use dibs_common::{
     db::{self, Lock},
     domain::{claim::COUPON_ISSUED, dead_letter::NewDeadLetter},
     error::{Error, Result},
-    message::{Message, messages},
+    integrations::messages::{Message, messages},
 };
 use rdkafka::{
     error::KafkaError,
@@ -131,7 +131,7 @@ async fn bury(lock: &mut Lock, refused: &[NewDeadLetter]) -> Result<()> {
     }
     lock.begin().await?;
     for letter in refused {
-        if db::within(db::bury(lock.connection(), letter, clock::now())).await? {
+        if db::within(db::dead_letters::bury(lock.connection(), letter, clock::now())).await? {
             metrics::counter!("dibs_dead_letters_total", "source" => KAFKA).increment(1);
             tracing::error!(
                 key = letter.key,

@@ -9,9 +9,11 @@ use dibs_common::{
     db::Database,
     domain::order::{Command, OrderRules, Outcome},
     error::{Error, Result},
-    keys::Partition,
-    redis::Redis,
-    stream::{OrderAnswer, OrderEntry, OrderStream},
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{OrderAnswer, OrderEntry, OrderStream},
+    },
 };
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::{sync::mpsc, task::JoinSet};

@@ -12,7 +12,7 @@ mod transaction;
 use std::sync::Arc;
 
 pub use desk::Desk;
-use dibs_common::stream::{Delivery, OrderEntry, OrderStream};
+use dibs_common::redis::streams::{Delivery, OrderEntry, OrderStream};
 pub use expiry::{Expiry, expire_coupons};
 pub use reader::Reader;
 pub use transaction::carry_out_batch;

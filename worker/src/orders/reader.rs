@@ -2,9 +2,11 @@ use std::{sync::Arc, time::Duration};
 
 use dibs_common::{
     error::Result,
-    keys::Partition,
-    redis::Redis,
-    stream::{Delivery, OrderEntry, OrderStream},
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{Delivery, OrderEntry, OrderStream},
+    },
 };
 use metrics::gauge;
 use tokio::{sync::mpsc, time::Instant};

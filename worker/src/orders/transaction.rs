@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Look},
+    db::{self, Database, orders::Look},
     domain::order::{self, Command, OrderRules, Outcome, carry_out},
     error::{Error, Result},
 };
@@ -42,10 +42,10 @@ pub(super) async fn give_up(
     let refused = db::retrying("give up a command", || {
         db::in_time(async {
             let mut transaction = database.begin().await?;
-            let mut shop = db::lock_shop(&mut transaction, commands, Look::AtWhatIsThere).await?;
+            let mut shop = db::orders::lock_shop(&mut transaction, commands, Look::AtWhatIsThere).await?;
             let plan = order::give_up(&mut shop, command, rules, now);
             let decided = (&shop, commands, &plan);
-            db::write_orders(&mut transaction, decided, now, database.statement_bytes()).await?;
+            db::orders::write_orders(&mut transaction, decided, now, database.statement_bytes()).await?;
             transaction.commit().await?;
             Ok(plan.outcomes.into_iter().next())
         })
@@ -74,9 +74,9 @@ async fn attempt(
     (now, look): (Timestamp, Look),
 ) -> Result<Option<Vec<Outcome>>, sqlx::Error> {
     let mut transaction = database.begin().await?;
-    let mut shop = db::lock_shop(&mut transaction, commands, look).await?;
+    let mut shop = db::orders::lock_shop(&mut transaction, commands, look).await?;
     let plan = carry_out(&mut shop, commands, rules, now);
-    match db::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
+    match db::orders::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
         Err(error) if db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),

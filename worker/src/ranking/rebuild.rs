@@ -4,13 +4,11 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Lock, SalesSnapshot},
+    db::{self, Database, Lock, sales::SalesSnapshot},
     domain::ranking::{KEPT_DAYS, business_day, days_after, forgotten_at, last_days},
     error::{Error, Result},
     identifiers::new_uuid,
-    redis::Redis,
-    sales,
-    scripts::sales_put,
+    redis::{Redis, sales, scripts::sales_put},
 };
 use uuid::Uuid;
 
@@ -39,11 +37,11 @@ async fn rebuild_and_move(database: &Database, redis: &Redis, lock: &mut Lock, z
         rebuild_under_lock(redis, lock, zone, now).await?;
         return warm(redis, zone, now).await.map(drop);
     }
-    db::within(db::register_sink(database.pool(), RANKING, now)).await?;
-    let progress = db::within(db::sink_progress(lock.connection(), RANKING)).await?;
+    db::within(db::outbox::register_sink(database.pool(), RANKING, now)).await?;
+    let progress = db::within(db::outbox::sink_progress(lock.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just there"))?.delivered_through;
     let sequence = rebuild_under_lock(redis, lock, zone, now).await?;
-    db::within(db::move_sink(lock.connection(), RANKING, (from, sequence), now)).await?;
+    db::within(db::outbox::move_sink(lock.connection(), RANKING, (from, sequence), now)).await?;
     warm(redis, zone, now).await.map(drop)
 }
 

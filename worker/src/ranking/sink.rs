@@ -1,11 +1,13 @@
 use chrono_tz::Tz;
 use dibs_common::{
     clock,
-    db::{Database, Lock, OutboxEvent},
+    db::{Database, Lock, outbox::OutboxEvent},
     domain::ranking::{EVENTS, Effect, SoldOrder, effects, forgotten_at},
     error::Result,
-    redis::Redis,
-    scripts::{SalesApplied, sales_apply},
+    redis::{
+        Redis,
+        scripts::{SalesApplied, sales_apply},
+    },
 };
 
 use super::{rebuild_under_lock, warm};

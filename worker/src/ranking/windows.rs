@@ -4,9 +4,7 @@ use dibs_common::{
     domain::ranking::{Scores, WINDOWS, add, business_day, last_days},
     error::Result,
     identifiers::new_uuid,
-    redis::Redis,
-    sales,
-    scripts::sales_window,
+    redis::{Redis, sales, scripts::sales_window},
 };
 
 /// Makes the windows anew that readers look at: what sold in the last 1, 3 and 7 business days up to `now`. Answers how

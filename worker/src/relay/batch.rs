@@ -1,4 +1,4 @@
-use dibs_common::{clock::Timestamp, db::OutboxEvent};
+use dibs_common::{clock::Timestamp, db::outbox::OutboxEvent};
 
 /// All that a sink takes of what happened from one sequence to another.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ pub use batch::Batch;
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, Lock, SinkProgress},
+    db::{self, Database, Lock, outbox::SinkProgress},
     error::{Error, Result},
 };
 pub use numbering::number_until_stopped;
@@ -150,8 +150,8 @@ impl<S: Sink> Relay<S> {
 
     async fn deliver_next(&mut self, lock: &mut Lock, now: Timestamp) -> Result<Step> {
         let sink = self.sink.name();
-        let Some(progress) = db::within(db::sink_progress(lock.connection(), sink)).await? else {
-            db::within(db::register_sink(self.database.pool(), sink, now)).await?;
+        let Some(progress) = db::within(db::outbox::sink_progress(lock.connection(), sink)).await? else {
+            db::within(db::outbox::register_sink(self.database.pool(), sink, now)).await?;
             return Ok(Step::Delivered);
         };
         let SinkProgress { delivered_through, last_sequence, .. } = progress;
@@ -160,7 +160,7 @@ impl<S: Sink> Relay<S> {
         }
         self.serve(lock, progress, now).await?;
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch()));
-        let events = db::events_between(lock.connection(), (first, last), self.sink.kinds());
+        let events = db::outbox::events_between(lock.connection(), (first, last), self.sink.kinds());
         let events = db::within_limit(PATIENCE, events).await?;
         let taken = self.sink.deliver(&Batch { first, last, at: now, events }, lock).await?;
         self.looked_at = Some(now);
@@ -168,7 +168,7 @@ impl<S: Sink> Relay<S> {
             lock.commit().await?;
             return Ok(if last < first { Step::UpToDate } else { Step::Held });
         }
-        if !db::within(db::move_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
+        if !db::within(db::outbox::move_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
             return Err(Error::internal("another process has moved the sink"));
         }
         lock.commit().await?;
@@ -189,7 +189,7 @@ impl<S: Sink> Relay<S> {
             let after = progress.delivered_through;
             tracing::error!(sink, after, "nobody served this sink for so long that events were deleted untold");
         }
-        db::within(db::touch_sink(lock.connection(), sink, now)).await?;
+        db::within(db::outbox::touch_sink(lock.connection(), sink, now)).await?;
         self.touched_at = Some(now);
         Ok(())
     }

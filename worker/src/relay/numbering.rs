@@ -3,7 +3,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Backlog, Database, NUMBERED_AT_ONCE},
+    db::{
+        self, Database,
+        outbox::{Backlog, NUMBERED_AT_ONCE},
+    },
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn number_until_stopped(database: Database, stopping: CancellationToken) {
     let mut shown_at = None;
     while !stopping.is_cancelled() {
-        let numbered = db::number_events(&database).await;
+        let numbered = db::outbox::number_events(&database).await;
         if shown_at.is_none_or(|shown: Instant| shown.elapsed() > SHOW_EVERY) {
             shown_at = Some(Instant::now());
             show(&database).await;
@@ -42,7 +45,7 @@ pub async fn number_until_stopped(database: Database, stopping: CancellationToke
 
 /// Lets the metrics say what is still to be told, whoever serves the sinks.
 async fn show(database: &Database) {
-    match db::within(db::backlog(database.pool())).await {
+    match db::within(db::outbox::backlog(database.pool())).await {
         Ok(backlog) => show_backlog(&backlog, clock::now()),
         Err(error) => tracing::debug!(cause = error.chain(), "nobody can say what is still to be told"),
     }

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use chrono::TimeDelta;
-use dibs_common::{clock::Timestamp, message::MessageId};
+use dibs_common::{clock::Timestamp, integrations::messages::MessageId};
 
 use super::pause_after;
 

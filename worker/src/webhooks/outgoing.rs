@@ -1,10 +1,12 @@
 use bytes::Bytes;
 use dibs_common::{
     clock::Timestamp,
-    db::{OutboxEvent, ParkedMessage},
+    db::{outbox::OutboxEvent, parked::ParkedMessage},
     domain::dead_letter::{DeadLetter, NewDeadLetter},
-    message::{Message, MessageId, Receiver, messages},
-    webhook::WebhookFailure,
+    integrations::{
+        messages::{Message, MessageId, Receiver, messages},
+        webhooks::WebhookFailure,
+    },
 };
 
 /// What became of a message in a round.

@@ -6,7 +6,7 @@ use std::{
 
 use dibs_common::{
     clock::Timestamp,
-    webhook::{WebhookAnswer, WebhookEndpoint, WebhookFailure},
+    integrations::webhooks::{WebhookAnswer, WebhookEndpoint, WebhookFailure},
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -158,7 +158,7 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::{clock::from_millis, db::ParkedMessage, message::MessageId};
+    use dibs_common::{clock::from_millis, db::parked::ParkedMessage, integrations::messages::MessageId};
 
     use super::*;
 

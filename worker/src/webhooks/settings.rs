@@ -2,7 +2,7 @@ use clap::Args;
 use dibs_common::{
     config::{masked, secret},
     error::{Error, Result},
-    webhook::{WebhookEndpoint, WebhookSecrets},
+    integrations::webhooks::{WebhookEndpoint, WebhookSecrets},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 

@@ -2,9 +2,9 @@ use std::collections::{HashMap, HashSet};
 
 use dibs_common::{
     clock::Timestamp,
-    db::{OutboxEvent, ParkedMessage},
+    db::{outbox::OutboxEvent, parked::ParkedMessage},
     domain::dead_letter::NewDeadLetter,
-    message::{MessageId, Receiver},
+    integrations::messages::{MessageId, Receiver},
 };
 
 use super::{

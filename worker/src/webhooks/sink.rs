@@ -3,11 +3,13 @@ use std::{collections::HashSet, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Lock, ParkedMessage},
+    db::{self, Database, Lock, parked::ParkedMessage},
     domain::dead_letter::Redriven,
     error::Result,
-    message::{MessageId, Receiver},
-    webhook::WebhookEndpoint,
+    integrations::{
+        messages::{MessageId, Receiver},
+        webhooks::WebhookEndpoint,
+    },
 };
 use sqlx::MySqlConnection;
 use tokio_util::sync::CancellationToken;
@@ -152,7 +154,7 @@ impl WebhookSink {
     /// Looks what is parked, and parks letters that were asked for, too.
     async fn look(&mut self, batch: &Batch, lock: &mut Lock) -> Result<Parked> {
         let (sink, connection) = (self.name(), lock.connection());
-        let counts = db::within(db::parked_lanes(connection, sink)).await?;
+        let counts = db::within(db::parked::parked_lanes(connection, sink)).await?;
         let mut count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
         let mut parked_lanes: HashSet<String> = counts.into_iter().map(|(lane, _)| lane).collect();
         // At least half of the bound is for new messages.
@@ -161,7 +163,7 @@ impl WebhookSink {
             count += 1;
             parked_lanes.insert(again.lane);
         }
-        let due = db::within(db::due_parked(connection, sink, batch.at, DUE)).await?;
+        let due = db::within(db::parked::due_parked(connection, sink, batch.at, DUE)).await?;
         self.show_parked(count);
         self.count_dead(batch.at, connection).await?;
         Ok(Parked { lanes: parked_lanes, count, due: lanes(due.into_iter().map(Outgoing::parked)) })
@@ -178,18 +180,18 @@ impl WebhookSink {
             return Ok(Vec::new());
         }
         let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let letters = db::within(db::letters_to_park(connection, self.name(), most)).await?;
+        let letters = db::within(db::dead_letters::letters_to_park(connection, self.name(), most)).await?;
         let mut again = Vec::new();
         for letter in letters {
             match letter.source_key.parse() {
                 Ok(id) => again.push(redriven(&letter, id, self.receiver, now)),
                 Err(why) => {
                     let dead = Redriven::Dead { reason: String::from(why), attempts: 0 };
-                    db::within(db::note_redriven(connection, letter.id, &dead, now)).await?;
+                    db::within(db::dead_letters::note_redriven(connection, letter.id, &dead, now)).await?;
                 }
             }
         }
-        db::within(db::park(connection, self.database.statement_bytes(), self.name(), &again)).await?;
+        db::within(db::parked::park(connection, self.database.statement_bytes(), self.name(), &again)).await?;
         Ok(again)
     }
 
@@ -198,7 +200,7 @@ impl WebhookSink {
         if self.counted_at.is_some_and(|counted| now - counted < COUNT_EVERY) {
             return Ok(());
         }
-        self.show_dead(db::within(db::count_dead_letters(connection, self.name())).await?);
+        self.show_dead(db::within(db::dead_letters::count_dead_letters(connection, self.name())).await?);
         self.counted_at = Some(now);
         Ok(())
     }
@@ -249,17 +251,17 @@ impl WebhookSink {
         }
         lock.begin().await?;
         let (sink, connection) = (self.name(), lock.connection());
-        let parking = db::park(connection, self.database.statement_bytes(), sink, &settled.parked);
+        let parking = db::parked::park(connection, self.database.statement_bytes(), sink, &settled.parked);
         db::within_limit(WRITTEN_WITHIN, parking).await?;
         for letter in &settled.buried {
-            db::within(db::bury(connection, letter, now)).await?;
+            db::within(db::dead_letters::bury(connection, letter, now)).await?;
             tell_of_dead(sink, &letter.key, &letter.reason);
         }
         for outgoing in due {
             self.write_due(lock, outgoing, now).await?;
         }
         if is_back {
-            db::within(db::begin_parked_anew(lock.connection(), sink, now)).await?;
+            db::within(db::parked::begin_parked_anew(lock.connection(), sink, now)).await?;
         }
         Ok(())
     }
@@ -272,13 +274,13 @@ impl WebhookSink {
             Fate::Taken => {
                 if let Some(letter) = message.dead_letter {
                     let sent = Redriven::Sent { attempts: message.attempts };
-                    db::within(db::note_redriven(connection, letter, &sent, now)).await?;
+                    db::within(db::dead_letters::note_redriven(connection, letter, &sent, now)).await?;
                 }
-                db::within(db::unpark(connection, sink, message.id)).await
+                db::within(db::parked::unpark(connection, sink, message.id)).await
             }
             Fate::Failed(failure) if !self.is_over(&message, now) => {
                 message.next_attempt_at = now + pause_after(message.attempts, failure.retry_after);
-                db::within(db::postpone_parked(connection, sink, &message)).await
+                db::within(db::parked::postpone_parked(connection, sink, &message)).await
             }
             Fate::Refused(_) | Fate::Failed(_) => give_up(connection, sink, &message, now).await,
         }
@@ -301,12 +303,12 @@ async fn give_up(
     let letter = dead_letter(sink, message);
     if let Some(id) = message.dead_letter {
         let dead = Redriven::Dead { reason: letter.reason.clone(), attempts: letter.attempts };
-        db::within(db::note_redriven(connection, id, &dead, now)).await?;
+        db::within(db::dead_letters::note_redriven(connection, id, &dead, now)).await?;
     } else {
-        db::within(db::bury(connection, &letter, now)).await?;
+        db::within(db::dead_letters::bury(connection, &letter, now)).await?;
     }
     tell_of_dead(sink, &letter.key, &letter.reason);
-    db::within(db::unpark(connection, sink, message.id)).await
+    db::within(db::parked::unpark(connection, sink, message.id)).await
 }
 
 fn tell_of_dead(sink: &'static str, message: &str, reason: &str) {

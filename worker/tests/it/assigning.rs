@@ -8,10 +8,8 @@ use dibs_common::{
         assignment::{Assignment, AssignmentState, AssignmentStatus},
         campaign::{Campaign, CampaignTerms},
     },
-    held,
     identifiers::{AssignmentId, UserId},
-    redis::Redis,
-    scripts::claim,
+    redis::{Redis, campaign_state, scripts::claim},
     testing::{FIRST, Place, eventually, open_terms},
 };
 use dibs_worker::{
@@ -26,7 +24,7 @@ use crate::support::{accept, request, user, work};
 async fn make(place: &Place, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
     let about = (AssignmentId::generate(), campaign.id);
-    db::create_assignment(&place.database, about, &users, clock::now()).await.expect("made")
+    db::assignments::create_assignment(&place.database, about, &users, clock::now()).await.expect("made")
 }
 
 async fn look(database: &Database, redis: &Redis) -> usize {
@@ -45,7 +43,7 @@ async fn finish(place: &Place, rounds: usize) {
 }
 
 async fn state(place: &Place, assignment: Assignment) -> AssignmentState {
-    let state = db::assignment_state(place.database.pool(), assignment.coupon, assignment.id).await;
+    let state = db::assignments::assignment_state(place.database.pool(), assignment.coupon, assignment.id).await;
     state.expect("read").expect("an assignment")
 }
 
@@ -54,7 +52,7 @@ fn refused(codes: &[(&str, u32)]) -> BTreeMap<String, u32> {
 }
 
 async fn claimed(place: &Place, campaign: &Campaign) -> u32 {
-    held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
+    campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
 }
 
 const HOLDERS: &str = "SELECT COUNT(DISTINCT user_id) FROM user_coupons";
@@ -64,7 +62,7 @@ const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
 async fn die_after(place: &Place, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
-        let waiting = db::waiting_users(place.database.pool(), assignment.id, None, 250);
+        let waiting = db::assignments::waiting_users(place.database.pool(), assignment.id, None, 250);
         waiting.await.expect("read")
     };
     let mut seen = waiting().await;
@@ -76,10 +74,11 @@ async fn die_after(place: &Place, campaign: &Campaign, assignment: Assignment, s
                     let about = (assignment.id, campaign);
                     outcomes = give(&place.database, &place.redis, about, &seen).await.expect("given");
                 }
-                2 | 5 => db::write_user_outcomes(&place.database, &outcomes).await.expect("written"),
+                2 | 5 => db::assignments::write_user_outcomes(&place.database, &outcomes).await.expect("written"),
                 3 => work(place).await,
                 _ => {
-                    let finished = db::finish_assignment(place.database.pool(), assignment.id, clock::now());
+                    let finished =
+                        db::assignments::finish_assignment(place.database.pool(), assignment.id, clock::now());
                     assert!(finished.await.expect("finished"));
                 }
             }

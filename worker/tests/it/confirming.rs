@@ -1,12 +1,11 @@
 use dibs_common::{
     clock,
-    db::{self, OwnedCoupons},
+    db::{self, owned_coupons::OwnedCoupons},
     domain::{
         campaign::{CampaignTerms, Validity},
         claim::{Outcome, Rejection},
     },
-    held,
-    scripts::claim,
+    redis::{campaign_state, scripts::claim},
     testing::{FIRST, Place, open_terms},
 };
 use dibs_worker::issuance::confirm;
@@ -26,9 +25,9 @@ async fn i1_the_database_never_issues_more_than_the_total_and_the_seat_goes_back
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 3);
     assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 3);
     assert_eq!(place.count("SELECT rejected_quantity FROM coupons").await, 2);
-    let counts = held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3, "two seats went back");
-    let refused = db::claims_of_user(place.database.pool(), campaign.id, user(5)).await.expect("read");
+    let refused = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(5)).await.expect("read");
     assert_eq!(refused[0].outcome, Outcome::Rejected(Rejection::CouponExhausted));
     place.end().await;
 }
@@ -61,7 +60,7 @@ async fn terms_are_copied_onto_the_issued_coupon() {
     let ids = accept(&place, &campaign, [1]).await;
     work(&place).await;
     let wanted = OwnedCoupons { user: user(1), status: None, before: None, limit: 10 };
-    let owned = db::owned_coupons(place.database.pool(), wanted, clock::now()).await.expect("read");
+    let owned = db::owned_coupons::owned_coupons(place.database.pool(), wanted, clock::now()).await.expect("read");
     let [coupon] = &owned[..] else { panic!("{owned:?}") };
     assert_eq!((coupon.user_coupon_id, coupon.discount), (ids[0], campaign.terms.discount));
     assert_eq!(coupon.valid_until, Validity::Days(30).end(coupon.issued_at));
@@ -89,7 +88,7 @@ async fn a_claim_on_a_campaign_that_the_database_does_not_have_is_rejected_reada
     accept(&place, &campaign, [1]).await;
     place.database.pool().execute("DELETE FROM coupons").await.expect("deleted");
     work(&place).await;
-    let refused = db::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let refused = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(refused[0].outcome, Outcome::Rejected(Rejection::CouponNotFound));
     place.end().await;
 }
@@ -99,7 +98,7 @@ async fn two_workers_may_confirm_the_same_claims_at_once() {
     let place = Place::new().await;
     let campaign = place.campaign(500).await;
     accept(&place, &campaign, 1..=200).await;
-    let stream = dibs_common::stream::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await;
+    let stream = dibs_common::redis::streams::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await;
     let claims = stream.expect("redis");
     let now = clock::now();
     let (one, other) = tokio::join!(confirm(&place.database, &claims, now), confirm(&place.database, &claims, now));
@@ -118,7 +117,8 @@ async fn a_batch_that_is_partly_there_is_counted_once() {
     let place = Place::new().await;
     let campaign = place.campaign(500).await;
     accept(&place, &campaign, 1..=240).await;
-    let claims = dibs_common::stream::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    let claims =
+        dibs_common::redis::streams::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
     confirm(&place.database, &claims[200..], clock::now()).await.expect("confirmed");
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 240);
@@ -132,7 +132,8 @@ async fn a_redelivered_claim_of_a_full_campaign_is_still_issued() {
     let place = Place::new().await;
     let campaign = place.campaign(2).await;
     accept(&place, &campaign, [1, 2]).await;
-    let claims = dibs_common::stream::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    let claims =
+        dibs_common::redis::streams::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
     let first = confirm(&place.database, &claims, clock::now()).await.expect("confirmed");
     let again = confirm(&place.database, &claims, clock::now()).await.expect("confirmed");
     assert_eq!(first.outcomes, again.outcomes);
@@ -148,7 +149,8 @@ async fn a_redelivered_claim_keeps_its_outcome() {
     let place = Place::new().await;
     let campaign = place.campaign(2).await;
     accept(&place, &campaign, [1, 2]).await;
-    let claims = dibs_common::stream::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    let claims =
+        dibs_common::redis::streams::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
     place.database.pool().execute("UPDATE coupons SET total_quantity = 1").await.expect("lowered");
     let now = clock::now();
     let first = confirm(&place.database, &claims, now).await.expect("confirmed");

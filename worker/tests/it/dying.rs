@@ -3,8 +3,10 @@ use std::time::Duration;
 use dibs_common::{
     clock,
     domain::claim::{Claim, Outcome},
-    keys::ISSUANCE_GROUP,
-    stream::{ClaimEntry, ClaimStream, Delivery},
+    redis::{
+        keys::ISSUANCE_GROUP,
+        streams::{ClaimEntry, ClaimStream, Delivery},
+    },
     testing::{FIRST, Place, eventually},
 };
 use dibs_worker::issuance::{Consumer, Pace, confirm, return_seats};
@@ -52,7 +54,10 @@ async fn i4_a_death_between_any_two_steps_changes_nothing() {
         assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 4, "died after step {steps}");
         let told = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
         assert_eq!(place.count(told).await, 4, "died after step {steps}");
-        let held = dibs_common::held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
+        let held = dibs_common::redis::campaign_state::counts(&place.redis, FIRST, campaign.id)
+            .await
+            .expect("redis")
+            .expect("known");
         assert_eq!(held.claimed, 4, "died after step {steps}");
         place.end().await;
     }
@@ -188,7 +193,7 @@ async fn a_worker_that_is_told_to_stop_ends_what_it_has_in_hand() {
     stopping.cancel();
     working.await.expect("drained");
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2000);
-    let outcome = dibs_common::db::claims_of_user(place.database.pool(), campaign.id, user(2000)).await;
+    let outcome = dibs_common::db::issuances::claims_of_user(place.database.pool(), campaign.id, user(2000)).await;
     assert!(matches!(outcome.expect("read")[0].outcome, Outcome::Issued { .. }));
     place.end().await;
 }

@@ -101,7 +101,7 @@ async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
     jobs.run_due(noon(today)).await.expect("done");
     assert_eq!(daily(&place).await, [format!("{paid} {} 2", products[0])]);
     deliver_all(&place).await;
-    let scores = dibs_common::sales::daily(&place.redis, paid).await.expect("redis");
+    let scores = dibs_common::redis::sales::daily(&place.redis, paid).await.expect("redis");
     assert_eq!(scores.get(&products[0]), Some(&2));
     place.end().await;
 }
@@ -209,6 +209,8 @@ async fn a_job_that_another_process_is_at_is_left_to_it_and_one_that_fails_says_
     let failed = place.texts("SELECT detail FROM job_runs WHERE name = 'purge' AND status = 'FAILED'").await;
     assert!(failed.first().is_some_and(|why| why.contains("idempotency_keys")), "{failed:?}");
     place.execute("RENAME TABLE away TO idempotency_keys").await;
-    assert!(db::within(db::days_done(place.database.pool(), "purge", today())).await.expect("read").is_empty());
+    assert!(
+        db::within(db::job_runs::days_done(place.database.pool(), "purge", today())).await.expect("read").is_empty()
+    );
     place.end().await;
 }

@@ -10,7 +10,7 @@ use std::{
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    db::{self, DeadLettersPage},
+    db::{self, dead_letters::DeadLettersPage},
     domain::{
         campaign::CampaignTerms,
         claim::{Outcome, Rejection},
@@ -18,11 +18,12 @@ use dibs_common::{
         ranking::{EVENTS, business_day},
     },
     error::{Error, Result},
-    held,
     identifiers::{ClaimId, CouponId, new_uuid},
-    message::messages,
-    sales,
-    scripts::{CampaignCounts, campaign_put},
+    integrations::messages::messages,
+    redis::{
+        campaign_state, sales,
+        scripts::{CampaignCounts, campaign_put},
+    },
     testing::{Place, eventually, open_terms},
 };
 use dibs_worker::{
@@ -192,11 +193,11 @@ impl Brokers {
 }
 
 async fn register(place: &Place) {
-    db::register_sink(place.database.pool(), KAFKA, clock::now()).await.expect("registered");
+    db::outbox::register_sink(place.database.pool(), KAFKA, clock::now()).await.expect("registered");
 }
 
 async fn number_all(place: &Place) {
-    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
 }
 
 /// Delivers all that happened to a sink.
@@ -211,7 +212,7 @@ async fn send_all(place: &Place, sink: impl Sink) {
 async fn expected_ids(place: &Place) -> BTreeSet<String> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
-    let events = db::events_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
+    let events = db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
     events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
 }
 
@@ -494,7 +495,7 @@ async fn i10_consumers_that_come_and_go_count_each_event_once() {
 /// What dead letters say: source, key, reason.
 async fn letters(place: &Place) -> Vec<(String, String, String)> {
     let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
-    let letters = db::dead_letters(place.database.pool(), &page).await.expect("letters");
+    let letters = db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters");
     letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
 }
 
@@ -542,7 +543,8 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
 /// Messages of paid orders, as if all were in one partition.
 async fn paid_records(place: &Place) -> Vec<Record> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
-    let events = db::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
+    let events =
+        db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
     let values = events.iter().flat_map(|event| messages(event).expect("readable"));
     let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
     let record = |(offset, value): (i64, Vec<u8>)| Record {
@@ -687,7 +689,8 @@ async fn i1_and_i2_a_rush_by_kafka_issues_each_coupon_once_however_often_request
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 100);
     assert_eq!(place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
     assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
-    let counts = held::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("held");
+    let counts =
+        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("held");
     assert_eq!(counts.claimed, 100);
     let both = "SELECT COUNT(*) FROM claim_refusals r JOIN user_coupons u ON u.user_coupon_id = r.claim_id";
     assert_eq!(place.count(both).await, 0, "a claim has one outcome");
@@ -727,16 +730,20 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
     assert_eq!(place.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
-        let found = db::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
+        let found = db::refusals::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
     };
     assert_eq!(code(early.id, user(1)).await, Some(Outcome::Rejected(Rejection::CampaignNotOpen)));
     assert_eq!(code(late.id, user(2)).await, Some(Outcome::Rejected(Rejection::CampaignClosed)));
     assert_eq!(code(open.id, user(3)).await, None);
     let (pool, soon) = (place.database.pool(), clock::now() + hour);
-    assert_eq!(db::purge_refusals(pool, now - hour, 10).await.expect("purged"), 0, "they are kept for a while");
-    assert_eq!(db::purge_refusals(pool, soon, 1).await.expect("purged"), 1);
-    assert_eq!(db::purge_refusals(pool, soon, 10).await.expect("purged"), 1);
+    assert_eq!(
+        db::refusals::purge_refusals(pool, now - hour, 10).await.expect("purged"),
+        0,
+        "they are kept for a while"
+    );
+    assert_eq!(db::refusals::purge_refusals(pool, soon, 1).await.expect("purged"), 1);
+    assert_eq!(db::refusals::purge_refusals(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&place).await;
     assert_eq!(letters.len(), 6, "{letters:?}");
     let topic = brokers.cluster().topic(REQUESTED);
@@ -772,7 +779,7 @@ async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
     assert_eq!(letters(&place).await, []);
     let buried: u64 = place.redis.client().xlen(place.redis.keys.dead_claims(one.partition)).await.expect("redis");
     assert_eq!(buried, 0);
-    let counts = held::counts(&place.redis, one.partition, one.id).await.expect("redis").expect("held");
+    let counts = campaign_state::counts(&place.redis, one.partition, one.id).await.expect("redis").expect("held");
     assert_eq!(counts.claimed, 37);
     place.end().await;
 }

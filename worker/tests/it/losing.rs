@@ -3,9 +3,11 @@ use std::time::Duration;
 use dibs_common::{
     db,
     domain::campaign::CampaignTerms,
-    held,
-    scripts::{Decision, claim},
-    stream::ClaimStream,
+    redis::{
+        campaign_state,
+        scripts::{Decision, claim},
+        streams::ClaimStream,
+    },
     testing::{FIRST, Place, eventually, open_terms},
 };
 use dibs_worker::{
@@ -34,7 +36,7 @@ async fn i11_after_a_total_loss_of_redis_nothing_is_oversold() {
     place.lose_redis().await;
     assert!(claim(&place.redis, FIRST, campaign.id, "", &[request(9)]).await.expect("redis").is_none());
     keep_once(&place.database, &place.redis).await.expect("kept");
-    let counts = held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.sequence), (3, 3));
     let decided = decisions(&place, &campaign, &[3, 4, 5, 6]).await;
     assert!(matches!(
@@ -74,13 +76,13 @@ async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=2).await;
     place.database.pool().execute("UPDATE coupons SET total_quantity = 1").await.expect("lowered");
-    held::forget(&place.redis, FIRST, campaign.id).await.expect("forgotten");
+    campaign_state::forget(&place.redis, FIRST, campaign.id).await.expect("forgotten");
     consumer(&place, "worker").await.run_once().await.expect("worked");
     let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
     assert_eq!(stream.lengths().await.expect("redis"), (1, 0), "the entry stays until the seat can go back");
     rebuild(&place.database, &place.redis, &campaign).await.expect("rebuilt");
     work(&place).await;
-    let counts = held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 1);
     place.end().await;
 }
@@ -96,17 +98,17 @@ async fn rebuilding_again_and_at_once_says_the_same() {
         accept(&place, &campaign, (step * 500 + 1..=step * 500 + 500).filter(|user| user % 9 == 0)).await;
     }
     work(&place).await;
-    let before = held::counts(&place.redis, FIRST, campaign.id).await.expect("redis");
+    let before = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis");
     place.lose_redis().await;
     let (one, other) = tokio::join!(
         rebuild(&place.database, &place.redis, &campaign),
         rebuild(&place.database, &place.redis, &campaign)
     );
     one.and(other).expect("rebuilt");
-    assert_eq!(held::counts(&place.redis, FIRST, campaign.id).await.expect("redis"), before);
+    assert_eq!(campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis"), before);
     rebuild(&place.database, &place.redis, &campaign).await.expect("rebuilt");
-    assert_eq!(held::counts(&place.redis, FIRST, campaign.id).await.expect("redis"), before);
-    assert_eq!(held::holders(&place.redis, FIRST, campaign.id).await.expect("redis").len(), 6000);
+    assert_eq!(campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis"), before);
+    assert_eq!(campaign_state::holders(&place.redis, FIRST, campaign.id).await.expect("redis").len(), 6000);
     assert!(place.keys().await.iter().all(|key| !key.contains("staged")));
     place.end().await;
 }
@@ -120,9 +122,13 @@ async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
     accept(&place, &campaign, 1..=3).await;
     work(&place).await;
     place.lose_redis().await;
-    dibs_common::scripts::campaign_put(&place.redis, &campaign, dibs_common::scripts::CampaignCounts::default())
-        .await
-        .expect("put");
+    dibs_common::redis::scripts::campaign_put(
+        &place.redis,
+        &campaign,
+        dibs_common::redis::scripts::CampaignCounts::default(),
+    )
+    .await
+    .expect("put");
     accept(&place, &campaign, [1, 9]).await;
     work(&place).await;
     let codes: Vec<String> = sqlx::query_scalar("SELECT code FROM claim_rejections ORDER BY user_id")
@@ -131,7 +137,7 @@ async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
         .expect("read");
     assert_eq!(codes, ["COUPON_ALREADY_ISSUED", "COUPON_EXHAUSTED"]);
     keep_once(&place.database, &place.redis).await.expect("kept");
-    let counts = held::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3);
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 3);
     place.end().await;
@@ -172,7 +178,7 @@ async fn a_worker_that_was_late_by_a_loss_does_not_issue_beyond_the_limit() {
     work(&place).await;
     let plan = confirm(&place.database, &late, dibs_common::clock::now()).await.expect("confirmed");
     assert_eq!(plan.issuances.len(), 0);
-    let claims = db::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let claims = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(claims.len(), 2, "one issued, one rejected: each has its outcome");
     place.end().await;
 }

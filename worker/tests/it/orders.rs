@@ -7,9 +7,11 @@ use dibs_common::{
     clock,
     domain::order::{Action, Command, Line, OrderRules, Outcome},
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, new_uuid},
-    keys::ORDERS_GROUP,
-    scripts,
-    stream::{OrderEntry, OrderStream},
+    redis::{
+        keys::ORDERS_GROUP,
+        scripts,
+        streams::{OrderEntry, OrderStream},
+    },
     testing::{FIRST, Place, eventually},
 };
 use dibs_worker::orders::{Desk, Expiry, InHand, Reader, carry_out_batch};

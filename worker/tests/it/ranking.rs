@@ -11,7 +11,7 @@ use dibs_common::{
     },
     error::{Error, Result},
     identifiers::{CommandId, OrderId, PaymentId, ProductId, random_below},
-    sales,
+    redis::sales,
     testing::Place,
 };
 use dibs_worker::{
@@ -81,7 +81,7 @@ pub async fn cancel(place: &Place, order: OrderId, now: Timestamp) {
 
 /// Numbers and delivers all that happened.
 pub async fn deliver_all(place: &Place) {
-    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&place.database, sink(place));
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
     relay.stand_back().await;
@@ -151,7 +151,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
                 cancel(&place, order, now).await;
             }
             8..14 => {
-                db::number_events(&place.database).await.expect("numbered");
+                db::outbox::number_events(&place.database).await.expect("numbered");
             }
             14..16 => {
                 let mut relay = Relay::new(&place.database, sink(&place));
@@ -195,7 +195,7 @@ async fn i10_a_batch_that_is_delivered_again_counts_once() {
     let (place, products) = shop(1).await;
     deliver_all(&place).await;
     buy(&place, products[0], 5, clock::now()).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     for _ in 0..3 {
         let died = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
         assert!(died.is_err());
@@ -230,7 +230,7 @@ async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it()
     let (place, products) = shop(1).await;
     let midnight = start_of(business_day(clock::now(), ZONE), ZONE);
     buy(&place, products[0], 2, midnight).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     rebuild(&place.database, &place.redis, ZONE, midnight - TimeDelta::milliseconds(1)).await.expect("rebuilt");
     deliver_all(&place).await;
     expect_scores_of_orders(&place, "after midnight").await;
@@ -249,7 +249,7 @@ async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
     let rows = vec![format!("('ORDER', 'x', 'order.paid', '{payload}', NOW(3))"); 100];
     let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
     place.execute(&format!("{head}{}", rows.join(","))).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     let mut relay = Relay::new(&place.database, sink(&place));
     let mut steps = 0;
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {

@@ -15,7 +15,7 @@ use axum::{
 };
 use dibs_common::{
     clock,
-    webhook::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEndpoint, WebhookSecrets},
+    integrations::webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEndpoint, WebhookSecrets},
 };
 use serde_json::Value;
 use tokio::net::TcpListener;

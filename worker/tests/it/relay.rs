@@ -56,12 +56,12 @@ fn event(id: &str) -> String {
 
 async fn witnessed(place: &Place) -> (Witness, Relay<Witness>) {
     let witness = Witness::default();
-    db::register_sink(place.database.pool(), "witness", clock::now()).await.expect("registered");
+    db::outbox::register_sink(place.database.pool(), "witness", clock::now()).await.expect("registered");
     (witness.clone(), Relay::new(&place.database, witness))
 }
 
 async fn deliver(place: &Place, relay: &mut Relay<Witness>) {
-    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
 }
 
@@ -98,7 +98,8 @@ async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
         place.execute(&format!("{head}{}", rows.join(","))).await;
     }
     place.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
-    let (one, other) = tokio::join!(db::number_events(&place.database), db::number_events(&place.database));
+    let (one, other) =
+        tokio::join!(db::outbox::number_events(&place.database), db::outbox::number_events(&place.database));
     one.and(other).expect("numbered, by one or by both in turn");
     deliver(&place, &mut relay).await;
     let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
@@ -119,7 +120,7 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
     place.execute(&event("one")).await;
     deliver(&place, &mut first).await;
     place.execute(&event("two")).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     assert_eq!(second.step(clock::now()).await.expect("asked"), Step::StandingBy);
     *witness.broken.lock().expect("whole") = true;
     first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
@@ -139,7 +140,7 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
     let mut silent = place.database.try_lock("sink witness").await.expect("asked").expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
     place.execute(&event("one")).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     assert_eq!(relay.step(clock::now()).await.expect("asked"), Step::StandingBy);
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
@@ -155,13 +156,14 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
 async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
     let place = Place::new().await;
     let (_, mut relay) = witnessed(&place).await;
-    db::register_sink(place.database.pool(), "slow", clock::now()).await.expect("registered");
+    db::outbox::register_sink(place.database.pool(), "slow", clock::now()).await.expect("registered");
     for id in ["1", "2", "3"] {
         place.execute(&event(id)).await;
     }
     deliver(&place, &mut relay).await;
     let week_ago = clock::now() - TimeDelta::days(7);
-    let purge = async |before| db::purge_events(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
+    let purge =
+        async |before| db::outbox::purge_events(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
     place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use dibs_common::{
     domain::campaign::Campaign,
     identifiers::{ClaimId, UserId},
-    scripts::{ClaimRequest, Decision, claim},
+    redis::scripts::{ClaimRequest, Decision, claim},
     testing::{FIRST, Place},
 };
 use dibs_worker::issuance::{Consumer, Pace};

@@ -3,15 +3,15 @@
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, DeadLettersPage, Lock},
+    db::{self, Lock, dead_letters::DeadLettersPage},
     domain::{
         dead_letter::{DeadLetter, DeadLetterStatus},
         ranking::business_day,
     },
     error::{Error, Result},
     identifiers::random_below,
-    message::Receiver,
-    sales,
+    integrations::messages::Receiver,
+    redis::sales,
     testing::Place,
 };
 use dibs_worker::{
@@ -44,7 +44,7 @@ async fn orders(place: &Place, ids: &[&str]) {
             write(place, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
         }
     }
-    while db::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
 }
 
 /// A sink, its receiver, and the time, which passes as the test says.
@@ -65,7 +65,7 @@ impl Line {
 
     async fn with(place: &Place, to: Receiver, limits: Limits) -> Self {
         let now = clock::now();
-        db::register_sink(place.database.pool(), to.name(), now).await.expect("registered");
+        db::outbox::register_sink(place.database.pool(), to.name(), now).await.expect("registered");
         let receiver = TestReceiver::new().await;
         let mut sink = sink(place, to, &receiver);
         sink.limits = limits;
@@ -97,7 +97,7 @@ impl Line {
 
 async fn letters(place: &Place, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
-    db::dead_letters(place.database.pool(), &page).await.expect("letters")
+    db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters")
 }
 
 async fn count_letters(place: &Place, status: DeadLetterStatus) -> i64 {
@@ -114,7 +114,7 @@ async fn issue(place: &Place, coupon: &str, count: u32) {
         let payload = format!(r#"{{"couponId": {coupon}, "issuedAt": null, "issuances": [{issuances}]}}"#);
         write(place, ("COUPON", coupon), "coupon.issued", &payload).await;
     }
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
 }
 
 async fn parked(place: &Place) -> i64 {
@@ -157,7 +157,7 @@ async fn i10_each_recipient_of_a_coupon_is_notified() {
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}]}}"#, issuances.join(","));
     write(&place, ("COUPON", "3"), "coupon.issued", &payload).await;
     write(&place, ("COUPON", "3"), "coupon.expired", "{}").await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     line.receiver.will(|arrival| if arrival.id == "event-1-7" && arrival.attempt == 1 { (500, "", None) } else { OK });
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), parked(&place).await), (99, 1), "one failing holds up nobody");
@@ -184,7 +184,7 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (6, 0));
     assert_eq!(parked(&place).await, 3);
     write(&place, ("ORDER", "a"), "order.cancelled", "{}").await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     assert_eq!(parked(&place).await, 4, "what comes later waits, too");
     assert_eq!(place.texts("SELECT last_answer FROM parked_messages WHERE attempts > 0").await.len(), 1);
@@ -210,7 +210,8 @@ async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for()
     let [letter] = &dead[..] else { panic!("{dead:?}") };
     assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
     assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
-    let ask = async || db::ask_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked");
+    let ask =
+        async || db::dead_letters::ask_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked");
     ask().await;
     line.after_seconds(1).await;
     assert_eq!(letters(&place, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
@@ -324,7 +325,7 @@ async fn all_letters_of_a_source_are_asked_for_at_once() {
     assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
     assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 5);
     let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };
-    let short = db::dead_letters(pool, &page).await.expect("a letter");
+    let short = db::dead_letters::dead_letters(pool, &page).await.expect("a letter");
     assert_eq!((short[0].payload.chars().count(), &*short[0].source), (300, "notifications"));
     place.end().await;
 }
@@ -335,7 +336,8 @@ async fn only_letters_that_were_sent_are_purged() {
     for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
         bury(&place, "data-platform", status, number..number + 1).await;
     }
-    let purge = async |before| db::purge_dead_letters(place.database.pool(), before, 2).await.expect("purged");
+    let purge =
+        async |before| db::dead_letters::purge_dead_letters(place.database.pool(), before, 2).await.expect("purged");
     let now = clock::now();
     assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
     assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
@@ -356,7 +358,7 @@ async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
         line.relay = Relay::new(&place.database, nobody.clone());
         for number in 0..20 {
             write(&place, ("ORDER", &format!("o{number}")), "order.created", "{}").await;
-            db::number_events(&place.database).await.expect("numbered");
+            db::outbox::number_events(&place.database).await.expect("numbered");
             line.after_seconds(60).await;
         }
         for hour in 0..48 {
@@ -426,7 +428,7 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
     write(&place, ("ORDER", "a"), "order.created", "{}").await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     line.after_seconds(118).await;
     assert_eq!(line.receiver.arrivals().len(), 1);
@@ -441,7 +443,7 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
 async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     let place = Place::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
-    db::register_sink(place.database.pool(), "notifications", clock::now()).await.expect("registered");
+    db::outbox::register_sink(place.database.pool(), "notifications", clock::now()).await.expect("registered");
     let nobody = endpoint("http://127.0.0.1:1/");
     let mut dead = sink(&place, Receiver::Notifications, &line.receiver);
     dead.endpoint = nobody;
@@ -471,7 +473,7 @@ async fn i10_a_dead_receiver_holds_up_neither_orders_nor_the_ranking() {
     dead.endpoint = endpoint("http://127.0.0.1:1/");
     let mut dead = Relay::new(&place.database, dead);
     buy(&place, products[0], 5, clock::now()).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     dead.step(clock::now()).await.expect("looked");
     buy(&place, products[0], 2, clock::now()).await;
     deliver_all(&place).await;
@@ -556,7 +558,7 @@ async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
     let place = Place::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     write(&place, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
-    db::number_events(&place.database).await.expect("numbered");
+    db::outbox::number_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     let dead = letters(&place, DeadLetterStatus::Dead).await;
     assert_eq!((dead.len(), dead[0].redrivable, behind(&place, "notifications").await), (1, false, 0));
@@ -569,14 +571,15 @@ async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
 async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
     let place = Place::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
-    db::register_sink(place.database.pool(), "notifications", line.now).await.expect("registered");
+    db::outbox::register_sink(place.database.pool(), "notifications", line.now).await.expect("registered");
     orders(&place, &["a"]).await;
     line.after_seconds(1).await;
     let week = TimeDelta::days(7);
-    let purge =
-        async |now: Timestamp| db::purge_events(place.database.pool(), now, now - week, 1_000).await.expect("purged");
+    let purge = async |now: Timestamp| {
+        db::outbox::purge_events(place.database.pool(), now, now - week, 1_000).await.expect("purged")
+    };
     let left_alone =
-        async |now: Timestamp| db::sinks_left_alone(place.database.pool(), now - week).await.expect("names");
+        async |now: Timestamp| db::outbox::sinks_left_alone(place.database.pool(), now - week).await.expect("names");
     assert_eq!(purge(line.now).await, 0, "the other sink has taken none");
     line.after(week + TimeDelta::minutes(1)).await;
     assert_eq!(left_alone(line.now).await, ["notifications"]);

@@ -8,7 +8,7 @@ use dibs_common::{
     clock, db,
     domain::campaign::{Campaign, CampaignState, CampaignTerms},
     error::{Error, Result},
-    scripts::{CampaignCounts, campaign_put},
+    redis::scripts::{CampaignCounts, campaign_put},
 };
 use uuid::Uuid;
 
@@ -54,8 +54,8 @@ pub async fn create_campaign(
 /// The database first, then Redis: a worker makes up for the second when it fails.
 async fn make(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
     let partition = app.settings.shared.choose_partition();
-    let created = db::create_campaign(app.database.pool(), &terms, (partition, operation), clock::now());
-    let db::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
+    let created = db::campaigns::create_campaign(app.database.pool(), &terms, (partition, operation), clock::now());
+    let db::campaigns::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
     app.claims.made(&campaign).await;
     if !is_new {

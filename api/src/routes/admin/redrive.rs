@@ -34,7 +34,7 @@ pub async fn redrive(
     _: Administrator,
     PathOf(id): PathOf<DeadLetterId>,
 ) -> Result<(StatusCode, Json<DeadLetter>), Refused> {
-    let letter = db::within(db::ask_redrive(app.database.pool(), id, clock::now())).await?;
+    let letter = db::within(db::dead_letters::ask_redrive(app.database.pool(), id, clock::now())).await?;
     let letter = letter.ok_or(Error::DeadLetterNotFound(id))?;
     if letter.status == DeadLetterStatus::Dead {
         return Err(Refused(Error::DeadLetterNotRedrivable(id)));

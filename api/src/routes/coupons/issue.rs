@@ -12,7 +12,7 @@ use dibs_common::{
     domain::claim::{Outcome, Rejection},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
-    scripts::ClaimRequest,
+    redis::scripts::ClaimRequest,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -152,7 +152,7 @@ async fn rejected(app: &SharedApp, rejection: Rejection, body: ClaimBody, accept
             Error::internal("a claim that was accepted is refused as one that was not")
         }
         Rejection::CouponAlreadyIssued => {
-            let claims = db::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
+            let claims = db::issuances::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();
             let first = claims.iter().rfind(|claim| matches!(claim.outcome, Outcome::Issued { .. }));
             Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))

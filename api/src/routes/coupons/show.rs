@@ -51,7 +51,8 @@ pub async fn show(
     State(app): State<SharedApp>,
     PathOf(coupon): PathOf<CouponId>,
 ) -> Result<Json<CampaignView>, Refused> {
-    let campaign = db::within(db::campaign(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    let campaign =
+        db::within(db::campaigns::campaign(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let lane = app.claims.lane(coupon).await?;
     // Without Redis, what is issued is the best count there is.
     let claimed = lane.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);

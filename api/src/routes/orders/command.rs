@@ -1,7 +1,7 @@
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
-    db::{self, CommandOutcome},
+    db::{self, orders::CommandOutcome},
     domain::order::RefusalCode,
     error::Error,
     identifiers::{CommandId, OrderId},
@@ -62,7 +62,7 @@ pub async fn command(
 ) -> Result<Json<CommandState>, Refused> {
     // Redis first: a command that is carried out between the two looks is then found in the database.
     let pending = app.orders.pending(id).await;
-    let outcome = db::within(db::command_outcome(app.database.pool(), id)).await?;
+    let outcome = db::within(db::orders::command_outcome(app.database.pool(), id)).await?;
     if let Some(outcome) = outcome.filter(|outcome| outcome.order == order) {
         return Ok(Json(CommandState::decided(id, outcome)));
     }

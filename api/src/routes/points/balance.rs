@@ -39,6 +39,6 @@ pub async fn balance(
     State(app): State<SharedApp>,
     QueryOf(BalanceQuery { user_id }): QueryOf<BalanceQuery>,
 ) -> Result<Json<Balance>, Refused> {
-    let balance = db::within(db::balance(app.database.pool(), user_id)).await?;
+    let balance = db::within(db::points::balance(app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))
 }

@@ -6,15 +6,16 @@ use axum::{
 };
 use dibs_common::{
     clock,
-    db::{self, Charged},
+    db::{self, charges::Charged},
     domain::{
+        FieldError,
         campaign::MAX_AMOUNT,
         charge::{ChargeStatus, NewCharge},
         points::PointRules,
     },
-    error::{Error, FieldError, Result},
+    error::{Error, Result},
     identifiers::{ChargeId, UserId},
-    payment_gateway::PaymentGateway,
+    integrations::payment_gateway::PaymentGateway,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -98,9 +99,9 @@ pub async fn charge(
 async fn carry_out(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
     let (rules, now) = (app.settings.shared.point_rules(), clock::now());
     let Some(gateway) = &app.payment_gateway else {
-        return db::charge_at_once(&app.database, &wanted, rules, now).await;
+        return db::charges::charge_at_once(&app.database, &wanted, rules, now).await;
     };
-    let begun = db::begin_charge(&app.database, &wanted, rules, now).await?;
+    let begun = db::charges::begin_charge(&app.database, &wanted, rules, now).await?;
     // A repeat of one that has ended is answered as the first was.
     if begun.charge.status == ChargeStatus::Pending { settle(&app, gateway, begun).await } else { Ok(begun) }
 }
@@ -109,7 +110,7 @@ async fn carry_out(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
 async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: Charged) -> Result<Charged> {
     let NewCharge { id, user, .. } = begun.charge.wanted;
     let Some(decision) = gateway.ask(&begun.charge.wanted).await.decision() else { return Ok(begun) };
-    match db::settle_charge(&app.database, (id, user), decision, clock::now()).await {
+    match db::charges::settle_charge(&app.database, (id, user), decision, clock::now()).await {
         // Nobody can say more than that it is pending, and the worker will ask again.
         Err(error) if error.is_transient() => {
             tracing::warn!(charge = %id, cause = error.chain(), "what the gateway decided is not written yet");

@@ -1,8 +1,8 @@
 use axum::{Json, extract::State, response::IntoResponse};
 use chrono::{DateTime, NaiveDate, Utc};
 use dibs_common::{
-    domain::ranking::WINDOWS,
-    error::{Error, FieldError},
+    domain::{FieldError, ranking::WINDOWS},
+    error::Error,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

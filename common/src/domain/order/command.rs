@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::Order;
 use crate::{
     clock::Timestamp,
-    error::FieldError,
+    domain::FieldError,
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 

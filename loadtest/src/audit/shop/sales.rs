@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
     domain::ranking::{KEPT_DAYS, business_day, days_after, days_before, last_days, start_of},
-    sales,
+    redis::sales,
 };
 use sqlx::MySqlPool;
 

@@ -6,13 +6,12 @@ use fred::types::{Value, scripts::Script};
 use super::{Contract, integer, run, unexpected};
 use crate::{
     error::{Error, Result},
-    identifiers::{ClaimId, CouponId, UserId},
-    keys::Partition,
+    identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::Redis,
 };
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/return_seats.lua"),
+    source: include_str!("../../../../lua/return_seats.lua"),
     keys: &["campaign", "claims"],
     arguments: &["user, claim"],
     codes: &[("UNKNOWN", 0), ("RETURNED", 1)],

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     error::{Dependency, Error, Result},
-    keys::Keys,
+    redis::keys::Keys,
 };
 
 /// How long a short command may take before Redis counts as gone.

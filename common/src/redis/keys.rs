@@ -5,27 +5,14 @@
 //! installations, and tests, apart.
 
 use chrono::NaiveDate;
-use serde::Serialize;
 
-use crate::identifiers::{CommandId, CouponId, ProductId, UserId};
+use crate::identifiers::{CommandId, CouponId, Partition, ProductId};
 
 /// The consumer group that confirms claims.
 pub const ISSUANCE_GROUP: &str = "issuance";
 
 /// The consumer group that carries out commands.
 pub const ORDERS_GROUP: &str = "orders";
-
-/// A partition's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Partition(pub u16);
-
-impl Partition {
-    /// Where the commands of a user go, when there are `partitions`.
-    pub fn of_user(user: UserId, partitions: u16) -> Self {
-        // Neighbouring ids are spread evenly by what is left of the division.
-        Self(u16::try_from(user.get() % u64::from(partitions.max(1))).unwrap_or(0))
-    }
-}
 
 /// Spells keys for one installation.
 #[derive(Clone, Debug, Default)]

@@ -7,9 +7,11 @@ use super::Entry;
 use crate::{
     clock::from_millis,
     domain::claim::{Claim, Outcome, Rejection},
-    identifiers::{ClaimId, CouponId, UserId},
-    keys::{ISSUANCE_GROUP, Keys, Partition},
-    scripts::{RECORD_BYTES, read_record},
+    identifiers::{ClaimId, CouponId, Partition, UserId},
+    redis::{
+        keys::{ISSUANCE_GROUP, Keys},
+        scripts::{RECORD_BYTES, read_record},
+    },
 };
 
 /// Accepted claims of one campaign, in order, as one call of the claim script appended them.

@@ -12,10 +12,11 @@ use crate::{
     clock::{Timestamp, from_millis},
     domain::claim::ClaimRecord,
     error::{Error, Result},
-    identifiers::{CouponId, UserId},
-    keys::Partition,
-    redis::{Redis, redis_error},
-    scripts::{RECORD_BYTES, read_record, write_record},
+    identifiers::{CouponId, Partition, UserId},
+    redis::{
+        Redis, redis_error,
+        scripts::{RECORD_BYTES, read_record, write_record},
+    },
 };
 
 const SCAN_STEP: u32 = 1000;

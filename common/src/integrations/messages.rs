@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::{clock::Timestamp, db::OutboxEvent, domain::claim::COUPON_ISSUED};
+use crate::{clock::Timestamp, db::outbox::OutboxEvent, domain::claim::COUPON_ISSUED};
 
 /// The id of a message: the sequence of its event, and its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use super::{Contract, integer, run, unexpected};
 use crate::{clock::Timestamp, error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/sales_window.lua"),
+    source: include_str!("../../../../lua/sales_window.lua"),
     keys: &["applied", "window", "staged", "made"],
     arguments: &["to", "at", "kept"],
     codes: &[("LOST", 0), ("SHOWN", 1)],

@@ -6,7 +6,7 @@ use super::{Contract, integer, run, unexpected};
 use crate::{error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/dead_letter.lua"),
+    source: include_str!("../../../../lua/dead_letter.lua"),
     keys: &["stream", "dead"],
     arguments: &["group", "entry", "reason", "attempts"],
     codes: &[("GONE", 0), ("MOVED", 1)],

@@ -9,7 +9,7 @@ use crate::{
 };
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/enqueue.lua"),
+    source: include_str!("../../../../lua/enqueue.lua"),
     keys: &["stream"],
     arguments: &["longest", "name, value"],
     codes: &[("FULL", 0), ("APPENDED", 1)],

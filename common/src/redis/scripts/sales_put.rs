@@ -8,7 +8,7 @@ use super::{Contract, integer, run, unexpected};
 use crate::{clock::Timestamp, error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/sales_put.lua"),
+    source: include_str!("../../../../lua/sales_put.lua"),
     keys: &["applied", "counted", "day, staged"],
     arguments: &["sequence", "expires_at"],
     codes: &[("LATE", 0), ("PUT", 1)],

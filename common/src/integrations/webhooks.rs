@@ -24,7 +24,7 @@ use crate::{
     clock::{self, Timestamp},
     domain::dead_letter::beginning,
     error::{Error, Result},
-    http::{http_url, in_words},
+    integrations::http::{http_url, in_words},
 };
 
 /// The header of the message's id.

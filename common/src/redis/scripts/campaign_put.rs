@@ -7,7 +7,7 @@ use super::{Contract, integer, run, unexpected};
 use crate::{domain::campaign::Campaign, error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/campaign_put.lua"),
+    source: include_str!("../../../../lua/campaign_put.lua"),
     keys: &["campaign", "claims", "staged"],
     arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence"],
     codes: &[("CREATED", 1), ("UPDATED", 2), ("BELOW_CLAIMED", 3)],

@@ -14,8 +14,11 @@ use crate::{
     domain::ranking::Scores,
     error::{Error, Result},
     identifiers::ProductId,
-    keys::{product_of_member, sales_member},
-    redis::{Redis, redis_error},
+    redis::{
+        Redis,
+        keys::{product_of_member, sales_member},
+        redis_error,
+    },
 };
 
 /// How many products are read or written at once: about a millisecond of Redis.
@@ -53,7 +56,7 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
     Ok(scores)
 }
 
-/// Makes a sorted set anew at [`crate::keys::Keys::staged`]: products and their units, times `weight`. A page at a time, so
+/// Makes a sorted set anew at [`crate::redis::keys::Keys::staged`]: products and their units, times `weight`. A page at a time, so
 /// that Redis serves others in between. It vanishes after three hours if whoever makes it never ends.
 pub async fn stage(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
     let client = redis.client();

@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::charge::{Decision, NewCharge},
     error::{Cause, Error, Result},
-    http::{http_url, in_words},
     identifiers::{ChargeId, UserId},
+    integrations::http::{http_url, in_words},
 };
 
 const SETTING: &str = "PAYMENT_GATEWAY_URL";

@@ -6,7 +6,7 @@ use super::{Contract, integer, run, unexpected};
 use crate::{error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/acknowledge.lua"),
+    source: include_str!("../../../../lua/acknowledge.lua"),
     keys: &["stream"],
     arguments: &["group", "entry"],
     codes: &[("ACKNOWLEDGED", 1)],

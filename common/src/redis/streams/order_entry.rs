@@ -7,8 +7,8 @@ use super::{Entry, Malformed};
 use crate::{
     domain::order::{Command, Outcome},
     error::{Error, Result},
-    identifiers::CommandId,
-    keys::{Keys, ORDERS_GROUP, Partition},
+    identifiers::{CommandId, Partition},
+    redis::keys::{Keys, ORDERS_GROUP},
 };
 
 const TYPE: &str = "orders.v1";

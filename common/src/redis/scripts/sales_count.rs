@@ -7,10 +7,15 @@ use chrono::NaiveDate;
 use fred::types::{Value, scripts::Script};
 
 use super::{Contract, integer, run, unexpected};
-use crate::{clock::Timestamp, domain::ranking::Effect, error::Result, keys::sales_member, redis::Redis};
+use crate::{
+    clock::Timestamp,
+    domain::ranking::Effect,
+    error::Result,
+    redis::{Redis, keys::sales_member},
+};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/sales_count.lua"),
+    source: include_str!("../../../../lua/sales_count.lua"),
     keys: &["applied", "counted", "day"],
     arguments: &[
         "days",

@@ -20,10 +20,8 @@ use super::{ClaimEntry, Malformed};
 use crate::{
     domain::claim::Claim,
     error::Result,
-    identifiers::CouponId,
-    keys::{Keys, Partition},
-    redis::{BLOCK, Redis, redis_error},
-    scripts,
+    identifiers::{CouponId, Partition},
+    redis::{BLOCK, Redis, keys::Keys, redis_error, scripts},
 };
 
 /// What a stream carries.

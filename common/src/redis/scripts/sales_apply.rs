@@ -4,10 +4,15 @@ use chrono::NaiveDate;
 use fred::types::{Value, scripts::Script};
 
 use super::{Contract, integer, run, unexpected};
-use crate::{clock::Timestamp, domain::ranking::Effect, error::Result, keys::sales_member, redis::Redis};
+use crate::{
+    clock::Timestamp,
+    domain::ranking::Effect,
+    error::Result,
+    redis::{Redis, keys::sales_member},
+};
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/sales_apply.lua"),
+    source: include_str!("../../../../lua/sales_apply.lua"),
     keys: &["applied", "counted", "day"],
     arguments: &["first", "last", "days", "expires_at", "sequence, day, product, units"],
     codes: &[("GAP", 0), ("APPLIED", 1)],

@@ -9,13 +9,12 @@ use crate::{
     clock::{Timestamp, from_millis},
     domain::claim::ClaimRecord,
     error::Result,
-    identifiers::{ClaimId, CouponId, UserId},
-    keys::Partition,
+    identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::Redis,
 };
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../lua/claim.lua"),
+    source: include_str!("../../../../lua/claim.lua"),
     keys: &["campaign", "claims", "stream"],
     arguments: &["coupon", "answers", "by", "user, claim, request"],
     codes: &[
