@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 
 use crate::{
     app::SharedApp,
-    problem::{Refused, written_out},
+    problem::{ApiError, render},
 };
 
 /// The layer around every route.
@@ -93,9 +93,9 @@ where
                 Some(answering) => {
                     answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
                 }
-                None => Refused(Error::Overloaded).into_response(),
+                None => ApiError(Error::Overloaded).into_response(),
             };
-            let mut response = written_out(response, id.as_str(), &uri);
+            let mut response = render(response, id.as_str(), &uri);
             meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
             id.write_into(response.headers_mut());
             drop(progress);
@@ -128,15 +128,15 @@ impl Drop for InProgress {
 fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    Refused(Error::internal(format!("a handler panicked: {message}"))).into_response()
+    ApiError(Error::internal(format!("a handler panicked: {message}"))).into_response()
 }
 
 /// Answers what no route answers.
-pub async fn no_route() -> Refused {
-    Refused(Error::RouteNotFound)
+pub async fn no_route() -> ApiError {
+    ApiError(Error::RouteNotFound)
 }
 
 /// Answers a method that a route does not take.
-pub async fn no_method() -> Refused {
-    Refused(Error::MethodNotAllowed)
+pub async fn no_method() -> ApiError {
+    ApiError(Error::MethodNotAllowed)
 }

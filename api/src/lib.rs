@@ -1,11 +1,11 @@
 //! `dibs-api`: answers the shop's calls.
 
-pub mod answers;
 pub mod app;
 pub mod claims;
 pub mod edge;
 pub mod extract;
 pub mod orders;
+pub mod outcome_waiters;
 pub mod problem;
 pub mod rankings;
 pub mod routes;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::app::SharedApp;
 
-/// Answers calls on `listener` until [`app::App::stopping`] is cancelled; then finishes what it has begun.
+/// Serves calls on `listener` until [`app::App::stopping`] is cancelled; then finishes what it has begun.
 pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {

@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
 
 async fn run(settings: ApiSettings) -> Result<()> {
     let settings = settings.checked()?;
-    clock::set_ahead(settings.shared.clock_ahead());
+    clock::set_offset(settings.shared.clock_offset());
     let metrics = telemetry::start(&settings.shared)?;
     settings.log();
     let address = settings.api_address;

@@ -66,9 +66,9 @@ impl Serialize for Urn {
 
 /// A refused call. The edge, which knows the request's id and path, turns it into a [`Problem`].
 #[derive(Debug)]
-pub struct Refused(pub Error);
+pub struct ApiError(pub Error);
 
-impl<E: Into<Error>> From<E> for Refused {
+impl<E: Into<Error>> From<E> for ApiError {
     fn from(error: E) -> Self {
         Self(error.into())
     }
@@ -78,7 +78,7 @@ impl<E: Into<Error>> From<E> for Refused {
 #[derive(Clone)]
 struct Carried(std::sync::Arc<Error>);
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
         response.extensions_mut().insert(Carried(std::sync::Arc::new(self.0)));
@@ -87,7 +87,7 @@ impl IntoResponse for Refused {
 }
 
 /// The response, with the error that it carries written out.
-pub fn written_out(mut response: Response, request_id: &str, uri: &Uri) -> Response {
+pub fn render(mut response: Response, request_id: &str, uri: &Uri) -> Response {
     match response.extensions_mut().remove::<Carried>() {
         Some(Carried(error)) => write(&error, request_id, uri.path()),
         None => response,

@@ -9,7 +9,7 @@ use dibs_common::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Answers the shop's calls: claims on first-come coupons, and the shop around them.
+/// Returns the shop's calls: claims on first-come coupons, and the shop around them.
 ///
 /// Settings come from the environment (a `.env` of the working folder is read first) or from flags. With all of
 /// them at their defaults, only `DATABASE_URL` and `REDIS_URL` have to be given. Bring the tables up to date first:
@@ -66,7 +66,7 @@ impl ApiSettings {
             time_zone = %self.shared.time_zone,
             points_charge_minimum = self.shared.points_charge_minimum,
             points_holding_cap = self.shared.points_holding_cap,
-            payment_gateway_url = self.shared.payment_gateway_in_words(),
+            payment_gateway_url = self.shared.payment_gateway_description(),
             api_address = %self.api_address,
             admin_token = if self.admin_token.is_some() { "***" } else { "none: /admin calls are refused" },
             max_requests_in_progress = self.max_requests_in_progress,

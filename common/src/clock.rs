@@ -7,18 +7,18 @@ use chrono::{DateTime, SubsecRound, TimeDelta, TimeZone, Utc};
 /// A moment in UTC, to the millisecond wherever it is stored.
 pub type Timestamp = DateTime<Utc>;
 
-static AHEAD_MILLISECONDS: AtomicI64 = AtomicI64::new(0);
+static OFFSET_MILLISECONDS: AtomicI64 = AtomicI64::new(0);
 
 /// Now, to the millisecond.
 #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
 pub fn now() -> Timestamp {
-    Utc::now().trunc_subsecs(3) + TimeDelta::milliseconds(AHEAD_MILLISECONDS.load(Ordering::Relaxed))
+    Utc::now().trunc_subsecs(3) + TimeDelta::milliseconds(OFFSET_MILLISECONDS.load(Ordering::Relaxed))
 }
 
 /// From here on this process's clock is ahead of the machine's by that much, to rehearse a midnight at noon. Redis goes
 /// by its own clock all the same, and so does the window in which a campaign takes claims.
-pub fn set_ahead(by: TimeDelta) {
-    AHEAD_MILLISECONDS.store(by.num_milliseconds(), Ordering::Relaxed);
+pub fn set_offset(by: TimeDelta) {
+    OFFSET_MILLISECONDS.store(by.num_milliseconds(), Ordering::Relaxed);
 }
 
 /// The moment so many milliseconds after 1970; the end of representable time when there is none.

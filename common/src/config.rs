@@ -49,7 +49,7 @@ pub struct Settings {
     /// By how many seconds the clock is ahead, at most a day, to rehearse a midnight; Redis, and the times of
     /// jobs, go by the machine's
     #[arg(long, env, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400), hide = true)]
-    pub clock_ahead_seconds: u32,
+    pub clock_offset_seconds: u32,
     /// The smallest charge of points, in won
     #[arg(long, env, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=MAX_AMOUNT))]
     pub points_charge_minimum: i64,
@@ -82,8 +82,8 @@ impl Settings {
     }
 
     /// By how much the clock is ahead.
-    pub fn clock_ahead(&self) -> TimeDelta {
-        TimeDelta::seconds(self.clock_ahead_seconds.into())
+    pub fn clock_offset(&self) -> TimeDelta {
+        TimeDelta::seconds(self.clock_offset_seconds.into())
     }
 
     /// What a user may charge and hold.
@@ -97,7 +97,7 @@ impl Settings {
     }
 
     /// The payment gateway for the log, its password masked.
-    pub fn payment_gateway_in_words(&self) -> String {
+    pub fn payment_gateway_description(&self) -> String {
         self.gateway_url().map_or_else(|| "none: every charge of points is approved".into(), masked)
     }
 

@@ -10,8 +10,8 @@ use crate::{
     domain::{
         FieldError,
         claim::ClaimRecord,
-        order::{Refusal, RefusalCode},
-        points::ChargeRefusal,
+        order::{OrderRejectReason, RejectCode},
+        points::ChargeRejectReason,
     },
     identifiers::{AssignmentId, ChargeId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
 };
@@ -153,7 +153,7 @@ pub enum Error {
     PaymentDeclined(ChargeId),
     /// A command was not carried out, for a reason of the shop.
     #[error("{0}")]
-    OrderRefused(Refusal),
+    OrderRejected(OrderRejectReason),
     /// The order is still being placed.
     #[error("Order {0} is still being placed; try again shortly.")]
     OrderPending(OrderId),
@@ -163,7 +163,7 @@ pub enum Error {
         /// Which one.
         payment: PaymentId,
         /// Why.
-        refusal: Refusal,
+        refusal: OrderRejectReason,
     },
     /// The first request with this idempotency key is still in progress.
     #[error("The first request with this Idempotency-Key is still in progress; try again shortly.")]
@@ -206,18 +206,18 @@ const fn kind(code: &'static str, title: &'static str, status: u16) -> Kind {
     Kind { code, title, status }
 }
 
-const fn refused(code: RefusalCode) -> Kind {
+const fn refused(code: RejectCode) -> Kind {
     let (title, status) = match code {
-        RefusalCode::ProductNotFound => ("product not found", 404),
-        RefusalCode::ProductNotSelling => ("product not selling", 422),
-        RefusalCode::StockInsufficient => ("stock insufficient", 422),
-        RefusalCode::CouponNotUsable => ("coupon not usable", 422),
-        RefusalCode::ValidationFailed => ("validation failed", 400),
-        RefusalCode::PointsInsufficient => ("points insufficient", 422),
-        RefusalCode::PointsCapExceeded => ("points cap exceeded", 422),
-        RefusalCode::OrderNotFound => ("order not found", 404),
-        RefusalCode::OrderStateConflict => ("order state conflict", 409),
-        RefusalCode::CommandFailed => ("command failed", 500),
+        RejectCode::ProductNotFound => ("product not found", 404),
+        RejectCode::ProductNotSelling => ("product not selling", 422),
+        RejectCode::StockInsufficient => ("stock insufficient", 422),
+        RejectCode::CouponNotUsable => ("coupon not usable", 422),
+        RejectCode::ValidationFailed => ("validation failed", 400),
+        RejectCode::PointsInsufficient => ("points insufficient", 422),
+        RejectCode::PointsCapExceeded => ("points cap exceeded", 422),
+        RejectCode::OrderNotFound => ("order not found", 404),
+        RejectCode::OrderStateConflict => ("order state conflict", 409),
+        RejectCode::CommandFailed => ("command failed", 500),
     };
     kind(code.as_str(), title, status)
 }
@@ -278,7 +278,7 @@ impl Error {
             Self::PointsCapExceeded { .. } => kind("POINTS_CAP_EXCEEDED", "points cap exceeded", 422),
             Self::PaymentDeclined(_) => kind("PAYMENT_DECLINED", "payment declined", 422),
             Self::OrderPending(_) => kind("ORDER_STATE_CONFLICT", "order state conflict", 409),
-            Self::OrderRefused(refusal) | Self::PaymentFailed { refusal, .. } => refused(refusal.code),
+            Self::OrderRejected(refusal) | Self::PaymentFailed { refusal, .. } => refused(refusal.code),
             Self::IdempotencyInProgress => kind("IDEMPOTENCY_IN_PROGRESS", "idempotency in progress", 409),
             Self::IdempotencyKeyReused => kind("IDEMPOTENCY_KEY_REUSED", "idempotency key reused", 422),
             Self::Overloaded => kind("OVERLOADED", "overloaded", 503),
@@ -320,11 +320,11 @@ impl Error {
     }
 }
 
-impl From<ChargeRefusal> for Error {
-    fn from(refusal: ChargeRefusal) -> Self {
+impl From<ChargeRejectReason> for Error {
+    fn from(refusal: ChargeRejectReason) -> Self {
         match refusal {
-            ChargeRefusal::BelowMinimum(minimum) => Self::AmountBelowMinimum(minimum),
-            ChargeRefusal::CapExceeded { cap, held } => Self::PointsCapExceeded { cap, held },
+            ChargeRejectReason::BelowMinimum(minimum) => Self::AmountBelowMinimum(minimum),
+            ChargeRejectReason::CapExceeded { cap, held } => Self::PointsCapExceeded { cap, held },
         }
     }
 }

@@ -118,8 +118,7 @@ pub fn new_uuid() -> Uuid {
 
 /// A number below `bound` that nobody can foretell.
 pub fn random_below(bound: u16) -> u16 {
-    let random = new_uuid().as_u128() & u128::from(u64::MAX >> 2);
-    u16::try_from(random % u128::from(bound.max(1))).unwrap_or(0)
+    fastrand::u16(..bound.max(1))
 }
 
 /// A partition's number.

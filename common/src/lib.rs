@@ -13,6 +13,7 @@ pub mod integrations;
 pub mod json;
 pub mod operations;
 pub mod redis;
+pub mod retry;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

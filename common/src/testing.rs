@@ -4,17 +4,17 @@
 //! machine share. A place is a database and a key prefix; nothing is ever flushed.
 
 mod containers;
-mod gate;
+mod fault_proxy;
 
 use std::{future::Future, time::Duration};
 
 use clap::Parser;
+pub use fault_proxy::FaultProxy;
 use fred::{
     interfaces::{KeysInterface as _, StreamsInterface as _},
     types::scan::Scanner as _,
 };
 use futures::TryStreamExt as _;
-pub use gate::Gate;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// A database and a key prefix of its own.
-pub struct Place {
+pub struct TestEnvironment {
     /// Settings that lead there.
     pub settings: Settings,
     /// The database, migrated and empty.
@@ -67,7 +67,7 @@ fn settings(database_url: &str, redis_url: &str, prefix: &str, partitions: u16) 
     given.expect("the settings of a test").settings
 }
 
-impl Place {
+impl TestEnvironment {
     /// A new place, with one partition.
     pub async fn new() -> Self {
         Self::with_partitions(1).await
@@ -88,11 +88,11 @@ impl Place {
     }
 
     /// The same place, seen through gates that can be shut: on the way to the database, and to Redis.
-    pub async fn gated(&self) -> (Settings, Gate, Gate) {
+    pub async fn gated(&self) -> (Settings, FaultProxy, FaultProxy) {
         let database_url = self.settings.database_url.expose_secret();
         let redis_url = self.settings.redis_url.expose_secret();
-        let (database_gate, database_url) = Gate::before(database_url).await;
-        let (redis_gate, redis_url) = Gate::before(redis_url).await;
+        let (database_gate, database_url) = FaultProxy::before(database_url).await;
+        let (redis_gate, redis_url) = FaultProxy::before(redis_url).await;
         let partitions = self.settings.claim_partitions;
         let settings = settings(&database_url, &redis_url, &self.settings.redis_key_prefix, partitions);
         (settings, database_gate, redis_gate)

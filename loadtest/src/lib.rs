@@ -15,7 +15,6 @@ pub mod audit;
 pub mod bare;
 pub mod bench;
 pub mod cli;
-pub mod dice;
 pub mod failure;
 pub mod interruption;
 pub mod latency;
@@ -24,6 +23,7 @@ pub mod output;
 pub mod processes;
 pub mod receiver;
 pub mod record;
+pub mod rng;
 pub mod rush;
 pub mod shop;
 pub mod stores;
@@ -52,7 +52,7 @@ pub fn run(cli: Cli) -> ExitCode {
         }
     };
     output::quiet_libraries();
-    let outcome = runtime.block_on(carry_out(cli));
+    let outcome = runtime.block_on(execute(cli));
     // Whatever is still going on belongs to a run that is over; processes it started are gone already.
     runtime.shutdown_timeout(Duration::from_millis(100));
     match outcome {
@@ -70,7 +70,7 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 /// None when interrupted: the command is dropped where it stands, and with it the processes it started.
-async fn carry_out(cli: Cli) -> Result<Option<Verdict>> {
+async fn execute(cli: Cli) -> Result<Option<Verdict>> {
     let interrupted = interruption::listen().context("listening for signals")?;
     let command = async {
         match cli.command {

@@ -11,9 +11,9 @@ use dibs_common::{
     clock,
     db::{self, Database},
     domain::{
-        assignment::{Assignment, UserOutcome, Waiting},
+        assignment::{Assignment, AssignmentOutcome, PendingUser},
         campaign::Campaign,
-        claim::Rejection,
+        claim::ClaimRejectReason,
     },
     error::{Error, Result},
     identifiers::{AssignmentId, ClaimId},
@@ -57,7 +57,7 @@ pub async fn assign_once(database: &Database, redis: &Redis, stopping: &Cancella
     if pending.is_empty() {
         return Ok(0);
     }
-    let Some(mut lock) = database.try_lock("assignments").await? else { return Ok(pending.len()) };
+    let Some(mut lock) = database.try_lease("assignments").await? else { return Ok(pending.len()) };
     lock.hold_for(LONGEST).await?;
     for assignment in &pending {
         if let Err(error) = carry_on(database, redis, assignment, stopping).await {
@@ -81,7 +81,7 @@ async fn carry_on(
         db::within(db::campaigns::campaign(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let mut after = None;
     while !stopping.is_cancelled() {
-        let waiting = db::assignments::waiting_users(database.pool(), assignment.id, after, TOGETHER);
+        let waiting = db::assignments::pending_users(database.pool(), assignment.id, after, TOGETHER);
         let waiting = db::within_limit(PATIENCE, waiting).await?;
         let Some(last) = waiting.last() else { break };
         after = Some(last.claim);
@@ -100,8 +100,8 @@ pub async fn give(
     database: &Database,
     redis: &Redis,
     (assignment, campaign): (AssignmentId, &Campaign),
-    waiting: &[Waiting],
-) -> Result<Vec<(ClaimId, UserOutcome)>> {
+    waiting: &[PendingUser],
+) -> Result<Vec<(ClaimId, AssignmentOutcome)>> {
     let mut outcomes: Vec<_> = waiting.iter().filter_map(|user| Some((user.claim, user.found?))).collect();
     let request = Bytes::from(format!("assignment {assignment}"));
     let claims: Vec<ClaimRequest> = waiting
@@ -124,11 +124,11 @@ pub async fn give(
     Ok(outcomes)
 }
 
-fn refusal(decision: Decision) -> Option<UserOutcome> {
+fn refusal(decision: Decision) -> Option<AssignmentOutcome> {
     match decision {
-        Decision::AlreadyClaimed(_) => Some(UserOutcome::Refused(Rejection::CouponAlreadyIssued)),
-        Decision::Exhausted => Some(UserOutcome::Refused(Rejection::CouponExhausted)),
-        Decision::Closed => Some(UserOutcome::CampaignClosed),
+        Decision::AlreadyClaimed(_) => Some(AssignmentOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)),
+        Decision::Exhausted => Some(AssignmentOutcome::Rejected(ClaimRejectReason::CouponExhausted)),
+        Decision::Closed => Some(AssignmentOutcome::CampaignClosed),
         // The window and a pause do not matter here: should they ever, it waits.
         Decision::Accepted(_) | Decision::Replayed(_) | Decision::NotOpen | Decision::Paused => None,
     }

@@ -55,7 +55,7 @@ impl Settlement {
         }
     }
 
-    /// Asks once about every charge that is due at `now`, and writes down what the gateway says. Answers how many were
+    /// Asks once about every charge that is due at `now`, and writes down what the gateway says. Returns how many were
     /// taken. When told to stop, it asks about no further charge.
     pub async fn settle_due(&self, now: Timestamp) -> Result<usize> {
         let pending = db::within(db::charges::pending_charges(self.database.pool())).await?;
@@ -79,7 +79,7 @@ impl Settlement {
                     tracing::warn!(%charge, cause = error.chain(), "a charge cannot be settled now; it is asked about again");
                     "failed"
                 });
-                metrics::counter!("dibs_charges_asked_again_total", "outcome" => outcome).increment(1);
+                metrics::counter!("dibs_charge_reconciliations_total", "outcome" => outcome).increment(1);
             })
             .await;
         Ok(count)

@@ -13,7 +13,7 @@ const ASKED_AT_ONCE: u32 = 1_000;
 
 /// Asks for a dead letter to be sent again; how it stands then.
 pub async fn redrive(pool: &MySqlPool, id: DeadLetterId) -> Result<DeadLetterStatus> {
-    let letter = db::within(db::dead_letters::ask_redrive(pool, id, clock::now()))
+    let letter = db::within(db::dead_letters::request_redrive(pool, id, clock::now()))
         .await?
         .ok_or(Error::DeadLetterNotFound(id))?;
     if letter.status == DeadLetterStatus::Dead {
@@ -27,7 +27,7 @@ pub async fn redrive(pool: &MySqlPool, id: DeadLetterId) -> Result<DeadLetterSta
 pub async fn redrive_source(pool: &MySqlPool, source: &str) -> Result<u64> {
     let (mut asked, mut after) = (0, None);
     loop {
-        let next = db::dead_letters::ask_redrive_of_source(pool, source, after, clock::now(), ASKED_AT_ONCE);
+        let next = db::dead_letters::request_redrive_of_source(pool, source, after, clock::now(), ASKED_AT_ONCE);
         let Some((last, count)) = db::within(next).await? else { return Ok(asked) };
         asked += count;
         after = Some(last);

@@ -34,10 +34,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::kafka::{Intake, KafkaSink, RankingConsumer};
 use crate::{
     charges::Settlement,
-    issuance::{Consumer, Pace},
+    issuance::{Consumer, ReclaimPolicy},
     jobs::Jobs,
     kafka::{KafkaSettings, RankingSource},
-    orders::{Desk, InHand, Reader},
+    orders::{CommandProcessor, InFlight, Reader},
     ranking::RankingSink,
     relay::{Relay, Sink},
     webhooks::{WebhookSink, Webhooks},
@@ -59,7 +59,7 @@ pub struct Worker {
     /// Who is told by HTTP of what happened.
     pub webhooks: Webhooks,
     /// How patient its consumers are.
-    pub pace: Pace,
+    pub pace: ReclaimPolicy,
     /// What the shop has set of the rules of orders.
     pub rules: OrderRules,
     /// Where a business day begins.
@@ -76,7 +76,7 @@ impl Worker {
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in, until told to stop.
     pub async fn run(self, partitions: u16) {
         self.tasks.spawn(self.settlement().run());
-        self.tasks.spawn(self.clone().carry_out_commands(partitions));
+        self.tasks.spawn(self.clone().execute_commands(partitions));
         self.tasks.spawn(assignments::run(self.database.clone(), self.redis.clone(), self.stopping.clone()));
         self.tasks.spawn(relay::number_until_stopped(self.database.clone(), self.stopping.clone()));
         if self.kafka.ranking_source == RankingSource::Outbox {
@@ -97,7 +97,7 @@ impl Worker {
                     self.tasks.spawn(self.clone().consume(partition));
                 }
             }
-            match campaigns::keep_once(&self.database, &self.redis).await {
+            match campaigns::reconcile_all(&self.database, &self.redis).await {
                 Ok(partitions) => wanted = partitions,
                 Err(error) => tracing::warn!(cause = error.chain(), "campaigns cannot be held against redis now"),
             }
@@ -195,7 +195,7 @@ impl Worker {
     }
 
     /// Carries out the commands of all partitions until told to stop.
-    async fn carry_out_commands(self, partitions: u16) {
+    async fn execute_commands(self, partitions: u16) {
         while !self.stopping.is_cancelled() {
             match tokio::spawn(self.clone().work_at_desk(partitions)).await {
                 Ok(()) => return,
@@ -207,7 +207,7 @@ impl Worker {
 
     async fn work_at_desk(self, partitions: u16) {
         let (hand_on, handed_on) = mpsc::channel(HANDED_ON);
-        let desk = Desk::new(&self.database, &self.redis, self.rules);
+        let desk = CommandProcessor::new(&self.database, &self.redis, self.rules);
         let readers = (0..partitions).map(|number| self.read_commands(Partition(number), hand_on.clone()));
         let reading = join_all(readers);
         drop(hand_on);
@@ -220,7 +220,7 @@ impl Worker {
     async fn read_commands(
         &self,
         partition: Partition,
-        hand_on: mpsc::Sender<Vec<InHand>>,
+        hand_on: mpsc::Sender<Vec<InFlight>>,
     ) -> Option<Arc<OrderStream>> {
         while !self.stopping.is_cancelled() {
             let name = format!("worker-{}", new_uuid());

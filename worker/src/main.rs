@@ -12,7 +12,7 @@ use dibs_common::{
 };
 use dibs_worker::{
     Worker, campaigns,
-    issuance::Pace,
+    issuance::ReclaimPolicy,
     jobs::{Job, Jobs},
     ranking, seed,
     settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
 
 async fn perform(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
-    clock::set_ahead(settings.shared.clock_ahead());
+    clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
     settings.kafka.check()?;
     match &settings.command {
@@ -49,7 +49,7 @@ async fn perform(settings: WorkerSettings) -> Result<()> {
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
         Command::Job(run) => run_job(&settings, *run).await,
-        Command::DeadLetters(letters) => see_to_dead_letters(&settings, letters).await,
+        Command::DeadLetters(letters) => run_dead_letters(&settings, letters).await,
         Command::Health if operations::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
@@ -92,7 +92,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         redis,
         payment_gateway,
         webhooks,
-        pace: Pace::default(),
+        pace: ReclaimPolicy::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
         kafka: settings.kafka,
@@ -135,7 +135,7 @@ async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) 
         }
         (Rebuildable::Ranking, day) => {
             if let Some(day) = day {
-                db::retrying("persist day", || db::sales::persist_day(&database, day, zone)).await?;
+                db::retrying("persist_day", || db::sales::persist_day(&database, day, zone)).await?;
             }
             ranking::rebuild(&database, &redis, zone, clock::now()).await
         }
@@ -161,7 +161,7 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
 }
 
 #[expect(clippy::print_stdout, reason = "people and scripts read it")]
-async fn see_to_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
+async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
     let database = settings.shared.database(1)?;
     let pool = database.pool();
     let DeadLetters { source, status, limit, action } = letters.clone();

@@ -153,7 +153,7 @@ impl WorkerSettings {
 
     /// Logs the settings, secrets masked.
     pub fn log(&self) {
-        let (data_platform_url, notification_url) = self.webhooks.in_words();
+        let (data_platform_url, notification_url) = self.webhooks.describe();
         tracing::info!(
             data_platform_url,
             notification_url,
@@ -164,10 +164,10 @@ impl WorkerSettings {
             time_zone = %self.shared.time_zone,
             points_charge_minimum = self.shared.points_charge_minimum,
             points_holding_cap = self.shared.points_holding_cap,
-            payment_gateway_url = self.shared.payment_gateway_in_words(),
+            payment_gateway_url = self.shared.payment_gateway_description(),
             worker_address = %self.worker_address,
             order_expiry_seconds = self.order_expiry_seconds,
-            kafka = self.kafka.in_words(),
+            kafka = self.kafka.describe(),
             ranking_source = ?self.kafka.ranking_source,
             "settings"
         );

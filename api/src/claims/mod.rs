@@ -1,26 +1,26 @@
 //! The hot path of a claim: from the handler, through the lane of its campaign, to the claim script and back.
 //!
-//! Each campaign has a [`Lane`]: requests that wait for the same campaign join into one call of the script.
+//! Each campaign has a [`CampaignBatcher`]: requests that wait for the same campaign join into one call of the script.
 //! A lane remembers that its campaign is sold out, and then answers without Redis; that memory may only refuse.
-//! Whoever would like to know the outcome at once waits in [`Answers`] for the worker's word.
+//! Whoever would like to know the outcome at once waits in [`OutcomeWaiters`] for the worker's word.
 
-mod lane;
+mod campaign_batcher;
 mod sold_out;
 
 use std::{sync::Arc, time::Duration};
 
+pub use campaign_batcher::{Accepted, CampaignBatcher};
 use dibs_common::{
     db::{self, Database},
-    domain::{campaign::Campaign, claim::Outcome},
+    domain::{campaign::Campaign, claim::ClaimOutcome},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, new_uuid},
     redis::Redis,
 };
-pub use lane::{Accepted, Lane};
 use moka::future::Cache;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::answers::{Answers, Waiting};
+use crate::outcome_waiters::{OutcomeWaiters, Waiting};
 
 /// Lanes kept; that of the campaign asked for least goes first, and is made again when it is needed.
 const MAX_LANES: u64 = 10_000;
@@ -34,9 +34,9 @@ pub struct Claims {
     redis: Redis,
     tasks: TaskTracker,
     closing: CancellationToken,
-    lanes: Cache<CouponId, Arc<Lane>>,
+    lanes: Cache<CouponId, Arc<CampaignBatcher>>,
     unknown: Cache<CouponId, ()>,
-    answers: Arc<Answers<Outcome>>,
+    answers: Arc<OutcomeWaiters<ClaimOutcome>>,
 }
 
 impl Claims {
@@ -50,12 +50,12 @@ impl Claims {
             closing: CancellationToken::new(),
             lanes: Cache::new(MAX_LANES),
             unknown: Cache::builder().max_capacity(MAX_UNKNOWN).time_to_live(UNKNOWN_FOR).build(),
-            answers: Answers::listen(redis, channel).await?,
+            answers: OutcomeWaiters::listen(redis, channel).await?,
         })
     }
 
     /// The lane of a campaign: from memory, or after a look into the database.
-    pub async fn lane(&self, coupon: CouponId) -> Result<Arc<Lane>> {
+    pub async fn lane(&self, coupon: CouponId) -> Result<Arc<CampaignBatcher>> {
         if let Some(lane) = self.lanes.get(&coupon).await {
             return Ok(lane);
         }
@@ -63,15 +63,15 @@ impl Claims {
             return Err(Error::CouponNotFound(coupon));
         }
         // Those who ask at the same time look once.
-        self.lanes.try_get_with(coupon, self.open(coupon)).await.map_err(|error| lane::again(&error))
+        self.lanes.try_get_with(coupon, self.open(coupon)).await.map_err(|error| campaign_batcher::again(&error))
     }
 
-    async fn open(&self, coupon: CouponId) -> Result<Arc<Lane>> {
+    async fn open(&self, coupon: CouponId) -> Result<Arc<CampaignBatcher>> {
         let Some(campaign) = db::within(db::campaigns::campaign(self.database.pool(), coupon)).await? else {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
-        Ok(Lane::open(&campaign, &self.redis, self.answers.channel(), (&self.tasks, &self.closing)))
+        Ok(CampaignBatcher::open(&campaign, &self.redis, self.answers.channel(), (&self.tasks, &self.closing)))
     }
 
     /// A campaign was made here: it is no longer unknown.
@@ -80,7 +80,7 @@ impl Claims {
     }
 
     /// Begins to wait for the outcome of a claim; say so before the claim is made, lest the outcome be first.
-    pub fn wait_for(&self, claim: ClaimId) -> Waiting<Outcome> {
+    pub fn wait_for(&self, claim: ClaimId) -> Waiting<ClaimOutcome> {
         self.answers.wait_for(claim)
     }
 

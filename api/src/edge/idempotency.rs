@@ -31,7 +31,7 @@ use super::{InProgress, RequestId, panicked};
 use crate::{
     app::SharedApp,
     extract::{Administrator, OperationId, longest_body, whole},
-    problem::{PROBLEM_JSON, Refused, written_out},
+    problem::{ApiError, PROBLEM_JSON, render},
 };
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -69,7 +69,7 @@ async fn read_and_run<S>(
     inner: S,
     request: Request,
     (id, progress): (RequestId, Option<InProgress>),
-) -> Result<Response, Refused>
+) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
@@ -119,15 +119,15 @@ async fn run<S>(
     request: Request,
     keyed: KeyedRequest,
     id: RequestId,
-) -> Result<Response, Refused>
+) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
     match db::within(db::idempotency::begin_attempt(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
         Begun::Run(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
         Begun::Answered(stored) => Ok(replayed(stored, id.as_str())),
-        Begun::InProgress => Err(Refused(Error::IdempotencyInProgress)),
-        Begun::AnotherBody => Err(Refused(Error::IdempotencyKeyReused)),
+        Begun::InProgress => Err(ApiError(Error::IdempotencyInProgress)),
+        Begun::AnotherBody => Err(ApiError(Error::IdempotencyKeyReused)),
     }
 }
 
@@ -147,10 +147,10 @@ where
     // A panic is caught here too, so that the key is given back.
     let answering = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
     let answered = answering.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
-    let (head, body) = written_out(answered, id.as_str(), &uri).into_parts();
+    let (head, body) = render(answered, id.as_str(), &uri).into_parts();
     let body = match body::to_bytes(body, LONGEST_ANSWER).await {
         Ok(body) => body,
-        Err(error) => return Refused(Error::internal(error)).into_response(),
+        Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
     if let Err(error) = settle(app, attempt, &head, &body).await {
         let (request_id, cause) = (id.as_str(), error.chain());

@@ -23,7 +23,7 @@ impl Meter {
         if found.is_none() {
             let route = route.map_or("none", MatchedPath::as_str).to_owned();
             let labels = [("route", route), ("method", key.0.to_owned()), ("status", status.to_string())];
-            let histogram = histogram!("dibs_http_request_seconds", &labels);
+            let histogram = histogram!("dibs_http_request_duration_seconds", &labels);
             histogram.record(time);
             self.histograms.write().unwrap_or_else(PoisonError::into_inner).push((key, histogram));
         }

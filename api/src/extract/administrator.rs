@@ -5,7 +5,7 @@ use axum::{
 use dibs_common::Error;
 use secrecy::ExposeSecret as _;
 
-use crate::{app::AdminToken, problem::Refused};
+use crate::{app::AdminToken, problem::ApiError};
 
 /// A caller who has shown the administrator's token.
 pub struct Administrator;
@@ -15,15 +15,15 @@ where
     S: Sync,
     AdminToken: FromRef<S>,
 {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let AdminToken(Some(token)) = AdminToken::from_ref(state) else {
-            return Err(Refused(Error::Forbidden("Administration is off: ADMIN_TOKEN is not set on this API.")));
+            return Err(ApiError(Error::Forbidden("Administration is off: ADMIN_TOKEN is not set on this API.")));
         };
         let given = parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
         let shown = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
-        if same(shown, token.expose_secret().as_bytes()) { Ok(Self) } else { Err(Refused(Error::Unauthenticated)) }
+        if same(shown, token.expose_secret().as_bytes()) { Ok(Self) } else { Err(ApiError(Error::Unauthenticated)) }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use tokio::time::timeout;
 
-use crate::problem::Refused;
+use crate::problem::ApiError;
 
 /// The longest body, in bytes, but for [`LONG_BODIES`].
 const MAX_BODY: usize = 64 * 1024;
@@ -25,19 +25,19 @@ const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
 pub struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            return Err(Refused(Error::UnsupportedMediaType));
+            return Err(ApiError(Error::UnsupportedMediaType));
         }
         let longest = longest_body(request.extensions());
         let body = whole(request.into_body(), longest).await?;
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
             // Else the fields of an object would be taken from an array, by their places.
-            return Err(Refused(Error::field(".", "expected an object, got an array")));
+            return Err(ApiError(Error::field(".", "expected an object, got an array")));
         }
-        serde_json::from_slice(&body).map(Self).map_err(|error| Refused(explain::<T>(&body, &error)))
+        serde_json::from_slice(&body).map(Self).map_err(|error| ApiError(explain::<T>(&body, &error)))
     }
 }
 
@@ -49,12 +49,12 @@ pub(crate) fn longest_body(extensions: &Extensions) -> usize {
 }
 
 /// The whole of a body, unless it is longer than `longest`, too slow or cut off.
-pub(crate) async fn whole(body: Body, longest: usize) -> Result<Bytes, Refused> {
+pub(crate) async fn whole(body: Body, longest: usize) -> Result<Bytes, ApiError> {
     let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(body, longest)).await;
-    let arrived = arriving.map_err(|_| Refused(Error::MalformedJson("it did not arrive in time".into())))?;
+    let arrived = arriving.map_err(|_| ApiError(Error::MalformedJson("it did not arrive in time".into())))?;
     arrived.map_err(|error| {
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
-        Refused(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
+        ApiError(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
     })
 }
 

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::order::{Action, Command, Done, Outcome, Refusal, RefusalCode},
+    domain::order::{Action, Command, CommandResult, OrderOutcome, OrderRejectReason, RejectCode},
     error::{Error, Result},
     identifiers::{CommandId, OrderId, Partition, UserId, new_uuid},
     redis::{
@@ -21,7 +21,7 @@ pub use pending_answer::Pending;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    answers::{Answers, Waiting},
+    outcome_waiters::{OutcomeWaiters, Waiting},
     edge::RequestId,
     extract::Submission,
 };
@@ -40,14 +40,14 @@ pub struct Orders {
     database: Database,
     redis: Redis,
     partitions: u16,
-    answers: Arc<Answers<Outcome>>,
+    answers: Arc<OutcomeWaiters<OrderOutcome>>,
     lookers: Semaphore,
 }
 
 /// What a caller is told.
 pub enum Submitted {
     /// It was carried out.
-    Done(Box<Done>),
+    Done(Box<CommandResult>),
     /// It will be: the outcome takes longer than the caller waits.
     Pending(Pending),
 }
@@ -56,7 +56,7 @@ impl Orders {
     /// Begins to listen for outcomes.
     pub async fn start(database: &Database, redis: &Redis, partitions: u16) -> Result<Self> {
         let channel = redis.keys.answers(new_uuid());
-        let answers = Answers::listen(redis, channel).await?;
+        let answers = OutcomeWaiters::listen(redis, channel).await?;
         Ok(Self {
             database: database.clone(),
             redis: redis.clone(),
@@ -81,8 +81,8 @@ impl Orders {
         let waiting = self.answers.wait_for(id);
         self.enqueue(&command, &request).await?;
         match self.wait(&command, waiting, deadline).await {
-            Some(Outcome::Done(done)) => Ok(Submitted::Done(done)),
-            Some(Outcome::Refused(refusal)) => Err(self.refused(&command, refusal).await),
+            Some(OrderOutcome::Done(done)) => Ok(Submitted::Done(done)),
+            Some(OrderOutcome::Rejected(refusal)) => Err(self.refused(&command, refusal).await),
             None => Ok(Submitted::Pending(Pending::mark(&self.redis, &command).await)),
         }
     }
@@ -97,7 +97,12 @@ impl Orders {
         scripts::enqueue(&self.redis, stream, LONGEST_STREAM, entry.fields()?).await
     }
 
-    async fn wait(&self, command: &Command, mut waiting: Waiting<Outcome>, deadline: Instant) -> Option<Outcome> {
+    async fn wait(
+        &self,
+        command: &Command,
+        mut waiting: Waiting<OrderOutcome>,
+        deadline: Instant,
+    ) -> Option<OrderOutcome> {
         loop {
             let next_look = deadline.min(Instant::now() + LOOK_EVERY);
             if let Ok(outcome) = tokio::time::timeout_at(next_look, waiting.outcome()).await {
@@ -116,21 +121,21 @@ impl Orders {
     }
 
     /// The outcome as the database holds it, once it does.
-    async fn durable_outcome(&self, command: &Command) -> Result<Option<Outcome>> {
+    async fn durable_outcome(&self, command: &Command) -> Result<Option<OrderOutcome>> {
         let pool = self.database.pool();
         if command.has_own_outcome() {
             match db::within(db::orders::command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
                 None => return Ok(None),
-                Some(Some(refusal)) => return Ok(Some(Outcome::Refused(refusal))),
+                Some(Some(refusal)) => return Ok(Some(OrderOutcome::Rejected(refusal))),
                 Some(None) => {}
             }
         }
         let Some(order) = db::within(db::orders::order(pool, command.order())).await? else { return Ok(None) };
         if let (Action::Place { .. }, Some(code)) = (&command.action, order.code) {
-            return Ok(Some(Outcome::Refused(Refusal::new(code, order.detail.unwrap_or_default()))));
+            return Ok(Some(OrderOutcome::Rejected(OrderRejectReason::new(code, order.detail.unwrap_or_default()))));
         }
         let balance = Some(db::within(db::points::balance(pool, command.user)).await?);
-        Ok(Some(Outcome::Done(Box::new(Done { order, balance }))))
+        Ok(Some(OrderOutcome::Done(Box::new(CommandResult { order, balance }))))
     }
 
     /// A command that was taken and not waited for; it may have its outcome by now.
@@ -144,15 +149,15 @@ impl Orders {
 
     /// The refusal of a command. An order that is not there may be on its way, in the hands of a worker that is late:
     /// then it is too early, and not in vain.
-    async fn refused(&self, command: &Command, refusal: Refusal) -> Error {
+    async fn refused(&self, command: &Command, refusal: OrderRejectReason) -> Error {
         let order = command.order();
         match refusal.code {
-            RefusalCode::OrderNotFound => match self.pending(CommandId(order.0)).await {
+            RejectCode::OrderNotFound => match self.pending(CommandId(order.0)).await {
                 Ok(Some(found)) if found.kind == "PLACE" && self.is_missing(order).await => Error::OrderPending(order),
-                _ => Error::OrderRefused(refusal),
+                _ => Error::OrderRejected(refusal),
             },
-            RefusalCode::ValidationFailed => Error::field("items", refusal.detail),
-            _ => Error::OrderRefused(refusal),
+            RejectCode::ValidationFailed => Error::field("items", refusal.detail),
+            _ => Error::OrderRejected(refusal),
         }
     }
 }

@@ -11,11 +11,11 @@ use dibs_common::{
     config::Settings,
     domain::{campaign::CampaignTerms, order::OrderRules},
     identifiers::{CouponId, Partition},
-    testing::{FIRST, Place, no_metrics, open_terms},
+    testing::{FIRST, TestEnvironment, no_metrics, open_terms},
 };
 use dibs_worker::{
     Worker,
-    issuance::{Consumer, Pace},
+    issuance::{Consumer, ReclaimPolicy},
     kafka::KafkaSettings,
     webhooks::Webhooks,
 };
@@ -62,7 +62,7 @@ impl Answer {
 
 /// The API on a port of its own, at a place of its own.
 pub struct TestApp {
-    pub place: Place,
+    pub place: TestEnvironment,
     pub app: SharedApp,
     pub address: SocketAddr,
     pub client: reqwest::Client,
@@ -72,16 +72,16 @@ pub struct TestApp {
 
 impl TestApp {
     pub async fn new() -> Self {
-        Self::at(Place::new().await).await
+        Self::at(TestEnvironment::new().await).await
     }
 
-    pub async fn at(place: Place) -> Self {
+    pub async fn at(place: TestEnvironment) -> Self {
         let shared = place.settings.clone();
         Self::with(place, shared, |_| ()).await
     }
 
     /// The API with settings that differ: another way to the servers, or changed by `change`.
-    pub async fn with(place: Place, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
+    pub async fn with(place: TestEnvironment, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
         let given = [
             "test",
             "--database-url=mysql://unused/unused",
@@ -116,7 +116,7 @@ impl TestApp {
             redis: self.place.redis.clone(),
             payment_gateway: None,
             webhooks: Webhooks::default(),
-            pace: Pace::default(),
+            pace: ReclaimPolicy::default(),
             rules,
             time_zone: self.place.settings.time_zone,
             kafka: KafkaSettings::default(),
@@ -171,7 +171,9 @@ impl TestApp {
     /// A worker for one partition.
     pub async fn worker(&self, partition: Partition) -> Consumer {
         let place = &self.place;
-        Consumer::join(&place.database, &place.redis, partition, "test".into(), Pace::default()).await.expect("joined")
+        Consumer::join(&place.database, &place.redis, partition, "test".into(), ReclaimPolicy::default())
+            .await
+            .expect("joined")
     }
 
     /// Confirms every claim that was accepted so far.

@@ -40,7 +40,7 @@ async fn look(app: &TestApp, made: &Answer) -> Answer {
 }
 
 /// Carries out what was assigned so far.
-async fn carry_out(app: &TestApp) {
+async fn execute(app: &TestApp) {
     while assign_once(&app.place.database, &app.place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
         app.work().await;
     }
@@ -68,7 +68,7 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
     assert_eq!((pending.status.as_u16(), &pending.body["status"]), (200, &json!("PENDING")));
     assert_eq!((&pending.body["assigned"], &pending.body["refused"]), (&json!(0), &json!({})));
 
-    carry_out(&app).await;
+    execute(&app).await;
     let done = look(&app, &accepted).await;
     assert_eq!((&done.body["status"], &done.body["assigned"]), (&json!("DONE"), &json!(3)));
     assert_eq!((&done.body["requested"], &done.body["refused"]), (&json!(3), &json!({})));
@@ -128,7 +128,7 @@ async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
     assert_eq!((elsewhere.status.as_u16(), elsewhere.code()), (404, "ASSIGNMENT_NOT_FOUND"));
     let strange = app.request(Method::GET, &format!("{}/x", path(coupon))).bearer_auth(ADMIN_TOKEN);
     assert_eq!(Answer::of(strange).await.code(), "VALIDATION_FAILED");
-    carry_out(&app).await;
+    execute(&app).await;
     app.end().await;
 }
 
@@ -139,7 +139,7 @@ async fn users_who_have_it_and_those_too_many_are_refused_and_counted_by_code() 
     app.claim(coupon, 1).await;
     app.claim(coupon, 2).await;
     let made = assign(&app, coupon, to(1..=10)).await;
-    carry_out(&app).await;
+    execute(&app).await;
     let done = look(&app, &made).await;
     assert_eq!((&done.body["status"], &done.body["assigned"]), (&json!("DONE"), &json!(2)));
     assert_eq!(done.body["refused"], json!({ "COUPON_ALREADY_ISSUED": 2, "COUPON_EXHAUSTED": 6 }));
@@ -159,11 +159,11 @@ async fn a_closed_campaign_is_not_assigned_any_more_and_a_paused_one_is() {
     };
     set(CampaignState::Paused).await;
     let made = assign(&app, campaign.id, to([1, 2])).await;
-    carry_out(&app).await;
+    execute(&app).await;
     assert_eq!(look(&app, &made).await.body["assigned"], 2);
     let late = assign_with_key(&app, campaign.id, to([3]), "late").await;
     set(CampaignState::Closed).await;
-    carry_out(&app).await;
+    execute(&app).await;
     let late = look(&app, &late).await;
     assert_eq!((&late.body["status"], &late.body["assigned"]), (&json!("DONE"), &json!(0)));
     assert_eq!(late.body["refused"], json!({ "CAMPAIGN_CLOSED": 1 }));
@@ -186,7 +186,7 @@ async fn i12_an_assignment_with_the_same_key_is_made_once() {
     assert_eq!((&again.body, again.header("idempotent-replayed")), (&first.body, None));
     assert_eq!(assign_with_key(&app, coupon, to([1]), "key").await.code(), "IDEMPOTENCY_KEY_REUSED");
     assert_eq!(assignments(&app).await, 1);
-    carry_out(&app).await;
+    execute(&app).await;
     assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
     app.end().await;
 }

@@ -139,7 +139,7 @@ async fn an_administrators_route_needs_the_token() {
         assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHENTICATED"));
     }
     app.end().await;
-    let place = dibs_common::testing::Place::new().await;
+    let place = dibs_common::testing::TestEnvironment::new().await;
     let shared = place.settings.clone();
     let app = TestApp::with(place, shared, |settings| settings.admin_token = None).await;
     let answer = app.administer("/admin/coupons", terms_body(|_| ())).await;

@@ -1,5 +1,5 @@
 use dibs_common::testing::open_terms;
-use dibs_worker::campaigns::keep_once;
+use dibs_worker::campaigns::reconcile_all;
 use serde_json::json;
 
 use crate::app::{TestApp, terms_body};
@@ -30,7 +30,7 @@ async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_tells
     let refused = app.claim(coupon, 1).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "CAMPAIGN_UNAVAILABLE"));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    keep_once(&app.place.database, &app.place.redis).await.expect("kept");
+    reconcile_all(&app.place.database, &app.place.redis).await.expect("kept");
     assert_eq!(app.claim(coupon, 1).await.status, 202);
     app.work().await;
     app.end().await;

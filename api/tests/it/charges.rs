@@ -12,7 +12,7 @@ use dibs_common::{
     },
     identifiers::ChargeId,
     integrations::payment_gateway::{GatewayAnswer, PaymentGateway},
-    testing::{Gate, Place, eventually},
+    testing::{FaultProxy, TestEnvironment, eventually},
 };
 use dibs_worker::charges::Settlement;
 use futures::future::join_all;
@@ -28,12 +28,12 @@ use crate::{
 const RULES: PointRules = PointRules { charge_minimum: 10_000, holding_cap: CAP };
 
 async fn app_with(gateway_url: &str) -> TestApp {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let shared = place.settings.clone();
     TestApp::with(place, shared, |settings| settings.shared.payment_gateway_url = Some(gateway_url.into())).await
 }
 
-fn settlement(place: &Place, gateway_url: &str) -> Settlement {
+fn settlement(place: &TestEnvironment, gateway_url: &str) -> Settlement {
     let gateway = Some(PaymentGateway::at(&gateway_url.into()).expect("a gateway"));
     Settlement { database: place.database.clone(), gateway, stopping: CancellationToken::new() }
 }
@@ -163,7 +163,7 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
 #[tokio::test]
 async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let (gate, url) = Gate::before(&gateway.url).await;
+    let (gate, url) = FaultProxy::before(&gateway.url).await;
     let app = app_with(&url).await;
     gate.shut();
     let pending = app.post("/points", charge_body(1, 10_000)).await;
@@ -187,7 +187,7 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
 #[tokio::test]
 async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let wanted = wanted(1, 10_000);
     let now = clock::now();
     db::charges::begin_charge(&place.database, &wanted, RULES, now).await.expect("begun");
@@ -214,7 +214,7 @@ async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
 #[tokio::test]
 async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (unasked, answered) = (wanted(1, 10_000), wanted(1, 20_000));
     for wanted in [&unasked, &answered] {
         db::charges::begin_charge(&place.database, wanted, RULES, clock::now()).await.expect("begun");
@@ -237,7 +237,7 @@ async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
 #[tokio::test]
 async fn several_workers_share_the_charges_that_are_due() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     for user in 1..=150 {
         db::charges::begin_charge(&place.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now())
             .await
@@ -256,7 +256,7 @@ async fn several_workers_share_the_charges_that_are_due() {
 /// A worker whose deployment lacks the setting must not give away what the gateway may decline.
 #[tokio::test]
 async fn a_worker_without_a_payment_gateway_approves_no_charge() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     db::charges::begin_charge(&place.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
     let blind = Settlement { gateway: None, ..settlement(&place, "http://unused") };
     assert_eq!(blind.settle_due(later(60)).await.expect("looked"), 0);
@@ -283,7 +283,7 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
 #[tokio::test]
 async fn settling_charges_goes_on_until_it_is_told_to_stop() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let past = clock::now() - TimeDelta::minutes(1);
     db::charges::begin_charge(&place.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
     let settlement = settlement(&place, &gateway.url);

@@ -4,12 +4,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
     db::{self, refusals::Refusal},
-    domain::{campaign::CampaignTerms, claim::Rejection},
+    domain::{campaign::CampaignTerms, claim::ClaimRejectReason},
     identifiers::{ClaimId, CouponId, Partition},
     redis::scripts::return_seats,
-    testing::{Place, eventually, open_terms},
+    testing::{TestEnvironment, eventually, open_terms},
 };
-use dibs_worker::issuance::{Consumer, Pace};
+use dibs_worker::issuance::{Consumer, ReclaimPolicy};
 use futures::future::join_all;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -50,7 +50,7 @@ async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
     let coupon = app.place.campaign(3).await.id;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
-    let refusal = Refusal { claim, coupon, user, code: Rejection::CampaignPaused };
+    let refusal = Refusal { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
     for _ in 0..2 {
         db::refusals::write_refusals(app.place.database.pool(), &[refusal], clock::now()).await.expect("written");
     }
@@ -218,7 +218,7 @@ async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
 
 /// I1, I2 and I3 under a rush: many users at once, each several times.
 async fn rush(partitions: u16) -> BTreeMap<String, usize> {
-    let app = TestApp::at(Place::with_partitions(partitions).await).await;
+    let app = TestApp::at(TestEnvironment::with_partitions(partitions).await).await;
     let coupon = app.place.campaign(100).await.id;
     let claims = (0..600_u64).map(|number| app.claim(coupon, number % 200 + 1));
     let answers = join_all(claims).await;
@@ -266,7 +266,7 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
     let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
     assert_eq!(requests, ["from-the-shop"]);
     let place = &app.place;
-    let other = Consumer::join(&place.database, &place.redis, ONLY, "other".into(), Pace::default()).await;
+    let other = Consumer::join(&place.database, &place.redis, ONLY, "other".into(), ReclaimPolicy::default()).await;
     assert_eq!(other.expect("joined").run_once().await.expect("worked"), 1);
     app.end().await;
 }

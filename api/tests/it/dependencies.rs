@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use dibs_common::testing::{Place, eventually};
+use dibs_common::testing::{TestEnvironment, eventually};
 use futures::future::join_all;
 
 use crate::app::{Answer, TestApp, terms_body};
@@ -16,7 +16,7 @@ async fn refused_in_time(answer: impl Future<Output = Answer>, dependency: &str)
 
 #[tokio::test]
 async fn without_redis_claims_are_refused_within_a_second_and_taken_within_two_of_its_return() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(10).await;
     let (settings, _database, redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
@@ -38,7 +38,7 @@ async fn without_redis_claims_are_refused_within_a_second_and_taken_within_two_o
 
 #[tokio::test]
 async fn without_the_database_known_campaigns_take_claims_and_the_rest_is_refused_within_a_second() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (known, unknown) = (place.campaign(10).await.id, place.campaign(10).await.id);
     let (settings, database, _redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;

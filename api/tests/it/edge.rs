@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use dibs_common::testing::{Place, eventually};
+use dibs_common::testing::{TestEnvironment, eventually};
 
 use crate::app::{Answer, TestApp};
 
@@ -32,7 +32,7 @@ async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
 
 #[tokio::test]
 async fn more_requests_than_allowed_are_answered_overloaded() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let shared = place.settings.clone();
     let app = TestApp::with(place, shared, |settings| settings.max_requests_in_progress = 1).await;
     let coupon = app.place.campaign(2).await.id;

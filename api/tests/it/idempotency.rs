@@ -5,7 +5,7 @@ use dibs_common::{
     db::idempotency::{ANSWERS_KEPT_FOR, purge_idempotency_keys},
     domain::campaign::CampaignTerms,
     identifiers::{CouponId, new_uuid},
-    testing::{Place, eventually, open_terms},
+    testing::{TestEnvironment, eventually, open_terms},
 };
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
@@ -259,7 +259,7 @@ async fn an_administrators_answer_is_for_administrators() {
 
 #[tokio::test]
 async fn what_a_dependency_refused_is_run_again() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (settings, database, redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
@@ -285,7 +285,7 @@ async fn what_a_dependency_refused_is_run_again() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_stored_still_goes_out() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (settings, database, _redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;

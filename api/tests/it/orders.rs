@@ -9,7 +9,7 @@ use dibs_common::{
         order::OrderRules,
     },
     identifiers::{ProductId, new_uuid},
-    testing::{Place, eventually, open_terms},
+    testing::{TestEnvironment, eventually, open_terms},
 };
 use futures::future::join_all;
 use reqwest::Method;
@@ -635,7 +635,7 @@ async fn paying_before_the_order_is_placed_is_too_early() {
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
 #[tokio::test]
 async fn without_the_database_an_order_is_taken_and_carried_out_later() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(7_000, 10).await;
     let (shared, database_gate, _redis_gate) = place.gated().await;
     let mut app = TestApp::with(place, shared, |_| ()).await;

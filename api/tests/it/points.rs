@@ -5,7 +5,7 @@ use dibs_common::{
     domain::{charge::NewCharge, points::PointRules},
     error::Error,
     identifiers::ChargeId,
-    testing::{Place, eventually},
+    testing::{TestEnvironment, eventually},
 };
 use futures::future::join_all;
 use reqwest::Method;
@@ -29,7 +29,7 @@ pub async fn balance(app: &TestApp, user: u64) -> Value {
 
 /// I6, as the tables say it: balances are the sums of the ledger and within the cap, what is on its way is the sum of
 /// the pending charges, every approved charge has its row and its event.
-pub async fn assert_points_add_up(place: &Place) {
+pub async fn assert_points_add_up(place: &TestEnvironment) {
     let sum = |of: &str| format!("(SELECT COALESCE(SUM(amount), 0) FROM {of} a WHERE a.user_id = p.user_id");
     let wrong = [
         format!("p.balance <> {})", sum("point_histories")),
@@ -225,7 +225,7 @@ async fn i6_balance_is_the_sum_of_the_ledger_under_concurrent_charges() {
 /// I6 and I12: the same operation, from any number of callers at once, is one charge with one answer.
 #[tokio::test]
 async fn i6_identical_charges_at_once_charge_once_and_answer_the_same() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let wanted = NewCharge {
         id: ChargeId::generate(),
         user: 1.try_into().expect("an id"),
@@ -273,7 +273,7 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
 
 #[tokio::test]
 async fn points_without_the_database_are_refused_within_a_second_and_charged_after_its_return() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (settings, database, _redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.status, 200);

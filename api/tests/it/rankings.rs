@@ -8,7 +8,7 @@ use dibs_common::{
     domain::ranking::{Scores, business_day, days_before},
     identifiers::{ProductId, new_uuid},
     redis::{sales, scripts::sales_put},
-    testing::{Place, eventually},
+    testing::{TestEnvironment, eventually},
 };
 use dibs_worker::{jobs::Job, jobs::Jobs, ranking::warm};
 use serde_json::{Value, json};
@@ -17,12 +17,12 @@ use crate::app::{Answer, TestApp};
 
 const BEST: &str = "/products/best-sellers";
 
-fn today(place: &Place) -> NaiveDate {
+fn today(place: &TestEnvironment) -> NaiveDate {
     business_day(clock::now(), place.settings.time_zone)
 }
 
 /// Lets Redis hold these units, days ago, and its windows.
-async fn sold(place: &Place, units: &[(u64, ProductId, i64)]) {
+async fn sold(place: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
     let (rebuild, in_a_day) = (new_uuid(), clock::now() + TimeDelta::days(1));
     let mut days = Vec::new();
     for (days_ago, product, units) in units {
@@ -73,7 +73,7 @@ async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
         scores.get(&products[0]) == Some(&2) && scores.get(&products[1]) == Some(&3)
     })
     .await;
-    let Place { database, redis, settings, .. } = &app.place;
+    let TestEnvironment { database, redis, settings, .. } = &app.place;
     let (database, redis, zone) = (database.clone(), redis.clone(), settings.time_zone);
     let jobs = Jobs { database, redis, zone, partitions: 1, expiry: Arc::default() };
     eventually("the job is done", Duration::from_secs(5), || async {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::assignment::{Assignment, AssignmentState, AssignmentStatus, UserOutcome, Waiting},
+    domain::assignment::{Assignment, AssignmentOutcome, AssignmentState, AssignmentStatus, PendingUser},
     error::Result,
     identifiers::{AssignmentId, ClaimId, CouponId, UserId},
 };
@@ -56,7 +56,7 @@ pub async fn create_assignment(
 ) -> Result<Assignment> {
     // Ids made one after the other, so that the order of claims is the order of users.
     let users: Vec<(ClaimId, UserId)> = users.iter().map(|user| (ClaimId::generate(), *user)).collect();
-    retrying("create assignment", || async {
+    retrying("create_assignment", || async {
         match in_time(insert(database, (assignment, coupon), &users, now)).await {
             Err(error) if is_duplicate(&error) => {
                 let made = find(database.pool(), coupon, assignment).await?;
@@ -135,7 +135,7 @@ pub async fn assignment_state(
     for (outcome, count) in counts {
         refused.insert(outcome, u32::try_from(count).map_err(|error| sqlx::Error::Decode(error.into()))?);
     }
-    let assigned = refused.remove(UserOutcome::Issued.as_str()).unwrap_or(0);
+    let assigned = refused.remove(AssignmentOutcome::Issued.as_str()).unwrap_or(0);
     Ok(Some(AssignmentState { assignment: Assignment::try_from(row)?, assigned, refused, created_at, done_at }))
 }
 
@@ -154,14 +154,14 @@ pub async fn pending_assignments(pool: &MySqlPool, limit: u32) -> Result<Vec<Ass
 
 /// At most `limit` users of an assignment for whom no outcome is written down, in the order given, from the one after
 /// the claim `after` on; each with what has become of the claim meanwhile.
-pub async fn waiting_users(
+pub async fn pending_users(
     pool: &MySqlPool,
     assignment: AssignmentId,
     after: Option<ClaimId>,
     limit: u32,
-) -> Result<Vec<Waiting>, sqlx::Error> {
+) -> Result<Vec<PendingUser>, sqlx::Error> {
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
-        "SELECT /* waiting_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
+        "SELECT /* pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
          LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \
          LEFT JOIN claim_rejections r ON r.claim_id = a.claim_id \
          WHERE a.assignment_id = ? AND a.outcome IS NULL AND a.claim_id > ? ORDER BY a.claim_id LIMIT ?",
@@ -173,18 +173,18 @@ pub async fn waiting_users(
     .await?;
     let waiting = |(claim, user, issued, code): (Uuid, u64, Option<Uuid>, Option<String>)| {
         let found = match (issued, code) {
-            (Some(_), _) => Some(UserOutcome::Issued),
-            (None, Some(code)) => Some(UserOutcome::Refused(issuances::rejection(&code)?)),
+            (Some(_), _) => Some(AssignmentOutcome::Issued),
+            (None, Some(code)) => Some(AssignmentOutcome::Rejected(issuances::rejection(&code)?)),
             (None, None) => None,
         };
-        Ok(Waiting { claim: ClaimId(claim), user: identifier(user)?, found })
+        Ok(PendingUser { claim: ClaimId(claim), user: identifier(user)?, found })
     };
     rows.into_iter().map(waiting).collect()
 }
 
 /// Writes down what became of users of an assignment. What is written stays.
-pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, UserOutcome)]) -> Result<()> {
-    let mut by_outcome: HashMap<UserOutcome, Vec<Uuid>> = HashMap::new();
+pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, AssignmentOutcome)]) -> Result<()> {
+    let mut by_outcome: HashMap<AssignmentOutcome, Vec<Uuid>> = HashMap::new();
     for (claim, outcome) in outcomes {
         by_outcome.entry(*outcome).or_default().push(claim.0);
     }

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         charge::{Charge, ChargeStatus, Decision, LEFT_TO_ITS_PROCESS, NewCharge},
         event::{Aggregate, Event},
-        points::{Account, ChargeRefusal, LedgerType, PointRules},
+        points::{Account, ChargeRejectReason, LedgerType, PointRules},
     },
     error::{Dependency, Error, Result},
     identifiers::{ChargeId, UserId},
@@ -44,8 +44,8 @@ impl From<sqlx::Error> for Ended {
     }
 }
 
-impl From<ChargeRefusal> for Ended {
-    fn from(refusal: ChargeRefusal) -> Self {
+impl From<ChargeRejectReason> for Ended {
+    fn from(refusal: ChargeRejectReason) -> Self {
         Self::Refused(refusal.into())
     }
 }
@@ -105,7 +105,7 @@ pub async fn settle_charge(
         let charged = if found.status == ChargeStatus::Pending {
             settle((&mut transaction, database.statement_bytes()), found, account, decision, now).await?
         } else {
-            as_it_is(&mut transaction, found, account).await?
+            existing(&mut transaction, found, account).await?
         };
         transaction.commit().await?;
         Ok(charged)
@@ -147,7 +147,7 @@ async fn begin(
         if found.wanted != *wanted {
             return Err(Ended::Refused(Error::IdempotencyKeyReused));
         }
-        return Ok((as_it_is(connection, found, account).await?, None));
+        return Ok((existing(connection, found, account).await?, None));
     }
     let account = account.begin(wanted.amount, rules)?;
     insert_charge(connection, wanted, now).await?;
@@ -191,9 +191,9 @@ async fn settle(
 }
 
 /// A charge that was there before, with the balance that it was answered with when it was approved.
-async fn as_it_is(connection: &mut MySqlConnection, charge: Charge, account: Account) -> Result<Charged, sqlx::Error> {
+async fn existing(connection: &mut MySqlConnection, charge: Charge, account: Account) -> Result<Charged, sqlx::Error> {
     let after: Option<i64> = sqlx::query_scalar(
-        "SELECT /* as_it_is */ balance_after FROM point_histories WHERE reference_id = ? AND type = ?",
+        "SELECT /* existing */ balance_after FROM point_histories WHERE reference_id = ? AND type = ?",
     )
     .bind(charge.wanted.id.0)
     .bind(LedgerType::Charge.as_str())

@@ -89,11 +89,11 @@ pub async fn bury(
     letter: &NewDeadLetter,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    bury_beginning(connection, letter, letter.payload.len(), now).await
+    dead_letter_truncated(connection, letter, letter.payload.len(), now).await
 }
 
 /// Gives something up of whose payload, so many bytes, the letter has the beginning or all; as [`bury`].
-pub async fn bury_beginning(
+pub async fn dead_letter_truncated(
     connection: &mut MySqlConnection,
     letter: &NewDeadLetter,
     payload_bytes: usize,
@@ -156,30 +156,30 @@ pub async fn dead_letters(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Ve
     rows.into_iter().map(DeadLetter::try_from).collect()
 }
 
-/// Asks for a letter to be sent again, unless that was asked before or it was sent. Answers the letter as it is then,
+/// Asks for a letter to be sent again, unless that was asked before or it was sent. Returns the letter as it is then,
 /// DEAD when it cannot be sent again; none when there is no such letter.
-pub async fn ask_redrive(
+pub async fn request_redrive(
     pool: &MySqlPool,
     id: DeadLetterId,
     now: Timestamp,
 ) -> Result<Option<DeadLetter>, sqlx::Error> {
     sqlx::query(
-        "UPDATE dead_letters /* ask_redrive */ SET status = 'REDRIVE', redrive_at = ? \
+        "UPDATE dead_letters /* request_redrive */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE dead_letter_id = ? AND status = 'DEAD' AND redrivable",
     )
     .bind(now)
     .bind(id.get())
     .execute(pool)
     .await?;
-    let sql = format!("SELECT /* ask_redrive */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
+    let sql = format!("SELECT /* request_redrive */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
     let row: Option<DeadLetterRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
     row.map(DeadLetter::try_from).transpose()
 }
 
 /// Asks for the next letters of a source to be sent again, of those that nobody has asked for and that can be: at most
-/// `limit` with a higher id than `after`. Answers the id of the last, and how many there were; none at the end.
-pub async fn ask_redrive_of_source(
+/// `limit` with a higher id than `after`. Returns the id of the last, and how many there were; none at the end.
+pub async fn request_redrive_of_source(
     pool: &MySqlPool,
     source: &str,
     after: Option<DeadLetterId>,
@@ -188,7 +188,7 @@ pub async fn ask_redrive_of_source(
 ) -> Result<Option<(DeadLetterId, u64)>, sqlx::Error> {
     let after = after.map_or(0, DeadLetterId::get);
     let last: Option<u64> = sqlx::query_scalar(
-        "SELECT /* ask_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
+        "SELECT /* request_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
          WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND redrivable \
          ORDER BY dead_letter_id LIMIT ?) AS next",
     )
@@ -199,7 +199,7 @@ pub async fn ask_redrive_of_source(
     .await?;
     let Some(last) = last else { return Ok(None) };
     let asked = sqlx::query(
-        "UPDATE dead_letters /* ask_redrive_of_source */ SET status = 'REDRIVE', redrive_at = ? \
+        "UPDATE dead_letters /* request_redrive_of_source */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND dead_letter_id <= ? AND redrivable",
     )
     .bind(now)
@@ -233,13 +233,13 @@ pub async fn letters_to_redrive(
 }
 
 /// The same for a sink that parks what it sends: only letters that are not parked yet.
-pub async fn letters_to_park(
+pub async fn letters_to_retry(
     connection: &mut MySqlConnection,
     sink: &str,
     limit: u32,
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* letters_to_park */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
+        "SELECT /* letters_to_retry */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
          AND NOT EXISTS (SELECT 1 FROM parked_messages p WHERE p.dead_letter_id = d.dead_letter_id) \
          ORDER BY dead_letter_id LIMIT ?"
     );

@@ -11,7 +11,9 @@ use crate::{
     clock::Timestamp,
     domain::{
         campaign::{Campaign, Discount},
-        claim::{Answered, Claim, ClaimRecord, Existing, Issuance, Outcome, Plan, Rejection},
+        claim::{
+            Claim, ClaimOutcome, ClaimRecord, ClaimRejectReason, DecidedClaim, ExistingClaims, Issuance, IssuancePlan,
+        },
     },
     identifiers::{ClaimId, CouponId, UserId},
 };
@@ -25,8 +27,8 @@ fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
 }
 
 /// How many coupons the users of a batch hold, and which of its claims have their answer.
-pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<Existing, sqlx::Error> {
-    let mut existing = Existing::default();
+pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<ExistingClaims, sqlx::Error> {
+    let mut existing = ExistingClaims::default();
     let asked: Vec<(u64, u64, String)> =
         claims.iter().map(|claim| (claim.coupon.get(), claim.user.get(), hexadecimal(claim.record.claim_id))).collect();
     let asked = json(&asked)?;
@@ -46,8 +48,8 @@ pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Res
     for (id, coupon, user, valid_until) in held {
         let (coupon, user) = (identifier(coupon)?, identifier(user)?);
         *existing.held.entry((coupon, user)).or_default() += 1;
-        let outcome = Outcome::Issued { valid_until };
-        existing.answered.insert(ClaimId(id), Answered { coupon, user, outcome });
+        let outcome = ClaimOutcome::Issued { valid_until };
+        existing.answered.insert(ClaimId(id), DecidedClaim { coupon, user, outcome });
     }
     existing.answered.extend(rejected(connection, claims).await?);
     Ok(existing)
@@ -57,7 +59,7 @@ pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Res
 pub async fn rejected(
     connection: &mut MySqlConnection,
     claims: &[Claim],
-) -> Result<HashMap<ClaimId, Answered>, sqlx::Error> {
+) -> Result<HashMap<ClaimId, DecidedClaim>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| hexadecimal(claim.record.claim_id)).collect();
     let rejected: Vec<(Uuid, u64, u64, String)> = sqlx::query_as(
         "SELECT /* rejected */ r.claim_id, r.coupon_id, r.user_id, r.code \
@@ -68,8 +70,8 @@ pub async fn rejected(
     .fetch_all(connection)
     .await?;
     let answered = |(id, coupon, user, code): (Uuid, u64, u64, String)| {
-        let outcome = Outcome::Rejected(rejection(&code)?);
-        Ok((ClaimId(id), Answered { coupon: identifier(coupon)?, user: identifier(user)?, outcome }))
+        let outcome = ClaimOutcome::Rejected(rejection(&code)?);
+        Ok((ClaimId(id), DecidedClaim { coupon: identifier(coupon)?, user: identifier(user)?, outcome }))
     };
     rejected.into_iter().map(answered).collect()
 }
@@ -78,8 +80,8 @@ pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result
     T::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-pub(super) fn rejection(code: &str) -> Result<Rejection, sqlx::Error> {
-    Rejection::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
+pub(super) fn rejection(code: &str) -> Result<ClaimRejectReason, sqlx::Error> {
+    ClaimRejectReason::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
 }
 
 /// Writes what was decided of a batch, under the locks of its campaigns, in statements of at most `statement_bytes`.
@@ -87,7 +89,7 @@ pub(super) fn rejection(code: &str) -> Result<Rejection, sqlx::Error> {
 pub async fn write(
     connection: &mut MySqlConnection,
     (campaigns, claims): (&[Campaign], &[Claim]),
-    plan: &Plan,
+    plan: &IssuancePlan,
     now: Timestamp,
     statement_bytes: usize,
 ) -> Result<(), sqlx::Error> {
@@ -99,7 +101,7 @@ pub async fn write(
     statements.send(connection).await.map(drop)
 }
 
-fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &Plan) {
+fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePlan) {
     let mut counts: HashMap<CouponId, (u32, u32)> = HashMap::new();
     for issuance in &plan.issuances {
         counts.entry(issuance.coupon).or_default().0 += 1;
@@ -118,7 +120,7 @@ fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &Plan) {
 fn insert_issuances(
     statements: &mut Statements,
     campaigns: &[Campaign],
-    plan: &Plan,
+    plan: &IssuancePlan,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let with_terms = |issuance: &'_ Issuance| {
@@ -170,13 +172,13 @@ impl Written {
 async fn insert_rejections(
     connection: &mut MySqlConnection,
     claims: &[Claim],
-    plan: &Plan,
+    plan: &IssuancePlan,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     if plan.rejections.is_empty() {
         return Ok(());
     }
-    let row = |(place, rejection): &(usize, Rejection)| {
+    let row = |(place, rejection): &(usize, ClaimRejectReason)| {
         let Claim { coupon, user, record, .. } = &claims[*place];
         let accepted_at = record.accepted_at.format("%Y-%m-%d %H:%M:%S%.3f").to_string();
         (hexadecimal(record.claim_id), coupon.get(), user.get(), record.sequence, rejection.as_str(), accepted_at)
@@ -202,7 +204,7 @@ pub struct UserClaim {
     /// The claim.
     pub record: ClaimRecord,
     /// Its answer.
-    pub outcome: Outcome,
+    pub outcome: ClaimOutcome,
 }
 
 /// The answered claims of a user on a campaign, the latest first; at most 100 of each kind.
@@ -223,8 +225,8 @@ pub async fn claims_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) ->
     let mut claims = Vec::with_capacity(rows.len());
     for (id, sequence, accepted_at, valid_until, code) in rows {
         let outcome = match (valid_until, code) {
-            (Some(valid_until), _) => Outcome::Issued { valid_until },
-            (None, code) => Outcome::Rejected(rejection(code.as_deref().unwrap_or_default())?),
+            (Some(valid_until), _) => ClaimOutcome::Issued { valid_until },
+            (None, code) => ClaimOutcome::Rejected(rejection(code.as_deref().unwrap_or_default())?),
         };
         claims.push(UserClaim { record: ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at }, outcome });
     }

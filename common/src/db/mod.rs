@@ -171,7 +171,7 @@ impl Database {
     /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
     /// somebody has it. A holder that says nothing for a minute counts as dead, unless [`Lock::hold_for`] says otherwise:
     /// a server hears nothing of a machine that vanished.
-    pub async fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+    pub async fn try_lease(&self, name: &str) -> Result<Option<Lock>> {
         let mut connection = self.pool.acquire().await.map_err(database_error)?;
         let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
         let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
@@ -190,7 +190,7 @@ impl Database {
         Ok(Some(lock))
     }
 
-    /// Answers when the database does.
+    /// Returns when the database does.
     pub async fn ping(&self) -> Result<()> {
         within(sqlx::query("DO 1").execute(&self.pool)).await.map(drop)
     }

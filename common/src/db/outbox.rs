@@ -34,7 +34,7 @@ pub struct OutboxEvent {
 /// Gives sequences to events that are committed and have none, at most [`NUMBERED_AT_ONCE`] of them; how many. None
 /// are given while another process does so.
 pub async fn number_events(database: &Database) -> Result<usize> {
-    retrying("number events", || in_time(number(database))).await
+    retrying("sequence_events", || in_time(number(database))).await
 }
 
 async fn number(database: &Database) -> Result<usize, sqlx::Error> {

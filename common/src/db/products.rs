@@ -9,7 +9,7 @@ use crate::{
     domain::{
         campaign::MAX_AMOUNT,
         event::{Aggregate, Event},
-        product::{ChangeRefusal, Product, ProductChange, ProductStatus, ProductTerms},
+        product::{Product, ProductChange, ProductRejectReason, ProductStatus, ProductTerms},
     },
     error::{Error, Result},
     identifiers::ProductId,
@@ -89,7 +89,7 @@ pub async fn create_product(
     operation: Uuid,
     now: Timestamp,
 ) -> Result<Product> {
-    retrying("create product", || async {
+    retrying("create_product", || async {
         match in_time(insert(database, terms, operation, now)).await {
             Err(error) if is_duplicate(&error) => made_by(database.pool(), operation).await,
             made => made,
@@ -141,7 +141,7 @@ pub async fn change_product(
     change: &ProductChange,
     now: Timestamp,
 ) -> Result<Product> {
-    retrying("change product", || in_time(update(database, product, change, now))).await?
+    retrying("change_product", || in_time(update(database, product, change, now))).await?
 }
 
 /// The inner result is what the rules say.
@@ -188,12 +188,12 @@ async fn lock_product(connection: &mut MySqlConnection, product: ProductId) -> R
     row.map(Product::try_from).transpose()
 }
 
-fn refused(refusal: ChangeRefusal, product: ProductId, stock: i64, change: &ProductChange) -> Error {
+fn refused(refusal: ProductRejectReason, product: ProductId, stock: i64, change: &ProductChange) -> Error {
     match refusal {
-        ChangeRefusal::StockInsufficient => {
+        ProductRejectReason::StockInsufficient => {
             Error::StockInsufficient { product, stock, change: change.stock_change.unwrap_or(0) }
         }
-        ChangeRefusal::StockTooLarge => {
+        ProductRejectReason::StockTooLarge => {
             Error::field("stockChange", format!("expected at most {} more, as {stock} are there", MAX_AMOUNT - stock))
         }
     }

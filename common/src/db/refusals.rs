@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::issuances::{UserClaim, rejection};
 use crate::{
     clock::Timestamp,
-    domain::claim::{ClaimRecord, Outcome, Rejection},
+    domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
     identifiers::{ClaimId, CouponId, UserId},
 };
 
@@ -22,7 +22,7 @@ pub struct Refusal {
     /// Whose.
     pub user: UserId,
     /// Why.
-    pub code: Rejection,
+    pub code: ClaimRejectReason,
 }
 
 fn encode(error: serde_json::Error) -> sqlx::Error {
@@ -94,5 +94,5 @@ pub async fn latest_refusal(
     .await?;
     let Some((id, code, refused_at)) = row else { return Ok(None) };
     let record = ClaimRecord { claim_id: ClaimId(id), sequence: 0, accepted_at: refused_at };
-    Ok(Some(UserClaim { record, outcome: Outcome::Rejected(rejection(&code)?) }))
+    Ok(Some(UserClaim { record, outcome: ClaimOutcome::Rejected(rejection(&code)?) }))
 }

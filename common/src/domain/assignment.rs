@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::claim::Rejection;
+use super::claim::ClaimRejectReason;
 use crate::{
     domain::FieldError,
     identifiers::{AssignmentId, ClaimId, CouponId, UserId},
@@ -108,21 +108,21 @@ pub struct AssignmentState {
 
 /// What became of one user of an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum UserOutcome {
+pub enum AssignmentOutcome {
     /// The user has the coupon.
     Issued,
     /// The user holds as many as allowed, or no coupon is left.
-    Refused(Rejection),
+    Rejected(ClaimRejectReason),
     /// An administrator closed the campaign first.
     CampaignClosed,
 }
 
-impl UserOutcome {
+impl AssignmentOutcome {
     /// As the database spells it; of a refusal, as users see its code.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "ISSUED",
-            Self::Refused(rejection) => rejection.as_str(),
+            Self::Rejected(rejection) => rejection.as_str(),
             Self::CampaignClosed => "CAMPAIGN_CLOSED",
         }
     }
@@ -130,13 +130,13 @@ impl UserOutcome {
 
 /// A user of an assignment who had no outcome when it was last written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingUser {
     /// The claim by which the user gets the coupon.
     pub claim: ClaimId,
     /// Who.
     pub user: UserId,
     /// What became of that claim meanwhile, if anything.
-    pub found: Option<UserOutcome>,
+    pub found: Option<AssignmentOutcome>,
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub struct Claim {
 /// Why a claim got no coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Rejection {
+pub enum ClaimRejectReason {
     /// The database knows no such campaign.
     CouponNotFound,
     /// The user holds as many as allowed, from a claim that Redis had forgotten.
@@ -58,7 +58,7 @@ pub enum Rejection {
     CampaignClosed,
 }
 
-impl Rejection {
+impl ClaimRejectReason {
     const ALL: [Self; 6] = [
         Self::CouponNotFound,
         Self::CouponAlreadyIssued,
@@ -88,44 +88,44 @@ impl Rejection {
 
 /// The durable answer to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ClaimOutcome {
     /// The user has the coupon, usable until then.
     Issued {
         /// End of its validity.
         valid_until: Timestamp,
     },
     /// The user does not get it.
-    Rejected(Rejection),
+    Rejected(ClaimRejectReason),
 }
 
 /// What the database already holds about the users and claims of a batch.
 #[derive(Clone, Debug, Default)]
-pub struct Existing {
+pub struct ExistingClaims {
     /// How many coupons of a campaign a user holds.
     pub held: HashMap<(CouponId, UserId), u16>,
     /// Claims that have their answer.
-    pub answered: HashMap<ClaimId, Answered>,
+    pub answered: HashMap<ClaimId, DecidedClaim>,
 }
 
 /// A claim's durable answer, and whose claim it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct DecidedClaim {
     /// Of which campaign.
     pub coupon: CouponId,
     /// Whose.
     pub user: UserId,
     /// The answer.
-    pub outcome: Outcome,
+    pub outcome: ClaimOutcome,
 }
 
-impl Answered {
+impl DecidedClaim {
     /// The answer for a claim of this id: this one, if that is the same claim. Nobody makes two claims of one id. Were it
     /// done, the later is refused, rather than told that it has what another was given.
-    fn outcome_for(&self, claim: &Claim) -> Outcome {
+    fn outcome_for(&self, claim: &Claim) -> ClaimOutcome {
         if (self.coupon, self.user) == (claim.coupon, claim.user) {
             self.outcome
         } else {
-            Outcome::Rejected(Rejection::CouponAlreadyIssued)
+            ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)
         }
     }
 }
@@ -147,17 +147,17 @@ pub struct Issuance {
 
 /// What to do with a batch of claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct IssuancePlan {
     /// Rows to insert.
     pub issuances: Vec<Issuance>,
     /// Claims to refuse, as places in the batch.
-    pub rejections: Vec<(usize, Rejection)>,
+    pub rejections: Vec<(usize, ClaimRejectReason)>,
     /// The outcome of each claim of the batch, in its order: old, new, or of its twin in the batch. A claim whose id is
     /// that of another user's or campaign's is refused, without a row, as there is one of that id.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<ClaimOutcome>,
 }
 
-impl Plan {
+impl IssuancePlan {
     /// What is told of the issuances: each campaign's own together, some a time, as a row for each would cost more than
     /// the issuance itself.
     pub fn events(&self, now: Timestamp) -> Vec<Event> {
@@ -204,12 +204,12 @@ struct IssuanceTold {
 /// below its quantity. The window is not asked again: Redis decided it when it accepted the claim.
 ///
 /// Source: `002` section 2-1-2, where the scheduler confirms under a pessimistic lock.
-pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], now: Timestamp) -> Plan {
+pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Claim], now: Timestamp) -> IssuancePlan {
     let mut issued: HashMap<CouponId, (&Campaign, u32)> =
         campaigns.iter().map(|campaign| (campaign.id, (campaign, campaign.issued))).collect();
     let mut gained: HashMap<(CouponId, UserId), u16> = HashMap::new();
-    let mut decided: HashMap<ClaimId, Answered> = HashMap::with_capacity(claims.len());
-    let mut plan = Plan::default();
+    let mut decided: HashMap<ClaimId, DecidedClaim> = HashMap::with_capacity(claims.len());
+    let mut plan = IssuancePlan::default();
     for (place, claim) in claims.iter().enumerate() {
         let id = claim.record.claim_id;
         if let Some(answered) = existing.answered.get(&id).or_else(|| decided.get(&id)) {
@@ -218,14 +218,14 @@ pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], no
         }
         let holder = (claim.coupon, claim.user);
         let outcome = match issued.get_mut(&claim.coupon) {
-            None => Outcome::Rejected(Rejection::CouponNotFound),
+            None => ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound),
             Some((campaign, issued)) => {
                 let gained = gained.entry(holder).or_default();
                 let held = existing.held.get(&holder).copied().unwrap_or(0) + *gained;
                 if held >= campaign.terms.per_user_limit {
-                    Outcome::Rejected(Rejection::CouponAlreadyIssued)
+                    ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)
                 } else if *issued >= campaign.terms.total_quantity {
-                    Outcome::Rejected(Rejection::CouponExhausted)
+                    ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted)
                 } else {
                     *issued += 1;
                     *gained += 1;
@@ -237,20 +237,20 @@ pub fn confirm(campaigns: &[Campaign], existing: &Existing, claims: &[Claim], no
                         ordinal: held + 1,
                         valid_until,
                     });
-                    Outcome::Issued { valid_until }
+                    ClaimOutcome::Issued { valid_until }
                 }
             }
         };
-        if let Outcome::Rejected(rejection) = outcome {
+        if let ClaimOutcome::Rejected(rejection) = outcome {
             plan.rejections.push((place, rejection));
         }
-        decided.insert(id, Answered { coupon: claim.coupon, user: claim.user, outcome });
+        decided.insert(id, DecidedClaim { coupon: claim.coupon, user: claim.user, outcome });
         plan.outcomes.push(outcome);
     }
     plan
 }
 
-/// Whether a batch may be decided on [`Existing::default`], without asking what the database already holds, as long
+/// Whether a batch may be decided on [`ExistingClaims::default`], without asking what the database already holds, as long
 /// as that decision refuses nothing: the keys of `user_coupons` would not take anything that was there. Not so where
 /// a user may hold several, or where a claim may have been refused before.
 pub fn may_skip_existing(campaigns: &[Campaign], claims: &[Claim]) -> bool {
@@ -298,12 +298,12 @@ mod tests {
     /// The tables, and a worker that confirms batches on them.
     #[derive(Default)]
     struct Tables {
-        existing: Existing,
+        existing: ExistingClaims,
         issued: BTreeMap<CouponId, u32>,
     }
 
     impl Tables {
-        fn confirm(&mut self, campaigns: &[Campaign], batch: &[Claim]) -> Vec<Outcome> {
+        fn confirm(&mut self, campaigns: &[Campaign], batch: &[Claim]) -> Vec<ClaimOutcome> {
             let mut locked = campaigns.to_vec();
             for campaign in &mut locked {
                 campaign.issued = self.issued.get(&campaign.id).copied().unwrap_or(0);
@@ -314,14 +314,14 @@ mod tests {
                 let held = self.existing.held.entry((issuance.coupon, issuance.user)).or_default();
                 *held += 1;
                 assert_eq!(*held, issuance.ordinal, "ordinals have no gap");
-                let outcome = Outcome::Issued { valid_until: issuance.valid_until };
-                let answered = Answered { coupon: issuance.coupon, user: issuance.user, outcome };
+                let outcome = ClaimOutcome::Issued { valid_until: issuance.valid_until };
+                let answered = DecidedClaim { coupon: issuance.coupon, user: issuance.user, outcome };
                 let before = self.existing.answered.insert(issuance.record.claim_id, answered);
                 assert_eq!(before, None, "a claim is answered once");
             }
             for (place, rejection) in &plan.rejections {
                 let Claim { coupon, user, record, .. } = batch[*place];
-                let answered = Answered { coupon, user, outcome: Outcome::Rejected(*rejection) };
+                let answered = DecidedClaim { coupon, user, outcome: ClaimOutcome::Rejected(*rejection) };
                 let before = self.existing.answered.insert(record.claim_id, answered);
                 assert_eq!(before, None, "a claim is answered once");
             }
@@ -335,12 +335,12 @@ mod tests {
         let first = claim((1, 1, 1));
         let with_its_id = |coupon, user| Claim { record: first.record, ..claim((coupon, user, 1)) };
         let batch = [first.clone(), with_its_id(1, 2), with_its_id(2, 1), first.clone(), claim((1, 2, 2))];
-        let refused = Outcome::Rejected(Rejection::CouponAlreadyIssued);
-        let expect = |outcomes: &[Outcome]| {
+        let refused = ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued);
+        let expect = |outcomes: &[ClaimOutcome]| {
             assert_eq!(outcomes[1..3], [refused, refused]);
             assert_eq!(outcomes[3], outcomes[0]);
             for place in [0, 4] {
-                assert!(matches!(outcomes[place], Outcome::Issued { .. }), "{outcomes:?}");
+                assert!(matches!(outcomes[place], ClaimOutcome::Issued { .. }), "{outcomes:?}");
             }
         };
         let mut tables = Tables::default();
@@ -361,7 +361,7 @@ mod tests {
             // Campaign 3 is not in the database.
             let campaigns = [campaign(1, total, limit), campaign(2, 3, 1)];
             let mut one_at_a_time = Tables::default();
-            let expected: Vec<Outcome> =
+            let expected: Vec<ClaimOutcome> =
                 claims.iter().flat_map(|claim| one_at_a_time.confirm(&campaigns, std::slice::from_ref(claim))).collect();
             let mut in_batches = Tables::default();
             let (mut outcomes, mut rest, mut cuts) = (Vec::new(), &claims[..], cuts.into_iter().cycle());

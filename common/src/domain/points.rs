@@ -24,7 +24,7 @@ pub struct PointRules {
 
 /// Why a charge cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChargeRefusal {
+pub enum ChargeRejectReason {
     /// It is smaller than this minimum.
     BelowMinimum(i64),
     /// It would lift what the user holds above the cap.
@@ -68,9 +68,9 @@ impl LedgerType {
 
 impl PointRules {
     /// Refuses an amount that nobody may charge, whatever is held.
-    pub const fn check(self, amount: i64) -> Result<(), ChargeRefusal> {
+    pub const fn check(self, amount: i64) -> Result<(), ChargeRejectReason> {
         if amount < self.charge_minimum || amount <= 0 {
-            return Err(ChargeRefusal::BelowMinimum(self.charge_minimum));
+            return Err(ChargeRejectReason::BelowMinimum(self.charge_minimum));
         }
         Ok(())
     }
@@ -83,10 +83,10 @@ impl Account {
     }
 
     /// With a charge of `amount` on its way.
-    pub fn begin(self, amount: i64, rules: PointRules) -> Result<Self, ChargeRefusal> {
+    pub fn begin(self, amount: i64, rules: PointRules) -> Result<Self, ChargeRejectReason> {
         rules.check(amount)?;
         if !self.has_room(amount, rules.holding_cap) {
-            return Err(ChargeRefusal::CapExceeded { cap: rules.holding_cap, held: self.held() });
+            return Err(ChargeRejectReason::CapExceeded { cap: rules.holding_cap, held: self.held() });
         }
         Ok(Self { pending: self.pending + amount, ..self })
     }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_charge_below_the_minimum_is_refused() {
         for amount in [i64::MIN, -10_000, -1, 0, 1, 9_999] {
-            assert_eq!(account(0, 0).begin(amount, RULES), Err(ChargeRefusal::BelowMinimum(10_000)), "{amount}");
+            assert_eq!(account(0, 0).begin(amount, RULES), Err(ChargeRejectReason::BelowMinimum(10_000)), "{amount}");
         }
         assert_eq!(account(0, 0).begin(10_000, RULES), Ok(account(0, 10_000)));
         let nothing_is_no_charge = PointRules { charge_minimum: 0, ..RULES };
@@ -153,7 +153,7 @@ mod tests {
     fn balance_and_what_is_on_its_way_count_against_the_cap() {
         assert_eq!(account(50_000, 40_000).begin(10_000, RULES), Ok(account(50_000, 50_000)));
         let refused = account(50_000, 40_000).begin(10_001, RULES);
-        assert_eq!(refused, Err(ChargeRefusal::CapExceeded { cap: 100_000, held: 90_000 }));
+        assert_eq!(refused, Err(ChargeRejectReason::CapExceeded { cap: 100_000, held: 90_000 }));
     }
 
     #[test]

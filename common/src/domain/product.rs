@@ -106,7 +106,7 @@ pub struct ProductChange {
 
 /// Why a change cannot be made to a product as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeRefusal {
+pub enum ProductRejectReason {
     /// More would go out than is there.
     StockInsufficient,
     /// More would be there than can be counted.
@@ -133,13 +133,13 @@ impl ProductChange {
     }
 
     /// The product after the change.
-    pub fn apply(&self, product: Product) -> Result<Product, ChangeRefusal> {
+    pub fn apply(&self, product: Product) -> Result<Product, ProductRejectReason> {
         let stock = product.stock.saturating_add(self.stock_change.unwrap_or(0));
         if stock < 0 {
-            return Err(ChangeRefusal::StockInsufficient);
+            return Err(ProductRejectReason::StockInsufficient);
         }
         if stock > MAX_AMOUNT {
-            return Err(ChangeRefusal::StockTooLarge);
+            return Err(ProductRejectReason::StockTooLarge);
         }
         Ok(Product {
             id: product.id,
@@ -221,8 +221,8 @@ mod tests {
             change.apply(product(stock)).map(|product| product.stock)
         };
         assert_eq!(changed(3, -3), Ok(0));
-        assert_eq!(changed(3, -4), Err(ChangeRefusal::StockInsufficient));
+        assert_eq!(changed(3, -4), Err(ProductRejectReason::StockInsufficient));
         assert_eq!(changed(MAX_AMOUNT - 1, 1), Ok(MAX_AMOUNT));
-        assert_eq!(changed(MAX_AMOUNT, 1), Err(ChangeRefusal::StockTooLarge));
+        assert_eq!(changed(MAX_AMOUNT, 1), Err(ProductRejectReason::StockTooLarge));
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn http_url(url: &str) -> Result<Url, String> {
 }
 
 /// The error and its causes, without the URL, which may hold a password.
-pub(crate) fn in_words(error: &reqwest::Error) -> String {
+pub(crate) fn describe(error: &reqwest::Error) -> String {
     let mut words = if error.is_timeout() { "no answer in time".into() } else { String::from("no answer") };
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

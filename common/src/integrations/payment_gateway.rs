@@ -23,7 +23,7 @@ use crate::{
     domain::charge::{Decision, NewCharge},
     error::{Cause, Error, Result},
     identifiers::{ChargeId, UserId},
-    integrations::http::{http_url, in_words},
+    integrations::http::{describe, http_url},
 };
 
 const SETTING: &str = "PAYMENT_GATEWAY_URL";
@@ -82,7 +82,7 @@ impl PaymentGateway {
         // A redirect would be followed with a GET, which pays nothing.
         let client = Client::builder().timeout(GATEWAY_TIMEOUT).redirect(redirect::Policy::none()).build();
         let client =
-            client.map_err(|error| Error::Setting(SETTING, format!("cannot be spoken to: {}", in_words(&error))))?;
+            client.map_err(|error| Error::Setting(SETTING, format!("cannot be spoken to: {}", describe(&error))))?;
         Ok(Self { client, payments })
     }
 
@@ -99,7 +99,7 @@ impl PaymentGateway {
         let question =
             Question { charge_id: *id, user_id: *user, amount: *amount, payment_method: payment_method.as_deref() };
         let request = self.client.post(self.payments.clone()).header("idempotency-key", id.to_string()).json(&question);
-        let response = request.send().await.map_err(|error| Cause::from(in_words(&error)))?;
+        let response = request.send().await.map_err(|error| Cause::from(describe(&error)))?;
         match response.status() {
             StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => Ok(GatewayAnswer::Declined),
             status if status.is_success() => verdict(response).await,
@@ -110,7 +110,7 @@ impl PaymentGateway {
 
 async fn verdict(mut response: Response) -> Result<GatewayAnswer, Cause> {
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| Cause::from(in_words(&error)))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| Cause::from(describe(&error)))? {
         body.extend_from_slice(&chunk);
         if body.len() > LONGEST_ANSWER {
             return Err("it answered more than 64 KiB".into());

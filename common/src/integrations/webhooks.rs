@@ -24,7 +24,7 @@ use crate::{
     clock::{self, Timestamp},
     domain::dead_letter::beginning,
     error::{Error, Result},
-    integrations::http::{http_url, in_words},
+    integrations::http::{describe, http_url},
 };
 
 /// The header of the message's id.
@@ -147,7 +147,7 @@ impl WebhookEndpoint {
             .user_agent(concat!("dibs/", env!("CARGO_PKG_VERSION")))
             .build();
         let client =
-            client.map_err(|error| Error::Setting(setting, format!("cannot be spoken to: {}", in_words(&error))))?;
+            client.map_err(|error| Error::Setting(setting, format!("cannot be spoken to: {}", describe(&error))))?;
         Ok(Self { client, url, secrets })
     }
 
@@ -166,7 +166,7 @@ impl WebhookEndpoint {
         match request.send().await {
             Ok(response) => answer(response, now).await,
             Err(error) => {
-                WebhookAnswer::Failed(WebhookFailure { reason: in_words(&error), retry_after: None, is_there: false })
+                WebhookAnswer::Failed(WebhookFailure { reason: describe(&error), retry_after: None, is_there: false })
             }
         }
     }

@@ -82,7 +82,7 @@ impl Redis {
         self.client().publish::<(), _, _>(channel, message).await.map_err(redis_error)
     }
 
-    /// Answers when Redis does.
+    /// Returns when Redis does.
     pub async fn ping(&self) -> Result<()> {
         self.client().ping::<()>(None).await.map_err(redis_error)
     }

@@ -7,7 +7,7 @@ use dibs_common::{
         sales,
         scripts::{SalesApplied, SalesMemory, SalesMessage, pieces, sales_apply, sales_count, sales_put, sales_window},
     },
-    testing::Place,
+    testing::TestEnvironment,
 };
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
 use uuid::Uuid;
@@ -25,20 +25,20 @@ fn sold(sequence: u64, on: u32, of: u64, units: i64) -> (u64, Effect) {
     (sequence, Effect { day: day(on), product: product(of), units })
 }
 
-async fn apply(place: &Place, span: (u64, u64), effects: &[(u64, Effect)]) -> SalesApplied {
+async fn apply(place: &TestEnvironment, span: (u64, u64), effects: &[(u64, Effect)]) -> SalesApplied {
     let in_an_hour = clock::now() + TimeDelta::hours(1);
     sales_apply(&place.redis, span, effects, |_| in_an_hour).await.expect("redis")
 }
 
 /// Puts days in place as a rebuild does: Redis is made to forget how far it has counted, first.
-async fn put(place: &Place, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
+async fn put(place: &TestEnvironment, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
     sales::forget(&place.redis).await.expect("forgotten");
     assert!(sales_put(&place.redis, rebuild, sequence, days).await.expect("put"));
 }
 
 #[tokio::test]
 async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesApplied::Gap(0));
     assert_eq!(place.keys().await, Vec::<String>::new());
     put(&place, new_uuid(), 4, &[]).await;
@@ -59,7 +59,7 @@ async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
 
 #[tokio::test]
 async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     put(&place, new_uuid(), 0, &[]).await;
     let key = place.redis.keys.daily_sales(day(21));
     place.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
@@ -77,18 +77,18 @@ fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage
 }
 
 /// Counts as one who remembers nothing.
-async fn count(place: &Place, messages: &[SalesMessage]) -> bool {
+async fn count(place: &TestEnvironment, messages: &[SalesMessage]) -> bool {
     count_on(place, &mut SalesMemory::default(), messages).await
 }
 
-async fn count_on(place: &Place, memory: &mut SalesMemory, messages: &[SalesMessage]) -> bool {
+async fn count_on(place: &TestEnvironment, memory: &mut SalesMemory, messages: &[SalesMessage]) -> bool {
     let in_an_hour = clock::now() + TimeDelta::hours(1);
     sales_count(&place.redis, memory, messages, |_| in_an_hour).await.expect("redis")
 }
 
 #[tokio::test]
 async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuild_has_counted() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "nobody knows what is counted");
     assert!(!count(&place, &[]).await, "nor when nothing comes");
     assert_eq!(place.keys().await, Vec::<String>::new());
@@ -114,7 +114,7 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
 
 #[tokio::test]
 async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (mut memory, key) = (SalesMemory::default(), place.redis.keys.sales_counted());
     let write = async |entry: &str| {
         place.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
@@ -160,7 +160,7 @@ fn pieces_end_at_a_gap_and_where_there_is_too_much_for_one_call() {
 /// Who counts from the outbox does not count on what was counted from Kafka.
 #[tokio::test]
 async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     put(&place, new_uuid(), 4, &[]).await;
     assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesApplied::Applied(5));
     assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
@@ -175,7 +175,7 @@ async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
 
 #[tokio::test]
 async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     put(&place, new_uuid(), 0, &[]).await;
     apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
     let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
@@ -193,7 +193,7 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
 
 #[tokio::test]
 async fn sales_window_shows_what_was_staged_and_nothing_without_knowing_what_is_counted() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (making, now) = (new_uuid(), clock::now());
     let show = async || sales_window(&place.redis, 3, making, day(21), now).await.expect("redis");
     let staged = place.redis.keys.staged(&place.redis.keys.sales_window(3), making);

@@ -15,7 +15,7 @@ use dibs_common::{
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
-    testing::{FIRST, Place, open_terms},
+    testing::{FIRST, TestEnvironment, open_terms},
 };
 
 fn user(number: u64) -> UserId {
@@ -26,23 +26,23 @@ fn request(number: u64) -> ClaimRequest {
     ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }
 }
 
-async fn decide(place: &Place, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {
+async fn decide(place: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {
     let decided = claim(&place.redis, campaign.partition, campaign.id, "", requests).await.expect("redis");
     decided.expect("a known campaign")
 }
 
-async fn decisions(place: &Place, campaign: &Campaign, requests: &[ClaimRequest]) -> Vec<Decision> {
+async fn decisions(place: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Vec<Decision> {
     decide(place, campaign, requests).await.decisions
 }
 
 /// The entries on the stream, in the hands of a consumer of that name.
-async fn read(place: &Place, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
+async fn read(place: &TestEnvironment, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
     let stream = ClaimStream::open(&place.redis, FIRST, consumer.into()).await.expect("opened");
     let deliveries = stream.read(500).await.expect("read");
     (stream, deliveries)
 }
 
-async fn clear(place: &Place) {
+async fn clear(place: &TestEnvironment) {
     let (stream, deliveries) = read(place, "clearing").await;
     let ids: Vec<String> = deliveries.into_iter().map(|delivery| delivery.id).collect();
     if !ids.is_empty() {
@@ -52,7 +52,7 @@ async fn clear(place: &Place) {
 
 #[tokio::test]
 async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(2).await;
     let requests = [request(1), request(2), request(3)];
     let decided = decide(&place, &campaign, &requests).await;
@@ -64,7 +64,7 @@ async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
     assert_eq!((decided.remaining, first.accepted_at), (0, decided.now));
     let (_, deliveries) = read(&place, "reader").await;
     let [delivery] = &deliveries[..] else { panic!("one entry for one call: {deliveries:?}") };
-    let entry = delivery.entry.as_ref().expect("understood");
+    let entry = delivery.entry.as_ref().expect("decode");
     let accepted: Vec<_> = entry.claims.iter().map(|claim| (claim.user, claim.record)).collect();
     assert_eq!(accepted, [(user(1), first), (user(2), second)]);
     let counts =
@@ -77,7 +77,7 @@ async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
 
 #[tokio::test]
 async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(1).await;
     let repeated = request(1);
     let accepted = decisions(&place, &campaign, std::slice::from_ref(&repeated)).await;
@@ -95,7 +95,7 @@ async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
 
 #[tokio::test]
 async fn claim_tells_a_user_at_the_limit_of_the_first_claim_also_within_one_call() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
     let made = decisions(&place, &campaign, &[request(1), request(1), request(1)]).await;
     let [Decision::Accepted(first), Decision::Accepted(_), Decision::AlreadyClaimed(told)] = made[..] else {
@@ -109,7 +109,7 @@ async fn claim_tells_a_user_at_the_limit_of_the_first_claim_also_within_one_call
 
 #[tokio::test]
 async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let now = clock::now();
     let window = |opens: i64, closes: i64| CampaignTerms {
         opens_at: now + TimeDelta::seconds(opens),
@@ -132,7 +132,7 @@ async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
 
 #[tokio::test]
 async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
     let decided = claim(&place.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
     assert!(decided.is_none());
@@ -143,7 +143,7 @@ async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
 /// An administrator who assigns a coupon is not held up by its window or a pause, but by all else.
 #[tokio::test]
 async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campaign_is_closed() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let now = clock::now();
     let give_all = async |campaign: &Campaign, requests: &[ClaimRequest]| {
         let given = give(&place.redis, campaign.partition, campaign.id, requests).await.expect("redis");
@@ -176,7 +176,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
 
 #[tokio::test]
 async fn campaign_put_creates_and_updates_and_refuses_a_total_below_what_is_claimed() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
     let put = async |total_quantity| {
         let terms = CampaignTerms { total_quantity, ..campaign.terms.clone() };
@@ -196,7 +196,7 @@ async fn campaign_put_creates_and_updates_and_refuses_a_total_below_what_is_clai
 
 #[tokio::test]
 async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_campaign() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
     let at = (campaign.partition, campaign.id);
     let record = dibs_common::domain::claim::ClaimRecord {
@@ -220,7 +220,7 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
 
 #[tokio::test]
 async fn return_seats_gives_a_seat_back_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, total_quantity: 3, ..open_terms() }).await;
     let requests = [request(1), request(1), request(2)];
     decisions(&place, &campaign, &requests).await;
@@ -242,7 +242,7 @@ async fn return_seats_gives_a_seat_back_once() {
 
 #[tokio::test]
 async fn acknowledge_removes_entries_and_what_was_pending() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     decisions(&place, &campaign, &[request(1)]).await;
     decisions(&place, &campaign, &[request(2)]).await;
@@ -252,13 +252,13 @@ async fn acknowledge_removes_entries_and_what_was_pending() {
     assert_eq!(acknowledge(&place.redis, key.clone(), ISSUANCE_GROUP, &ids).await.expect("redis"), 2);
     assert_eq!(acknowledge(&place.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
     assert_eq!(stream.lengths().await.expect("redis"), (0, 0));
-    assert_eq!(stream.take_over(Duration::ZERO, 10).await.expect("redis").len(), 0);
+    assert_eq!(stream.reclaim(Duration::ZERO, 10).await.expect("redis").len(), 0);
     place.end().await;
 }
 
 #[tokio::test]
 async fn dead_letter_moves_an_entry_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     decisions(&place, &campaign, &[request(1)]).await;
     let (stream, deliveries) = read(&place, "reader").await;

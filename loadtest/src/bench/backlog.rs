@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     bare_inserts::{self, Way},
-    client::{Crowd, Extent, Target, closed_loop},
-    rig::{Rig, Subject},
+    client::{ClientPool, Extent, Target, closed_loop},
+    harness::{Harness, Subject},
 };
 use crate::{
     failure::{Failure, Result},
@@ -37,8 +37,8 @@ pub struct BacklogRounds {
 
 /// Makes a backlog of `claims`, lets a worker confirm it, and inserts the same rows barely if `with_inserts`.
 pub async fn measure(
-    rig: &mut Rig,
-    crowd: Crowd,
+    rig: &mut Harness,
+    crowd: ClientPool,
     claims: u64,
     with_inserts: bool,
     rounds: &mut BacklogRounds,
@@ -66,13 +66,13 @@ pub async fn measure(
     rig.retire(subject).await
 }
 
-async fn settled_memory(rig: &Rig) -> Result<u64> {
+async fn settled_memory(rig: &Harness) -> Result<u64> {
     sleep(SETTLING).await;
     rig.redis_memory().await
 }
 
 /// Rows a second from the first commit seen to the last.
-async fn watch_confirmation(rig: &mut Rig, subject: Subject, claims: u64) -> Result<f64> {
+async fn watch_confirmation(rig: &mut Harness, subject: Subject, claims: u64) -> Result<f64> {
     let end = Instant::now() + CONFIRM_LIMIT;
     let mut first = None;
     loop {

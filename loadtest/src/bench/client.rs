@@ -82,7 +82,7 @@ pub struct Target {
 
 /// How many ask.
 #[derive(Clone, Copy, Debug)]
-pub struct Crowd {
+pub struct ClientPool {
     /// Connections, each with one request in flight.
     pub connections: usize,
     /// Threads that they share.
@@ -136,7 +136,7 @@ impl Measured {
 }
 
 /// Every connection sends its next claim when it has the answer to the last: as fast as the server can.
-pub async fn closed_loop(target: Target, crowd: Crowd, extent: Extent) -> Result<Measured> {
+pub async fn closed_loop(target: Target, crowd: ClientPool, extent: Extent) -> Result<Measured> {
     let connections = crowd.connections as u64;
     on_threads(crowd, move |index| async move {
         let connection = Connection::open(target).await?;
@@ -189,7 +189,7 @@ async fn so_many(mut connection: Connection, users: impl Iterator<Item = u64>, c
 }
 
 /// Runs `task` once for each connection, on the threads of the crowd, and adds up what they measured.
-pub(super) async fn on_threads<F, M>(crowd: Crowd, task: M) -> Result<Measured>
+pub(super) async fn on_threads<F, M>(crowd: ClientPool, task: M) -> Result<Measured>
 where
     F: Future<Output = Result<Measured>> + Send + 'static,
     M: Fn(usize) -> F + Clone + Send + 'static,
@@ -270,7 +270,7 @@ mod tests {
         processes::free_address,
     };
 
-    const CROWD: Crowd = Crowd { connections: 3, threads: 2 };
+    const CROWD: ClientPool = ClientPool { connections: 3, threads: 2 };
 
     async fn bare_target(expected: StatusCode) -> Target {
         let address = free_address().expect("a free port");

@@ -4,22 +4,22 @@ mod backlog;
 mod bare_inserts;
 mod bare_orders;
 mod client;
+mod harness;
 mod open_loop;
 mod orders;
 mod ranking;
 mod rates;
 mod report;
-mod rig;
 
 use std::time::Duration;
 
 use backlog::BacklogRounds;
 use clap::{Args, ValueEnum};
-use client::Crowd;
+use client::ClientPool;
+use harness::Harness;
 use orders::OrderRounds;
 use ranking::RelayRounds;
 use rates::{Manner, Phase, Rounds};
-use rig::Rig;
 
 use crate::{Verdict, failure::Result, numbers::median, output, stores::StoreArguments};
 
@@ -92,9 +92,9 @@ impl BenchArguments {
         self.only.is_none_or(|only| only == figure)
     }
 
-    fn crowd(&self) -> Crowd {
+    fn crowd(&self) -> ClientPool {
         let connections = usize::from(self.connections);
-        Crowd { connections, threads: usize::from(self.client_threads).min(connections) }
+        ClientPool { connections, threads: usize::from(self.client_threads).min(connections) }
     }
 
     fn manner(&self) -> Manner {
@@ -109,7 +109,7 @@ impl BenchArguments {
 
 /// Measures and prints.
 pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
-    let mut rig = Rig::start(&arguments.stores).await?;
+    let mut rig = Harness::start(&arguments.stores).await?;
     measure_rates(&arguments, &mut rig).await?;
     measure_backlog(&arguments, &mut rig).await?;
     measure_orders(&arguments, &mut rig).await?;
@@ -118,7 +118,7 @@ pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
     Ok(Verdict::Right)
 }
 
-async fn measure_rates(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+async fn measure_rates(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
     let mut bare = Rounds::default();
     let mut phases: Vec<(Phase, Rounds)> = Vec::new();
     if arguments.wants(Figure::Accepted) {
@@ -146,7 +146,7 @@ async fn measure_rates(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> 
     Ok(())
 }
 
-async fn measure_backlog(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+async fn measure_backlog(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
     let (confirm, memory) = (arguments.wants(Figure::Confirm), arguments.wants(Figure::Memory));
     if !confirm && !memory {
         return Ok(());
@@ -167,7 +167,7 @@ async fn measure_backlog(arguments: &BenchArguments, rig: &mut Rig) -> Result<()
     Ok(())
 }
 
-async fn measure_ranking(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+async fn measure_ranking(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
     if arguments.wants(Figure::BestSellers) {
         output::note("bare server and what sold best, in turn");
         let rounds = ranking::measure_reads(rig, arguments.manner(), arguments.rounds).await?;
@@ -191,7 +191,7 @@ async fn measure_ranking(arguments: &BenchArguments, rig: &mut Rig) -> Result<()
     Ok(())
 }
 
-async fn measure_orders(arguments: &BenchArguments, rig: &mut Rig) -> Result<()> {
+async fn measure_orders(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
     if arguments.wants(Figure::Orders) {
         let mut rounds = OrderRounds::default();
         for round in 1..=arguments.rounds {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::client::{Connection, Crowd, Measured, Target, on_threads};
+use super::client::{ClientPool, Connection, Measured, Target, on_threads};
 use crate::failure::{Failure, Result};
 
 /// A tokio timer is a millisecond coarse; a sleeping thread is not.
@@ -55,7 +55,7 @@ impl Plan {
 /// Sends `rate` claims a second; what is planned within `warm_up` is not measured.
 pub async fn open_loop(
     target: Target,
-    crowd: Crowd,
+    crowd: ClientPool,
     rate: f64,
     warm_up: Duration,
     measured: Duration,

@@ -22,10 +22,10 @@ use uuid::Uuid;
 
 use super::{
     bare_orders,
-    client::{Call, Crowd, Extent, Measured, Target, closed_loop},
+    client::{Call, ClientPool, Extent, Measured, Target, closed_loop},
+    harness::Harness,
     open_loop::open_loop,
     rates::Manner,
-    rig::Rig,
 };
 use crate::{
     failure::{Context, Failure, Result},
@@ -56,14 +56,14 @@ pub struct OrderRounds {
 }
 
 /// A product that never runs out.
-async fn hot_product(rig: &Rig) -> Result<ProductId> {
+async fn hot_product(rig: &Harness) -> Result<ProductId> {
     let terms = ProductTerms { name: "Hot".into(), price: 1_000, stock: ENDLESS, status: ProductStatus::Selling };
     let made = db::products::create_product(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
     Ok(made.context("making a product")?.id)
 }
 
 /// One round: one at a time for `manner`'s time, then a backlog of `orders`, then the rows of it barely.
-pub async fn measure(rig: &mut Rig, manner: Manner, orders: u64, rounds: &mut OrderRounds) -> Result<()> {
+pub async fn measure(rig: &mut Harness, manner: Manner, orders: u64, rounds: &mut OrderRounds) -> Result<()> {
     let product = hot_product(rig).await?;
     rounds.one_at_a_time.push(one_at_a_time(rig.connect(CONNECTIONS)?, product, manner.time()).await?);
 
@@ -114,7 +114,7 @@ async fn sold(database: &Database, product: ProductId) -> Result<u64> {
 }
 
 /// Orders a second from the first commit seen to the last.
-async fn watch(rig: &mut Rig, product: ProductId, orders: u64) -> Result<f64> {
+async fn watch(rig: &mut Harness, product: ProductId, orders: u64) -> Result<f64> {
     let end = Instant::now() + LIMIT;
     let mut first = None;
     loop {
@@ -134,7 +134,7 @@ async fn watch(rig: &mut Rig, product: ProductId, orders: u64) -> Result<f64> {
     }
 }
 
-async fn until_drained(rig: &Rig) -> Result<()> {
+async fn until_drained(rig: &Harness) -> Result<()> {
     waiting::until("empty streams of commands", LIMIT, Duration::from_millis(20), async || {
         Ok(rig.stores.commands_left().await?.waiting == 0)
     })
@@ -229,7 +229,7 @@ pub struct OverHttp {
 }
 
 /// Orders over HTTP, each answered with its outcome.
-pub async fn measure_over_http(rig: &mut Rig, manner: Manner) -> Result<OverHttp> {
+pub async fn measure_over_http(rig: &mut Harness, manner: Manner) -> Result<OverHttp> {
     let product = hot_product(rig).await?;
     rig.start_worker().await?;
     let target = order_target(rig, product);
@@ -242,7 +242,7 @@ pub async fn measure_over_http(rig: &mut Rig, manner: Manner) -> Result<OverHttp
     Ok(OverHttp { peak, half })
 }
 
-fn order_target(rig: &Rig, product: ProductId) -> Target {
+fn order_target(rig: &Harness, product: ProductId) -> Target {
     Target { address: rig.api_address(), call: Call::Order { product }, first_user: 1, expected: StatusCode::CREATED }
 }
 
@@ -258,7 +258,7 @@ pub struct MemoryWatch {
 }
 
 /// Looks at the memory of both processes again and again; an allocator keeps now more, now less of what is free.
-async fn sample<T>(rig: &Rig, samples: &mut Vec<(u64, u64)>) -> Result<T> {
+async fn sample<T>(rig: &Harness, samples: &mut Vec<(u64, u64)>) -> Result<T> {
     loop {
         sleep(Duration::from_millis(100)).await;
         samples.push(rig.resident_bytes()?);
@@ -276,7 +276,7 @@ fn middles(samples: &mut Vec<(u64, u64)>) -> (u64, u64) {
 }
 
 /// Lets `orders` orders pass in ten parts, and looks at the memory of both processes in each.
-pub async fn watch_memory(rig: &mut Rig, crowd: Crowd, orders: u64) -> Result<MemoryWatch> {
+pub async fn watch_memory(rig: &mut Harness, crowd: ClientPool, orders: u64) -> Result<MemoryWatch> {
     const PARTS: u64 = 10;
     let product = hot_product(rig).await?;
     rig.start_worker().await?;

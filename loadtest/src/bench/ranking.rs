@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     client::{Call, Target},
+    harness::Harness,
     rates::{self, Manner, Rounds},
-    rig::Rig,
 };
 use crate::{
     failure::{Context, Failure, Result},
@@ -45,7 +45,7 @@ fn today() -> NaiveDate {
 }
 
 /// Lets Redis hold sales of these products on each of the last seven days.
-async fn fill_days(rig: &Rig, products: impl Iterator<Item = ProductId> + Clone) -> Result<()> {
+async fn fill_days(rig: &Harness, products: impl Iterator<Item = ProductId> + Clone) -> Result<()> {
     let (redis, making, mut put) = (&rig.stores.redis, new_uuid(), Vec::new());
     for day in last_days(today(), DAYS) {
         let mut scores = Scores::new();
@@ -82,7 +82,7 @@ pub struct ReadRounds {
 }
 
 /// Lets there be something to read, and measures how fast it is.
-pub async fn measure_reads(rig: &mut Rig, manner: Manner, rounds: u16) -> Result<ReadRounds> {
+pub async fn measure_reads(rig: &mut Harness, manner: Manner, rounds: u16) -> Result<ReadRounds> {
     let products = make_products(&rig.stores.database, RANKED).await?;
     fill_days(rig, products.into_iter()).await?;
     rig.job("warm-ranking")?.until_ended().await?;
@@ -118,7 +118,7 @@ pub struct JobWatch {
 }
 
 /// Runs the hourly job over `products` products, each sold on each of seven days.
-pub async fn watch_job(rig: &mut Rig, products: u64) -> Result<JobWatch> {
+pub async fn watch_job(rig: &mut Harness, products: u64) -> Result<JobWatch> {
     fill_days(rig, (1..=products).filter_map(|id| ProductId::try_from(id).ok())).await?;
     let days_bytes = rig.redis_memory().await?;
     let mut job = rig.job("warm-ranking")?;
@@ -146,7 +146,7 @@ pub struct RelayRounds {
 }
 
 /// Events a second that the relay numbers, reads, and counts in Redis: out of a backlog of `events` orders that were paid.
-pub async fn measure_relay(rig: &mut Rig, events: u64) -> Result<f64> {
+pub async fn measure_relay(rig: &mut Harness, events: u64) -> Result<f64> {
     // A sink is told what happens after it was there for the first time.
     rig.start_worker().await?;
     waiting::until("the end of all events", LIMIT, Duration::from_millis(50), async || {
@@ -169,7 +169,7 @@ async fn delivered(pool: &MySqlPool) -> Result<u64> {
         .context("how far the ranking is")
 }
 
-async fn watch_relay(rig: &mut Rig, before: u64, events: u64) -> Result<f64> {
+async fn watch_relay(rig: &mut Harness, before: u64, events: u64) -> Result<f64> {
     let end = Instant::now() + LIMIT;
     let mut first = None;
     loop {

@@ -6,9 +6,9 @@ use hyper::StatusCode;
 use tokio::time::sleep;
 
 use super::{
-    client::{Crowd, Extent, Measured, Target, closed_loop},
+    client::{ClientPool, Extent, Measured, Target, closed_loop},
+    harness::{Harness, Subject},
     open_loop::open_loop,
-    rig::{Rig, Subject},
 };
 use crate::{
     failure::{Failure, Result},
@@ -77,7 +77,7 @@ impl Rounds {
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
     /// By whom.
-    pub crowd: Crowd,
+    pub crowd: ClientPool,
     /// For how long, before a slice counts.
     pub warm_up: Duration,
     /// For how long, in each slice.
@@ -99,7 +99,7 @@ impl Manner {
 
 /// A round: measures bare server and phase in turn; adds to both.
 pub async fn measure(
-    rig: &mut Rig,
+    rig: &mut Harness,
     manner: Manner,
     phase: Phase,
     (bare, rounds): (&mut Rounds, &mut Rounds),
@@ -150,7 +150,7 @@ pub async fn in_turn(
 }
 
 /// A campaign for the phase, and the claims to make.
-async fn prepare(rig: &mut Rig, phase: Phase) -> Result<(Subject, Target)> {
+async fn prepare(rig: &mut Harness, phase: Phase) -> Result<(Subject, Target)> {
     let subject = rig.open_campaign(if phase == Phase::Refused { 1 } else { ENDLESS }).await?;
     let (address, call) = (rig.api_address(), subject.call());
     let target = Target { address, call, first_user: 1, expected: StatusCode::ACCEPTED };
@@ -161,7 +161,7 @@ async fn prepare(rig: &mut Rig, phase: Phase) -> Result<(Subject, Target)> {
             Ok((subject, target))
         }
         Phase::Refused => {
-            let first = Crowd { connections: 1, threads: 1 };
+            let first = ClientPool { connections: 1, threads: 1 };
             closed_loop(target, first, Extent::Count(1)).await?;
             Ok((subject, Target { first_user: 2, expected: StatusCode::UNPROCESSABLE_ENTITY, ..target }))
         }
@@ -169,7 +169,7 @@ async fn prepare(rig: &mut Rig, phase: Phase) -> Result<(Subject, Target)> {
 }
 
 /// Rows confirmed while a slice counts.
-async fn confirmations(rig: &Rig, manner: Manner, subject: Subject) -> Result<u64> {
+async fn confirmations(rig: &Harness, manner: Manner, subject: Subject) -> Result<u64> {
     sleep(manner.warm_up).await;
     let before = rig.confirmed(subject).await?;
     sleep(manner.slice).await;
@@ -177,7 +177,7 @@ async fn confirmations(rig: &Rig, manner: Manner, subject: Subject) -> Result<u6
 }
 
 /// The open model: `rate` accepted claims a second while the worker confirms them.
-pub async fn measure_open(rig: &mut Rig, manner: Manner, rate: f64) -> Result<Measured> {
+pub async fn measure_open(rig: &mut Harness, manner: Manner, rate: f64) -> Result<Measured> {
     let (subject, target) = prepare(rig, Phase::Confirming).await?;
     let measured = open_loop(target, manner.crowd, rate, OPEN_WARM_UP, manner.time()).await?;
     rig.until_drained(subject).await?;

@@ -101,7 +101,7 @@ impl Told {
     }
 
     /// What must be so in the end.
-    pub const fn in_words(self) -> &'static str {
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::Placed => "an order that was placed",
             Self::PlaceTaken => "an order, placed or refused",

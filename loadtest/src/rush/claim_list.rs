@@ -9,8 +9,8 @@ use dibs_common::identifiers::UserId;
 use tokio::sync::Notify;
 
 use crate::{
-    dice::Dice,
     record::{Answer, ClientRecord, Entry},
+    rng::Rng,
 };
 
 /// What is claimed by whom, and what was answered.
@@ -31,7 +31,7 @@ impl ClaimList {
         let again = (0..requests.saturating_sub(users)).map(|extra| extra * 5 / 6 % users);
         let ids = (0..users).chain(again).filter_map(|number| UserId::try_from(number + 1).ok());
         let mut users: Vec<UserId> = ids.collect();
-        Dice::new(seed).shuffle(&mut users);
+        Rng::new(seed).shuffle(&mut users);
         Self {
             users,
             next: AtomicUsize::new(0),

@@ -58,7 +58,7 @@ pub fn schedule(worker_kills: u64, redis_kills: u64, seats: u64) -> Vec<Kill> {
 }
 
 /// Carries out the schedule beside the rush.
-pub async fn carry_out(
+pub async fn execute(
     schedule: &[Kill],
     rush: &Rush,
     stack: &mut OwnStack,

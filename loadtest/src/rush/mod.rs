@@ -99,7 +99,7 @@ async fn run_with_faults(arguments: &RushArguments) -> Result<Verdict> {
     let seats = u64::from(arguments.coupons).min(arguments.users);
     let schedule = faults::schedule(arguments.worker_kills, arguments.redis_kills, seats);
     let outcome = rush(arguments, &api_url, coupon, async |rush| {
-        faults::carry_out(&schedule, rush, &mut own, &stores, partition).await
+        faults::execute(&schedule, rush, &mut own, &stores, partition).await
     })
     .await?;
     let verdict = conclude(arguments, &stores, coupon, &outcome, &schedule).await?;

@@ -26,7 +26,7 @@ pub fn print_answers(record: &ClientRecord, elapsed: Duration) {
     for (answer, claims) in rows {
         table.row([answer, &*grouped(claims)]);
     }
-    table.print("Answers");
+    table.print("OutcomeWaiters");
     let [p50, p99, p999] = record.latencies.percentiles();
     let rate = grouped_rate(per_second(record.entries.len() as u64, elapsed));
     output::line(&format!(

@@ -1,11 +1,11 @@
 //! A day in the shop, through goose, and its audit; while the worker is killed if asked.
 
 mod answer;
-mod keeper;
-mod market;
+mod environment;
 mod report;
 mod scenario;
 mod shopper;
+mod state;
 mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -18,9 +18,9 @@ use dibs_common::{
     identifiers::{CouponId, new_uuid},
     integrations::{messages::Receiver as Recipient, webhooks::WebhookSecrets},
 };
-use market::Market;
-use scenario::Crowd;
+use scenario::ClientPool;
 use secrecy::{ExposeSecret as _, SecretString};
+use state::ShopState;
 use tokio::time::Instant;
 
 use crate::{
@@ -122,13 +122,13 @@ pub async fn run(arguments: ShopArguments) -> Result<Verdict> {
 
 async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Verdict> {
     let ahead = if arguments.midnight { ahead(arguments) } else { TimeDelta::zero() };
-    clock::set_ahead(ahead);
+    clock::set_offset(ahead);
     let secret = own_secret();
     let receiver = receive(SocketAddr::from(([127, 0, 0, 1], 0)), &secret, arguments.seconds).await?;
     let settings = vec![
         ("ORDER_EXPIRY_SECONDS", ORDER_EXPIRY.as_secs().to_string()),
         ("TIME_ZONE", arguments.settings.time_zone.to_string()),
-        ("CLOCK_AHEAD_SECONDS", ahead.num_seconds().to_string()),
+        ("CLOCK_OFFSET_SECONDS", ahead.num_seconds().to_string()),
         ("DATA_PLATFORM_URL", receiver.url(Recipient::DataPlatform.name())),
         ("NOTIFICATION_URL", receiver.url(Recipient::Notifications.name())),
         ("WEBHOOK_SECRET", secret.expose_secret().to_owned()),
@@ -136,7 +136,7 @@ async fn run_with_kills(arguments: &ShopArguments, every: Duration) -> Result<Ve
     let mut own = OwnStack::start(&arguments.stores.database_url, settings).await?;
     let stores = Stores::connect(own.stores()).await?;
     let api = own.stack().api()?;
-    let outcome = shop(arguments, &api, async |end| keeper::kill_worker(&mut own, every, end).await).await?;
+    let outcome = shop(arguments, &api, async |end| environment::kill_worker(&mut own, every, end).await).await?;
     until_nothing_can_expire(&stores).await?;
     if arguments.midnight {
         persist_yesterday(&own, &stores).await?;
@@ -188,19 +188,20 @@ async fn shop(
     api: &Api,
     faults: impl AsyncFnOnce(Instant) -> Result<u64>,
 ) -> Result<Outcome> {
-    let (products, campaigns) = keeper::open(api, arguments.products, arguments.users).await?;
+    let (products, campaigns) = environment::open(api, arguments.products, arguments.users).await?;
     let began = Instant::now();
     let end = began + Duration::from_secs(arguments.seconds);
-    let market = Arc::new(Market::new(products, campaigns, end, arguments.seed));
-    let crowd = Crowd { api_url: api.base(), users: arguments.users as usize, report: arguments.report.as_deref() };
+    let market = Arc::new(ShopState::new(products, campaigns, end, arguments.seed));
+    let crowd =
+        ClientPool { api_url: api.base(), users: arguments.users as usize, report: arguments.report.as_deref() };
     let progress = output::progress(arguments.seconds, "seconds");
     let (elapsed, (), (), kills) = tokio::try_join!(
         async {
             scenario::shop(Arc::clone(&market), crowd).await?;
             Ok(began.elapsed())
         },
-        keeper::restock(api, &market),
-        keeper::show_time(&progress, end),
+        environment::restock(api, &market),
+        environment::show_time(&progress, end),
         faults(end),
     )?;
     progress.finish_and_clear();

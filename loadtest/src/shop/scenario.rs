@@ -5,17 +5,17 @@ use std::{path::Path, sync::Arc, time::Duration};
 use dibs_common::identifiers::UserId;
 use goose::{client::GooseClientBuilder, config::GooseConfiguration, prelude::*};
 
-use super::{market::Market, shopper::Shopper, visit::Visit};
+use super::{shopper::Shopper, state::ShopState, visit::Visit};
 use crate::{
-    dice::Dice,
     failure::{Context, Result},
+    rng::Rng,
 };
 
 /// Longer than any answer may take: a call waits up to 3 s for its outcome.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 
 /// How goose brings the users.
-pub struct Crowd<'a> {
+pub struct ClientPool<'a> {
     /// The API.
     pub api_url: &'a str,
     /// How many users.
@@ -25,7 +25,7 @@ pub struct Crowd<'a> {
 }
 
 /// Lets all users shop until the market closes.
-pub async fn shop(market: Arc<Market>, crowd: Crowd<'_>) -> Result<()> {
+pub async fn shop(market: Arc<ShopState>, crowd: ClientPool<'_>) -> Result<()> {
     let visit: TransactionFunction = Arc::new(move |goose| {
         let market = Arc::clone(&market);
         Box::pin(async move { visit(market, goose).await })
@@ -38,15 +38,15 @@ pub async fn shop(market: Arc<Market>, crowd: Crowd<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn visit(market: Arc<Market>, goose: &mut GooseUser) -> TransactionResult {
+async fn visit(market: Arc<ShopState>, goose: &mut GooseUser) -> TransactionResult {
     let number = goose.weighted_users_index as u64 + 1;
     let Ok(user) = UserId::try_from(number) else { return Ok(()) };
-    let dice = Dice::of(market.seed, number);
+    let dice = Rng::of(market.seed, number);
     Shopper::new(Visit { market, user, dice, goose }).shop().await
 }
 
 /// All users at once, each for one visit, and nothing that goose would print or listen on.
-fn configuration(crowd: &Crowd<'_>) -> GooseConfiguration {
+fn configuration(crowd: &ClientPool<'_>) -> GooseConfiguration {
     let mut configuration = GooseConfiguration::default();
     configuration.host = Some(crowd.api_url.to_owned());
     configuration.users = Some(crowd.users);
@@ -98,8 +98,8 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
         let products = (1..=3).map(|id| id.try_into().expect("an id")).collect();
         let (campaigns, end) = (vec![1.try_into().expect("an id")], Instant::now() + Duration::from_secs(2));
-        let market = Arc::new(Market::new(products, campaigns, end, 1));
-        shop(Arc::clone(&market), Crowd { api_url: &api_url, users: 4, report: None })
+        let market = Arc::new(ShopState::new(products, campaigns, end, 1));
+        shop(Arc::clone(&market), ClientPool { api_url: &api_url, users: 4, report: None })
             .await
             .expect("a day in the shop");
         let record = market.with_record(std::mem::take);

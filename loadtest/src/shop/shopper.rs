@@ -242,7 +242,7 @@ impl<'g> Shopper<'g> {
     fn note(&self, told: Told, id: Option<Uuid>) {
         match id {
             Some(id) => self.visit.market.told(self.visit.user, told, id),
-            None => self.visit.market.strange(Call::FollowUp, &format!("an answer names no id of {}", told.in_words())),
+            None => self.visit.market.strange(Call::FollowUp, &format!("an answer names no id of {}", told.describe())),
         }
     }
 

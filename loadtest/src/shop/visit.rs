@@ -7,10 +7,10 @@ use goose::{goose::GooseResponse, prelude::*};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{answer::Answer, market::Market};
+use super::{answer::Answer, state::ShopState};
 use crate::{
-    dice::Dice,
     record::{Call, Repeats},
+    rng::Rng,
 };
 
 /// Of a hundred POSTs, so many are made twice at once, and so many again after the answer.
@@ -20,11 +20,11 @@ const AGAIN: usize = 4;
 /// A user in the shop.
 pub struct Visit<'g> {
     /// The shop.
-    pub market: Arc<Market>,
+    pub market: Arc<ShopState>,
     /// Who it is.
     pub user: UserId,
     /// What the user's seed decides.
-    pub dice: Dice,
+    pub dice: Rng,
     /// The user of goose that makes the calls.
     pub goose: &'g mut GooseUser,
 }

@@ -6,7 +6,7 @@ use dibs_common::{
     domain::campaign::Campaign,
     identifiers::{AssignmentId, ClaimId, UserId},
     redis::scripts::{ClaimRequest, Decision, claim},
-    testing::{FIRST, Place},
+    testing::{FIRST, TestEnvironment},
 };
 use dibs_loadtest::{
     audit::{Findings, audit},
@@ -15,7 +15,7 @@ use dibs_loadtest::{
 };
 use dibs_worker::{
     assignments::assign_once,
-    issuance::{Consumer, Pace},
+    issuance::{Consumer, ReclaimPolicy},
 };
 use fred::interfaces::HashesInterface as _;
 use sqlx::Executor as _;
@@ -30,7 +30,7 @@ fn entry(number: u64, answer: Answer) -> Entry {
 }
 
 /// A campaign of which users 1 to 3 hold a confirmed coupon, and their record of it.
-async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
+async fn rushed(place: &TestEnvironment) -> (Campaign, ClientRecord) {
     let campaign = place.campaign(10).await;
     let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
     let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();
@@ -45,14 +45,14 @@ async fn rushed(place: &Place) -> (Campaign, ClientRecord) {
     (campaign, record)
 }
 
-async fn work(place: &Place) {
-    let impatient = Pace { take_over_after: Duration::ZERO, look_every: Duration::ZERO };
+async fn work(place: &TestEnvironment) {
+    let impatient = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
     let worker =
         Consumer::join(&place.database, &place.redis, FIRST, "worker".into(), impatient).await.expect("joined");
     while worker.run_once().await.expect("worked") > 0 {}
 }
 
-pub fn stores(place: &Place) -> Stores {
+pub fn stores(place: &TestEnvironment) -> Stores {
     Stores { database: place.database.clone(), redis: place.redis.clone() }
 }
 
@@ -62,13 +62,13 @@ pub fn broken(findings: &Findings) -> Vec<&'static str> {
     wrong.map(dibs_loadtest::audit::Check::invariant).collect()
 }
 
-async fn audited(place: &Place, campaign: &Campaign, record: Option<&ClientRecord>) -> Vec<&'static str> {
+async fn audited(place: &TestEnvironment, campaign: &Campaign, record: Option<&ClientRecord>) -> Vec<&'static str> {
     broken(&audit(&stores(place), campaign.id, record).await.expect("an audit"))
 }
 
 #[tokio::test]
 async fn a_campaign_without_a_fault_has_no_differences() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (campaign, mut record) = rushed(&place).await;
     let Answer::Accepted(first) = record.entries[0].answer else { panic!("accepted before") };
     record.entries.push(entry(1, Answer::AlreadyIssued(Some(first.claim_id))));
@@ -81,7 +81,7 @@ async fn a_campaign_without_a_fault_has_no_differences() {
 
 #[tokio::test]
 async fn every_difference_in_the_database_is_found() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     for (fault, expected) in [
         ("DELETE FROM user_coupons WHERE user_id = 1 AND coupon_id = ", &["I3", "I11"][..]),
         ("UPDATE user_coupons SET user_id = 9 WHERE user_id = 1 AND coupon_id = ", &["I3", "I4"]),
@@ -106,7 +106,7 @@ async fn every_difference_in_the_database_is_found() {
 
 #[tokio::test]
 async fn every_difference_in_redis_is_found() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (client, keys) = (place.redis.client(), &place.redis.keys);
 
     let (campaign, _) = rushed(&place).await;
@@ -135,7 +135,7 @@ async fn every_difference_in_redis_is_found() {
 
 #[tokio::test]
 async fn every_difference_to_the_clients_record_is_found() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (campaign, right) = rushed(&place).await;
     let Answer::Accepted(first) = right.entries[0].answer else { panic!("accepted before") };
     let unknown = Answer::Accepted(Receipt { claim_id: ClaimId::generate(), sequence: 4 });
@@ -165,7 +165,7 @@ async fn every_difference_to_the_clients_record_is_found() {
 
 #[tokio::test]
 async fn assignments_are_known_and_every_difference_in_them_is_found() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign_with = async || {
         let (campaign, record) = rushed(&place).await;
         let about = (AssignmentId::generate(), campaign.id);

@@ -8,7 +8,7 @@ use dibs_common::{
         messages::Receiver as Recipient,
         webhooks::{WebhookEndpoint, WebhookSecrets},
     },
-    testing::Place,
+    testing::TestEnvironment,
 };
 use dibs_loadtest::{
     audit::{Witnesses, audit_shop},
@@ -42,7 +42,7 @@ async fn receiver(record: Option<&std::path::Path>) -> Receiver {
 }
 
 /// Tells a receiver of three coupons, each issued to two users.
-async fn told(place: &Place, receiver: &Receiver) {
+async fn told(place: &TestEnvironment, receiver: &Receiver) {
     let name = Recipient::Notifications.name();
     for sink in Recipient::ALL {
         db::outbox::register_sink(place.database.pool(), sink.name(), clock::now()).await.expect("registered");
@@ -62,12 +62,12 @@ async fn told(place: &Place, receiver: &Receiver) {
     let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
     let mut relay = Relay::new(&place.database, sink);
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
-    relay.stand_back().await;
+    relay.release_lease().await;
     // None of it is for the other.
     place.execute("UPDATE sinks SET delivered_through = 3").await;
 }
 
-async fn found(place: &Place, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
+async fn found(place: &TestEnvironment, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
     let witnesses = Witnesses { client: None, deliveries };
     let mut broken = broken(&audit_shop(&stores(place), SETTINGS, witnesses).await.expect("an audit"));
     // Nobody counts sales here, which is another invariant's.
@@ -77,7 +77,7 @@ async fn found(place: &Place, deliveries: Option<&Deliveries>) -> Vec<&'static s
 
 #[tokio::test]
 async fn i10_what_a_sink_was_not_told_is_named() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let receiver = receiver(None).await;
     told(&place, &receiver).await;
     let deliveries = receiver.deliveries();
@@ -130,7 +130,7 @@ async fn i10_what_a_sink_was_not_told_is_named() {
 
 #[tokio::test]
 async fn a_record_says_what_the_receiver_says_and_what_came_wrongly_signed() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let folder = std::env::temp_dir().join(format!("dibs-record-{}", dibs_common::identifiers::new_uuid()));
     let receiver = receiver(Some(&folder)).await;
     told(&place, &receiver).await;

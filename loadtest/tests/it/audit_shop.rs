@@ -8,13 +8,13 @@ use dibs_common::{
     db,
     domain::{
         charge::NewCharge,
-        order::{Action, Command, Line, OrderRules, Outcome},
+        order::{Action, Command, Line, OrderOutcome, OrderRules},
         points::PointRules,
         ranking::{business_day, days_before},
     },
     identifiers::{ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId},
     redis::keys::{ORDERS_GROUP, sales_member},
-    testing::{FIRST, Place},
+    testing::{FIRST, TestEnvironment},
 };
 use dibs_loadtest::{
     audit::{Check, ShopSettings, Witnesses, audit_shop},
@@ -22,7 +22,7 @@ use dibs_loadtest::{
 };
 use dibs_worker::{
     jobs::{Job, Jobs},
-    orders::carry_out_batch,
+    orders::execute_batch,
     ranking::{self, RankingSink},
     relay::{Relay, Step},
 };
@@ -40,7 +40,7 @@ pub const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_
 
 /// A shop in which everything has happened once: orders by what became of them.
 struct Shop {
-    place: Place,
+    place: TestEnvironment,
     product: ProductId,
     unpaid: OrderId,
     confirmed: OrderId,
@@ -53,7 +53,7 @@ struct Shop {
 
 impl Shop {
     async fn new() -> Self {
-        let place = Place::new().await;
+        let place = TestEnvironment::new().await;
         let (product, coupon) = (place.product(4_000, 100).await, coupon(&place).await);
         let now = clock::now();
         let mut shop = Self {
@@ -73,17 +73,17 @@ impl Shop {
         db::charges::begin_charge(&shop.place.database, &pending, rules(), now).await.expect("begun");
         shop.unpaid = shop.order(1, None, false, now).await;
         shop.confirmed = shop.order(2, None, true, now).await;
-        shop.carry_out(Action::Confirm { order: shop.confirmed }, now).await;
+        shop.execute(Action::Confirm { order: shop.confirmed }, now).await;
         shop.cancelled = shop.order(3, None, false, now).await;
-        shop.carry_out(Action::Pay { order: shop.cancelled }, now).await;
-        shop.carry_out(Action::Cancel { order: shop.cancelled }, now).await;
+        shop.execute(Action::Pay { order: shop.cancelled }, now).await;
+        shop.execute(Action::Cancel { order: shop.cancelled }, now).await;
         // The coupon is worth more than the order, so nothing is left to pay.
         shop.free = shop.order(1, Some(coupon), true, now).await;
         let dear = shop.order(20, None, false, now).await;
-        assert!(matches!(shop.carry_out(Action::Pay { order: dear }, now).await, Outcome::Refused(_)));
+        assert!(matches!(shop.execute(Action::Pay { order: dear }, now).await, OrderOutcome::Rejected(_)));
         let over = now + TimeDelta::hours(1);
-        shop.carry_out(Action::Expire { order: dear }, over).await;
-        assert!(matches!(shop.carry_out(place_of(product, 500, None, false), now).await, Outcome::Refused(_)));
+        shop.execute(Action::Expire { order: dear }, over).await;
+        assert!(matches!(shop.execute(place_of(product, 500, None, false), now).await, OrderOutcome::Rejected(_)));
         shop.rejected = OrderId(shop.id("SELECT order_id FROM orders WHERE status = 'REJECTED'").await);
         shop.count_sales().await;
         shop
@@ -97,7 +97,7 @@ impl Shop {
         let mut relay =
             Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
         while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
-        relay.stand_back().await;
+        relay.release_lease().await;
     }
 
     async fn charge(&self, id: ChargeId, amount: i64) {
@@ -106,16 +106,16 @@ impl Shop {
     }
 
     async fn order(&self, quantity: u32, coupon: Option<ClaimId>, pay: bool, now: Timestamp) -> OrderId {
-        match self.carry_out(place_of(self.product, quantity, coupon, pay), now).await {
-            Outcome::Done(done) => done.order.order_id,
-            Outcome::Refused(refusal) => panic!("{refusal}"),
+        match self.execute(place_of(self.product, quantity, coupon, pay), now).await {
+            OrderOutcome::Done(done) => done.order.order_id,
+            OrderOutcome::Rejected(refusal) => panic!("{refusal}"),
         }
     }
 
-    async fn carry_out(&self, action: Action, now: Timestamp) -> Outcome {
+    async fn execute(&self, action: Action, now: Timestamp) -> OrderOutcome {
         let command = Command { id: CommandId::generate(), user: user(1), at: now, action };
         let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
-        let mut outcomes = carry_out_batch(&self.place.database, &[command], &rules, now).await.expect("carried out");
+        let mut outcomes = execute_batch(&self.place.database, &[command], &rules, now).await.expect("carried out");
         outcomes.remove(0)
     }
 
@@ -143,7 +143,7 @@ fn place_of(product_id: ProductId, quantity: u32, coupon: Option<ClaimId>, pay: 
 }
 
 /// A coupon in the hands of user 1: 5,000 won off.
-async fn coupon(place: &Place) -> ClaimId {
+async fn coupon(place: &TestEnvironment) -> ClaimId {
     let (campaign, id) = (place.campaign(10).await, ClaimId::generate());
     place
         .execute(&format!(
@@ -236,7 +236,7 @@ const FAULTS: [(&str, &[&str]); 37] = [
 
 /// Copies of tables, to undo what is planted in them.
 struct Copies<'p> {
-    place: &'p Place,
+    place: &'p TestEnvironment,
 }
 
 impl<'p> Copies<'p> {
@@ -254,7 +254,7 @@ impl<'p> Copies<'p> {
         "idempotency_keys",
     ];
 
-    async fn of(place: &'p Place) -> Self {
+    async fn of(place: &'p TestEnvironment) -> Self {
         for table in Self::TABLES {
             place.execute(&format!("CREATE TABLE copy_of_{table} SELECT * FROM {table}")).await;
         }
@@ -338,7 +338,7 @@ async fn a_key_that_stands_for_two_things_is_named() {
 #[tokio::test]
 async fn sales_that_the_orders_do_not_come_to_are_named() {
     let shop = Shop::new().await;
-    let Place { database, redis, .. } = &shop.place;
+    let TestEnvironment { database, redis, .. } = &shop.place;
     let (zone, expiry) = (SETTINGS.time_zone, Arc::default());
     let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone, partitions: 1, expiry };
     let today = business_day(clock::now(), zone);

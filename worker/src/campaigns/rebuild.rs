@@ -28,7 +28,7 @@ const LONGEST: Duration = Duration::from_mins(15);
 /// While that goes on Redis does not know the campaign, so no claim can slip in between; it appears whole, at once.
 /// One process does so at a time: one that finds another at it leaves it to that.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lock) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
     lock.hold_for(LONGEST).await?;
     let forgotten = campaign_state::forget(redis, campaign.partition, campaign.id).await;
     let rebuilt = match forgotten {
@@ -41,7 +41,7 @@ pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) ->
 /// The same for a campaign that Redis does not know. It is not forgotten first: whoever has just made it may be putting
 /// it there, and then it is left as it is.
 pub(super) async fn make_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lock) = database.try_lock(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lock) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
     lock.hold_for(LONGEST).await?;
     let made = make_alone(database, redis, campaign).await;
     lock.release().await.and(made)

@@ -3,12 +3,12 @@ use std::{collections::BTreeMap, time::Duration};
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database},
-    domain::claim::{self, Claim, Existing, Outcome, Plan},
+    domain::claim::{self, Claim, ClaimOutcome, ExistingClaims, IssuancePlan},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::{
         Redis, scripts,
-        streams::{Answer, ClaimEntry},
+        streams::{ClaimEntry, ClaimOutcomeMessage},
     },
 };
 
@@ -19,24 +19,29 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Decides a batch in one transaction, under the locks of its campaigns, and answers the outcomes, in the order of
 /// the claims.
-pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Plan> {
-    if let Some(plan) = transact(database, claims, now, Look::NotYet).await? {
+pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> Result<IssuancePlan> {
+    if let Some(plan) = transact(database, claims, now, DuplicateCheck::Optimistic).await? {
         return Ok(plan);
     }
-    let looked = transact(database, claims, now, Look::AtWhatIsThere).await?;
+    let looked = transact(database, claims, now, DuplicateCheck::Explicit).await?;
     looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
 }
 
 /// Whether a transaction reads what the database holds of a batch. Nearly always nothing is there, and looking
 /// would take a third of the time.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Look {
-    NotYet,
-    AtWhatIsThere,
+enum DuplicateCheck {
+    Optimistic,
+    Explicit,
 }
 
-async fn transact(database: &Database, claims: &[Claim], now: Timestamp, look: Look) -> Result<Option<Plan>> {
-    db::retrying("confirm claims", || async {
+async fn transact(
+    database: &Database,
+    claims: &[Claim],
+    now: Timestamp,
+    look: DuplicateCheck,
+) -> Result<Option<IssuancePlan>> {
+    db::retrying("confirm_claims", || async {
         let attempt = tokio::time::timeout(LONGEST, attempt(database, claims, now, look)).await;
         attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
@@ -48,26 +53,26 @@ async fn attempt(
     database: &Database,
     claims: &[Claim],
     now: Timestamp,
-    look: Look,
-) -> Result<Option<Plan>, sqlx::Error> {
+    look: DuplicateCheck,
+) -> Result<Option<IssuancePlan>, sqlx::Error> {
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
     coupons.sort_unstable();
     coupons.dedup();
     let mut transaction = database.begin().await?;
     let campaigns = db::campaigns::lock_campaigns(&mut transaction, &coupons).await?;
     let existing = match look {
-        Look::AtWhatIsThere => db::issuances::existing(&mut transaction, claims).await?,
-        Look::NotYet if claim::may_skip_existing(&campaigns, claims) => Existing::default(),
-        Look::NotYet => return Ok(None),
+        DuplicateCheck::Explicit => db::issuances::existing(&mut transaction, claims).await?,
+        DuplicateCheck::Optimistic if claim::may_skip_existing(&campaigns, claims) => ExistingClaims::default(),
+        DuplicateCheck::Optimistic => return Ok(None),
     };
     let plan = claim::confirm(&campaigns, &existing, claims, now);
-    if look == Look::NotYet && !plan.rejections.is_empty() {
+    if look == DuplicateCheck::Optimistic && !plan.rejections.is_empty() {
         // Only rows that go in prove that nothing was there: a refusal needs to know.
         return Ok(None);
     }
     match db::issuances::write(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan)),
-        Err(error) if look == Look::NotYet && db::is_duplicate(&error) => Ok(None),
+        Err(error) if look == DuplicateCheck::Optimistic && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -78,11 +83,11 @@ pub async fn return_seats(
     redis: &Redis,
     partition: Partition,
     claims: &[Claim],
-    outcomes: &[Outcome],
+    outcomes: &[ClaimOutcome],
 ) -> Result<()> {
     let mut refused: BTreeMap<CouponId, Vec<(UserId, ClaimId)>> = BTreeMap::new();
     for (claim, outcome) in claims.iter().zip(outcomes) {
-        if matches!(outcome, Outcome::Rejected(_)) {
+        if matches!(outcome, ClaimOutcome::Rejected(_)) {
             refused.entry(claim.coupon).or_default().push((claim.user, claim.record.claim_id));
         }
     }
@@ -107,20 +112,21 @@ async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
 }
 
 /// Tells the outcomes to the processes that wait for one of them. A word that is lost is found in the database.
-pub async fn answer_waiting(redis: &Redis, entries: &[&ClaimEntry], outcomes: &[Outcome]) {
+pub async fn answer_waiting(redis: &Redis, entries: &[&ClaimEntry], outcomes: &[ClaimOutcome]) {
     let mut outcomes = outcomes.iter();
-    let mut words: BTreeMap<&str, Vec<Answer>> = BTreeMap::new();
+    let mut words: BTreeMap<&str, Vec<ClaimOutcomeMessage>> = BTreeMap::new();
     for entry in entries {
         let answers = entry.claims.iter().zip(outcomes.by_ref());
         if entry.answers.is_empty() {
             answers.for_each(drop);
         } else {
-            let answers = answers.map(|(claim, outcome)| Answer { claim: claim.record.claim_id, outcome: *outcome });
+            let answers =
+                answers.map(|(claim, outcome)| ClaimOutcomeMessage { claim: claim.record.claim_id, outcome: *outcome });
             words.entry(&entry.answers).or_default().extend(answers);
         }
     }
     for (channel, answers) in words {
-        if let Err(error) = redis.publish(channel, Answer::write_all(&answers)).await {
+        if let Err(error) = redis.publish(channel, ClaimOutcomeMessage::write_all(&answers)).await {
             tracing::debug!(channel, %error, "a word about outcomes was not sent; it is in the database");
         }
     }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use dibs_common::{
     clock::{self, Timestamp},
     db::Database,
-    domain::claim::{Claim, Outcome},
+    domain::claim::{Claim, ClaimOutcome},
     error::{Error, Result},
     identifiers::Partition,
     redis::{
@@ -32,16 +32,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How patient a consumer is with others and with failing entries.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct ReclaimPolicy {
     /// An entry that a consumer has had in hand for longer is taken over.
-    pub take_over_after: Duration,
+    pub min_idle: Duration,
     /// How often to look for such entries.
-    pub look_every: Duration,
+    pub poll_interval: Duration,
 }
 
-impl Default for Pace {
+impl Default for ReclaimPolicy {
     fn default() -> Self {
-        Self { take_over_after: Duration::from_secs(10), look_every: Duration::from_secs(2) }
+        Self { min_idle: Duration::from_secs(10), poll_interval: Duration::from_secs(2) }
     }
 }
 
@@ -50,7 +50,7 @@ pub struct Consumer {
     database: Database,
     redis: Redis,
     stream: ClaimStream,
-    pace: Pace,
+    pace: ReclaimPolicy,
     meters: Meters,
 }
 
@@ -70,7 +70,7 @@ impl Meters {
         Self {
             issued: counter!("dibs_claims_confirmed_total", "outcome" => "issued"),
             rejected: counter!("dibs_claims_confirmed_total", "outcome" => "rejected"),
-            dead: counter!("dibs_claim_entries_buried_total"),
+            dead: counter!("dibs_claim_entries_dead_lettered_total"),
             batch_size: histogram!("dibs_confirm_batch_size"),
             lag: histogram!("dibs_confirm_lag_seconds"),
             backlog: gauge!("dibs_claim_backlog_entries", "partition" => partition.clone()),
@@ -86,7 +86,7 @@ impl Consumer {
         redis: &Redis,
         partition: Partition,
         name: String,
-        pace: Pace,
+        pace: ReclaimPolicy,
     ) -> Result<Self> {
         let stream = ClaimStream::open(redis, partition, name).await?;
         let meters = Meters::of(partition);
@@ -150,8 +150,8 @@ impl Consumer {
 
     /// The next entries: now and then those of others who have gone silent, else new ones.
     async fn next(&self, looked: &mut Option<Instant>) -> Result<Vec<Delivery<ClaimEntry>>> {
-        if looked.is_none_or(|looked| looked.elapsed() >= self.pace.look_every) {
-            let taken_over = self.stream.take_over(self.pace.take_over_after, MAX_ENTRIES).await?;
+        if looked.is_none_or(|looked| looked.elapsed() >= self.pace.poll_interval) {
+            let taken_over = self.stream.reclaim(self.pace.min_idle, MAX_ENTRIES).await?;
             if !taken_over.is_empty() {
                 tracing::info!(partition = self.stream.partition.0, entries = taken_over.len(), "took entries over");
                 return Ok(taken_over);
@@ -202,7 +202,7 @@ impl Consumer {
             Ok(()) => {}
             Err(error) if error.is_transient() => {
                 tracing::warn!(entries = batch.len(), cause = error.chain(), "entries are left for later");
-                self.stream.let_go(batch.iter().map(|delivery| delivery.id.as_str()));
+                self.stream.release(batch.iter().map(|delivery| delivery.id.as_str()));
             }
             Err(error) if batch.len() == 1 => self.fail(&batch[0], &error.chain()).await,
             Err(error) => {
@@ -250,12 +250,12 @@ impl Consumer {
         Ok(())
     }
 
-    fn measure(&self, claims: &[Claim], outcomes: &[Outcome], durable_at: Timestamp) {
+    fn measure(&self, claims: &[Claim], outcomes: &[ClaimOutcome], durable_at: Timestamp) {
         let mut issued = 0;
         for (claim, outcome) in claims.iter().zip(outcomes) {
             let lag = (durable_at - claim.record.accepted_at).to_std().unwrap_or_default();
             self.meters.lag.record(lag);
-            issued += u64::from(matches!(outcome, Outcome::Issued { .. }));
+            issued += u64::from(matches!(outcome, ClaimOutcome::Issued { .. }));
             trace(claim, *outcome);
         }
         #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
@@ -269,7 +269,7 @@ impl Consumer {
         let Delivery { id, attempts, .. } = delivery;
         if *attempts < MAX_ATTEMPTS {
             tracing::warn!(entry = id, attempts, reason, "an entry failed and is tried again");
-            self.stream.let_go([id.as_str()]);
+            self.stream.release([id.as_str()]);
             return;
         }
         match self.stream.bury(delivery, reason).await {
@@ -288,7 +288,7 @@ impl Consumer {
 }
 
 /// The end of a request's way, under its id.
-fn trace(claim: &Claim, outcome: Outcome) {
+fn trace(claim: &Claim, outcome: ClaimOutcome) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         let made = claim.record.claim_id.to_string();
         let request_id = if claim.request.is_empty() { &made } else { &claim.request };

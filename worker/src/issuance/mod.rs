@@ -8,4 +8,4 @@ mod confirm;
 mod consumer;
 
 pub use confirm::{answer_waiting, confirm, return_seats};
-pub use consumer::{Consumer, Pace};
+pub use consumer::{Consumer, ReclaimPolicy};

@@ -100,7 +100,7 @@ impl Jobs {
         if job == Job::PersistDailySales && day >= today {
             return Err(Error::Setting("--day", format!("expected a day that is over, got {day}; today is {today}")));
         }
-        let Some(mut lock) = self.database.try_lock(&format!("job {}", job.name())).await? else { return Ok(None) };
+        let Some(mut lock) = self.database.try_lease(&format!("job {}", job.name())).await? else { return Ok(None) };
         lock.hold_for(LONGEST).await?;
         let done = self.run_and_note(job, day, now).await;
         if let Err(error) = lock.release().await {
@@ -115,7 +115,7 @@ impl Jobs {
         let done = self.perform(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
         metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
-        metrics::gauge!("dibs_job_seconds", "job" => name).set(began.elapsed().as_secs_f64());
+        metrics::histogram!("dibs_job_duration_seconds", "job" => name).record(began.elapsed());
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);
         let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());

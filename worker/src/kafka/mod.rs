@@ -5,13 +5,13 @@
 //! brokers are set.
 
 #[cfg(feature = "kafka")]
+mod claim_requests;
+#[cfg(feature = "kafka")]
 mod cluster;
 #[cfg(feature = "kafka")]
 mod consumer;
 #[cfg(feature = "kafka")]
 mod dead_letters;
-#[cfg(feature = "kafka")]
-mod intake;
 #[cfg(feature = "kafka")]
 mod ranking;
 mod settings;
@@ -19,11 +19,11 @@ mod settings;
 mod sink;
 
 #[cfg(feature = "kafka")]
+pub use claim_requests::{ClaimIntake, Intake, REQUESTED};
+#[cfg(feature = "kafka")]
 pub use cluster::Cluster;
 #[cfg(feature = "kafka")]
 pub use consumer::{Consumer, Handler, Record};
-#[cfg(feature = "kafka")]
-pub use intake::{ClaimIntake, Intake, REQUESTED};
 #[cfg(feature = "kafka")]
 pub use ranking::{RankingConsumer, SalesCounter};
 pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};

@@ -89,7 +89,7 @@ impl SalesCounter {
             return Ok(());
         }
         for _ in 0..LOOKS {
-            if self.make_anew().await? {
+            if self.rebuild().await? {
                 return Ok(());
             }
         }
@@ -104,17 +104,17 @@ impl SalesCounter {
                 return Ok(());
             }
             tracing::warn!("redis has not counted all sales; days are made anew");
-            self.make_anew().await?;
+            self.rebuild().await?;
         }
         Err(Error::internal("the days cannot be made anew: another process is at it"))
     }
 
     /// Makes the days anew from the orders, unless another process is at it; whether it did.
-    async fn make_anew(&mut self) -> Result<bool> {
+    async fn rebuild(&mut self) -> Result<bool> {
         let now = clock::now();
         // Whatever follows on what the days are made of is told to Kafka.
         db::within(db::outbox::register_sink(self.database.pool(), KAFKA, now)).await?;
-        let Some(mut lock) = self.database.try_lock(&format!("sink {RANKING}")).await? else {
+        let Some(mut lock) = self.database.try_lease(&format!("sink {RANKING}")).await? else {
             tokio::time::sleep(LOOK_EVERY).await;
             return Ok(false);
         };

@@ -184,7 +184,7 @@ impl KafkaSettings {
     }
 
     /// The brokers for the log. There is no password among them.
-    pub fn in_words(&self) -> String {
+    pub fn describe(&self) -> String {
         if !self.is_set() {
             return "none: events are not sent to Kafka".into();
         }
@@ -290,7 +290,7 @@ mod tests {
             kafka_sasl_password: Some("secret".into()),
             ..KafkaSettings::default()
         };
-        assert_eq!(settings.in_words(), "host:9092 by PLAINTEXT as shop:***, topics *");
+        assert_eq!(settings.describe(), "host:9092 by PLAINTEXT as shop:***, topics *");
         assert!(!format!("{settings:?}").contains("secret"));
     }
 }

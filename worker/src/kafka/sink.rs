@@ -211,7 +211,7 @@ impl Way<'_> {
                 Err(error) => {
                     // Dibs writes the payload itself, so this is a defect, which must not hold up all that follows.
                     tracing::error!(sequence = event.sequence, %error, "an event cannot be read; Kafka is not told of it");
-                    metrics::counter!("dibs_relay_unreadable_total", "sink" => KAFKA).increment(1);
+                    metrics::counter!("dibs_relay_undecodable_events_total", "sink" => KAFKA).increment(1);
                 }
             }
         }

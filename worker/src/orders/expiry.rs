@@ -79,7 +79,7 @@ async fn tell_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user):
 /// Marks issued coupons whose validity was over at `moment`, and tells of it; how many. They count as expired before
 /// that.
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
-    db::retrying("expire coupons", || async {
+    db::retrying("expire_coupons", || async {
         let sweep = db::owned_coupons::expire_coupons(database, moment, COUPONS, now);
         let swept = tokio::time::timeout(LONGEST_SWEEP, sweep).await;
         swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))

@@ -4,21 +4,21 @@
 //! Every entry can come twice: after a crash, from a worker that was thought dead, after an answer that was lost. The
 //! tables know which commands have their outcome.
 
-mod desk;
+mod command_processor;
 mod expiry;
 mod reader;
 mod transaction;
 
 use std::sync::Arc;
 
-pub use desk::Desk;
+pub use command_processor::CommandProcessor;
 use dibs_common::redis::streams::{Delivery, OrderEntry, OrderStream};
 pub use expiry::{Expiry, expire_coupons};
 pub use reader::Reader;
-pub use transaction::carry_out_batch;
+pub use transaction::execute_batch;
 
 /// An entry in hand, and the stream that it came from.
-pub struct InHand {
+pub struct InFlight {
     /// Where it is acknowledged.
     pub stream: Arc<OrderStream>,
     /// The entry.

@@ -12,8 +12,8 @@ use metrics::gauge;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::InHand;
-use crate::issuance::Pace;
+use super::InFlight;
+use crate::issuance::ReclaimPolicy;
 
 /// Entries read at once.
 const MAX_ENTRIES: u64 = 200;
@@ -22,19 +22,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Reads the commands of one partition.
 pub struct Reader {
     stream: Arc<OrderStream>,
-    pace: Pace,
+    pace: ReclaimPolicy,
     looked: Option<Instant>,
 }
 
 impl Reader {
     /// Joins the consumer group of a partition under a name of its own.
-    pub async fn join(redis: &Redis, partition: Partition, name: String, pace: Pace) -> Result<Self> {
+    pub async fn join(redis: &Redis, partition: Partition, name: String, pace: ReclaimPolicy) -> Result<Self> {
         let stream = OrderStream::open(redis, partition, name).await?;
         Ok(Self { stream: Arc::new(stream), pace, looked: None })
     }
 
     /// Hands entries on until told to stop, or until nobody takes them any more. Waits while the desk is full.
-    pub async fn run(mut self, hand_on: mpsc::Sender<Vec<InHand>>, stopping: CancellationToken) {
+    pub async fn run(mut self, hand_on: mpsc::Sender<Vec<InFlight>>, stopping: CancellationToken) {
         while !stopping.is_cancelled() {
             match self.next().await {
                 Ok(entries) if entries.is_empty() => {}
@@ -54,10 +54,10 @@ impl Reader {
     }
 
     /// The next entries: now and then those of others who have gone silent, else new ones.
-    pub async fn next(&mut self) -> Result<Vec<InHand>> {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= self.pace.look_every) {
+    pub async fn next(&mut self) -> Result<Vec<InFlight>> {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= self.pace.poll_interval) {
             self.show_lengths().await?;
-            let taken_over = self.stream.take_over(self.pace.take_over_after, MAX_ENTRIES).await?;
+            let taken_over = self.stream.reclaim(self.pace.min_idle, MAX_ENTRIES).await?;
             if !taken_over.is_empty() {
                 let partition = self.stream.partition.0;
                 tracing::info!(partition, entries = taken_over.len(), "took commands over");
@@ -68,8 +68,8 @@ impl Reader {
         Ok(self.in_hand(self.stream.read(MAX_ENTRIES).await?))
     }
 
-    fn in_hand(&self, deliveries: Vec<Delivery<OrderEntry>>) -> Vec<InHand> {
-        deliveries.into_iter().map(|delivery| InHand { stream: Arc::clone(&self.stream), delivery }).collect()
+    fn in_hand(&self, deliveries: Vec<Delivery<OrderEntry>>) -> Vec<InFlight> {
+        deliveries.into_iter().map(|delivery| InFlight { stream: Arc::clone(&self.stream), delivery }).collect()
     }
 
     async fn show_lengths(&self) -> Result<()> {

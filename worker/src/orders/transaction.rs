@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, orders::Look},
-    domain::order::{self, Command, OrderRules, Outcome, carry_out},
+    db::{self, Database, orders::DuplicateCheck},
+    domain::order::{self, Command, OrderOutcome, OrderRules, execute},
     error::{Error, Result},
 };
 
@@ -15,35 +15,35 @@ const LOOKS: u32 = 5;
 
 /// Decides a batch in one transaction, under the locks of all rows that it needs, and answers the outcomes, in the
 /// order of the commands.
-pub async fn carry_out_batch(
+pub async fn execute_batch(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
     now: Timestamp,
-) -> Result<Vec<Outcome>> {
-    let mut look = Look::NotYet;
+) -> Result<Vec<OrderOutcome>> {
+    let mut look = DuplicateCheck::Optimistic;
     for _ in 0..LOOKS {
         if let Some(outcomes) = transact(database, commands, rules, (now, look)).await? {
             return Ok(outcomes);
         }
-        look = Look::AtWhatIsThere;
+        look = DuplicateCheck::Explicit;
     }
     Err(Error::internal("a batch breaks a key again and again, though what is there was looked at"))
 }
 
 /// Refuses a command that cannot be carried out for a fault of its own, unless it has its outcome; answers that.
-pub(super) async fn give_up(
+pub(super) async fn fail_permanently(
     database: &Database,
     command: &Command,
     rules: &OrderRules,
     now: Timestamp,
-) -> Result<Outcome> {
+) -> Result<OrderOutcome> {
     let commands = std::slice::from_ref(command);
-    let refused = db::retrying("give up a command", || {
+    let refused = db::retrying("fail_command_permanently", || {
         db::in_time(async {
             let mut transaction = database.begin().await?;
-            let mut shop = db::orders::lock_shop(&mut transaction, commands, Look::AtWhatIsThere).await?;
-            let plan = order::give_up(&mut shop, command, rules, now);
+            let mut shop = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
+            let plan = order::fail_permanently(&mut shop, command, rules, now);
             let decided = (&shop, commands, &plan);
             db::orders::write_orders(&mut transaction, decided, now, database.statement_bytes()).await?;
             transaction.commit().await?;
@@ -57,9 +57,9 @@ async fn transact(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
-    (now, look): (Timestamp, Look),
-) -> Result<Option<Vec<Outcome>>> {
-    db::retrying("carry out commands", || async {
+    (now, look): (Timestamp, DuplicateCheck),
+) -> Result<Option<Vec<OrderOutcome>>> {
+    db::retrying("execute_commands", || async {
         let attempt = tokio::time::timeout(LONGEST, attempt(database, commands, rules, (now, look))).await;
         attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
@@ -71,11 +71,11 @@ async fn attempt(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
-    (now, look): (Timestamp, Look),
-) -> Result<Option<Vec<Outcome>>, sqlx::Error> {
+    (now, look): (Timestamp, DuplicateCheck),
+) -> Result<Option<Vec<OrderOutcome>>, sqlx::Error> {
     let mut transaction = database.begin().await?;
-    let mut shop = db::orders::lock_shop(&mut transaction, commands, look).await?;
-    let plan = carry_out(&mut shop, commands, rules, now);
+    let mut shop = db::orders::lock_state(&mut transaction, commands, look).await?;
+    let plan = execute(&mut shop, commands, rules, now);
     match db::orders::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
         Err(error) if db::is_duplicate(&error) => Ok(None),

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// the sink then makes them anew, this process when no other does.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
     sales::forget(redis).await?;
-    let Some(mut lock) = database.try_lock(&format!("sink {RANKING}")).await? else {
+    let Some(mut lock) = database.try_lease(&format!("sink {RANKING}")).await? else {
         return wait_for_another(redis).await;
     };
     let rebuilt = rebuild_and_move(database, redis, &mut lock, zone, now).await;

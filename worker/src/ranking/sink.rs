@@ -73,7 +73,7 @@ impl RankingSink {
             Err(error) => {
                 // Dibs writes the payload itself, so this is a defect, which must not hold up all that follows.
                 tracing::error!(sequence = event.sequence, %error, "an event of an order cannot be read; it is not counted");
-                metrics::counter!("dibs_relay_unreadable_total", "sink" => RANKING).increment(1);
+                metrics::counter!("dibs_relay_undecodable_events_total", "sink" => RANKING).increment(1);
                 Vec::new()
             }
         }

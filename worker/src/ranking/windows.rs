@@ -7,7 +7,7 @@ use dibs_common::{
     redis::{Redis, sales, scripts::sales_window},
 };
 
-/// Makes the windows anew that readers look at: what sold in the last 1, 3 and 7 business days up to `now`. Answers how
+/// Makes the windows anew that readers look at: what sold in the last 1, 3 and 7 business days up to `now`. Returns how
 /// many products sold in the longest; none when Redis does not know what it has counted, and nothing was made.
 ///
 /// Added up here, a page at a time: Redis itself would serve nobody for six seconds while it adds up seven days of a

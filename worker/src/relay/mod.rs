@@ -108,7 +108,7 @@ impl<S: Sink> Relay<S> {
             pause = FIRST_PAUSE;
             self.wait(wait, &stopping).await;
         }
-        self.stand_back().await;
+        self.release_lease().await;
     }
 
     async fn wait(&self, pause: Duration, stopping: &CancellationToken) {
@@ -119,7 +119,7 @@ impl<S: Sink> Relay<S> {
     }
 
     /// Lets another process work for the sink.
-    pub async fn stand_back(&mut self) {
+    pub async fn release_lease(&mut self) {
         if let Some(lock) = self.lock.take()
             && let Err(error) = lock.release().await
         {
@@ -132,7 +132,7 @@ impl<S: Sink> Relay<S> {
     pub async fn step(&mut self, now: Timestamp) -> Result<Step> {
         let lock = match self.lock.take() {
             Some(lock) => Some(lock),
-            None => self.database.try_lock(&format!("sink {}", self.sink.name())).await?,
+            None => self.database.try_lease(&format!("sink {}", self.sink.name())).await?,
         };
         let Some(mut lock) = lock else {
             self.sink.stand_by();
@@ -143,7 +143,7 @@ impl<S: Sink> Relay<S> {
         self.lock = Some(lock);
         if step.is_err() {
             // Its connection may be what failed, or another process may be better placed.
-            self.stand_back().await;
+            self.release_lease().await;
         }
         step
     }

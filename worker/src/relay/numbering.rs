@@ -31,7 +31,7 @@ pub async fn number_until_stopped(database: Database, stopping: CancellationToke
             Ok(numbered) if numbered == NUMBERED_AT_ONCE as usize => continue,
             Ok(_) => LOOK_EVERY,
             Err(error) => {
-                metrics::counter!("dibs_numbering_failures_total").increment(1);
+                metrics::counter!("dibs_outbox_sequencing_failures_total").increment(1);
                 tracing::warn!(cause = error.chain(), "events cannot be numbered now");
                 PAUSE
             }
@@ -53,10 +53,10 @@ async fn show(database: &Database) {
 
 fn show_backlog(Backlog { unnumbered_since, sinks }: &Backlog, now: Timestamp) {
     let age = |since: Option<Timestamp>| since.map_or(TimeDelta::zero(), |since| now - since).as_seconds_f64().max(0.0);
-    metrics::gauge!("dibs_relay_unnumbered_seconds").set(age(*unnumbered_since));
+    metrics::gauge!("dibs_outbox_unsequenced_age_seconds").set(age(*unnumbered_since));
     for (sink, events, since) in sinks {
         let events = f64::from(u32::try_from(*events).unwrap_or(u32::MAX));
-        metrics::gauge!("dibs_relay_backlog", "sink" => sink.clone()).set(events);
-        metrics::gauge!("dibs_relay_oldest_seconds", "sink" => sink.clone()).set(age(*since));
+        metrics::gauge!("dibs_outbox_backlog_events", "sink" => sink.clone()).set(events);
+        metrics::gauge!("dibs_outbox_lag_seconds", "sink" => sink.clone()).set(age(*since));
     }
 }

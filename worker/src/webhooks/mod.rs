@@ -16,14 +16,14 @@
 //!
 //! A worker that dies in a round has written nothing of it, and all of it comes again, with the same ids.
 
+mod backoff;
 mod breaker;
 mod outgoing;
-mod pause;
 mod round;
+mod round_result;
 mod settings;
-mod settled;
 mod sink;
 
-pub use pause::{TRIED_FOR, pause_after};
+pub use backoff::{TRIED_FOR, pause_after};
 pub use settings::{WebhookSettings, Webhooks};
 pub use sink::{Limits, WebhookSink};

@@ -50,7 +50,7 @@ impl WebhookSettings {
     }
 
     /// Where the data platform and who notifies users are, passwords masked, for the log.
-    pub fn in_words(&self) -> (String, String) {
+    pub fn describe(&self) -> (String, String) {
         let words = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), masked);
         (words(&self.data_platform_url), words(&self.notification_url))
     }
@@ -95,7 +95,7 @@ mod tests {
             notification_url: None,
             webhook_secret: Some(SECRET.into()),
         };
-        assert_eq!(settings.in_words(), ("https://user:***@data.example/in".into(), "none".into()));
+        assert_eq!(settings.describe(), ("https://user:***@data.example/in".into(), "none".into()));
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("MfKQ"), "{shown}");
     }

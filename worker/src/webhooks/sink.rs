@@ -20,7 +20,7 @@ use super::{
     outgoing::{Fate, Outgoing, dead_letter, redriven},
     pause_after,
     round::{Lane, Sending, lanes},
-    settled::{Fresh, Settled},
+    round_result::{Fresh, Settled},
 };
 use crate::relay::{Batch, Sink};
 
@@ -180,7 +180,7 @@ impl WebhookSink {
             return Ok(Vec::new());
         }
         let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let letters = db::within(db::dead_letters::letters_to_park(connection, self.name(), most)).await?;
+        let letters = db::within(db::dead_letters::letters_to_retry(connection, self.name(), most)).await?;
         let mut again = Vec::new();
         for letter in letters {
             match letter.source_key.parse() {
@@ -207,7 +207,7 @@ impl WebhookSink {
 
     #[expect(clippy::cast_precision_loss, reason = "they are few")]
     fn show_parked(&self, parked: usize) {
-        metrics::gauge!("dibs_webhook_parked", "sink" => self.name()).set(parked as f64);
+        metrics::gauge!("dibs_webhook_retry_queue_messages", "sink" => self.name()).set(parked as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "they are few")]
@@ -282,7 +282,7 @@ impl WebhookSink {
                 message.next_attempt_at = now + pause_after(message.attempts, failure.retry_after);
                 db::within(db::parked::postpone_parked(connection, sink, &message)).await
             }
-            Fate::Refused(_) | Fate::Failed(_) => give_up(connection, sink, &message, now).await,
+            Fate::Refused(_) | Fate::Failed(_) => fail_permanently(connection, sink, &message, now).await,
         }
     }
 
@@ -294,7 +294,7 @@ impl WebhookSink {
     }
 }
 
-async fn give_up(
+async fn fail_permanently(
     connection: &mut MySqlConnection,
     sink: &'static str,
     message: &ParkedMessage,

@@ -10,18 +10,18 @@ use dibs_common::{
     },
     identifiers::{AssignmentId, UserId},
     redis::{Redis, campaign_state, scripts::claim},
-    testing::{FIRST, Place, eventually, open_terms},
+    testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::{
     assignments::{assign_once, give},
-    campaigns::keep_once,
+    campaigns::reconcile_all,
 };
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{accept, request, user, work};
 
-async fn make(place: &Place, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
+async fn make(place: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
     let about = (AssignmentId::generate(), campaign.id);
     db::assignments::create_assignment(&place.database, about, &users, clock::now()).await.expect("made")
@@ -32,7 +32,7 @@ async fn look(database: &Database, redis: &Redis) -> usize {
 }
 
 /// Carries out every assignment, and confirms its claims; at most `rounds` looks are needed.
-async fn finish(place: &Place, rounds: usize) {
+async fn finish(place: &TestEnvironment, rounds: usize) {
     for _ in 0..rounds {
         if look(&place.database, &place.redis).await == 0 {
             return;
@@ -42,7 +42,7 @@ async fn finish(place: &Place, rounds: usize) {
     assert_eq!(look(&place.database, &place.redis).await, 0, "not done after {rounds} looks");
 }
 
-async fn state(place: &Place, assignment: Assignment) -> AssignmentState {
+async fn state(place: &TestEnvironment, assignment: Assignment) -> AssignmentState {
     let state = db::assignments::assignment_state(place.database.pool(), assignment.coupon, assignment.id).await;
     state.expect("read").expect("an assignment")
 }
@@ -51,7 +51,7 @@ fn refused(codes: &[(&str, u32)]) -> BTreeMap<String, u32> {
     codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect()
 }
 
-async fn claimed(place: &Place, campaign: &Campaign) -> u32 {
+async fn claimed(place: &TestEnvironment, campaign: &Campaign) -> u32 {
     campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
 }
 
@@ -60,9 +60,9 @@ const ISSUED: &str = "SELECT COUNT(*) FROM user_coupons";
 const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
 
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
-async fn die_after(place: &Place, campaign: &Campaign, assignment: Assignment, steps: usize) {
+async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
-        let waiting = db::assignments::waiting_users(place.database.pool(), assignment.id, None, 250);
+        let waiting = db::assignments::pending_users(place.database.pool(), assignment.id, None, 250);
         waiting.await.expect("read")
     };
     let mut seen = waiting().await;
@@ -92,7 +92,7 @@ async fn die_after(place: &Place, campaign: &Campaign, assignment: Assignment, s
 #[tokio::test]
 async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
     for steps in 0..=6 {
-        let place = Place::new().await;
+        let place = TestEnvironment::new().await;
         let campaign = place.campaign(5).await;
         accept(&place, &campaign, [2]).await;
         let assignment = make(&place, &campaign, 1..=8).await;
@@ -115,19 +115,19 @@ async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
 /// Redis forgets the campaign, what it accepted and the stream, before and after a part was issued.
 #[tokio::test]
 async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(600).await;
     let assignment = make(&place, &campaign, 1..=700).await;
     look(&place.database, &place.redis).await;
     place.lose_redis().await;
     assert_eq!(look(&place.database, &place.redis).await, 1, "it waits for the campaign");
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     // The hundred beyond the quantity were refused before the loss, and stay so.
     look(&place.database, &place.redis).await;
     assert_eq!(claimed(&place, &campaign).await, 600);
     work(&place).await;
     place.lose_redis().await;
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     assert_eq!(claimed(&place, &campaign).await, 600, "a rebuild counts what was assigned");
     finish(&place, 3).await;
     let state = state(&place, assignment).await;
@@ -140,7 +140,7 @@ async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
 
 #[tokio::test]
 async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let assignment = make(&place, &campaign, 1..=3).await;
     let (settings, _database, gate) = place.gated().await;
@@ -162,7 +162,7 @@ async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
 /// What is over may still be given. Nobody else makes such a campaign again in Redis.
 #[tokio::test]
 async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_and_holds_up_no_other() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let open = place.campaign(5).await;
     let vanished = make(&place, &place.campaign(5).await, [1]).await;
     let now = clock::now();
@@ -183,7 +183,7 @@ async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_a
 /// Redis accepts more than the database has: the second check refuses, and the assignment says so.
 #[tokio::test]
 async fn an_assigned_claim_that_the_second_check_refuses_is_told_as_refused() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let assignment = make(&place, &campaign, 1..=5).await;
     look(&place.database, &place.redis).await;
@@ -199,7 +199,7 @@ async fn an_assigned_claim_that_the_second_check_refuses_is_told_as_refused() {
 /// I1 and I2: claims and assignments of the same coupon at once, by several workers.
 #[tokio::test]
 async fn i1_claims_and_assignments_at_once_never_exceed_the_quantity() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
     let one = make(&place, &campaign, 1..=400).await;
     let other = make(&place, &campaign, 200..=600).await;

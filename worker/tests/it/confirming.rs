@@ -3,10 +3,10 @@ use dibs_common::{
     db::{self, owned_coupons::OwnedCoupons},
     domain::{
         campaign::{CampaignTerms, Validity},
-        claim::{Outcome, Rejection},
+        claim::{ClaimOutcome, ClaimRejectReason},
     },
     redis::{campaign_state, scripts::claim},
-    testing::{FIRST, Place, open_terms},
+    testing::{FIRST, TestEnvironment, open_terms},
 };
 use dibs_worker::issuance::confirm;
 use sqlx::Executor as _;
@@ -16,7 +16,7 @@ use crate::support::{accept, consumer, request, user, work};
 /// I1: issued never exceeds the total quantity, also when Redis accepted more than the database has.
 #[tokio::test]
 async fn i1_the_database_never_issues_more_than_the_total_and_the_seat_goes_back() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=5).await;
     let lowered = format!("UPDATE coupons SET total_quantity = 3 WHERE coupon_id = {}", campaign.id);
@@ -28,14 +28,14 @@ async fn i1_the_database_never_issues_more_than_the_total_and_the_seat_goes_back
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3, "two seats went back");
     let refused = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(5)).await.expect("read");
-    assert_eq!(refused[0].outcome, Outcome::Rejected(Rejection::CouponExhausted));
+    assert_eq!(refused[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     place.end().await;
 }
 
 /// I2: the table itself refuses a second coupon of one user.
 #[tokio::test]
 async fn i2_the_database_itself_refuses_more_than_the_limit() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
     accept(&place, &campaign, [1, 1]).await;
     work(&place).await;
@@ -55,7 +55,7 @@ async fn i2_the_database_itself_refuses_more_than_the_limit() {
 
 #[tokio::test]
 async fn terms_are_copied_onto_the_issued_coupon() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let ids = accept(&place, &campaign, [1]).await;
     work(&place).await;
@@ -69,7 +69,7 @@ async fn terms_are_copied_onto_the_issued_coupon() {
 
 #[tokio::test]
 async fn claims_of_several_campaigns_are_confirmed_in_one_transaction() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (one, other) = (place.campaign(300).await, place.campaign(300).await);
     for step in 0..4 {
         accept(&place, &one, step * 50 + 1..=step * 50 + 50).await;
@@ -83,19 +83,19 @@ async fn claims_of_several_campaigns_are_confirmed_in_one_transaction() {
 
 #[tokio::test]
 async fn a_claim_on_a_campaign_that_the_database_does_not_have_is_rejected_readably() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, [1]).await;
     place.database.pool().execute("DELETE FROM coupons").await.expect("deleted");
     work(&place).await;
     let refused = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
-    assert_eq!(refused[0].outcome, Outcome::Rejected(Rejection::CouponNotFound));
+    assert_eq!(refused[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound));
     place.end().await;
 }
 
 #[tokio::test]
 async fn two_workers_may_confirm_the_same_claims_at_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(500).await;
     accept(&place, &campaign, 1..=200).await;
     let stream = dibs_common::redis::streams::ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await;
@@ -114,7 +114,7 @@ async fn two_workers_may_confirm_the_same_claims_at_once() {
 /// The rows of a batch go in with several statements: none may stay when a later one meets what is there.
 #[tokio::test]
 async fn a_batch_that_is_partly_there_is_counted_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(500).await;
     accept(&place, &campaign, 1..=240).await;
     let claims =
@@ -129,7 +129,7 @@ async fn a_batch_that_is_partly_there_is_counted_once() {
 /// The campaign is full, so a decision that did not know of the issuance would refuse it.
 #[tokio::test]
 async fn a_redelivered_claim_of_a_full_campaign_is_still_issued() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(2).await;
     accept(&place, &campaign, [1, 2]).await;
     let claims =
@@ -146,7 +146,7 @@ async fn a_redelivered_claim_of_a_full_campaign_is_still_issued() {
 /// A claim that was refused stays refused, though a seat has come free by the time it is delivered again.
 #[tokio::test]
 async fn a_redelivered_claim_keeps_its_outcome() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(2).await;
     accept(&place, &campaign, [1, 2]).await;
     let claims =

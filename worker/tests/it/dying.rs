@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use dibs_common::{
     clock,
-    domain::claim::{Claim, Outcome},
+    domain::claim::{Claim, ClaimOutcome},
     redis::{
         keys::ISSUANCE_GROUP,
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
-    testing::{FIRST, Place, eventually},
+    testing::{FIRST, TestEnvironment, eventually},
 };
-use dibs_worker::issuance::{Consumer, Pace, confirm, return_seats};
+use dibs_worker::issuance::{Consumer, ReclaimPolicy, confirm, return_seats};
 use fred::interfaces::StreamsInterface as _;
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{IMPATIENT, accept, consumer, user, work};
 
 fn claims(deliveries: &[Delivery<ClaimEntry>]) -> Vec<Claim> {
-    let entries = deliveries.iter().map(|delivery| delivery.entry.as_ref().expect("understood"));
+    let entries = deliveries.iter().map(|delivery| delivery.entry.as_ref().expect("decode"));
     entries.flat_map(|entry| entry.claims.iter().cloned()).collect()
 }
 
 /// The steps of a worker, in their order; a worker dies after so many of them.
-async fn die_after(place: &Place, steps: usize) {
+async fn die_after(place: &TestEnvironment, steps: usize) {
     let stream = ClaimStream::open(&place.redis, FIRST, "mortal".into()).await.expect("opened");
     let deliveries = stream.read(500).await.expect("read");
     let claims = claims(&deliveries);
@@ -43,7 +43,7 @@ async fn die_after(place: &Place, steps: usize) {
 #[tokio::test]
 async fn i4_a_death_between_any_two_steps_changes_nothing() {
     for steps in 0..=3 {
-        let place = Place::new().await;
+        let place = TestEnvironment::new().await;
         let campaign = place.campaign(5).await;
         accept(&place, &campaign, 1..=5).await;
         place.database.pool().execute("UPDATE coupons SET total_quantity = 4").await.expect("lowered");
@@ -65,11 +65,11 @@ async fn i4_a_death_between_any_two_steps_changes_nothing() {
 
 #[tokio::test]
 async fn a_dead_workers_entries_are_taken_over_in_time() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=5).await;
     die_after(&place, 0).await;
-    let quick = Pace { take_over_after: Duration::from_millis(300), look_every: Duration::from_millis(100) };
+    let quick = ReclaimPolicy { min_idle: Duration::from_millis(300), poll_interval: Duration::from_millis(100) };
     let other = Consumer::join(&place.database, &place.redis, FIRST, "other".into(), quick).await.expect("joined");
     let stopping = CancellationToken::new();
     let working = tokio::spawn(other.run(stopping.clone()));
@@ -79,14 +79,14 @@ async fn a_dead_workers_entries_are_taken_over_in_time() {
     .await;
     stopping.cancel();
     working.await.expect("drained");
-    let usual = Pace::default();
-    assert!(usual.take_over_after + usual.look_every + Duration::from_secs(1) <= Duration::from_secs(15));
+    let usual = ReclaimPolicy::default();
+    assert!(usual.min_idle + usual.poll_interval + Duration::from_secs(1) <= Duration::from_secs(15));
     place.end().await;
 }
 
 #[tokio::test]
 async fn an_entry_that_cannot_be_understood_is_buried_after_five_attempts_and_blocks_nobody() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let key = place.redis.keys.claim_stream(FIRST);
     let fields = vec![("type", "claims.v9"), ("coupon", "1")];
@@ -116,7 +116,7 @@ async fn an_entry_that_cannot_be_understood_is_buried_after_five_attempts_and_bl
 /// An entry whose claims the database refuses for good fails alone; the others of its batch are confirmed.
 #[tokio::test]
 async fn an_entry_that_breaks_its_transaction_fails_alone() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (sound, broken) = (place.campaign(5).await, place.campaign(5).await);
     let breaking = format!("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (coupon_id <> {})", broken.id);
     place.database.pool().execute(sqlx::AssertSqlSafe(breaking)).await.expect("altered");
@@ -137,7 +137,7 @@ async fn an_entry_that_breaks_its_transaction_fails_alone() {
 
 #[tokio::test]
 async fn a_batch_waits_for_the_database_and_is_confirmed_when_it_is_back() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let (settings, gate, _redis) = place.gated().await;
     let database = settings.database(4).expect("a pool");
@@ -179,7 +179,7 @@ async fn a_batch_waits_for_the_database_and_is_confirmed_when_it_is_back() {
 
 #[tokio::test]
 async fn a_worker_that_is_told_to_stop_ends_what_it_has_in_hand() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(2000).await;
     for step in 0..8 {
         accept(&place, &campaign, step * 250 + 1..=step * 250 + 250).await;
@@ -194,6 +194,6 @@ async fn a_worker_that_is_told_to_stop_ends_what_it_has_in_hand() {
     working.await.expect("drained");
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2000);
     let outcome = dibs_common::db::issuances::claims_of_user(place.database.pool(), campaign.id, user(2000)).await;
-    assert!(matches!(outcome.expect("read")[0].outcome, Outcome::Issued { .. }));
+    assert!(matches!(outcome.expect("read")[0].outcome, ClaimOutcome::Issued { .. }));
     place.end().await;
 }

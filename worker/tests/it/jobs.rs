@@ -7,13 +7,13 @@ use dibs_common::{
     clock::Timestamp,
     db,
     domain::ranking::{business_day, days_before, start_of},
-    testing::{Place, eventually},
+    testing::{TestEnvironment, eventually},
 };
 use dibs_worker::jobs::{Job, Jobs};
 
 use crate::ranking::{ZONE, buy, cancel, deliver_all, shop};
 
-pub fn jobs(place: &Place) -> Jobs {
+pub fn jobs(place: &TestEnvironment) -> Jobs {
     Jobs {
         database: place.database.clone(),
         redis: place.redis.clone(),
@@ -31,13 +31,13 @@ fn today() -> NaiveDate {
     business_day(dibs_common::clock::now(), ZONE)
 }
 
-async fn daily(place: &Place) -> Vec<String> {
+async fn daily(place: &TestEnvironment) -> Vec<String> {
     place
         .texts("SELECT CONCAT(day, ' ', product_id, ' ', quantity) FROM product_daily_sales ORDER BY day, product_id")
         .await
 }
 
-async fn best(place: &Place, day: NaiveDate) -> Vec<String> {
+async fn best(place: &TestEnvironment, day: NaiveDate) -> Vec<String> {
     let sql = format!(
         "SELECT CONCAT(rank_number, ' ', product_id, ' ', quantity) FROM best_sellers WHERE day = '{day}' ORDER BY rank_number"
     );
@@ -201,7 +201,7 @@ async fn a_job_done_by_hand_is_noted_and_done_again_gives_the_same() {
 async fn a_job_that_another_process_is_at_is_left_to_it_and_one_that_fails_says_why() {
     let (place, _) = shop(1).await;
     let jobs = jobs(&place);
-    let lock = place.database.try_lock("job purge").await.expect("asked").expect("free");
+    let lock = place.database.try_lease("job purge").await.expect("asked").expect("free");
     assert_eq!(jobs.run(Job::Purge, None, noon(today())).await.expect("asked"), None);
     lock.release().await.expect("released");
     place.execute("RENAME TABLE idempotency_keys TO away").await;

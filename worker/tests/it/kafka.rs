@@ -13,7 +13,7 @@ use dibs_common::{
     db::{self, dead_letters::DeadLettersPage},
     domain::{
         campaign::CampaignTerms,
-        claim::{Outcome, Rejection},
+        claim::{ClaimOutcome, ClaimRejectReason},
         order::OrderRules,
         ranking::{EVENTS, business_day},
     },
@@ -24,11 +24,11 @@ use dibs_common::{
         campaign_state, sales,
         scripts::{CampaignCounts, campaign_put},
     },
-    testing::{Place, eventually, open_terms},
+    testing::{TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::{
     Worker,
-    issuance::Pace,
+    issuance::ReclaimPolicy,
     kafka::{
         ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
         RankingConsumer, RankingSource, Record, SalesCounter,
@@ -192,24 +192,24 @@ impl Brokers {
     }
 }
 
-async fn register(place: &Place) {
+async fn register(place: &TestEnvironment) {
     db::outbox::register_sink(place.database.pool(), KAFKA, clock::now()).await.expect("registered");
 }
 
-async fn number_all(place: &Place) {
+async fn number_all(place: &TestEnvironment) {
     while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
 }
 
 /// Delivers all that happened to a sink.
-async fn send_all(place: &Place, sink: impl Sink) {
+async fn send_all(place: &TestEnvironment, sink: impl Sink) {
     number_all(place).await;
     let mut relay = Relay::new(&place.database, sink);
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
-    relay.stand_back().await;
+    relay.release_lease().await;
 }
 
 /// The ids of all messages that Kafka should have been told of.
-async fn expected_ids(place: &Place) -> BTreeSet<String> {
+async fn expected_ids(place: &TestEnvironment) -> BTreeSet<String> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
     let events = db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
@@ -291,7 +291,7 @@ async fn i10_what_brokers_refuse_comes_again_in_order() {
             failures += 1;
             assert!(failures < 50, "not delivered in spite of {error:?}");
         }
-        relay.stand_back().await;
+        relay.release_lease().await;
     }
     expect_all_in_order(&brokers.told(), &expected_ids(&place).await);
     place.end().await;
@@ -325,7 +325,7 @@ async fn a_message_that_brokers_never_take_is_a_dead_letter_and_holds_nothing_up
         assert!(expected.remove(&key), "{key}");
     }
     expect_all_in_order(&brokers.told(), &expected);
-    relay.stand_back().await;
+    relay.release_lease().await;
     place.end().await;
 }
 
@@ -350,7 +350,7 @@ async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards()
     deliver_all(&place).await;
     expect_scores_of_orders(&place, "the ranking went on").await;
     brokers.failing().broker_up(-1).expect("up");
-    relay.stand_back().await;
+    relay.release_lease().await;
     // As patient as a worker is: on a busy machine a new producer may take longer to find its brokers.
     let mut relay = Relay::new(&place.database, brokers.sink());
     let deadline = tokio::time::Instant::now() + LIMIT;
@@ -359,15 +359,15 @@ async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards()
         let _still_away = relay.step(clock::now()).await;
     }
     expect_all_in_order(&brokers.told(), &expected_ids(&place).await);
-    relay.stand_back().await;
+    relay.release_lease().await;
     place.end().await;
 }
 
-fn counter(brokers: &Brokers, place: &Place) -> RankingConsumer {
+fn counter(brokers: &Brokers, place: &TestEnvironment) -> RankingConsumer {
     RankingConsumer::count_sales(&brokers.cluster(), &place.database, &place.redis, ZONE).expect("joined")
 }
 
-fn intake(brokers: &Brokers, place: &Place) -> Intake {
+fn intake(brokers: &Brokers, place: &TestEnvironment) -> Intake {
     Intake::take_requests(&brokers.cluster(), &place.database, &place.redis).expect("joined")
 }
 
@@ -459,7 +459,7 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
 }
 
 /// Whether as much is counted of each product today as orders say.
-async fn all_is_counted(place: &Place) -> bool {
+async fn all_is_counted(place: &TestEnvironment) -> bool {
     let today = business_day(clock::now(), ZONE);
     sales::daily(&place.redis, today).await.expect("redis") == sums(place, today).await
 }
@@ -493,7 +493,7 @@ async fn i10_consumers_that_come_and_go_count_each_event_once() {
 }
 
 /// What dead letters say: source, key, reason.
-async fn letters(place: &Place) -> Vec<(String, String, String)> {
+async fn letters(place: &TestEnvironment) -> Vec<(String, String, String)> {
     let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
     let letters = db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters");
     letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
@@ -541,7 +541,7 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
 }
 
 /// Messages of paid orders, as if all were in one partition.
-async fn paid_records(place: &Place) -> Vec<Record> {
+async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let events =
         db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
@@ -637,7 +637,7 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         redis: place.redis.clone(),
         payment_gateway: None,
         webhooks: Webhooks::default(),
-        pace: Pace::default(),
+        pace: ReclaimPolicy::default(),
         rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
         time_zone: ZONE,
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
@@ -672,7 +672,7 @@ fn wanted(user: u64, coupon: CouponId, request: Option<&str>) -> (String, Vec<u8
 /// one. The consumer dies when it has claimed, so all come again, which changes nothing.
 #[tokio::test]
 async fn i1_and_i2_a_rush_by_kafka_issues_each_coupon_once_however_often_requests_come() {
-    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (brokers, place) = (Brokers::new().await, TestEnvironment::new().await);
     let campaign = place.campaign(100).await;
     let named: Vec<String> = (0..400).map(|_| new_uuid().to_string()).collect();
     let requests = (0..1_000_u64).map(|number| {
@@ -705,7 +705,7 @@ async fn i1_and_i2_a_rush_by_kafka_issues_each_coupon_once_however_often_request
 /// Who is refused can read why; what can never be a claim is a dead letter; those behind both are served.
 #[tokio::test]
 async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
-    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (brokers, place) = (Brokers::new().await, TestEnvironment::new().await);
     let open = place.campaign(10).await;
     let (hour, now) = (TimeDelta::hours(1), clock::now());
     let early = CampaignTerms { opens_at: now + hour, closes_at: now + hour * 2, ..open_terms() };
@@ -733,8 +733,8 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
         let found = db::refusals::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
     };
-    assert_eq!(code(early.id, user(1)).await, Some(Outcome::Rejected(Rejection::CampaignNotOpen)));
-    assert_eq!(code(late.id, user(2)).await, Some(Outcome::Rejected(Rejection::CampaignClosed)));
+    assert_eq!(code(early.id, user(1)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen)));
+    assert_eq!(code(late.id, user(2)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed)));
     assert_eq!(code(open.id, user(3)).await, None);
     let (pool, soon) = (place.database.pool(), clock::now() + hour);
     assert_eq!(
@@ -759,7 +759,7 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
 /// another's outcome, and none is lost with them; again, they are the same claims.
 #[tokio::test]
 async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
-    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (brokers, place) = (Brokers::new().await, TestEnvironment::new().await);
     let (one, other) = (place.campaign(100).await, place.campaign(100).await);
     let shared = new_uuid().to_string();
     for (round, requests) in [(1..31, 34), (31..36, 9)] {
@@ -787,7 +787,7 @@ async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
 /// I3: Redis is away, or does not hold the campaign yet: requests wait, other campaigns go on, nothing is lost.
 #[tokio::test]
 async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
-    let (brokers, place) = (Brokers::new().await, Place::new().await);
+    let (brokers, place) = (Brokers::new().await, TestEnvironment::new().await);
     let (settings, _database, gate) = place.gated().await;
     let redis = settings.redis(1).await.expect("redis");
     let held = place.campaign(10).await;

@@ -8,10 +8,10 @@ use dibs_common::{
         scripts::{Decision, claim},
         streams::ClaimStream,
     },
-    testing::{FIRST, Place, eventually, open_terms},
+    testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::{
-    campaigns::{keep_once, rebuild},
+    campaigns::{rebuild, reconcile_all},
     issuance::confirm,
 };
 use fred::interfaces::KeysInterface as _;
@@ -20,7 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{accept, consumer, request, user, work};
 
-async fn decisions(place: &Place, campaign: &dibs_common::domain::campaign::Campaign, users: &[u64]) -> Vec<Decision> {
+async fn decisions(
+    place: &TestEnvironment,
+    campaign: &dibs_common::domain::campaign::Campaign,
+    users: &[u64],
+) -> Vec<Decision> {
     let requests: Vec<_> = users.iter().copied().map(request).collect();
     let decided = claim(&place.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
     decided.expect("a known campaign").decisions
@@ -29,13 +33,13 @@ async fn decisions(place: &Place, campaign: &dibs_common::domain::campaign::Camp
 /// I11: after a total loss of Redis it is rebuilt from the database, and nothing is oversold or issued twice.
 #[tokio::test]
 async fn i11_after_a_total_loss_of_redis_nothing_is_oversold() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=3).await;
     work(&place).await;
     place.lose_redis().await;
     assert!(claim(&place.redis, FIRST, campaign.id, "", &[request(9)]).await.expect("redis").is_none());
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.sequence), (3, 3));
     let decided = decisions(&place, &campaign, &[3, 4, 5, 6]).await;
@@ -50,7 +54,7 @@ async fn i11_after_a_total_loss_of_redis_nothing_is_oversold() {
 
 #[tokio::test]
 async fn a_rebuild_counts_what_is_still_on_the_stream() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=2).await;
     work(&place).await;
@@ -58,7 +62,7 @@ async fn a_rebuild_counts_what_is_still_on_the_stream() {
     let campaign_key = place.redis.keys.campaign(FIRST, campaign.id);
     let claims_key = place.redis.keys.claims(FIRST, campaign.id);
     place.redis.client().del::<(), _>(vec![campaign_key, claims_key]).await.expect("deleted");
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     let decided = decisions(&place, &campaign, &[3, 5, 6]).await;
     let [Decision::AlreadyClaimed(first), Decision::Accepted(_), Decision::Exhausted] = decided[..] else {
         panic!("{decided:?}");
@@ -72,7 +76,7 @@ async fn a_rebuild_counts_what_is_still_on_the_stream() {
 /// A claim that is refused while its campaign is being rebuilt gives its seat back in the end.
 #[tokio::test]
 async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=2).await;
     place.database.pool().execute("UPDATE coupons SET total_quantity = 1").await.expect("lowered");
@@ -89,7 +93,7 @@ async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
 
 #[tokio::test]
 async fn rebuilding_again_and_at_once_says_the_same() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { total_quantity: 9000, per_user_limit: 3, ..open_terms() }).await;
     for step in 0..12 {
         // Users of one, two and three claims, over more than one page of rows.
@@ -117,7 +121,7 @@ async fn rebuilding_again_and_at_once_says_the_same() {
 /// should have refused get an outcome that says why not.
 #[tokio::test]
 async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(3).await;
     accept(&place, &campaign, 1..=3).await;
     work(&place).await;
@@ -136,7 +140,7 @@ async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
         .await
         .expect("read");
     assert_eq!(codes, ["COUPON_ALREADY_ISSUED", "COUPON_EXHAUSTED"]);
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3);
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 3);
@@ -145,7 +149,7 @@ async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
 
 #[tokio::test]
 async fn the_consumer_group_is_made_again_when_redis_has_lost_it() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let stopping = CancellationToken::new();
     let working = tokio::spawn(consumer(&place, "worker").await.run(stopping.clone()));
@@ -155,7 +159,7 @@ async fn the_consumer_group_is_made_again_when_redis_has_lost_it() {
     })
     .await;
     place.lose_redis().await;
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     accept(&place, &campaign, [2]).await;
     eventually("the second is issued", Duration::from_secs(5), async || {
         place.count("SELECT COUNT(*) FROM user_coupons").await == 2
@@ -168,12 +172,12 @@ async fn the_consumer_group_is_made_again_when_redis_has_lost_it() {
 
 #[tokio::test]
 async fn a_worker_that_was_late_by_a_loss_does_not_issue_beyond_the_limit() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, [1]).await;
     let late = ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
     place.lose_redis().await;
-    keep_once(&place.database, &place.redis).await.expect("kept");
+    reconcile_all(&place.database, &place.redis).await.expect("kept");
     accept(&place, &campaign, [1]).await;
     work(&place).await;
     let plan = confirm(&place.database, &late, dibs_common::clock::now()).await.expect("confirmed");

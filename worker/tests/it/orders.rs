@@ -5,16 +5,16 @@ use std::{sync::Arc, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    domain::order::{Action, Command, Line, OrderRules, Outcome},
+    domain::order::{Action, Command, Line, OrderOutcome, OrderRules},
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, new_uuid},
     redis::{
         keys::ORDERS_GROUP,
         scripts,
         streams::{OrderEntry, OrderStream},
     },
-    testing::{FIRST, Place, eventually},
+    testing::{FIRST, TestEnvironment, eventually},
 };
-use dibs_worker::orders::{Desk, Expiry, InHand, Reader, carry_out_batch};
+use dibs_worker::orders::{CommandProcessor, Expiry, InFlight, Reader, execute_batch};
 use fred::interfaces::StreamsInterface as _;
 use futures::future::join_all;
 
@@ -31,19 +31,19 @@ fn place_order(number: u64, product: ProductId, paid: bool) -> Command {
     command(number, Action::Place { items, coupon: None, payment: paid.then(PaymentId::generate) })
 }
 
-async fn enqueue(place: &Place, command: &Command) {
+async fn enqueue(place: &TestEnvironment, command: &Command) {
     let entry = OrderEntry { answers: String::new(), request: "test".into(), command: command.clone() };
     let stream = place.redis.keys.order_stream(FIRST);
     scripts::enqueue(&place.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
 }
 
-async fn reader(place: &Place, name: &str) -> Reader {
+async fn reader(place: &TestEnvironment, name: &str) -> Reader {
     Reader::join(&place.redis, FIRST, name.into(), IMPATIENT).await.expect("joined")
 }
 
 /// Carries out what is on the stream until nothing is left that can be ended.
-async fn work(place: &Place) {
-    let desk = Desk::new(&place.database, &place.redis, RULES);
+async fn work(place: &TestEnvironment) {
+    let desk = CommandProcessor::new(&place.database, &place.redis, RULES);
     let mut reader = reader(place, "worker").await;
     loop {
         let batch = reader.next().await.expect("read");
@@ -54,12 +54,12 @@ async fn work(place: &Place) {
     }
 }
 
-fn commands(batch: &[InHand]) -> Vec<Command> {
-    batch.iter().map(|entry| entry.delivery.entry.as_ref().expect("understood").command.clone()).collect()
+fn commands(batch: &[InFlight]) -> Vec<Command> {
+    batch.iter().map(|entry| entry.delivery.entry.as_ref().expect("decode").command.clone()).collect()
 }
 
 /// A day in the shop: two orders, one paid at once, one in two steps, one of them cancelled, and refusals.
-async fn a_day(place: &Place) -> Vec<Command> {
+async fn a_day(place: &TestEnvironment) -> Vec<Command> {
     let product = place.product(7_000, 2).await;
     place.points(1, 20_000).await;
     let (first, second, third) =
@@ -77,7 +77,7 @@ async fn a_day(place: &Place) -> Vec<Command> {
     ]
 }
 
-async fn expect_the_day(place: &Place, what: &str) {
+async fn expect_the_day(place: &TestEnvironment, what: &str) {
     assert_eq!(place.count("SELECT stock FROM products").await, 1, "{what}");
     assert_eq!(place.count("SELECT balance FROM point_accounts").await, 13_000, "{what}");
     assert_eq!(place.count("SELECT COUNT(*) FROM point_histories").await, 4, "{what}");
@@ -94,7 +94,7 @@ async fn expect_the_day(place: &Place, what: &str) {
 #[tokio::test]
 async fn i8_a_death_between_any_two_steps_changes_nothing() {
     for steps in 0..=2 {
-        let place = Place::new().await;
+        let place = TestEnvironment::new().await;
         for command in a_day(&place).await {
             enqueue(&place, &command).await;
         }
@@ -103,7 +103,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         assert_eq!(batch.len(), 8);
         let mut outcomes = Vec::new();
         if steps >= 1 {
-            let decided = carry_out_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
+            let decided = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
             outcomes = decided.expect("carried out");
         }
         if steps >= 2 {
@@ -114,9 +114,9 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         expect_the_day(&place, &format!("died after step {steps}")).await;
         // Whoever asks again is told the same, whatever became of the order meanwhile.
         if steps >= 1 {
-            let again = carry_out_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
-            let refused = |outcomes: &[Outcome]| {
-                outcomes.iter().map(|outcome| matches!(outcome, Outcome::Refused(_))).collect::<Vec<_>>()
+            let again = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
+            let refused = |outcomes: &[OrderOutcome]| {
+                outcomes.iter().map(|outcome| matches!(outcome, OrderOutcome::Rejected(_))).collect::<Vec<_>>()
             };
             assert_eq!(refused(&again.expect("carried out")), refused(&outcomes));
             expect_the_day(&place, "asked again").await;
@@ -128,7 +128,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
 /// I12: every command twice on the stream, in other batches, has one outcome.
 #[tokio::test]
 async fn i12_a_command_that_is_enqueued_twice_is_carried_out_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let day = a_day(&place).await;
     for command in day.iter().chain(&day) {
         enqueue(&place, command).await;
@@ -141,7 +141,7 @@ async fn i12_a_command_that_is_enqueued_twice_is_carried_out_once() {
 /// Two workers carry out the same commands at once, the late one after it was thought dead.
 #[tokio::test]
 async fn i8_two_workers_at_once_carry_out_each_command_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 60).await;
     let orders: Vec<Command> = (1..=100).map(|number| place_order(number, product, false)).collect();
     let cancels: Vec<Command> = orders
@@ -154,14 +154,14 @@ async fn i8_two_workers_at_once_carry_out_each_command_once() {
     let mut reversed = orders.clone();
     reversed.reverse();
     let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
-    for done in join_all(batches.map(|batch| carry_out_batch(&place.database, batch, &RULES, clock::now()))).await {
+    for done in join_all(batches.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
         done.expect("carried out");
     }
     assert_eq!(place.count("SELECT stock FROM products").await, 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 60);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'").await, 40);
     let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
-    for done in join_all(halves.map(|batch| carry_out_batch(&place.database, batch, &RULES, clock::now()))).await {
+    for done in join_all(halves.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
         done.expect("carried out");
     }
     assert_eq!(place.count("SELECT stock FROM products").await, 60);
@@ -172,7 +172,7 @@ async fn i8_two_workers_at_once_carry_out_each_command_once() {
 /// Batches of orders, charges and changes of products at once, on the same rows: none is lost to a deadlock.
 #[tokio::test]
 async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let products = [place.product(10, 100_000).await, place.product(10, 100_000).await];
     for number in 1..=20 {
         place.points(number, 100_000).await;
@@ -183,9 +183,9 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
         orders.collect::<Vec<Command>>()
     };
     let days: Vec<Vec<Command>> = (0..6).map(day).collect();
-    let carried = join_all(days.iter().map(|day| carry_out_batch(&place.database, day, &RULES, clock::now()))).await;
+    let carried = join_all(days.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
     for outcomes in carried {
-        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, Outcome::Done(_))));
+        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
     }
     let cancels: Vec<Vec<Command>> = days
         .iter()
@@ -194,10 +194,9 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
             day.iter().rev().map(cancel).collect()
         })
         .collect();
-    let cancelled =
-        join_all(cancels.iter().map(|day| carry_out_batch(&place.database, day, &RULES, clock::now()))).await;
+    let cancelled = join_all(cancels.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
     for outcomes in cancelled {
-        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, Outcome::Done(_))));
+        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
     }
     assert_eq!(place.count("SELECT SUM(stock) FROM products").await, 200_000);
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
@@ -208,14 +207,14 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
 /// The database is gone in the middle: commands stay on the stream, and are carried out when it is back.
 #[tokio::test]
 async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (settings, database_gate, _redis_gate) = place.gated().await;
     let day = a_day(&place).await;
     for command in &day {
         enqueue(&place, command).await;
     }
     let database = settings.database(4).expect("a pool");
-    let desk = Desk::new(&database, &place.redis, RULES);
+    let desk = CommandProcessor::new(&database, &place.redis, RULES);
     let mut reader = reader(&place, "worker").await;
     let batch = reader.next().await.expect("read");
     database_gate.shut();
@@ -230,10 +229,10 @@ async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back(
     place.end().await;
 }
 
-/// A command that cannot be understood is tried again, buried after five attempts, and blocks nobody.
+/// A command that cannot be decode is tried again, buried after five attempts, and blocks nobody.
 #[tokio::test]
 async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let stream = place.redis.keys.order_stream(FIRST);
     let fields = ["type", "orders.v1", "answers", "", "request", "", "command", "{"].map(str::to_owned).to_vec();
@@ -255,7 +254,7 @@ async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
 /// An order whose own data the tables refuse fails alone; the others of its batch are carried out.
 #[tokio::test]
 async fn a_command_that_breaks_its_transaction_fails_alone() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (product, other) = (place.product(1_000, 10).await, place.product(1_000, 10).await);
     // A stock that does not add up is refused by the table itself; here a trigger of the shop stands for it.
     place.execute(&format!("CREATE TRIGGER refuse BEFORE INSERT ON order_items FOR EACH ROW IF NEW.product_id = {other} THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'refused'; END IF")).await;
@@ -281,11 +280,11 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
 /// Overdue orders are told to expire page by page, and again when their command got lost.
 #[tokio::test]
 async fn overdue_orders_are_told_to_expire_once_each_round() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let orders: Vec<Command> = (1..=3).map(|number| place_order(number, product, false)).collect();
     let rules = OrderRules { expiry: TimeDelta::zero(), ..RULES };
-    carry_out_batch(&place.database, &orders, &rules, clock::now()).await.expect("placed");
+    execute_batch(&place.database, &orders, &rules, clock::now()).await.expect("placed");
     let mut expiry = Expiry::default();
     let now = clock::now() + TimeDelta::seconds(1);
     let told = async |expiry: &mut Expiry, now| expiry.tell(&place.database, &place.redis, 1, now).await.expect("told");
@@ -305,7 +304,7 @@ async fn overdue_orders_are_told_to_expire_once_each_round() {
 /// I7: the database itself refuses a coupon in two live orders, and a second payment of an order.
 #[tokio::test]
 async fn i7_the_database_itself_refuses_what_must_not_be() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let order = |id: &str, status: &str| {
         format!(
             "INSERT INTO orders (order_id, user_id, status, total_amount, discount_amount, pay_amount, user_coupon_id, \
@@ -337,7 +336,7 @@ async fn i7_the_database_itself_refuses_what_must_not_be() {
 
 #[tokio::test]
 async fn a_dead_workers_commands_are_taken_over_in_time() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     enqueue(&place, &place_order(1, product, false)).await;
     let mut mortal = reader(&place, "mortal").await;
@@ -359,13 +358,13 @@ async fn a_dead_workers_commands_are_taken_over_in_time() {
 /// A coupon that does not exist is no reason to fail for anybody.
 #[tokio::test]
 async fn an_unknown_coupon_refuses_its_order_only() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let items = vec![Line { product_id: product, quantity: 1 }];
     let unknown = Action::Place { items, coupon: Some(ClaimId(new_uuid())), payment: None };
     let batch = [command(1, unknown), place_order(2, product, false)];
-    let outcomes = carry_out_batch(&place.database, &batch, &RULES, clock::now()).await.expect("carried out");
-    assert!(matches!(&outcomes[..], [Outcome::Refused(_), Outcome::Done(_)]), "{outcomes:?}");
+    let outcomes = execute_batch(&place.database, &batch, &RULES, clock::now()).await.expect("carried out");
+    assert!(matches!(&outcomes[..], [OrderOutcome::Rejected(_), OrderOutcome::Done(_)]), "{outcomes:?}");
     place.expect_books_in_order().await;
     place.end().await;
 }
@@ -373,7 +372,7 @@ async fn an_unknown_coupon_refuses_its_order_only() {
 /// I7: what one order gives back, another of the same batch may take, though the table refuses two live orders.
 #[tokio::test]
 async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let coupon = new_uuid();
     let issued = format!(
@@ -389,10 +388,10 @@ async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
     };
     let (first, second) = (with_coupon(), with_coupon());
     let first_order = OrderId(first.id.0);
-    let done = |outcomes: &[Outcome]| outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_)));
-    let placed = carry_out_batch(&place.database, &[first], &RULES, clock::now()).await.expect("carried out");
+    let done = |outcomes: &[OrderOutcome]| outcomes.iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_)));
+    let placed = execute_batch(&place.database, &[first], &RULES, clock::now()).await.expect("carried out");
     let moved = [command(1, Action::Cancel { order: first_order }), second];
-    let moved = carry_out_batch(&place.database, &moved, &RULES, clock::now()).await.expect("carried out");
+    let moved = execute_batch(&place.database, &moved, &RULES, clock::now()).await.expect("carried out");
     assert!(done(&placed) && done(&moved), "{placed:?} {moved:?}");
     place.expect_books_in_order().await;
     place.end().await;

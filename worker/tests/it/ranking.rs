@@ -6,17 +6,17 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Lock},
     domain::{
-        order::{Action, Command, Line, OrderRules, Outcome},
+        order::{Action, Command, Line, OrderOutcome, OrderRules},
         ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
     },
     error::{Error, Result},
     identifiers::{CommandId, OrderId, PaymentId, ProductId, random_below},
     redis::sales,
-    testing::Place,
+    testing::TestEnvironment,
 };
 use dibs_worker::{
     jobs::Job,
-    orders::carry_out_batch,
+    orders::execute_batch,
     ranking::{RankingSink, rebuild, warm},
     relay::{Batch, Relay, Sink, Step},
 };
@@ -27,7 +27,7 @@ const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_c
 pub const ZONE: Tz = chrono_tz::Asia::Seoul;
 const BUYER: u64 = 1;
 
-fn sink(place: &Place) -> RankingSink {
+fn sink(place: &TestEnvironment) -> RankingSink {
     RankingSink { database: place.database.clone(), redis: place.redis.clone(), zone: ZONE }
 }
 
@@ -50,8 +50,8 @@ impl Sink for Dying {
 }
 
 /// A place where one user can buy whatever there is.
-pub async fn shop(products: usize) -> (Place, Vec<ProductId>) {
-    let place = Place::new().await;
+pub async fn shop(products: usize) -> (TestEnvironment, Vec<ProductId>) {
+    let place = TestEnvironment::new().await;
     place.points(BUYER, 900_000_000).await;
     let mut made = Vec::new();
     for _ in 0..products {
@@ -60,35 +60,38 @@ pub async fn shop(products: usize) -> (Place, Vec<ProductId>) {
     (place, made)
 }
 
-async fn carry_out(place: &Place, action: Action, id: CommandId, now: Timestamp) -> Outcome {
+async fn execute(place: &TestEnvironment, action: Action, id: CommandId, now: Timestamp) -> OrderOutcome {
     let command = Command { id, user: user(BUYER), at: now, action };
-    let mut outcomes = carry_out_batch(&place.database, &[command], &RULES, now).await.expect("carried out");
+    let mut outcomes = execute_batch(&place.database, &[command], &RULES, now).await.expect("carried out");
     outcomes.pop().expect("an outcome")
 }
 
 /// Buys so many of a product at `now`.
-pub async fn buy(place: &Place, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
+pub async fn buy(place: &TestEnvironment, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
     let id = CommandId::generate();
     let items = vec![Line { product_id: product, quantity }];
     let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
-    assert!(matches!(carry_out(place, action, id, now).await, Outcome::Done(_)));
+    assert!(matches!(execute(place, action, id, now).await, OrderOutcome::Done(_)));
     OrderId(id.0)
 }
 
-pub async fn cancel(place: &Place, order: OrderId, now: Timestamp) {
-    assert!(matches!(carry_out(place, Action::Cancel { order }, CommandId::generate(), now).await, Outcome::Done(_)));
+pub async fn cancel(place: &TestEnvironment, order: OrderId, now: Timestamp) {
+    assert!(matches!(
+        execute(place, Action::Cancel { order }, CommandId::generate(), now).await,
+        OrderOutcome::Done(_)
+    ));
 }
 
 /// Numbers and delivers all that happened.
-pub async fn deliver_all(place: &Place) {
+pub async fn deliver_all(place: &TestEnvironment) {
     while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&place.database, sink(place));
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
-    relay.stand_back().await;
+    relay.release_lease().await;
 }
 
 /// What orders say was sold on a day.
-pub async fn sums(place: &Place, day: NaiveDate) -> Scores {
+pub async fn sums(place: &TestEnvironment, day: NaiveDate) -> Scores {
     let (from, to) = (start_of(day, ZONE), start_of(day, ZONE) + TimeDelta::days(1));
     let sold: Vec<(u64, i64)> = sqlx::query_as(
         "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) FROM orders o JOIN order_items i USING (order_id) \
@@ -102,7 +105,7 @@ pub async fn sums(place: &Place, day: NaiveDate) -> Scores {
     sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
 }
 
-pub async fn expect_scores_of_orders(place: &Place, what: &str) {
+pub async fn expect_scores_of_orders(place: &TestEnvironment, what: &str) {
     for day in last_days(business_day(clock::now(), ZONE), KEPT_DAYS) {
         let scores = sales::daily(&place.redis, day).await.expect("redis");
         assert_eq!(scores, sums(place, day).await, "{what}: {day}");
@@ -156,7 +159,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
             14..16 => {
                 let mut relay = Relay::new(&place.database, sink(&place));
                 relay.step(clock::now()).await.expect("delivered");
-                relay.stand_back().await;
+                relay.release_lease().await;
             }
             16..18 => {
                 // It may also have had nothing to deliver, or have found the lock not yet free of the one before.
@@ -180,7 +183,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
 }
 
 /// What is stored of a day.
-async fn stored(place: &Place, day: NaiveDate) -> Scores {
+async fn stored(place: &TestEnvironment, day: NaiveDate) -> Scores {
     let sold: Vec<(u64, i64)> = sqlx::query_as("SELECT product_id, quantity FROM product_daily_sales WHERE day = ?")
         .bind(day)
         .fetch_all(place.database.pool())
@@ -241,7 +244,7 @@ async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it()
 #[tokio::test]
 async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
     const LINES: u64 = 90;
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     deliver_all(&place).await;
     let now = clock::now();
     let items: Vec<String> = (1..=LINES).map(|id| format!(r#"{{"productId": {id}, "quantity": 2}}"#)).collect();
@@ -255,7 +258,7 @@ async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {
         steps += 1;
     }
-    relay.stand_back().await;
+    relay.release_lease().await;
     assert_eq!(steps, 2, "9,000 changes, 5,000 at once");
     let scores = sales::daily(&place.redis, business_day(now, ZONE)).await.expect("redis");
     assert!(scores.len() == 90 && scores.values().all(|units| *units == 200), "{scores:?}");
@@ -271,7 +274,7 @@ async fn i11_a_redis_that_forgot_sales_is_told_again() {
     place.lose_redis().await;
     let mut relay = Relay::new(&place.database, sink(&place));
     relay.step(clock::now()).await.expect("nothing happened since, and yet it looks");
-    relay.stand_back().await;
+    relay.release_lease().await;
     expect_scores_of_orders(&place, "lost").await;
     let made = sales::window(&place.redis, 3, 10).await.expect("redis");
     assert_eq!(made, [(products[0], 5)], "readers have their windows again");

@@ -10,7 +10,7 @@ use dibs_common::{
     clock,
     db::{self, Lock},
     error::{Error, Result},
-    testing::{Place, eventually},
+    testing::{TestEnvironment, eventually},
 };
 use dibs_worker::relay::{Batch, Relay, Sink, Step};
 use tokio_util::sync::CancellationToken;
@@ -54,13 +54,13 @@ fn event(id: &str) -> String {
     )
 }
 
-async fn witnessed(place: &Place) -> (Witness, Relay<Witness>) {
+async fn witnessed(place: &TestEnvironment) -> (Witness, Relay<Witness>) {
     let witness = Witness::default();
     db::outbox::register_sink(place.database.pool(), "witness", clock::now()).await.expect("registered");
     (witness.clone(), Relay::new(&place.database, witness))
 }
 
-async fn deliver(place: &Place, relay: &mut Relay<Witness>) {
+async fn deliver(place: &TestEnvironment, relay: &mut Relay<Witness>) {
     while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
 }
@@ -68,7 +68,7 @@ async fn deliver(place: &Place, relay: &mut Relay<Witness>) {
 /// I10: a row that is committed after one of a higher id is told of, too, only later.
 #[tokio::test]
 async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (witness, mut relay) = witnessed(&place).await;
     let mut late = place.database.begin().await.expect("begun");
     sqlx::raw_sql(sqlx::AssertSqlSafe(event("late"))).execute(&mut *late).await.expect("written");
@@ -81,14 +81,14 @@ async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
     assert_eq!(witness.heard(), ["early", "late", "last"]);
     let gaps = "SELECT MAX(sequence) - COUNT(*) FROM outbox_events WHERE sequence IS NOT NULL";
     assert_eq!(place.count(gaps).await, 0);
-    relay.stand_back().await;
+    relay.release_lease().await;
     place.end().await;
 }
 
 /// Ids with holes, and more events than are numbered at once.
 #[tokio::test]
 async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (witness, mut relay) = witnessed(&place).await;
     for hundred in 0..65 {
         let rows: Vec<String> = (0..100)
@@ -107,14 +107,14 @@ async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
     let rows = i64::try_from(heard.len()).expect("few");
     assert_eq!(place.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
     assert_eq!(place.count("SELECT last_sequence FROM outbox_sequence").await, rows);
-    relay.stand_back().await;
+    relay.release_lease().await;
     place.end().await;
 }
 
 /// One works for a sink, the others stand by and take over where it has left off.
 #[tokio::test]
 async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (witness, mut first) = witnessed(&place).await;
     let mut second = Relay::new(&place.database, witness.clone());
     place.execute(&event("one")).await;
@@ -128,16 +128,16 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
     assert_eq!(second.step(clock::now()).await.expect("delivered"), Step::Delivered);
     assert_eq!(witness.heard(), ["one", "two"]);
     assert_eq!(first.step(clock::now()).await.expect("asked"), Step::StandingBy);
-    second.stand_back().await;
+    second.release_lease().await;
     place.end().await;
 }
 
 /// A machine that vanished says nothing to the database, whose connection to it would stay open for hours.
 #[tokio::test]
 async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (witness, mut relay) = witnessed(&place).await;
-    let mut silent = place.database.try_lock("sink witness").await.expect("asked").expect("free");
+    let mut silent = place.database.try_lease("sink witness").await.expect("asked").expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
     place.execute(&event("one")).await;
     db::outbox::number_events(&place.database).await.expect("numbered");
@@ -154,7 +154,7 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
 /// Delivered rows go by age, never one that a sink has not taken.
 #[tokio::test]
 async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let (_, mut relay) = witnessed(&place).await;
     db::outbox::register_sink(place.database.pool(), "slow", clock::now()).await.expect("registered");
     for id in ["1", "2", "3"] {
@@ -172,6 +172,6 @@ async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() 
     place.execute(&event("4")).await;
     deliver(&place, &mut relay).await;
     assert_eq!(place.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
-    relay.stand_back().await;
+    relay.release_lease().await;
     place.end().await;
 }

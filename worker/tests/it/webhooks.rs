@@ -12,7 +12,7 @@ use dibs_common::{
     identifiers::random_below,
     integrations::messages::Receiver,
     redis::sales,
-    testing::Place,
+    testing::TestEnvironment,
 };
 use dibs_worker::{
     redrive_source,
@@ -28,7 +28,7 @@ use crate::{
 
 const KINDS: [&str; 3] = ["order.created", "order.paid", "order.confirmed"];
 
-async fn write(place: &Place, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
+async fn write(place: &TestEnvironment, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
     place
         .execute(&format!(
             "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
@@ -38,7 +38,7 @@ async fn write(place: &Place, (aggregate_type, id): (&str, &str), kind: &str, pa
 }
 
 /// What happens to these orders: three events each, the first of all orders first.
-async fn orders(place: &Place, ids: &[&str]) {
+async fn orders(place: &TestEnvironment, ids: &[&str]) {
     for kind in KINDS {
         for id in ids {
             write(place, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
@@ -54,16 +54,16 @@ struct Line {
     now: Timestamp,
 }
 
-fn sink(place: &Place, to: Receiver, at: &TestReceiver) -> WebhookSink {
+fn sink(place: &TestEnvironment, to: Receiver, at: &TestReceiver) -> WebhookSink {
     WebhookSink::new(to, at.endpoint(), &place.database, CancellationToken::new())
 }
 
 impl Line {
-    async fn new(place: &Place, to: Receiver) -> Self {
+    async fn new(place: &TestEnvironment, to: Receiver) -> Self {
         Self::with(place, to, Limits::default()).await
     }
 
-    async fn with(place: &Place, to: Receiver, limits: Limits) -> Self {
+    async fn with(place: &TestEnvironment, to: Receiver, limits: Limits) -> Self {
         let now = clock::now();
         db::outbox::register_sink(place.database.pool(), to.name(), now).await.expect("registered");
         let receiver = TestReceiver::new().await;
@@ -95,17 +95,17 @@ impl Line {
     }
 }
 
-async fn letters(place: &Place, status: DeadLetterStatus) -> Vec<DeadLetter> {
+async fn letters(place: &TestEnvironment, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
     db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters")
 }
 
-async fn count_letters(place: &Place, status: DeadLetterStatus) -> i64 {
+async fn count_letters(place: &TestEnvironment, status: DeadLetterStatus) -> i64 {
     place.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.as_str())).await
 }
 
 /// Issues so many coupons of a campaign, a hundred in an event.
-async fn issue(place: &Place, coupon: &str, count: u32) {
+async fn issue(place: &TestEnvironment, coupon: &str, count: u32) {
     for first in (0..count).step_by(100) {
         let users = first..count.min(first + 100);
         let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
@@ -117,11 +117,11 @@ async fn issue(place: &Place, coupon: &str, count: u32) {
     db::outbox::number_events(&place.database).await.expect("numbered");
 }
 
-async fn parked(place: &Place) -> i64 {
+async fn parked(place: &TestEnvironment) -> i64 {
     place.count("SELECT COUNT(*) FROM parked_messages").await
 }
 
-async fn behind(place: &Place, sink: &str) -> i64 {
+async fn behind(place: &TestEnvironment, sink: &str) -> i64 {
     let sql = "SELECT CAST(last_sequence AS SIGNED) - CAST(delivered_through AS SIGNED) FROM outbox_sequence, sinks";
     place.count(&format!("{sql} WHERE name = '{sink}'")).await
 }
@@ -129,7 +129,7 @@ async fn behind(place: &Place, sink: &str) -> i64 {
 /// The data platform is told of each order what happened to it, in order, signed, and of nothing else.
 #[tokio::test]
 async fn i10_the_data_platform_is_told_each_event_of_an_order_in_order() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     write(&place, ("POINTS", "7"), "points.charged", "{}").await;
     orders(&place, &["a", "b"]).await;
@@ -144,13 +144,13 @@ async fn i10_the_data_platform_is_told_each_event_of_an_order_in_order() {
     assert_eq!(arrivals[0].message["data"]["orderId"], arrivals[0].text("aggregateId"));
     assert_eq!(arrivals[0].text("id"), arrivals[0].id);
     assert_eq!(behind(&place, "data-platform").await, 0);
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn i10_each_recipient_of_a_coupon_is_notified() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let issuances: Vec<String> = (1..=100).map(issuance).collect();
@@ -166,14 +166,14 @@ async fn i10_each_recipient_of_a_coupon_is_notified() {
     let arrivals = line.receiver.arrivals();
     let again = arrivals.last().expect("an arrival");
     assert_eq!((&*again.id, again.message["data"]["userId"].as_u64(), again.attempt), ("event-1-7", Some(8), 2));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// The order whose first event fails waits, all others go on; each comes again with its own id.
 #[tokio::test]
 async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| {
         let fails = arrival.text("aggregateId") == "a" && arrival.text("type") == "order.created";
@@ -194,13 +194,13 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     let of_first: Vec<_> = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-1-0").collect();
     assert_eq!(of_first.iter().map(|arrival| arrival.answered).collect::<Vec<_>>(), [500, 500, 200]);
     assert!(of_first.iter().all(|arrival| arrival.is_signed));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (422, "no such\nshop", None) } else { OK });
     orders(&place, &["a"]).await;
@@ -210,8 +210,9 @@ async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for()
     let [letter] = &dead[..] else { panic!("{dead:?}") };
     assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
     assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
-    let ask =
-        async || db::dead_letters::ask_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked");
+    let ask = async || {
+        db::dead_letters::request_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked")
+    };
     ask().await;
     line.after_seconds(1).await;
     assert_eq!(letters(&place, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
@@ -224,13 +225,13 @@ async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for()
     assert_eq!((sent.len(), sent[0].attempts, parked(&place).await), (1, 4, 0), "twice, and twice again");
     assert_eq!(line.receiver.taken().last().map(String::as_str), Some("event-1-0"));
     assert!(line.receiver.arrivals().iter().all(|arrival| arrival.is_signed));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_goes_on() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "broken", None) } else { OK });
     orders(&place, &["a"]).await;
@@ -246,7 +247,7 @@ async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_go
     assert!(dead[0].attempts > 90, "{}", dead[0].attempts);
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), parked(&place).await), (2, 0));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
@@ -254,7 +255,7 @@ async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_go
 /// a day like any other. Then what stood behind them is told.
 #[tokio::test]
 async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "broken", None) } else { OK });
     issue(&place, "3", 1_100).await;
@@ -270,14 +271,14 @@ async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most
     assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
     assert_eq!((parked(&place).await, line.receiver.taken().len()), (100, 1));
     assert_eq!(behind(&place, "notifications").await, 0);
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// Letters that were asked for hold up neither each other nor what is new.
 #[tokio::test]
 async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let limits = Limits { messages: 2_000, ..Limits::default() };
     let mut line = Line::with(&place, Receiver::Notifications, limits).await;
     line.receiver.will(|_| (422, "no", None));
@@ -296,11 +297,11 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "", None) } else { OK });
     line.for_minutes(3).await;
     assert_eq!((count_letters(&place, DeadLetterStatus::Sent).await, parked(&place).await), (999, 1));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
-async fn bury(place: &Place, source: &str, status: &str, keys: std::ops::Range<u32>) {
+async fn bury(place: &TestEnvironment, source: &str, status: &str, keys: std::ops::Range<u32>) {
     let sent_at = if status == "SENT" { "NOW(3) - INTERVAL 1 DAY" } else { "NULL" };
     let rows = keys.map(|key| {
         let payload = "커피".repeat(200);
@@ -314,7 +315,7 @@ async fn bury(place: &Place, source: &str, status: &str, keys: std::ops::Range<u
 
 #[tokio::test]
 async fn all_letters_of_a_source_are_asked_for_at_once() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     bury(&place, "data-platform", "DEAD", 0..1_100).await;
     bury(&place, "data-platform", "SENT", 1_100..1_105).await;
     bury(&place, "notifications", "DEAD", 0..3).await;
@@ -332,7 +333,7 @@ async fn all_letters_of_a_source_are_asked_for_at_once() {
 
 #[tokio::test]
 async fn only_letters_that_were_sent_are_purged() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
         bury(&place, "data-platform", status, number..number + 1).await;
     }
@@ -348,7 +349,7 @@ async fn only_letters_that_were_sent_are_purged() {
 /// That nobody was there says nothing about a message: what waits is tried anew when the receiver is back.
 #[tokio::test]
 async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     for (failures_in_a_row, parked_at_most, waiting) in [(8, 1_000, 13), (8, 4, 16), (100, 1_000, 0)] {
         place.execute("DELETE FROM sinks").await;
         let limits = Limits { failures_in_a_row, parked: parked_at_most, ..Limits::default() };
@@ -364,20 +365,20 @@ async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
         for hour in 0..48 {
             if hour == 40 {
                 // Another process, which has not seen the receiver yet.
-                line.relay.stand_back().await;
+                line.relay.release_lease().await;
                 line.relay = Relay::new(&place.database, nobody.clone());
             }
             line.after(TimeDelta::hours(1)).await;
         }
         assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (waiting, 20 - waiting));
-        line.relay.stand_back().await;
+        line.relay.release_lease().await;
         let mut back = nobody.clone();
         back.endpoint = line.receiver.endpoint();
         line.relay = Relay::new(&place.database, back);
         line.for_minutes(16).await;
         assert_eq!((line.receiver.taken().len(), parked(&place).await), (20, 0));
         assert_eq!(letters(&place, DeadLetterStatus::Dead).await, []);
-        line.relay.stand_back().await;
+        line.relay.release_lease().await;
     }
     place.end().await;
 }
@@ -385,7 +386,7 @@ async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
 /// A receiver that is away is asked with one message at a time; when it is back, it gets all.
 #[tokio::test]
 async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|_| (503, "", None));
     let ids: Vec<String> = (0..100).map(|number| format!("o{number}")).collect();
@@ -402,14 +403,14 @@ async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
     assert_eq!((behind(&place, "data-platform").await, parked(&place).await), (0, 0));
     let taken = line.receiver.taken_by_aggregate();
     assert!(taken.len() == 100 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// Whatever it answers, somebody is there: what fails now is this message's own affair.
 #[tokio::test]
 async fn a_receiver_that_was_away_and_answers_500_is_back() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     line.receiver.will(|_| (504, "", None));
     issue(&place, "3", 20).await;
@@ -418,13 +419,13 @@ async fn a_receiver_that_was_away_and_answers_500_is_back() {
     line.receiver.will(|_| (500, "", None));
     line.for_minutes(1).await;
     assert_eq!((behind(&place, "notifications").await, parked(&place).await), (0, 20));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
     write(&place, ("ORDER", "a"), "order.created", "{}").await;
@@ -434,14 +435,14 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
     assert_eq!(line.receiver.arrivals().len(), 1);
     line.after_seconds(3).await;
     assert_eq!(line.receiver.taken().len(), 1);
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// Nobody listens for the one, and the other is told all the same.
 #[tokio::test]
 async fn i10_a_dead_receiver_holds_up_no_other_sink() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     db::outbox::register_sink(place.database.pool(), "notifications", clock::now()).await.expect("registered");
     let nobody = endpoint("http://127.0.0.1:1/");
@@ -458,8 +459,8 @@ async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     assert_eq!(line.after_seconds(1).await, Step::UpToDate);
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (3, 0));
     assert_eq!(behind(&place, "notifications").await, 23);
-    dead.stand_back().await;
-    line.relay.stand_back().await;
+    dead.release_lease().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
@@ -481,7 +482,7 @@ async fn i10_a_dead_receiver_holds_up_neither_orders_nor_the_ranking() {
     let day = business_day(clock::now(), ZONE);
     assert_eq!(sales::daily(&place.redis, day).await.expect("redis").get(&products[0]), Some(&7));
     assert_eq!(parked(&place).await, 2, "the events of the first order");
-    dead.stand_back().await;
+    dead.release_lease().await;
     place.end().await;
 }
 
@@ -503,7 +504,7 @@ impl Sink for Dying {
     }
 }
 
-async fn die(place: &Place, receiver: &TestReceiver, now: Timestamp) {
+async fn die(place: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
     let mut relay = Relay::new(&place.database, Dying(sink(place, Receiver::DataPlatform, receiver)));
     // It may also have found the lock not yet free of the one before.
     let _: Result<Step> = relay.step(now).await;
@@ -511,7 +512,7 @@ async fn die(place: &Place, receiver: &TestReceiver, now: Timestamp) {
 
 #[tokio::test]
 async fn i10_a_death_between_delivery_and_noting_it_tells_again_with_the_same_id() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| match &*arrival.id {
         "event-1-0" if arrival.attempt < 3 => (422, "no", None),
@@ -528,14 +529,14 @@ async fn i10_a_death_between_delivery_and_noting_it_tells_again_with_the_same_id
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (9, 0));
     let again = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-3-0").count();
     assert_eq!(again, 3, "it came again");
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// So many are parked and no more; then the outbox keeps what follows, and nothing is lost.
 #[tokio::test]
 async fn i10_at_the_bound_of_parked_messages_the_sink_stops_and_later_goes_on() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let limits = Limits { parked: 4, messages: 3, requests: 1, ..Limits::default() };
     let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId").starts_with("bad") { (500, "", None) } else { OK });
@@ -549,27 +550,27 @@ async fn i10_at_the_bound_of_parked_messages_the_sink_stops_and_later_goes_on() 
     assert_eq!((parked(&place).await, behind(&place, "data-platform").await), (0, 0));
     let taken = line.receiver.taken_by_aggregate();
     assert!(taken.len() == 4 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     write(&place, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
     db::outbox::number_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     let dead = letters(&place, DeadLetterStatus::Dead).await;
     assert_eq!((dead.len(), dead[0].redrivable, behind(&place, "notifications").await), (1, false, 0));
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// Events wait for a sink that is served, moving or not, and no longer for one that nobody has served for a week.
 #[tokio::test]
 async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     db::outbox::register_sink(place.database.pool(), "notifications", line.now).await.expect("registered");
     orders(&place, &["a"]).await;
@@ -585,14 +586,14 @@ async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
     assert_eq!(left_alone(line.now).await, ["notifications"]);
     assert_eq!(purge(line.now).await, 3);
     assert_eq!(purge(line.now + week * 2).await, 0, "while nobody is served, nothing is deleted");
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }
 
 /// Whatever the receiver answers, and whoever dies: in the end every order is told, in order.
 #[tokio::test]
 async fn i10_every_order_is_told_in_order_whatever_happens() {
-    let place = Place::new().await;
+    let place = TestEnvironment::new().await;
     let limits = Limits { parked: 20, messages: 10, requests: 4, failures_in_a_row: 4 };
     let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
     let ids: Vec<String> = (0..12).map(|number| format!("o{number}")).collect();
@@ -607,11 +608,11 @@ async fn i10_every_order_is_told_in_order_whatever_happens() {
             4 => line.receiver.will(|_| if random_below(2) == 0 { (500, "", None) } else { OK }),
             5 => line.receiver.will(|_| OK),
             6 => {
-                line.relay.stand_back().await;
+                line.relay.release_lease().await;
                 die(&place, &line.receiver, line.now).await;
             }
             7 => {
-                line.relay.stand_back().await;
+                line.relay.release_lease().await;
                 let mut sink = sink(&place, Receiver::DataPlatform, &line.receiver);
                 sink.limits = limits;
                 line.relay = Relay::new(&place.database, sink);
@@ -632,6 +633,6 @@ async fn i10_every_order_is_told_in_order_whatever_happens() {
     }
     let all = place.count("SELECT COUNT(*) FROM outbox_events").await;
     assert_eq!(i64::try_from(told.values().map(Vec::len).sum::<usize>()).expect("few"), all, "{trace}");
-    line.relay.stand_back().await;
+    line.relay.release_lease().await;
     place.end().await;
 }

@@ -17,7 +17,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, OperationId, PathOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Give a coupon to many users
@@ -44,10 +44,10 @@ pub async fn assign(
     PathOf(coupon): PathOf<CouponId>,
     OperationId(operation): OperationId,
     JsonBody(recipients): JsonBody<Recipients>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let errors = recipients.errors();
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let making = app.tasks.spawn(make(app.clone(), (AssignmentId(operation), coupon), recipients.user_ids));

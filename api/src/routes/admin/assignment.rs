@@ -9,7 +9,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, PathOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// What became of an assignment
@@ -29,7 +29,7 @@ pub async fn assignment(
     State(app): State<SharedApp>,
     _: Administrator,
     PathOf((coupon, assignment)): PathOf<(CouponId, AssignmentId)>,
-) -> Result<Json<AssignmentState>, Refused> {
+) -> Result<Json<AssignmentState>, ApiError> {
     let found = db::within(db::assignments::assignment_state(app.database.pool(), coupon, assignment)).await?;
     Ok(Json(found.ok_or(Error::AssignmentNotFound(assignment))?))
 }

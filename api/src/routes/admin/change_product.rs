@@ -9,7 +9,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, PathOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Change a product
@@ -33,11 +33,11 @@ pub async fn change_product(
     _: Administrator,
     PathOf(product): PathOf<ProductId>,
     JsonBody(change): JsonBody<ProductChange>,
-) -> Result<Json<Product>, Refused> {
+) -> Result<Json<Product>, ApiError> {
     let change = change.as_kept();
     let errors = change.errors();
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let database = app.database.clone();

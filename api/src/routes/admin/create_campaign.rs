@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, OperationId},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
     routes::coupons::show::CampaignView,
 };
 
@@ -37,11 +37,11 @@ pub async fn create_campaign(
     _: Administrator,
     OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<CampaignTerms>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let terms = terms.as_kept();
     let errors = terms.errors();
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     // In a task of its own: a client that goes away must not leave the campaign half made.
     let making = app.tasks.spawn(make(app.clone(), terms, operation));

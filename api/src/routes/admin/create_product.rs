@@ -13,7 +13,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, OperationId},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Make a product
@@ -32,11 +32,11 @@ pub async fn create_product(
     _: Administrator,
     OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<ProductTerms>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let terms = terms.as_kept();
     let errors = terms.errors();
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let database = app.database.clone();

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::{Administrator, QueryOf, page_limit},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Which dead letters.
@@ -53,7 +53,7 @@ pub async fn dead_letters(
     State(app): State<SharedApp>,
     _: Administrator,
     QueryOf(query): QueryOf<DeadLettersQuery>,
-) -> Result<Json<DeadLetterList>, Refused> {
+) -> Result<Json<DeadLetterList>, ApiError> {
     let limit = page_limit(query.limit)?;
     // One more than asked for tells whether there is a next page.
     let DeadLettersQuery { source, status, cursor, .. } = query;

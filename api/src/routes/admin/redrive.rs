@@ -9,7 +9,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, PathOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Ask for a dead letter to be sent again
@@ -33,11 +33,11 @@ pub async fn redrive(
     State(app): State<SharedApp>,
     _: Administrator,
     PathOf(id): PathOf<DeadLetterId>,
-) -> Result<(StatusCode, Json<DeadLetter>), Refused> {
-    let letter = db::within(db::dead_letters::ask_redrive(app.database.pool(), id, clock::now())).await?;
+) -> Result<(StatusCode, Json<DeadLetter>), ApiError> {
+    let letter = db::within(db::dead_letters::request_redrive(app.database.pool(), id, clock::now())).await?;
     let letter = letter.ok_or(Error::DeadLetterNotFound(id))?;
     if letter.status == DeadLetterStatus::Dead {
-        return Err(Refused(Error::DeadLetterNotRedrivable(id)));
+        return Err(ApiError(Error::DeadLetterNotRedrivable(id)));
     }
     Ok((StatusCode::ACCEPTED, Json(letter)))
 }

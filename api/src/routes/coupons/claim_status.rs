@@ -2,7 +2,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db,
-    domain::claim::{ClaimRecord, Outcome, Rejection},
+    domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
 };
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// What became of a claim.
@@ -45,7 +45,7 @@ pub struct ClaimState {
     valid_until: Option<DateTime<Utc>>,
     /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Rejection>,
+    code: Option<ClaimRejectReason>,
 }
 
 /// What became of a claim
@@ -61,7 +61,7 @@ pub struct ClaimState {
 pub async fn claim_status(
     State(app): State<SharedApp>,
     PathOf((coupon, user)): PathOf<(CouponId, UserId)>,
-) -> Result<Json<ClaimState>, Refused> {
+) -> Result<Json<ClaimState>, ApiError> {
     let lane = app.claims.lane(coupon).await?;
     // Redis first: a claim that is issued or rejected between the two looks is then found in the database.
     let held = lane.latest_claim(&app.redis, user).await;
@@ -84,11 +84,11 @@ pub async fn claim_status(
     Ok(Json(state(coupon, user, record, outcome)))
 }
 
-fn state(coupon_id: CouponId, user_id: UserId, record: ClaimRecord, outcome: Option<Outcome>) -> ClaimState {
+fn state(coupon_id: CouponId, user_id: UserId, record: ClaimRecord, outcome: Option<ClaimOutcome>) -> ClaimState {
     let (status, valid_until, code) = match outcome {
         None => (ClaimStatus::Pending, None, None),
-        Some(Outcome::Issued { valid_until }) => (ClaimStatus::Issued, Some(valid_until), None),
-        Some(Outcome::Rejected(rejection)) => (ClaimStatus::Rejected, None, Some(rejection)),
+        Some(ClaimOutcome::Issued { valid_until }) => (ClaimStatus::Issued, Some(valid_until), None),
+        Some(ClaimOutcome::Rejected(rejection)) => (ClaimStatus::Rejected, None, Some(rejection)),
     };
     let ClaimRecord { claim_id, sequence, accepted_at } = record;
     let user_coupon_id = valid_until.map(|_| claim_id);
@@ -96,7 +96,12 @@ fn state(coupon_id: CouponId, user_id: UserId, record: ClaimRecord, outcome: Opt
 }
 
 /// The durable outcome of one claim, when it has one.
-pub async fn find_outcome(app: &SharedApp, coupon: CouponId, user: UserId, claim: ClaimId) -> Result<Option<Outcome>> {
+pub async fn find_outcome(
+    app: &SharedApp,
+    coupon: CouponId,
+    user: UserId,
+    claim: ClaimId,
+) -> Result<Option<ClaimOutcome>> {
     let answered = db::within(db::issuances::claims_of_user(app.database.pool(), coupon, user)).await?;
     Ok(answered.iter().find(|found| found.record.claim_id == claim).map(|found| found.outcome))
 }

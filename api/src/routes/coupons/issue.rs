@@ -9,7 +9,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db,
-    domain::claim::{Outcome, Rejection},
+    domain::claim::{ClaimOutcome, ClaimRejectReason},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
     redis::scripts::ClaimRequest,
@@ -20,12 +20,12 @@ use utoipa::ToSchema;
 
 use super::claim_status::{ClaimStatus, find_outcome};
 use crate::{
-    answers::Waiting,
+    outcome_waiters::Waiting,
     app::SharedApp,
     claims::Accepted,
     edge::RequestId,
     extract::{JsonBody, Prefer},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// A user's wish for a coupon.
@@ -77,7 +77,7 @@ pub async fn issue(
     request_id: RequestId,
     prefer: Prefer,
     JsonBody(body): JsonBody<ClaimBody>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let lane = app.claims.lane(body.coupon_id).await?;
     let (claim, request) = request_id.for_claim();
     let waiting = prefer.wait.map(|longest| (app.claims.wait_for(claim), longest));
@@ -86,8 +86,10 @@ pub async fn issue(
     let Some((waiting, longest)) = waiting else { return Ok(answer(body, accepted, None)) };
     let outcome = wait(&app, body, accepted, waiting, longest).await;
     let mut answered = match outcome {
-        Some(Outcome::Rejected(rejection)) => return Err(Refused(rejected(&app, rejection, body, accepted).await)),
-        Some(Outcome::Issued { valid_until }) => answer(body, accepted, Some(valid_until)),
+        Some(ClaimOutcome::Rejected(rejection)) => {
+            return Err(ApiError(rejected(&app, rejection, body, accepted).await));
+        }
+        Some(ClaimOutcome::Issued { valid_until }) => answer(body, accepted, Some(valid_until)),
         None => answer(body, accepted, None),
     };
     let applied = HeaderValue::from_str(&format!("wait={}", longest.as_secs())).map_err(Error::internal)?;
@@ -100,9 +102,9 @@ async fn wait(
     app: &SharedApp,
     body: ClaimBody,
     accepted: Accepted,
-    mut waiting: Waiting<Outcome>,
+    mut waiting: Waiting<ClaimOutcome>,
     longest: Duration,
-) -> Option<Outcome> {
+) -> Option<ClaimOutcome> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     let deadline = Instant::now() + longest;
     loop {
@@ -144,17 +146,17 @@ fn answer(body: ClaimBody, accepted: Accepted, valid_until: Option<DateTime<Utc>
 }
 
 /// A claim that was refused after its acceptance, as a refusal of the call that waited for it.
-async fn rejected(app: &SharedApp, rejection: Rejection, body: ClaimBody, accepted: Accepted) -> Error {
+async fn rejected(app: &SharedApp, rejection: ClaimRejectReason, body: ClaimBody, accepted: Accepted) -> Error {
     match rejection {
-        Rejection::CouponNotFound => Error::CouponNotFound(body.coupon_id),
-        Rejection::CouponExhausted => Error::CouponExhausted,
-        Rejection::CampaignNotOpen | Rejection::CampaignPaused | Rejection::CampaignClosed => {
+        ClaimRejectReason::CouponNotFound => Error::CouponNotFound(body.coupon_id),
+        ClaimRejectReason::CouponExhausted => Error::CouponExhausted,
+        ClaimRejectReason::CampaignNotOpen | ClaimRejectReason::CampaignPaused | ClaimRejectReason::CampaignClosed => {
             Error::internal("a claim that was accepted is refused as one that was not")
         }
-        Rejection::CouponAlreadyIssued => {
+        ClaimRejectReason::CouponAlreadyIssued => {
             let claims = db::issuances::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();
-            let first = claims.iter().rfind(|claim| matches!(claim.outcome, Outcome::Issued { .. }));
+            let first = claims.iter().rfind(|claim| matches!(claim.outcome, ClaimOutcome::Issued { .. }));
             Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))
         }
     }

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// A campaign as the public sees it.
@@ -50,7 +50,7 @@ impl CampaignView {
 pub async fn show(
     State(app): State<SharedApp>,
     PathOf(coupon): PathOf<CouponId>,
-) -> Result<Json<CampaignView>, Refused> {
+) -> Result<Json<CampaignView>, ApiError> {
     let campaign =
         db::within(db::campaigns::campaign(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let lane = app.claims.lane(coupon).await?;

@@ -13,7 +13,7 @@ use crate::{
     app::SharedApp,
     extract::{JsonBody, PathOf, Submission},
     orders::{Pending, Submitted},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Cancel an order
@@ -37,7 +37,7 @@ pub async fn cancel(
     submission: Submission,
     PathOf(order): PathOf<OrderId>,
     JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     match app.orders.submit(submission, user_id, Action::Cancel { order }).await? {
         Submitted::Pending(pending) => Ok(pending.into_response()),
         Submitted::Done(done) => Ok(Json(done.order).into_response()),

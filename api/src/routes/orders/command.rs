@@ -2,7 +2,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db::{self, orders::CommandOutcome},
-    domain::order::RefusalCode,
+    domain::order::RejectCode,
     error::Error,
     identifiers::{CommandId, OrderId},
 };
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Whether a command has been carried out.
@@ -36,7 +36,7 @@ pub struct CommandState {
     status: CommandStatus,
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<RefusalCode>,
+    code: Option<RejectCode>,
     /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
@@ -59,7 +59,7 @@ pub struct CommandState {
 pub async fn command(
     State(app): State<SharedApp>,
     PathOf((order, id)): PathOf<(OrderId, CommandId)>,
-) -> Result<Json<CommandState>, Refused> {
+) -> Result<Json<CommandState>, ApiError> {
     // Redis first: a command that is carried out between the two looks is then found in the database.
     let pending = app.orders.pending(id).await;
     let outcome = db::within(db::orders::command_outcome(app.database.pool(), id)).await?;
@@ -75,7 +75,7 @@ pub async fn command(
             detail: None,
             decided_at: None,
         })),
-        _ => Err(Refused(Error::CommandNotFound(id))),
+        _ => Err(ApiError(Error::CommandNotFound(id))),
     }
 }
 

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::{QueryOf, page_limit},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Whose orders.
@@ -47,7 +47,7 @@ pub struct OrderList {
 pub async fn list(
     State(app): State<SharedApp>,
     QueryOf(query): QueryOf<OrdersQuery>,
-) -> Result<Json<OrderList>, Refused> {
+) -> Result<Json<OrderList>, ApiError> {
     let limit = page_limit(query.limit)?;
     // One more than asked for tells whether there is a next page.
     let wanted = OrdersPage { user: query.user_id, before: query.cursor, limit: limit + 1 };

@@ -16,7 +16,7 @@ use crate::{
     app::SharedApp,
     extract::{JsonBody, Submission},
     orders::{Pending, Submitted},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// What a user orders.
@@ -58,10 +58,10 @@ pub async fn place(
     State(app): State<SharedApp>,
     submission: Submission,
     JsonBody(body): JsonBody<OrderBody>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let errors = line_errors(&body.items);
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     let action = Action::Place {
         items: merge_lines(&body.items),

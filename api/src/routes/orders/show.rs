@@ -14,7 +14,7 @@ use crate::{
     app::SharedApp,
     extract::PathOf,
     orders::Pending,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Look at an order
@@ -28,7 +28,7 @@ use crate::{
         (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
     ),
 )]
-pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> Result<Response, Refused> {
+pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> Result<Response, ApiError> {
     // Redis first: an order that is placed between the two looks is then found in the database.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::order(app.database.pool(), id)).await? {
@@ -36,6 +36,6 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> 
     }
     match pending? {
         Some(found) if found.kind == "PLACE" => Ok(Json(Pending::of(CommandId(id.0), id)).into_response()),
-        _ => Err(Refused(Error::OrderNotFound(id))),
+        _ => Err(ApiError(Error::OrderNotFound(id))),
     }
 }

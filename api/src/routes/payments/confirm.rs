@@ -4,7 +4,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dibs_common::{
-    domain::order::{Action, Done, PaymentStatus, RefusalCode},
+    domain::order::{Action, CommandResult, PaymentStatus, RejectCode},
     error::{Error, Result},
     identifiers::{OrderId, PaymentId, UserId},
 };
@@ -15,7 +15,7 @@ use crate::{
     app::SharedApp,
     extract::{JsonBody, Submission},
     orders::{Pending, Submitted},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Which order to pay.
@@ -40,7 +40,7 @@ pub struct PaymentAnswer {
 }
 
 impl PaymentAnswer {
-    fn of(done: &Done) -> Result<Self> {
+    fn of(done: &CommandResult) -> Result<Self> {
         let unpaid = || Error::internal(format!("order {} was paid, and has no payment", done.order.order_id));
         Ok(Self {
             payment_id: done.order.payment_id.ok_or_else(unpaid)?,
@@ -55,7 +55,7 @@ impl PaymentAnswer {
 /// The failure of a payment, with the id under which it stays readable.
 fn failed(error: Error, payment: PaymentId) -> Error {
     match error {
-        Error::OrderRefused(refusal) if refusal.code == RefusalCode::PointsInsufficient => {
+        Error::OrderRejected(refusal) if refusal.code == RejectCode::PointsInsufficient => {
             Error::PaymentFailed { payment, refusal }
         }
         other => other,
@@ -82,7 +82,7 @@ pub async fn confirm(
     State(app): State<SharedApp>,
     submission: Submission,
     JsonBody(PaymentBody { user_id, order_id }): JsonBody<PaymentBody>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     let payment = PaymentId(submission.id.0);
     let submitted = app.orders.submit(submission, user_id, Action::Pay { order: order_id }).await;
     match submitted.map_err(|error| failed(error, payment))? {

@@ -5,7 +5,7 @@ use axum::{
 };
 use dibs_common::{
     db::{self, orders::PaymentView},
-    domain::order::{PaymentStatus, RefusalCode},
+    domain::order::{PaymentStatus, RejectCode},
     error::Error,
     identifiers::{CommandId, OrderId, PaymentId},
 };
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// A payment that was asked for and has no row of its own.
@@ -28,7 +28,7 @@ struct PaymentNotMade {
     status: PaymentStatus,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<RefusalCode>,
+    code: Option<RejectCode>,
 }
 
 /// Look at a payment
@@ -43,7 +43,7 @@ struct PaymentNotMade {
         (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
     ),
 )]
-pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -> Result<Response, Refused> {
+pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
     // Redis first: a payment that is made between the looks is then found in the database.
     let pending = app.orders.pending(command).await;
@@ -65,7 +65,7 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -
         }
         (None, pending) => match pending? {
             Some(found) if found.kind == "PAY" => Ok(not_made(found.order, PaymentStatus::Ready, None).into_response()),
-            _ => Err(Refused(Error::PaymentNotFound(id))),
+            _ => Err(ApiError(Error::PaymentNotFound(id))),
         },
     }
 }

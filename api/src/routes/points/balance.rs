@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::QueryOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Whose points.
@@ -38,7 +38,7 @@ pub struct Balance {
 pub async fn balance(
     State(app): State<SharedApp>,
     QueryOf(BalanceQuery { user_id }): QueryOf<BalanceQuery>,
-) -> Result<Json<Balance>, Refused> {
+) -> Result<Json<Balance>, ApiError> {
     let balance = db::within(db::points::balance(app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))
 }

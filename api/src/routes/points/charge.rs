@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::{JsonBody, OperationId},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Points that a user buys.
@@ -86,17 +86,17 @@ pub async fn charge(
     State(app): State<SharedApp>,
     OperationId(id): OperationId,
     JsonBody(body): JsonBody<ChargeBody>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     body.check(app.settings.shared.point_rules())?;
     let ChargeBody { user_id: user, amount, payment_method } = body;
     let wanted = NewCharge { id: ChargeId(id), user, amount, payment_method };
     // In a task of its own: a client that goes away must not leave money taken and nothing credited until the worker
     // asks.
-    let charging = app.tasks.spawn(carry_out(app.clone(), wanted));
+    let charging = app.tasks.spawn(execute(app.clone(), wanted));
     answer(&charging.await.map_err(Error::internal)??)
 }
 
-async fn carry_out(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
+async fn execute(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
     let (rules, now) = (app.settings.shared.point_rules(), clock::now());
     let Some(gateway) = &app.payment_gateway else {
         return db::charges::charge_at_once(&app.database, &wanted, rules, now).await;
@@ -120,12 +120,12 @@ async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: Charged) -> Re
     }
 }
 
-fn answer(Charged { charge, balance }: &Charged) -> Result<Response, Refused> {
+fn answer(Charged { charge, balance }: &Charged) -> Result<Response, ApiError> {
     let (charge_id, user_id, status) = (charge.wanted.id, charge.wanted.user, charge.status);
     let code = match status {
         ChargeStatus::Approved => StatusCode::OK,
         ChargeStatus::Pending => StatusCode::ACCEPTED,
-        ChargeStatus::Declined => return Err(Refused(Error::PaymentDeclined(charge_id))),
+        ChargeStatus::Declined => return Err(ApiError(Error::PaymentDeclined(charge_id))),
     };
     let location = format!("/points/charges/{charge_id}");
     let answer = ChargeAnswer { user_id, balance: *balance, charge_id, status };

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// A purchase of points.
@@ -59,7 +59,7 @@ impl From<Charge> for ChargeState {
 pub async fn charge_state(
     State(app): State<SharedApp>,
     PathOf(charge): PathOf<ChargeId>,
-) -> Result<Json<ChargeState>, Refused> {
+) -> Result<Json<ChargeState>, ApiError> {
     let found = db::within(db::charges::charge(app.database.pool(), charge)).await?;
     Ok(Json(found.ok_or(Error::ChargeNotFound(charge))?.into()))
 }

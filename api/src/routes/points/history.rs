@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::QueryOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Whose ledger, and which page of it.
@@ -52,10 +52,10 @@ pub struct HistoryPage {
 pub async fn history(
     State(app): State<SharedApp>,
     QueryOf(query): QueryOf<HistoryQuery>,
-) -> Result<Json<HistoryPage>, Refused> {
+) -> Result<Json<HistoryPage>, ApiError> {
     let limit = query.limit;
     if !(1..=100).contains(&limit) {
-        return Err(Refused(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
+        return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
     let rows = db::points::point_history(app.database.pool(), query.user_id, query.cursor, limit + 1);

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::QueryOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
     rankings::{BestSeller, Ranking},
 };
 
@@ -94,10 +94,10 @@ pub struct BestSellersPage<'r> {
 pub async fn best_sellers(
     State(app): State<SharedApp>,
     QueryOf(query): QueryOf<BestSellersQuery>,
-) -> Result<impl IntoResponse, Refused> {
+) -> Result<impl IntoResponse, ApiError> {
     let errors = query.errors();
     if !errors.is_empty() {
-        return Err(Refused(Error::ValidationFailed(errors)));
+        return Err(ApiError(Error::ValidationFailed(errors)));
     }
     let ranking = app.rankings.of(query.days).await?;
     Ok(Json(page(&ranking, query)).into_response())

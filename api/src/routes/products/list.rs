@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::QueryOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Which products.
@@ -77,10 +77,10 @@ pub struct ProductsPage {
 pub async fn list_products(
     State(app): State<SharedApp>,
     QueryOf(query): QueryOf<ProductsQuery>,
-) -> Result<Json<ProductsPage>, Refused> {
+) -> Result<Json<ProductsPage>, ApiError> {
     let limit = query.limit;
     if !(1..=100).contains(&limit) {
-        return Err(Refused(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
+        return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
     let wanted = WantedProducts { status: query.status.wanted(), after: query.cursor, limit: limit + 1 };

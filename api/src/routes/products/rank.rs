@@ -8,7 +8,7 @@ use super::best_sellers::{days_error, three};
 use crate::{
     app::{App, SharedApp},
     extract::{PathOf, QueryOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
     rankings::{Ranking, Source},
 };
 
@@ -54,9 +54,9 @@ pub async fn rank(
     State(app): State<SharedApp>,
     PathOf(product): PathOf<ProductId>,
     QueryOf(RankQuery { days }): QueryOf<RankQuery>,
-) -> Result<Json<ProductRank>, Refused> {
+) -> Result<Json<ProductRank>, ApiError> {
     if let Some(error) = days_error(days) {
-        return Err(Refused(Error::ValidationFailed(vec![error])));
+        return Err(ApiError(Error::ValidationFailed(vec![error])));
     }
     let ranking = app.rankings.of(days).await?;
     let listed = (1..).zip(ranking.sold.iter()).find(|(_, (listed, _))| *listed == product);

@@ -4,7 +4,7 @@ use dibs_common::{db, domain::product::Product, error::Error, identifiers::Produ
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Look at a product
@@ -20,7 +20,7 @@ use crate::{
 pub async fn show_product(
     State(app): State<SharedApp>,
     PathOf(product): PathOf<ProductId>,
-) -> Result<Json<Product>, Refused> {
+) -> Result<Json<Product>, ApiError> {
     let found = db::within(db::products::product(app.database.pool(), product)).await?;
     Ok(Json(found.ok_or(Error::ProductNotFound(product))?))
 }

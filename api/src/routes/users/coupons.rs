@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     app::SharedApp,
     extract::{PathOf, QueryOf},
-    problem::{Problem, Refused},
+    problem::{ApiError, Problem},
 };
 
 /// Which of the user's coupons.
@@ -58,10 +58,10 @@ pub async fn coupons(
     State(app): State<SharedApp>,
     PathOf(user): PathOf<UserId>,
     QueryOf(query): QueryOf<CouponsQuery>,
-) -> Result<Json<CouponsPage>, Refused> {
+) -> Result<Json<CouponsPage>, ApiError> {
     let limit = query.limit;
     if !(1..=100).contains(&limit) {
-        return Err(Refused(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
+        return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
     let wanted = OwnedCoupons { user, status: query.status, before: query.cursor, limit: limit + 1 };

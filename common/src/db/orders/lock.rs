@@ -12,7 +12,7 @@ use crate::{
     db::{campaigns::discount_type, issuances::identifier, statements},
     domain::{
         campaign::Discount,
-        order::{Command, CouponStatus, IssuedCoupon, Needs, Order, Refusal, Shop},
+        order::{Command, CouponStatus, IssuedCoupon, LockedState, Order, OrderRejectReason, RequiredRows},
         points::Account,
         product::{Product, ProductStatus},
     },
@@ -22,22 +22,22 @@ use crate::{
 /// Whether a batch reads which of its commands were decided before. Nearly always none was, and looking would take
 /// time; the keys of `orders` and `order_commands` do not take one twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum DuplicateCheck {
     /// A command that was decided before breaks a key: see [`crate::db::is_duplicate`].
-    NotYet,
+    Optimistic,
     /// Outcomes that are there are found.
-    AtWhatIsThere,
+    Explicit,
 }
 
 /// Locks every row that the commands need, table by table and in id order, so that no two batches wait for each other
 /// in a circle: orders, products, coupons, accounts.
-pub async fn lock_shop(
+pub async fn lock_state(
     connection: &mut MySqlConnection,
     commands: &[Command],
-    look: Look,
-) -> Result<Shop, sqlx::Error> {
-    let mut needs = Needs::of(commands);
-    if look == Look::NotYet {
+    look: DuplicateCheck,
+) -> Result<LockedState, sqlx::Error> {
+    let mut needs = RequiredRows::of(commands);
+    if look == DuplicateCheck::Optimistic {
         // An order that is changed is read even so.
         let changed = |command: &&Command| command.order().0 != command.id.0;
         needs.orders = commands.iter().filter(changed).map(Command::order).collect();
@@ -45,7 +45,7 @@ pub async fn lock_shop(
     }
     let orders = lock_orders(connection, &needs.orders).await?;
     needs.add_what_orders_are_for(commands, &orders);
-    Ok(Shop {
+    Ok(LockedState {
         orders,
         products: lock_products(connection, &needs.products).await?,
         coupons: lock_coupons(connection, &needs.coupons).await?,
@@ -179,13 +179,13 @@ async fn lock_accounts(
 async fn answered(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<CommandId>,
-) -> Result<HashMap<CommandId, Option<Refusal>>, sqlx::Error> {
+) -> Result<HashMap<CommandId, Option<OrderRejectReason>>, sqlx::Error> {
     let around = ("SELECT /* answered */ command_id, code, detail FROM order_commands WHERE command_id IN", "");
     let rows: Vec<(Uuid, Option<String>, Option<String>)> =
         rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
     let outcome = |(id, code, detail): (Uuid, Option<String>, Option<String>)| {
         let code = code.as_deref().map(refusal_code).transpose()?;
-        Ok((CommandId(id), code.map(|code| Refusal::new(code, detail.unwrap_or_default()))))
+        Ok((CommandId(id), code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()))))
     };
     rows.into_iter().map(outcome).collect()
 }

@@ -1,11 +1,11 @@
 //! The tables `orders`, `order_items`, `payments` and `order_commands`, and what a batch of commands locks and writes.
 
 mod lock;
-mod look;
+mod read;
 mod write;
 
-pub use lock::{Look, lock_shop};
-pub use look::{
+pub use lock::{DuplicateCheck, lock_state};
+pub use read::{
     CommandOutcome, OrdersPage, PaymentView, command_outcome, order, orders_of_user, overdue_orders, payment,
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
@@ -15,7 +15,7 @@ pub use write::{purge_order_commands, write_orders};
 use super::{issuances::identifier, statements};
 use crate::{
     clock::Timestamp,
-    domain::order::{Order, OrderItem, OrderStatus, RefusalCode},
+    domain::order::{Order, OrderItem, OrderStatus, RejectCode},
     identifiers::{ClaimId, OrderId, PaymentId},
 };
 
@@ -67,8 +67,8 @@ impl TryFrom<OrderRow> for Order {
     }
 }
 
-fn refusal_code(code: &str) -> Result<RefusalCode, sqlx::Error> {
-    RefusalCode::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
+fn refusal_code(code: &str) -> Result<RejectCode, sqlx::Error> {
+    RejectCode::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
 }
 
 /// The items of these orders, by order and product.

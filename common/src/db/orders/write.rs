@@ -4,14 +4,14 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     db::statements::{Statements, id, moment, or_null, text, write_into},
-    domain::order::{Command, LedgerRow, Order, Outcome, Payment, PaymentStatus, Plan, Shop},
+    domain::order::{Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus},
 };
 
 /// Writes what was decided of a batch, under its locks, in statements of at most `longest` bytes.
 /// A command that was decided before, unknown to the plan, breaks a key: see [`crate::db::is_duplicate`].
 pub async fn write_orders(
     connection: &mut MySqlConnection,
-    (shop, commands, plan): (&Shop, &[Command], &Plan),
+    (shop, commands, plan): (&LockedState, &[Command], &OrderPlan),
     now: Timestamp,
     longest: usize,
 ) -> Result<(), sqlx::Error> {
@@ -41,7 +41,7 @@ fn optional_moment(value: Option<Timestamp>) -> String {
     or_null(value, moment)
 }
 
-fn write_order_rows(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize {
+fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
     // First what ends: a coupon that an order gives back may be taken by one of the same batch, and the table holds
     // that no two live orders have it at any moment.
     let head = "UPDATE /* write_orders */ JSON_TABLE('[";
@@ -107,7 +107,7 @@ fn write_order(sql: &mut String, order: &Order) {
 }
 
 /// Units sold and given back. The table itself holds that stock is neither negative nor off.
-fn write_stock(statements: &mut Statements, plan: &Plan, now: Timestamp) -> usize {
+fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
     let head = "UPDATE /* write_orders */ JSON_TABLE('[";
     let tail = format!(
         "]', '$[*]' COLUMNS(product_id BIGINT UNSIGNED PATH '$[0]', sold BIGINT PATH '$[1]', \
@@ -123,7 +123,7 @@ fn write_stock(statements: &mut Statements, plan: &Plan, now: Timestamp) -> usiz
     plan.stock.len()
 }
 
-fn write_coupons(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize {
+fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
     let head = "UPDATE /* write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(user_coupon_id CHAR(32) PATH '$[0]', status VARCHAR(7) PATH '$[1]', \
         used_at DATETIME(3) PATH '$[2]')) AS n STRAIGHT_JOIN user_coupons c \
@@ -136,7 +136,7 @@ fn write_coupons(statements: &mut Statements, shop: &Shop, plan: &Plan) -> usize
     plan.coupons.len()
 }
 
-fn write_points(statements: &mut Statements, shop: &Shop, plan: &Plan, now: Timestamp) -> usize {
+fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan, now: Timestamp) -> usize {
     let head = "UPDATE /* write_orders */ JSON_TABLE('[";
     let now = moment(now);
     let tail = format!(
@@ -157,7 +157,7 @@ fn write_points(statements: &mut Statements, shop: &Shop, plan: &Plan, now: Time
     plan.accounts.len() + plan.ledger.len()
 }
 
-fn write_payments(statements: &mut Statements, plan: &Plan, now: Timestamp) -> usize {
+fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
     let now = moment(now);
     let head = "INSERT INTO payments /* write_orders */ (payment_id, order_id, user_id, amount, status, code, \
         created_at, cancelled_at) VALUES ";
@@ -176,7 +176,7 @@ fn write_payments(statements: &mut Statements, plan: &Plan, now: Timestamp) -> u
     plan.payments.len() + plan.refunded.len()
 }
 
-fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Plan, now: Timestamp) -> usize {
+fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &OrderPlan, now: Timestamp) -> usize {
     let head = "INSERT INTO order_commands /* write_orders */ (command_id, order_id, user_id, type, code, detail, \
         decided_at) VALUES ";
     let now = moment(now);
@@ -186,11 +186,11 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Plan
         let kind = command.kind();
         write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
         match outcome {
-            Outcome::Refused(refusal) => {
+            OrderOutcome::Rejected(refusal) => {
                 write_into(sql, format_args!("'{}',", refusal.code.as_str()));
                 text(sql, &refusal.detail);
             }
-            Outcome::Done(_) => sql.push_str("NULL,NULL"),
+            OrderOutcome::Done(_) => sql.push_str("NULL,NULL"),
         }
         write_into(sql, format_args!(",{now})"));
     });

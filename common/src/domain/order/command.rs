@@ -138,7 +138,7 @@ impl Command {
 
 /// The rows that a batch needs, table by table, in the order in which they are locked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct RequiredRows {
     /// Orders that are changed, or perhaps placed already.
     pub orders: BTreeSet<OrderId>,
     /// Products whose stock changes.
@@ -151,7 +151,7 @@ pub struct Needs {
     pub commands: BTreeSet<CommandId>,
 }
 
-impl Needs {
+impl RequiredRows {
     /// What the commands themselves name. What the orders that they change are for is found in the orders.
     pub fn of(commands: &[Command]) -> Self {
         let mut needs = Self::default();
@@ -175,7 +175,7 @@ impl Needs {
         needs
     }
 
-    /// What the orders that are to end give back; `orders` are those of [`Needs::orders`] that are there.
+    /// What the orders that are to end give back; `orders` are those of [`RequiredRows::orders`] that are there.
     pub fn add_what_orders_are_for(&mut self, commands: &[Command], orders: &BTreeMap<OrderId, Order>) {
         for command in commands {
             if let Action::Cancel { order } | Action::Expire { order } = command.action

@@ -1,24 +1,26 @@
 //! Orders: what may be done to them, and what that changes.
 //!
-//! [`carry_out`] is the one home of these rules. It takes the rows that a batch of commands needs, locked, and decides
+//! [`execute`] is the one home of these rules. It takes the rows that a batch of commands needs, locked, and decides
 //! one command after the other on them; the plan that it answers says what became of each, and which rows are to be
 //! written. So a batch of any size is decided as if its commands had come one at a time.
 
-mod carry_out;
 mod command;
+mod execute;
 #[cfg(test)]
 mod model;
-mod refusal;
-mod shop;
+mod reject_reason;
+mod state;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use carry_out::{OrderRules, carry_out, give_up};
-pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, Needs, line_errors, merge_lines};
-pub use refusal::{Refusal, RefusalCode};
-pub use shop::{CouponStatus, Done, IssuedCoupon, LedgerRow, Outcome, Payment, PaymentStatus, Plan, Shop};
+pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, RequiredRows, line_errors, merge_lines};
+pub use execute::{OrderRules, execute, fail_permanently};
+pub use reject_reason::{OrderRejectReason, RejectCode};
+pub use state::{
+    CommandResult, CouponStatus, IssuedCoupon, LedgerRow, LockedState, OrderOutcome, OrderPlan, Payment, PaymentStatus,
+};
 
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
 
@@ -97,7 +99,7 @@ pub struct Order {
     pub status: OrderStatus,
     /// Why it was REJECTED.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<RefusalCode>,
+    pub code: Option<RejectCode>,
     /// The same in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

@@ -115,11 +115,11 @@ struct Model {
     used: [bool; 4],
     balance: [i64; 3],
     orders: BTreeMap<usize, ModelOrder>,
-    told: HashMap<usize, Result<(), RefusalCode>>,
+    told: HashMap<usize, Result<(), RejectCode>>,
 }
 
 impl Model {
-    fn tell(&mut self, told: &Told) -> Result<(), RefusalCode> {
+    fn tell(&mut self, told: &Told) -> Result<(), RejectCode> {
         if let (Some(before), false) = (self.told.get(&told.number), matches!(told.wish, Wish::Expire(_))) {
             return *before;
         }
@@ -134,13 +134,7 @@ impl Model {
         answer
     }
 
-    fn place(
-        &mut self,
-        told: &Told,
-        items: &[(usize, u32)],
-        with: Option<usize>,
-        pay: bool,
-    ) -> Result<(), RefusalCode> {
+    fn place(&mut self, told: &Told, items: &[(usize, u32)], with: Option<usize>, pay: bool) -> Result<(), RejectCode> {
         let answer = self.priced(told.user, items, with);
         let rejected = ModelOrder {
             user: told.user,
@@ -152,7 +146,7 @@ impl Model {
         self.orders.insert(told.number, rejected);
         let (items, amount) = answer?;
         if pay && self.balance[told.user] < amount {
-            return Err(RefusalCode::PointsInsufficient);
+            return Err(RejectCode::PointsInsufficient);
         }
         for (product, quantity) in &items {
             self.stock[*product] -= quantity;
@@ -174,12 +168,12 @@ impl Model {
         user: usize,
         items: &[(usize, u32)],
         with: Option<usize>,
-    ) -> Result<(BTreeMap<usize, i64>, i64), RefusalCode> {
+    ) -> Result<(BTreeMap<usize, i64>, i64), RejectCode> {
         let terms = with.map(|place| (place, coupon(place).1));
         if let Some((place, coupon)) = &terms {
             let theirs = coupon.user == user_id(user) && coupon.valid_until > now();
             if !theirs || self.used[*place] {
-                return Err(RefusalCode::CouponNotUsable);
+                return Err(RejectCode::CouponNotUsable);
             }
         }
         let mut merged: BTreeMap<usize, i64> = BTreeMap::new();
@@ -188,18 +182,18 @@ impl Model {
         }
         for (product, quantity) in &merged {
             if *product >= PRICES.len() {
-                return Err(RefusalCode::ProductNotFound);
+                return Err(RejectCode::ProductNotFound);
             }
             if *product == STOPPED {
-                return Err(RefusalCode::ProductNotSelling);
+                return Err(RejectCode::ProductNotSelling);
             }
             if self.stock[*product] < *quantity {
-                return Err(RefusalCode::StockInsufficient);
+                return Err(RejectCode::StockInsufficient);
             }
         }
         let total: i64 = merged.iter().map(|(product, quantity)| PRICES[*product] * quantity).sum();
         let off = match terms {
-            Some((_, coupon)) if total < coupon.minimum_order_amount => return Err(RefusalCode::CouponNotUsable),
+            Some((_, coupon)) if total < coupon.minimum_order_amount => return Err(RejectCode::CouponNotUsable),
             Some((1, _)) => total / 10,
             Some((_, coupon)) => coupon.discount.value.min(total),
             None => 0,
@@ -207,27 +201,27 @@ impl Model {
         Ok((merged, total - off))
     }
 
-    fn theirs(&mut self, user: usize, order: usize) -> Result<&mut ModelOrder, RefusalCode> {
-        self.orders.get_mut(&order).filter(|found| found.user == user).ok_or(RefusalCode::OrderNotFound)
+    fn theirs(&mut self, user: usize, order: usize) -> Result<&mut ModelOrder, RejectCode> {
+        self.orders.get_mut(&order).filter(|found| found.user == user).ok_or(RejectCode::OrderNotFound)
     }
 
-    fn pay(&mut self, user: usize, number: usize) -> Result<(), RefusalCode> {
+    fn pay(&mut self, user: usize, number: usize) -> Result<(), RejectCode> {
         let (overdue, balance) = (self.overdue, self.balance[user]);
         let order = self.theirs(user, number)?;
         match order.status {
             OrderStatus::PayDone | OrderStatus::BuyConfirm => Ok(()),
-            OrderStatus::DepositWait if overdue => Err(RefusalCode::OrderStateConflict),
-            OrderStatus::DepositWait if balance < order.amount => Err(RefusalCode::PointsInsufficient),
+            OrderStatus::DepositWait if overdue => Err(RejectCode::OrderStateConflict),
+            OrderStatus::DepositWait if balance < order.amount => Err(RejectCode::PointsInsufficient),
             OrderStatus::DepositWait => {
                 order.status = OrderStatus::PayDone;
                 self.balance[user] -= self.orders[&number].amount;
                 Ok(())
             }
-            _ => Err(RefusalCode::OrderStateConflict),
+            _ => Err(RejectCode::OrderStateConflict),
         }
     }
 
-    fn change(&mut self, user: usize, number: usize, status: OrderStatus) -> Result<(), RefusalCode> {
+    fn change(&mut self, user: usize, number: usize, status: OrderStatus) -> Result<(), RejectCode> {
         let order = self.theirs(user, number)?;
         match order.status {
             before if before == status => Ok(()),
@@ -235,7 +229,7 @@ impl Model {
                 order.status = status;
                 Ok(())
             }
-            _ => Err(RefusalCode::OrderStateConflict),
+            _ => Err(RejectCode::OrderStateConflict),
         }
     }
 
@@ -250,13 +244,13 @@ impl Model {
         }
     }
 
-    fn cancel(&mut self, user: usize, number: usize) -> Result<(), RefusalCode> {
+    fn cancel(&mut self, user: usize, number: usize) -> Result<(), RejectCode> {
         let balance = self.balance[user];
         let order = self.theirs(user, number)?;
         let (status, amount) = (order.status, order.amount);
         match status {
             OrderStatus::Cancelled => Ok(()),
-            OrderStatus::PayDone if amount > 0 && balance + amount > CAP => Err(RefusalCode::PointsCapExceeded),
+            OrderStatus::PayDone if amount > 0 && balance + amount > CAP => Err(RejectCode::PointsCapExceeded),
             OrderStatus::PayDone | OrderStatus::DepositWait => {
                 if status == OrderStatus::PayDone {
                     self.balance[user] += amount;
@@ -264,11 +258,11 @@ impl Model {
                 self.give_back(number, OrderStatus::Cancelled);
                 Ok(())
             }
-            _ => Err(RefusalCode::OrderStateConflict),
+            _ => Err(RejectCode::OrderStateConflict),
         }
     }
 
-    fn expire(&mut self, user: usize, number: usize) -> Result<(), RefusalCode> {
+    fn expire(&mut self, user: usize, number: usize) -> Result<(), RejectCode> {
         let overdue = self.overdue;
         let status = self.theirs(user, number)?.status;
         if overdue && status == OrderStatus::DepositWait {
@@ -280,7 +274,7 @@ impl Model {
 
 /// The tables: what a batch reads is copied out, what its plan names is written back, and nothing else.
 struct Tables {
-    shop: Shop,
+    shop: LockedState,
     sold: BTreeMap<ProductId, (i64, i64)>,
     ledger: Vec<LedgerRow>,
     payments: BTreeMap<PaymentId, Payment>,
@@ -288,7 +282,7 @@ struct Tables {
 
 impl Tables {
     fn new() -> Self {
-        let mut shop = Shop::default();
+        let mut shop = LockedState::default();
         for place in 0..PRICES.len() {
             let product = Product {
                 id: product_id(place),
@@ -308,14 +302,14 @@ impl Tables {
         Self { shop, sold: BTreeMap::new(), ledger: Vec::new(), payments: BTreeMap::new() }
     }
 
-    fn lock(&self, commands: &[Command]) -> Shop {
+    fn lock(&self, commands: &[Command]) -> LockedState {
         fn some<K: Ord + Copy, V: Clone>(rows: &BTreeMap<K, V>, keys: &BTreeSet<K>) -> BTreeMap<K, V> {
             keys.iter().filter_map(|key| Some((*key, rows.get(key)?.clone()))).collect()
         }
-        let mut needs = Needs::of(commands);
+        let mut needs = RequiredRows::of(commands);
         let orders = some(&self.shop.orders, &needs.orders);
         needs.add_what_orders_are_for(commands, &orders);
-        Shop {
+        LockedState {
             products: some(&self.shop.products, &needs.products),
             coupons: some(&self.shop.coupons, &needs.coupons),
             accounts: some(&self.shop.accounts, &needs.accounts),
@@ -324,9 +318,9 @@ impl Tables {
         }
     }
 
-    fn carry_out(&mut self, commands: &[Command], rules: &OrderRules) -> Vec<Outcome> {
+    fn execute(&mut self, commands: &[Command], rules: &OrderRules) -> Vec<OrderOutcome> {
         let mut shop = self.lock(commands);
-        let plan = carry_out(&mut shop, commands, rules, now());
+        let plan = execute(&mut shop, commands, rules, now());
         for id in &plan.placed {
             let before = self.shop.orders.insert(*id, shop.orders[id].clone());
             assert_eq!(before, None, "an order is added once");
@@ -360,8 +354,8 @@ impl Tables {
         }
         for place in &plan.decided {
             let refusal = match &plan.outcomes[*place] {
-                Outcome::Done(_) => None,
-                Outcome::Refused(refusal) => Some(refusal.clone()),
+                OrderOutcome::Done(_) => None,
+                OrderOutcome::Rejected(refusal) => Some(refusal.clone()),
             };
             let before = self.shop.answered.insert(commands[*place].id, refusal);
             assert_eq!(before, None, "a command is decided once");
@@ -446,7 +440,7 @@ proptest! {
             orders: BTreeMap::new(),
             told: HashMap::new(),
         };
-        let expected: Vec<Result<(), RefusalCode>> = delivered.iter().map(|told| model.tell(told)).collect();
+        let expected: Vec<Result<(), RejectCode>> = delivered.iter().map(|told| model.tell(told)).collect();
 
         let expiry = if overdue { TimeDelta::zero() } else { TimeDelta::minutes(30) };
         let rules = OrderRules { expiry, holding_cap: CAP };
@@ -455,15 +449,15 @@ proptest! {
         let (mut outcomes, mut rest, mut cuts) = (Vec::new(), &commands[..], cuts.into_iter().cycle());
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(cuts.next().unwrap_or(1).min(rest.len()));
-            outcomes.extend(tables.carry_out(batch, &rules));
+            outcomes.extend(tables.execute(batch, &rules));
             tables.check();
             rest = after;
         }
-        let outcomes: Vec<Result<(), RefusalCode>> = outcomes
+        let outcomes: Vec<Result<(), RejectCode>> = outcomes
             .into_iter()
             .map(|outcome| match outcome {
-                Outcome::Done(_) => Ok(()),
-                Outcome::Refused(refusal) => Err(refusal.code),
+                OrderOutcome::Done(_) => Ok(()),
+                OrderOutcome::Rejected(refusal) => Err(refusal.code),
             })
             .collect();
         prop_assert_eq!(outcomes, expected);
@@ -496,7 +490,9 @@ fn an_order_of_more_money_than_can_be_counted_is_refused() {
     for items in [vec![(0, 10_000)], vec![(0, 1), (1, 1)]] {
         let wish = Wish::Place { items, coupon: None, pay: false };
         let command = Told { number: tables.shop.orders.len(), user: 1, wish }.command();
-        let outcomes = tables.carry_out(&[command], &rules);
-        assert!(matches!(&outcomes[..], [Outcome::Refused(refusal)] if refusal.code == RefusalCode::ValidationFailed));
+        let outcomes = tables.execute(&[command], &rules);
+        assert!(
+            matches!(&outcomes[..], [OrderOutcome::Rejected(refusal)] if refusal.code == RejectCode::ValidationFailed)
+        );
     }
 }

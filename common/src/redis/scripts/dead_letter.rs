@@ -13,7 +13,7 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Moves an entry that failed `attempts` times to the dead-letter stream, with the reason. Answers false when the
+/// Moves an entry that failed `attempts` times to the dead-letter stream, with the reason. Returns false when the
 /// entry was no longer there. See `lua/dead_letter.lua`.
 pub async fn dead_letter(
     redis: &Redis,

@@ -19,7 +19,7 @@ pub(super) const CONTRACT: Contract = Contract {
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
 /// Gives back the seats of claims that were refused after their acceptance; a seat goes back once, however often
-/// this is called. Answers how many went back now, or [`Error::CampaignUnavailable`] when Redis does not hold the
+/// this is called. Returns how many went back now, or [`Error::CampaignUnavailable`] when Redis does not hold the
 /// campaign: then it must be called again when Redis does. See `lua/return_seats.lua`.
 pub async fn return_seats(
     redis: &Redis,

@@ -16,7 +16,7 @@ pub(super) const CONTRACT: Contract = Contract {
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
 /// Puts the days that `rebuild` staged in the place of what Redis holds; events up to `sequence` are counted in them.
-/// Answers false, and changes nothing, unless Redis was made to forget how far it has counted, and did not learn it since.
+/// Returns false, and changes nothing, unless Redis was made to forget how far it has counted, and did not learn it since.
 /// Each day comes with the moment at which Redis may forget it. See `lua/sales_put.lua`.
 pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<bool> {
     let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];

@@ -18,7 +18,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// For how long a window is shown when no worker makes it anew, in seconds: a day. It says itself how old it is.
 const KEPT: i64 = 24 * 60 * 60;
 
-/// Shows what `making` staged as the window of `days` days up to `to`, made `now`. Answers false, and changes nothing,
+/// Shows what `making` staged as the window of `days` days up to `to`, made `now`. Returns false, and changes nothing,
 /// when Redis does not know what it has counted. See `lua/sales_window.lua`.
 pub async fn sales_window(redis: &Redis, days: u8, making: Uuid, to: NaiveDate, now: Timestamp) -> Result<bool> {
     let window = redis.keys.sales_window(days);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Entry;
 use crate::{
     clock::from_millis,
-    domain::claim::{Claim, Outcome, Rejection},
+    domain::claim::{Claim, ClaimOutcome, ClaimRejectReason},
     identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::{
         keys::{ISSUANCE_GROUP, Keys},
@@ -23,7 +23,7 @@ pub struct ClaimEntry {
     pub claims: Vec<Claim>,
 }
 
-/// Why an entry cannot be understood.
+/// Why an entry cannot be decode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Malformed(pub String);
 
@@ -81,29 +81,29 @@ fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malfor
 
 /// The outcome of a claim, as the worker tells it to a process that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ClaimOutcomeMessage {
     /// Which claim.
     pub claim: ClaimId,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: ClaimOutcome,
 }
 
 const ANSWER_BYTES: usize = 16 + 1 + 8;
 
-impl Answer {
-    /// Answers in one message: each the claim's id, a code (0 is issued), the end of validity in ms.
+impl ClaimOutcomeMessage {
+    /// Outcomes in one message: each the claim's id, a code (0 is issued), the end of validity in ms.
     pub fn write_all(answers: &[Self]) -> Bytes {
         let mut message = BytesMut::with_capacity(answers.len() * ANSWER_BYTES);
         for answer in answers {
             message.put_slice(answer.claim.0.as_bytes());
             let (code, valid_until) = match answer.outcome {
-                Outcome::Issued { valid_until } => (0, valid_until.timestamp_millis()),
-                Outcome::Rejected(Rejection::CouponNotFound) => (1, 0),
-                Outcome::Rejected(Rejection::CouponAlreadyIssued) => (2, 0),
-                Outcome::Rejected(Rejection::CouponExhausted) => (3, 0),
-                Outcome::Rejected(Rejection::CampaignNotOpen) => (4, 0),
-                Outcome::Rejected(Rejection::CampaignPaused) => (5, 0),
-                Outcome::Rejected(Rejection::CampaignClosed) => (6, 0),
+                ClaimOutcome::Issued { valid_until } => (0, valid_until.timestamp_millis()),
+                ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound) => (1, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued) => (2, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted) => (3, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen) => (4, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused) => (5, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed) => (6, 0),
             };
             message.put_u8(code);
             message.put_i64(valid_until);
@@ -118,13 +118,13 @@ impl Answer {
             let claim = ClaimId(Uuid::from_slice(packed.get(..16)?).ok()?);
             packed.advance(16);
             let outcome = match (packed.get_u8(), packed.get_i64()) {
-                (0, millis) => Outcome::Issued { valid_until: from_millis(millis) },
-                (1, _) => Outcome::Rejected(Rejection::CouponNotFound),
-                (2, _) => Outcome::Rejected(Rejection::CouponAlreadyIssued),
-                (3, _) => Outcome::Rejected(Rejection::CouponExhausted),
-                (4, _) => Outcome::Rejected(Rejection::CampaignNotOpen),
-                (5, _) => Outcome::Rejected(Rejection::CampaignPaused),
-                (6, _) => Outcome::Rejected(Rejection::CampaignClosed),
+                (0, millis) => ClaimOutcome::Issued { valid_until: from_millis(millis) },
+                (1, _) => ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound),
+                (2, _) => ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued),
+                (3, _) => ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted),
+                (4, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen),
+                (5, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused),
+                (6, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed),
                 _ => return None,
             };
             Some(Self { claim, outcome })
@@ -157,16 +157,16 @@ mod tests {
     #[test]
     fn answers_survive_writing_and_reading() {
         let answers = [
-            Outcome::Issued { valid_until: from_millis(1_790_000_000_000) },
-            Outcome::Rejected(Rejection::CouponNotFound),
-            Outcome::Rejected(Rejection::CouponAlreadyIssued),
-            Outcome::Rejected(Rejection::CouponExhausted),
-            Outcome::Rejected(Rejection::CampaignNotOpen),
-            Outcome::Rejected(Rejection::CampaignPaused),
-            Outcome::Rejected(Rejection::CampaignClosed),
+            ClaimOutcome::Issued { valid_until: from_millis(1_790_000_000_000) },
+            ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound),
+            ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued),
+            ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted),
+            ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen),
+            ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused),
+            ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed),
         ]
-        .map(|outcome| Answer { claim: ClaimId::generate(), outcome });
-        let message = Answer::write_all(&answers);
-        assert_eq!(Answer::read_all(&message).collect::<Vec<_>>(), answers);
+        .map(|outcome| ClaimOutcomeMessage { claim: ClaimId::generate(), outcome });
+        let message = ClaimOutcomeMessage::write_all(&answers);
+        assert_eq!(ClaimOutcomeMessage::read_all(&message).collect::<Vec<_>>(), answers);
     }
 }

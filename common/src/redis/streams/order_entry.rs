@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Malformed};
 use crate::{
-    domain::order::{Command, Outcome},
+    domain::order::{Command, OrderOutcome},
     error::{Error, Result},
     identifiers::{CommandId, Partition},
     redis::keys::{Keys, ORDERS_GROUP},
@@ -60,15 +60,15 @@ impl Entry for OrderEntry {
 
 /// The outcome of a command, as the worker tells it to a process that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderAnswer {
+pub struct OrderOutcomeMessage {
     /// Which command.
     pub command: CommandId,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: OrderOutcome,
 }
 
-impl OrderAnswer {
-    /// Answers in one message: a JSON array.
+impl OrderOutcomeMessage {
+    /// Outcomes in one message: a JSON array.
     pub fn write_all(answers: &[Self]) -> Result<Bytes> {
         serde_json::to_vec(answers).map(Bytes::from).map_err(Error::internal)
     }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::from_millis,
-        domain::order::{Action, Line, Refusal, RefusalCode},
+        domain::order::{Action, Line, OrderRejectReason, RejectCode},
     };
 
     fn entry() -> OrderEntry {
@@ -123,9 +123,10 @@ mod tests {
 
     #[test]
     fn answers_survive_writing_and_reading() {
-        let refusal = Refusal::new(RefusalCode::OrderNotFound, "none");
-        let answers = [OrderAnswer { command: CommandId(Uuid::from_u128(1)), outcome: Outcome::Refused(refusal) }];
-        assert_eq!(OrderAnswer::read_all(&OrderAnswer::write_all(&answers).expect("JSON")), answers);
-        assert_eq!(OrderAnswer::read_all(b"?"), []);
+        let refusal = OrderRejectReason::new(RejectCode::OrderNotFound, "none");
+        let answers =
+            [OrderOutcomeMessage { command: CommandId(Uuid::from_u128(1)), outcome: OrderOutcome::Rejected(refusal) }];
+        assert_eq!(OrderOutcomeMessage::read_all(&OrderOutcomeMessage::write_all(&answers).expect("JSON")), answers);
+        assert_eq!(OrderOutcomeMessage::read_all(b"?"), []);
     }
 }

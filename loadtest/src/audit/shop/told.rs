@@ -44,7 +44,7 @@ pub async fn outcomes(pool: &MySqlPool, record: &ShopRecord) -> Result<Check> {
             let kept = kept(pool, told, step).await?;
             for Promise { id, user, .. } in step {
                 check.require(kept.contains(&(*id, user.get())), || {
-                    format!("user {user} was told of {id} that it is {}; it is not", told.in_words())
+                    format!("user {user} was told of {id} that it is {}; it is not", told.describe())
                 });
             }
         }

@@ -30,12 +30,12 @@ const TRY_FOR: Duration = Duration::from_millis(750);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The claims of one campaign in this process.
-pub struct Lane {
+pub struct CampaignBatcher {
     coupon: CouponId,
     partition: Partition,
     queue: mpsc::Sender<WaitingClaim>,
     sold_out: Arc<SoldOut>,
-    refused_from_memory: Counter,
+    refused_locally: Counter,
 }
 
 /// An accepted claim.
@@ -55,7 +55,7 @@ struct WaitingClaim {
     caller: oneshot::Sender<Result<Accepted>>,
 }
 
-impl Lane {
+impl CampaignBatcher {
     /// Opens the lane of a campaign; it ends when its last owner drops it, or `closing` is cancelled.
     pub(super) fn open(
         campaign: &Campaign,
@@ -82,14 +82,14 @@ impl Lane {
             partition: campaign.partition,
             queue,
             sold_out,
-            refused_from_memory: counter!("dibs_claims_total", "decision" => "refused from memory"),
+            refused_locally: counter!("dibs_claims_total", "decision" => "refused_locally"),
         })
     }
 
     /// Claims a coupon. Once Redis has accepted the claim it stands, whether or not the caller is still there.
     pub async fn claim(&self, request: ClaimRequest, awaited: bool) -> Result<Accepted> {
         if self.sold_out.refuses(request.user) {
-            self.refused_from_memory.increment(1);
+            self.refused_locally.increment(1);
             return Err(Error::CouponExhausted);
         }
         let (caller, answer) = oneshot::channel();

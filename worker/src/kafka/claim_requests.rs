@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dibs_common::{
     clock,
     db::{self, Database, refusals::Refusal},
-    domain::claim::Rejection,
+    domain::claim::ClaimRejectReason,
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
     json,
@@ -159,7 +159,7 @@ impl ClaimIntake {
             let verdicts = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
                 Some(decided) => decided.decisions.into_iter().map(verdict).collect(),
                 None if self.is_over(coupon).await? => {
-                    vec![Verdict::Refused(Rejection::CampaignClosed); requests.len()]
+                    vec![Verdict::Refused(ClaimRejectReason::CampaignClosed); requests.len()]
                 }
                 None => return Err(Error::CampaignUnavailable(coupon)),
             };
@@ -176,7 +176,7 @@ impl ClaimIntake {
             match verdict {
                 Verdict::Accepted => count("accepted"),
                 // Who is at the limit finds the claim that was first.
-                Verdict::Replayed | Verdict::Refused(Rejection::CouponAlreadyIssued) => {}
+                Verdict::Replayed | Verdict::Refused(ClaimRejectReason::CouponAlreadyIssued) => {}
                 Verdict::Refused(code) => {
                     refusals.push(Refusal { claim: *claim, coupon: *coupon, user: *user, code: *code });
                 }
@@ -265,23 +265,23 @@ enum Verdict {
     Accepted,
     /// It was accepted before.
     Replayed,
-    Refused(Rejection),
+    Refused(ClaimRejectReason),
 }
 
 fn verdict(decision: Decision) -> Verdict {
     Verdict::Refused(match decision {
         Decision::Accepted(_) => return Verdict::Accepted,
         Decision::Replayed(_) => return Verdict::Replayed,
-        Decision::AlreadyClaimed(_) => Rejection::CouponAlreadyIssued,
-        Decision::Exhausted => Rejection::CouponExhausted,
-        Decision::NotOpen => Rejection::CampaignNotOpen,
-        Decision::Closed => Rejection::CampaignClosed,
-        Decision::Paused => Rejection::CampaignPaused,
+        Decision::AlreadyClaimed(_) => ClaimRejectReason::CouponAlreadyIssued,
+        Decision::Exhausted => ClaimRejectReason::CouponExhausted,
+        Decision::NotOpen => ClaimRejectReason::CampaignNotOpen,
+        Decision::Closed => ClaimRejectReason::CampaignClosed,
+        Decision::Paused => ClaimRejectReason::CampaignPaused,
     })
 }
 
 fn count(outcome: &'static str) {
-    metrics::counter!("dibs_intake_claims_total", "outcome" => outcome).increment(1);
+    metrics::counter!("dibs_claim_requests_total", "outcome" => outcome).increment(1);
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use chrono::TimeDelta;
 
 use super::{
-    Action, Command, CouponStatus, Done, LedgerRow, Line, Order, OrderItem, OrderStatus, Outcome, Payment,
-    PaymentStatus, Plan, Refusal, RefusalCode, Shop,
+    Action, Command, CommandResult, CouponStatus, LedgerRow, Line, LockedState, Order, OrderItem, OrderOutcome,
+    OrderPlan, OrderRejectReason, OrderStatus, Payment, PaymentStatus, RejectCode,
 };
 use crate::{
     clock::Timestamp,
@@ -24,48 +24,48 @@ pub struct OrderRules {
     pub holding_cap: i64,
 }
 
-/// Decides the commands, one after the other, on the rows that they need ([`super::Needs`]). The rows become what they
+/// Decides the commands, one after the other, on the rows that they need ([`super::RequiredRows`]). The rows become what they
 /// are afterwards; the plan says which of them to write. A command that was decided before gets its outcome again.
-pub fn carry_out(shop: &mut Shop, commands: &[Command], rules: &OrderRules, now: Timestamp) -> Plan {
-    let mut desk = Desk { shop, plan: Plan::default(), rules, now };
+pub fn execute(shop: &mut LockedState, commands: &[Command], rules: &OrderRules, now: Timestamp) -> OrderPlan {
+    let mut executor = BatchExecutor { shop, plan: OrderPlan::default(), rules, now };
     for (place, command) in commands.iter().enumerate() {
-        let outcome = match desk.answered(command) {
+        let outcome = match executor.answered(command) {
             Some(outcome) => outcome,
-            None => desk.decide(place, command),
+            None => executor.decide(place, command),
         };
-        desk.plan.outcomes.push(outcome);
+        executor.plan.outcomes.push(outcome);
     }
-    desk.plan
+    executor.plan
 }
 
 /// Refuses a command that cannot be carried out for a fault of its own, so that it has an outcome like any other; one
 /// that was decided before keeps it.
-pub fn give_up(shop: &mut Shop, command: &Command, rules: &OrderRules, now: Timestamp) -> Plan {
-    let mut desk = Desk { shop, plan: Plan::default(), rules, now };
-    let outcome = desk.answered(command).unwrap_or_else(|| {
+pub fn fail_permanently(shop: &mut LockedState, command: &Command, rules: &OrderRules, now: Timestamp) -> OrderPlan {
+    let mut executor = BatchExecutor { shop, plan: OrderPlan::default(), rules, now };
+    let outcome = executor.answered(command).unwrap_or_else(|| {
         let detail = "It could not be carried out, by a defect; nothing was changed.";
-        let refusal = Refusal::new(RefusalCode::CommandFailed, detail);
+        let refusal = OrderRejectReason::new(RejectCode::CommandFailed, detail);
         if let Action::Place { coupon, .. } = command.action {
-            desk.reject(command, coupon, &refusal);
+            executor.reject(command, coupon, &refusal);
         } else if command.has_own_outcome() {
-            desk.plan.decided.push(0);
+            executor.plan.decided.push(0);
         }
-        Outcome::Refused(refusal)
+        OrderOutcome::Rejected(refusal)
     });
-    desk.plan.outcomes.push(outcome);
-    desk.plan
+    executor.plan.outcomes.push(outcome);
+    executor.plan
 }
 
-type Decision<T> = Result<T, Refusal>;
+type Decision<T> = Result<T, OrderRejectReason>;
 
-fn refuse<T>(code: RefusalCode, detail: String) -> Decision<T> {
-    Err(Refusal::new(code, detail))
+fn refuse<T>(code: RejectCode, detail: String) -> Decision<T> {
+    Err(OrderRejectReason::new(code, detail))
 }
 
 /// One batch on its way.
-struct Desk<'s> {
-    shop: &'s mut Shop,
-    plan: Plan,
+struct BatchExecutor<'s> {
+    shop: &'s mut LockedState,
+    plan: OrderPlan,
     rules: &'s OrderRules,
     now: Timestamp,
 }
@@ -77,21 +77,21 @@ struct Quote {
     discount: i64,
 }
 
-impl Desk<'_> {
+impl BatchExecutor<'_> {
     /// The outcome that a command has already.
-    fn answered(&self, command: &Command) -> Option<Outcome> {
+    fn answered(&self, command: &Command) -> Option<OrderOutcome> {
         let refused = match command.action {
             Action::Place { .. } => {
                 let order = self.shop.orders.get(&command.order())?;
-                order.code.map(|code| Refusal::new(code, order.detail.clone().unwrap_or_default()))
+                order.code.map(|code| OrderRejectReason::new(code, order.detail.clone().unwrap_or_default()))
             }
             Action::Expire { .. } => return None,
             _ => self.shop.answered.get(&command.id)?.clone(),
         };
-        Some(refused.map_or_else(|| self.done(command), Outcome::Refused))
+        Some(refused.map_or_else(|| self.done(command), OrderOutcome::Rejected))
     }
 
-    fn decide(&mut self, place: usize, command: &Command) -> Outcome {
+    fn decide(&mut self, place: usize, command: &Command) -> OrderOutcome {
         let decision = match &command.action {
             Action::Place { items, coupon, payment } => self.place(command, items, *coupon, *payment),
             Action::Pay { order } => self.pay(command, *order),
@@ -103,11 +103,11 @@ impl Desk<'_> {
             self.plan.decided.push(place);
             self.shop.answered.insert(command.id, decision.clone().err());
         }
-        decision.map_or_else(Outcome::Refused, |()| self.done(command))
+        decision.map_or_else(OrderOutcome::Rejected, |()| self.done(command))
     }
 
     /// The outcome of a command that was carried out: the order as it is now.
-    fn done(&self, command: &Command) -> Outcome {
+    fn done(&self, command: &Command) -> OrderOutcome {
         let of_points = match command.action {
             Action::Place { payment, .. } => payment.is_some(),
             Action::Pay { .. } | Action::Cancel { .. } => true,
@@ -116,9 +116,9 @@ impl Desk<'_> {
         match self.shop.orders.get(&command.order()) {
             Some(order) => {
                 let balance = of_points.then(|| self.account(command).balance);
-                Outcome::Done(Box::new(Done { order: order.clone(), balance }))
+                OrderOutcome::Done(Box::new(CommandResult { order: order.clone(), balance }))
             }
-            None => Outcome::Refused(not_found(command.order())),
+            None => OrderOutcome::Rejected(not_found(command.order())),
         }
     }
 
@@ -184,7 +184,7 @@ impl Desk<'_> {
     }
 
     /// The durable outcome of a refused order is an order.
-    fn reject(&mut self, command: &Command, coupon: Option<ClaimId>, refusal: &Refusal) {
+    fn reject(&mut self, command: &Command, coupon: Option<ClaimId>, refusal: &OrderRejectReason) {
         let (code, detail) = (Some(refusal.code), Some(refusal.detail.clone()));
         let order = Order { status: OrderStatus::Rejected, code, detail, ..self.blank(command, coupon) };
         self.plan.placed.insert(order.order_id);
@@ -198,22 +198,22 @@ impl Desk<'_> {
         let mut total = 0_i64;
         for Line { product_id, quantity } in lines.iter().copied() {
             let Some(product) = self.shop.products.get(&product_id) else {
-                return refuse(RefusalCode::ProductNotFound, format!("There is no product {product_id}."));
+                return refuse(RejectCode::ProductNotFound, format!("There is no product {product_id}."));
             };
             if product.status != ProductStatus::Selling {
-                return refuse(RefusalCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
+                return refuse(RejectCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
             }
             if product.stock < i64::from(quantity) {
                 let stock = product.stock;
                 let detail = format!("Product {product_id} has {stock} in stock; {quantity} were ordered.");
-                return refuse(RefusalCode::StockInsufficient, detail);
+                return refuse(RejectCode::StockInsufficient, detail);
             }
             let amount = product.price.checked_mul(i64::from(quantity));
             total = match amount.and_then(|amount| total.checked_add(amount)) {
                 Some(total) if total <= MAX_AMOUNT => total,
                 _ => {
                     let detail = format!("Expected a total of at most {MAX_AMOUNT} won.");
-                    return refuse(RefusalCode::ValidationFailed, detail);
+                    return refuse(RejectCode::ValidationFailed, detail);
                 }
             };
             items.push(OrderItem { product_id, name: product.name.clone(), unit_price: product.price, quantity });
@@ -222,7 +222,7 @@ impl Desk<'_> {
             Some((discount, minimum)) if total >= minimum => discount.amount_off(total),
             Some((_, minimum)) => {
                 let detail = format!("The coupon can be used from {minimum} won on; the order comes to {total}.");
-                return refuse(RefusalCode::CouponNotUsable, detail);
+                return refuse(RejectCode::CouponNotUsable, detail);
             }
             None => 0,
         };
@@ -231,7 +231,7 @@ impl Desk<'_> {
 
     /// The discount of a coupon that the user can use now, and the smallest order total for it.
     fn usable(&self, command: &Command, id: ClaimId) -> Decision<(crate::domain::campaign::Discount, i64)> {
-        let not_usable = |why: &str| Refusal::new(RefusalCode::CouponNotUsable, format!("Coupon {id} {why}."));
+        let not_usable = |why: &str| OrderRejectReason::new(RejectCode::CouponNotUsable, format!("Coupon {id} {why}."));
         // Whose it is else is nobody's business.
         let coupon = self.shop.coupons.get(&id).filter(|coupon| coupon.user == command.user);
         let coupon = coupon.ok_or_else(|| not_usable("is not the user's"))?;
@@ -250,7 +250,7 @@ impl Desk<'_> {
         if account.pay(amount).is_none() {
             let balance = account.balance;
             let detail = format!("The balance is {balance}; {amount} are to be paid.");
-            return refuse(RefusalCode::PointsInsufficient, detail);
+            return refuse(RejectCode::PointsInsufficient, detail);
         }
         Ok(())
     }
@@ -299,7 +299,7 @@ impl Desk<'_> {
             OrderStatus::DepositWait if command.at < order.expires_at => {}
             OrderStatus::DepositWait => {
                 let detail = format!("Order {id} was to be paid until {}.", order.expires_at);
-                return refuse(RefusalCode::OrderStateConflict, detail);
+                return refuse(RejectCode::OrderStateConflict, detail);
             }
             status => return conflict(id, status),
         }
@@ -381,7 +381,7 @@ impl Desk<'_> {
             let (amount, cap) = (order.pay_amount, self.rules.holding_cap);
             if self.account(command).refund(amount, cap).is_none() {
                 let detail = format!("At most {cap} points can be held; the refund of {amount} would exceed that.");
-                return refuse(RefusalCode::PointsCapExceeded, detail);
+                return refuse(RejectCode::PointsCapExceeded, detail);
             }
             self.move_points(command, amount, (LedgerType::Refund, id, payment));
             match self.plan.payments.iter_mut().find(|made| made.id == payment) {
@@ -429,10 +429,10 @@ impl Desk<'_> {
     }
 }
 
-fn not_found(id: OrderId) -> Refusal {
-    Refusal::new(RefusalCode::OrderNotFound, format!("The user has no order {id}."))
+fn not_found(id: OrderId) -> OrderRejectReason {
+    OrderRejectReason::new(RejectCode::OrderNotFound, format!("The user has no order {id}."))
 }
 
 fn conflict<T>(id: OrderId, status: OrderStatus) -> Decision<T> {
-    refuse(RefusalCode::OrderStateConflict, format!("Order {id} is {}; that can no longer be done.", status.as_str()))
+    refuse(RejectCode::OrderStateConflict, format!("Order {id} is {}; that can no longer be done.", status.as_str()))
 }

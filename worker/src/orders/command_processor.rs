@@ -7,19 +7,19 @@ use std::{
 use dibs_common::{
     clock,
     db::Database,
-    domain::order::{Command, OrderRules, Outcome},
+    domain::order::{Command, OrderOutcome, OrderRules},
     error::{Error, Result},
     identifiers::Partition,
     redis::{
         Redis,
-        streams::{OrderAnswer, OrderEntry, OrderStream},
+        streams::{OrderEntry, OrderOutcomeMessage, OrderStream},
     },
 };
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{InHand, carry_out_batch, transaction::give_up};
+use super::{InFlight, execute_batch, transaction::fail_permanently};
 
 /// Commands that one transaction carries out, and lines of their orders together.
 const MAX_BATCH: usize = 500;
@@ -35,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Carries out the commands of one process, batch after batch, so that those of a user keep their order in it.
 #[derive(Clone)]
-pub struct Desk {
+pub struct CommandProcessor {
     database: Database,
     redis: Redis,
     rules: OrderRules,
@@ -50,13 +50,13 @@ struct Meters {
     lag: Histogram,
 }
 
-impl Desk {
+impl CommandProcessor {
     /// A desk with these rules.
     pub fn new(database: &Database, redis: &Redis, rules: OrderRules) -> Self {
         let meters = Meters {
             done: counter!("dibs_commands_total", "outcome" => "done"),
             refused: counter!("dibs_commands_total", "outcome" => "refused"),
-            dead: counter!("dibs_command_entries_buried_total"),
+            dead: counter!("dibs_command_entries_dead_lettered_total"),
             batch_size: histogram!("dibs_command_batch_size"),
             lag: histogram!("dibs_command_lag_seconds"),
         };
@@ -64,11 +64,11 @@ impl Desk {
     }
 
     /// Works on what is handed on until nothing more will be, and then on what is in hand.
-    pub async fn run(self, mut handed_on: mpsc::Receiver<Vec<InHand>>, stopping: CancellationToken) {
+    pub async fn run(self, mut handed_on: mpsc::Receiver<Vec<InFlight>>, stopping: CancellationToken) {
         let mut settling = JoinSet::new();
         let mut in_hand = VecDeque::new();
         while let Some(batch) = next_batch(&mut handed_on, &mut in_hand).await {
-            let Some((batch, outcomes)) = self.carry_out(batch, &stopping).await else { continue };
+            let Some((batch, outcomes)) = self.execute(batch, &stopping).await else { continue };
             if settling.len() >= SETTLING {
                 settling.join_next().await;
             }
@@ -78,18 +78,22 @@ impl Desk {
         while settling.join_next().await.is_some() {}
     }
 
-    /// What [`Desk::run`] does with one batch, from beginning to end.
-    pub async fn work(&self, batch: Vec<InHand>) {
+    /// What [`CommandProcessor::run`] does with one batch, from beginning to end.
+    pub async fn work(&self, batch: Vec<InFlight>) {
         let stopping = CancellationToken::new();
-        if let Some((batch, outcomes)) = self.carry_out(batch, &stopping).await {
+        if let Some((batch, outcomes)) = self.execute(batch, &stopping).await {
             self.settle(&batch, &outcomes, &stopping).await;
         }
     }
 
     /// Makes a batch durable, for as long as the database is away again and again; then each entry by itself, if the
     /// fault is in one of them. None when nothing of it is durable; it stays on its stream and comes again.
-    async fn carry_out(&self, batch: Vec<InHand>, stopping: &CancellationToken) -> Option<(Vec<InHand>, Vec<Outcome>)> {
-        let (batch, commands) = self.understood(batch).await;
+    async fn execute(
+        &self,
+        batch: Vec<InFlight>,
+        stopping: &CancellationToken,
+    ) -> Option<(Vec<InFlight>, Vec<OrderOutcome>)> {
+        let (batch, commands) = self.decode(batch).await;
         if batch.is_empty() {
             return None;
         }
@@ -97,7 +101,7 @@ impl Desk {
             Ok(outcomes) => Some((batch, outcomes)),
             Err(error) if error.is_transient() => {
                 tracing::warn!(entries = batch.len(), cause = error.chain(), "commands are left for later");
-                let_go(&batch);
+                release(&batch);
                 None
             }
             Err(error) if batch.len() == 1 => {
@@ -109,7 +113,7 @@ impl Desk {
                 tracing::warn!(entries, cause = error.chain(), "a batch failed; its commands are tried one by one");
                 let (mut durable, mut outcomes) = (Vec::new(), Vec::new());
                 for entry in batch {
-                    if let Some((one, outcome)) = Box::pin(self.carry_out(vec![entry], stopping)).await {
+                    if let Some((one, outcome)) = Box::pin(self.execute(vec![entry], stopping)).await {
                         durable.extend(one);
                         outcomes.extend(outcome);
                     }
@@ -120,24 +124,24 @@ impl Desk {
     }
 
     /// The entries that say something, and what they say.
-    async fn understood(&self, batch: Vec<InHand>) -> (Vec<InHand>, Vec<Command>) {
-        let (mut understood, mut commands) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    async fn decode(&self, batch: Vec<InFlight>) -> (Vec<InFlight>, Vec<Command>) {
+        let (mut decode, mut commands) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for entry in batch {
             match &entry.delivery.entry {
                 Ok(OrderEntry { command, .. }) => {
                     commands.push(command.clone());
-                    understood.push(entry);
+                    decode.push(entry);
                 }
                 Err(malformed) => self.fail(&entry, &malformed.to_string()).await,
             }
         }
-        (understood, commands)
+        (decode, commands)
     }
 
-    async fn persist(&self, commands: &[Command], stopping: &CancellationToken) -> Result<Vec<Outcome>> {
+    async fn persist(&self, commands: &[Command], stopping: &CancellationToken) -> Result<Vec<OrderOutcome>> {
         let mut pause = SHORTEST_PAUSE;
         loop {
-            match carry_out_batch(&self.database, commands, &self.rules, clock::now()).await {
+            match execute_batch(&self.database, commands, &self.rules, clock::now()).await {
                 Err(error @ Error::DependencyUnavailable { .. }) if !stopping.is_cancelled() => {
                     tracing::warn!(cause = error.chain(), "commands wait for the database");
                     wait(&mut pause, stopping).await;
@@ -148,14 +152,14 @@ impl Desk {
     }
 
     /// What comes after the outcomes are durable: a word to whoever waits, then off the streams.
-    async fn settle(&self, batch: &[InHand], outcomes: &[Outcome], stopping: &CancellationToken) {
+    async fn settle(&self, batch: &[InFlight], outcomes: &[OrderOutcome], stopping: &CancellationToken) {
         self.measure(batch, outcomes);
         self.answer_waiting(batch, outcomes).await;
         let mut pause = SHORTEST_PAUSE;
         while let Err(error) = acknowledge(batch).await {
             if stopping.is_cancelled() || !error.is_transient() {
                 tracing::warn!(cause = error.chain(), "commands that were carried out stay on the stream for now");
-                let_go(batch);
+                release(batch);
                 return;
             }
             wait(&mut pause, stopping).await;
@@ -163,19 +167,19 @@ impl Desk {
     }
 
     /// Tells the outcomes to the processes that wait for them. A word that is lost is found in the database.
-    async fn answer_waiting(&self, batch: &[InHand], outcomes: &[Outcome]) {
-        let mut words: BTreeMap<&str, Vec<OrderAnswer>> = BTreeMap::new();
+    async fn answer_waiting(&self, batch: &[InFlight], outcomes: &[OrderOutcome]) {
+        let mut words: BTreeMap<&str, Vec<OrderOutcomeMessage>> = BTreeMap::new();
         for (entry, outcome) in batch.iter().zip(outcomes) {
             if let Ok(OrderEntry { answers, command, .. }) = &entry.delivery.entry
                 && !answers.is_empty()
             {
-                let answer = OrderAnswer { command: command.id, outcome: outcome.clone() };
+                let answer = OrderOutcomeMessage { command: command.id, outcome: outcome.clone() };
                 words.entry(answers).or_default().push(answer);
             }
         }
         for (channel, answers) in words {
             for answers in answers.chunks(TOLD_TOGETHER) {
-                let told = match OrderAnswer::write_all(answers) {
+                let told = match OrderOutcomeMessage::write_all(answers) {
                     Ok(message) => self.redis.publish(channel, message).await,
                     Err(error) => Err(error),
                 };
@@ -186,14 +190,14 @@ impl Desk {
         }
     }
 
-    fn measure(&self, batch: &[InHand], outcomes: &[Outcome]) {
+    fn measure(&self, batch: &[InFlight], outcomes: &[OrderOutcome]) {
         let now = clock::now();
         for (entry, outcome) in batch.iter().zip(outcomes) {
             let Ok(OrderEntry { request, command, .. }) = &entry.delivery.entry else { continue };
             self.meters.lag.record((now - command.at).to_std().unwrap_or_default());
             match outcome {
-                Outcome::Done(_) => self.meters.done.increment(1),
-                Outcome::Refused(_) => self.meters.refused.increment(1),
+                OrderOutcome::Done(_) => self.meters.done.increment(1),
+                OrderOutcome::Rejected(_) => self.meters.refused.increment(1),
             }
             tracing::debug!(request_id = request, command = %command.id, user = %command.user, "command has its outcome");
         }
@@ -203,17 +207,17 @@ impl Desk {
 
     /// An entry failed by itself. It stays pending and comes again; after [`MAX_ATTEMPTS`] its command is refused, so
     /// that it has an outcome, and it is buried.
-    async fn fail(&self, entry: &InHand, reason: &str) {
+    async fn fail(&self, entry: &InFlight, reason: &str) {
         let (id, attempts) = (&entry.delivery.id, entry.delivery.attempts);
         if attempts < MAX_ATTEMPTS {
             tracing::warn!(entry = id, attempts, reason, "a command failed and is tried again");
-            entry.stream.let_go([id.as_str()]);
+            entry.stream.release([id.as_str()]);
             return;
         }
-        if let Err(error) = self.give_up(entry).await {
+        if let Err(error) = self.fail_permanently(entry).await {
             tracing::warn!(entry = id, cause = error.chain(), "a command that failed cannot be refused now");
             if error.is_transient() {
-                entry.stream.let_go([id.as_str()]);
+                entry.stream.release([id.as_str()]);
                 return;
             }
         }
@@ -231,9 +235,9 @@ impl Desk {
         }
     }
 
-    async fn give_up(&self, entry: &InHand) -> Result<()> {
+    async fn fail_permanently(&self, entry: &InFlight) -> Result<()> {
         if let Ok(OrderEntry { command, .. }) = &entry.delivery.entry {
-            let outcome = give_up(&self.database, command, &self.rules, clock::now()).await?;
+            let outcome = fail_permanently(&self.database, command, &self.rules, clock::now()).await?;
             self.answer_waiting(std::slice::from_ref(entry), &[outcome]).await;
         }
         Ok(())
@@ -242,9 +246,9 @@ impl Desk {
 
 /// What is there, up to a full batch; waits for the first. None when nothing more will come.
 async fn next_batch(
-    handed_on: &mut mpsc::Receiver<Vec<InHand>>,
-    in_hand: &mut VecDeque<InHand>,
-) -> Option<Vec<InHand>> {
+    handed_on: &mut mpsc::Receiver<Vec<InFlight>>,
+    in_hand: &mut VecDeque<InFlight>,
+) -> Option<Vec<InFlight>> {
     if in_hand.is_empty() {
         in_hand.extend(handed_on.recv().await?);
     }
@@ -264,16 +268,16 @@ async fn next_batch(
 }
 
 /// Leaves a batch for later.
-fn let_go(batch: &[InHand]) {
-    for InHand { stream, delivery } in batch {
-        stream.let_go([delivery.id.as_str()]);
+fn release(batch: &[InFlight]) {
+    for InFlight { stream, delivery } in batch {
+        stream.release([delivery.id.as_str()]);
     }
 }
 
 /// Takes a batch off its streams; what is off already stays so.
-async fn acknowledge(batch: &[InHand]) -> Result<()> {
+async fn acknowledge(batch: &[InFlight]) -> Result<()> {
     let mut streams: BTreeMap<Partition, (&OrderStream, Vec<String>)> = BTreeMap::new();
-    for InHand { stream, delivery } in batch {
+    for InFlight { stream, delivery } in batch {
         streams.entry(stream.partition).or_insert_with(|| (stream, Vec::new())).1.push(delivery.id.clone());
     }
     for (stream, entries) in streams.into_values() {

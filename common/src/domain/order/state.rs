@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Order, Refusal};
+use super::{Order, OrderRejectReason};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -66,7 +66,7 @@ pub struct IssuedCoupon {
 
 /// The rows that a batch of commands needs, locked.
 #[derive(Clone, Debug, Default)]
-pub struct Shop {
+pub struct LockedState {
     /// Orders that are there.
     pub orders: BTreeMap<OrderId, Order>,
     /// Products that are there.
@@ -76,7 +76,7 @@ pub struct Shop {
     /// Accounts that are there.
     pub accounts: BTreeMap<UserId, Account>,
     /// Commands that have their outcome: none when it was done.
-    pub answered: HashMap<CommandId, Option<Refusal>>,
+    pub answered: HashMap<CommandId, Option<OrderRejectReason>>,
 }
 
 /// A row to add to the ledger.
@@ -143,12 +143,12 @@ pub struct Payment {
     /// DONE or FAIL; CANCELLED when it was refunded in the same batch.
     pub status: PaymentStatus,
     /// Why it failed.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<OrderRejectReason>,
 }
 
 /// What a command left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {
+pub struct CommandResult {
     /// The order after it.
     pub order: Order,
     /// The user's points after it, in won, when it had to do with them.
@@ -157,18 +157,18 @@ pub struct Done {
 
 /// The durable answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum OrderOutcome {
     /// It was carried out, now or before.
-    Done(Box<Done>),
+    Done(Box<CommandResult>),
     /// It was refused, and changed nothing.
-    Refused(Refusal),
+    Rejected(OrderRejectReason),
 }
 
-/// What becomes of a batch, and what is to be written. Rows that changed are found, as they are now, in the [`Shop`].
+/// What becomes of a batch, and what is to be written. Rows that changed are found, as they are now, in the [`LockedState`].
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct OrderPlan {
     /// Of each command, in order.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<OrderOutcome>,
     /// Places of the commands whose outcome is to be written for itself.
     pub decided: Vec<usize>,
     /// Orders to add.

@@ -12,13 +12,13 @@ use dibs_common::{
     identifiers::{ClaimId, CommandId},
     redis::{
         Redis,
-        streams::{Answer, OrderAnswer},
+        streams::{ClaimOutcomeMessage, OrderOutcomeMessage},
     },
 };
 use tokio::sync::oneshot;
 
 /// An outcome as a message of the channel tells it.
-pub trait Told: Clone + Send + 'static {
+pub trait OutcomeMessage: Clone + Send + 'static {
     /// Of what.
     type Id: Copy + Eq + Hash + Send + Sync;
 
@@ -28,29 +28,29 @@ pub trait Told: Clone + Send + 'static {
         Self: Sized;
 }
 
-impl Told for claim::Outcome {
+impl OutcomeMessage for claim::ClaimOutcome {
     type Id = ClaimId;
 
     fn read_all(message: &[u8]) -> impl Iterator<Item = (ClaimId, Self)> {
-        Answer::read_all(message).map(|answer| (answer.claim, answer.outcome))
+        ClaimOutcomeMessage::read_all(message).map(|answer| (answer.claim, answer.outcome))
     }
 }
 
-impl Told for order::Outcome {
+impl OutcomeMessage for order::OrderOutcome {
     type Id = CommandId;
 
     fn read_all(message: &[u8]) -> impl Iterator<Item = (CommandId, Self)> {
-        OrderAnswer::read_all(message).into_iter().map(|answer| (answer.command, answer.outcome))
+        OrderOutcomeMessage::read_all(message).into_iter().map(|answer| (answer.command, answer.outcome))
     }
 }
 
 /// Who waits for which outcome. A word may get lost: who waits looks into the database at the end.
-pub struct Answers<T: Told> {
+pub struct OutcomeWaiters<T: OutcomeMessage> {
     channel: String,
     waiting: Mutex<HashMap<T::Id, Vec<oneshot::Sender<T>>>>,
 }
 
-impl<T: Told> Answers<T> {
+impl<T: OutcomeMessage> OutcomeWaiters<T> {
     /// Begins to listen on `channel`.
     pub async fn listen(redis: &Redis, channel: String) -> Result<Arc<Self>> {
         let mut words = redis.subscribe(&channel).await?;
@@ -91,13 +91,13 @@ impl<T: Told> Answers<T> {
 }
 
 /// Waits for one outcome, until it is dropped.
-pub struct Waiting<T: Told> {
-    answers: Arc<Answers<T>>,
+pub struct Waiting<T: OutcomeMessage> {
+    answers: Arc<OutcomeWaiters<T>>,
     id: T::Id,
     outcome: oneshot::Receiver<T>,
 }
 
-impl<T: Told> Waiting<T> {
+impl<T: OutcomeMessage> Waiting<T> {
     /// The outcome, when a worker tells it; never, when the word was lost.
     pub async fn outcome(&mut self) -> T {
         match (&mut self.outcome).await {
@@ -107,7 +107,7 @@ impl<T: Told> Waiting<T> {
     }
 }
 
-impl<T: Told> Drop for Waiting<T> {
+impl<T: OutcomeMessage> Drop for Waiting<T> {
     fn drop(&mut self) {
         // So that this caller counts as gone.
         self.outcome.close();

@@ -15,8 +15,8 @@ const PAGE: u32 = 500;
 /// How long after its end a campaign is still kept in Redis: latecomers are told that it is closed.
 pub(crate) const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
 
-/// Holds every campaign that is not long over against Redis, and makes those again that it has forgotten, in whole or in part. Answers their partitions.
-pub async fn keep_once(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
+/// Holds every campaign that is not long over against Redis, and makes those again that it has forgotten, in whole or in part. Returns their partitions.
+pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
     let since = clock::now() - KEPT_AFTER_END;
     let mut partitions = Vec::new();
     let mut after = None;

@@ -2,9 +2,9 @@
 
 /// The numbers that follow a seed.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// Those of `seed`.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -53,15 +53,15 @@ mod tests {
 
     #[test]
     fn the_seed_decides() {
-        let rolls = |mut dice: Dice| -> Vec<usize> { (0..10).map(|_| dice.below(1000)).collect() };
-        assert_eq!(rolls(Dice::of(1, 2)), rolls(Dice::of(1, 2)));
-        assert_ne!(rolls(Dice::of(1, 2)), rolls(Dice::of(1, 3)));
-        assert_ne!(rolls(Dice::of(1, 2))[1..], rolls(Dice::of(1, 3))[..9]);
+        let rolls = |mut dice: Rng| -> Vec<usize> { (0..10).map(|_| dice.below(1000)).collect() };
+        assert_eq!(rolls(Rng::of(1, 2)), rolls(Rng::of(1, 2)));
+        assert_ne!(rolls(Rng::of(1, 2)), rolls(Rng::of(1, 3)));
+        assert_ne!(rolls(Rng::of(1, 2))[1..], rolls(Rng::of(1, 3))[..9]);
     }
 
     #[test]
     fn chances_are_about_what_was_asked_for() {
-        let mut dice = Dice::new(1);
+        let mut dice = Rng::new(1);
         let hits = (0..10_000).filter(|_| dice.percent(30)).count();
         assert!((2_800..3_200).contains(&hits), "{hits}");
         assert!(dice.take(&mut Vec::<u8>::new()).is_none());

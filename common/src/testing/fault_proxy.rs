@@ -8,11 +8,11 @@ use tokio::{
 
 /// A gate on the way to a server: shut, it breaks the connections through it and refuses new ones, as when the
 /// server is gone.
-pub struct Gate {
+pub struct FaultProxy {
     open: Arc<watch::Sender<bool>>,
 }
 
-impl Gate {
+impl FaultProxy {
     /// A gate before the server of `url`, and the URL that leads through it.
     pub async fn before(url: &str) -> (Self, String) {
         let (scheme, rest) = url.split_once("://").expect("a URL");

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::market::Market;
+use super::state::ShopState;
 use crate::{api::Api, failure::Result, processes::OwnStack};
 
 /// Products with less than this are restocked.
@@ -39,7 +39,7 @@ pub async fn open(api: &Api, products: u32, users: u32) -> Result<(Vec<ProductId
 }
 
 /// Fills the shelves again, until the market closes.
-pub async fn restock(api: &Api, market: &Market) -> Result<()> {
+pub async fn restock(api: &Api, market: &ShopState) -> Result<()> {
     while Instant::now() + RESTOCK_EVERY < market.end {
         sleep(RESTOCK_EVERY).await;
         for product in &market.products {

@@ -45,7 +45,7 @@ impl Subject {
 }
 
 /// Everything that is measured.
-pub struct Rig {
+pub struct Harness {
     stack: Stack,
     bare: Process,
     bare_address: SocketAddr,
@@ -56,7 +56,7 @@ pub struct Rig {
     folder: WorkFolder,
 }
 
-impl Rig {
+impl Harness {
     /// Starts API and bare server.
     pub async fn start(arguments: &StoreArguments) -> Result<Self> {
         let folder = WorkFolder::new("bench")?;

@@ -8,7 +8,7 @@ use super::{COLUMNS, OrderRow, items, refusal_code};
 use crate::{
     clock::Timestamp,
     db::issuances::identifier,
-    domain::order::{Order, PaymentStatus, Refusal, RefusalCode},
+    domain::order::{Order, OrderRejectReason, PaymentStatus, RejectCode},
     identifiers::{CommandId, OrderId, PaymentId, UserId},
 };
 
@@ -72,7 +72,7 @@ pub struct PaymentView {
     pub amount: i64,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<RefusalCode>,
+    pub code: Option<RejectCode>,
     /// When it was carried out, or failed.
     pub created_at: DateTime<Utc>,
     /// When it was refunded.
@@ -112,7 +112,7 @@ pub struct CommandOutcome {
     /// PAY, CONFIRM or CANCEL.
     pub kind: String,
     /// Why it was refused; none when it was done.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<OrderRejectReason>,
     /// When it was decided.
     pub decided_at: Timestamp,
 }
@@ -129,7 +129,7 @@ pub async fn command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<C
     .await?;
     let Some((order, kind, code, detail, decided_at)) = row else { return Ok(None) };
     let code = code.as_deref().map(refusal_code).transpose()?;
-    let refusal = code.map(|code| Refusal::new(code, detail.unwrap_or_default()));
+    let refusal = code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()));
     Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
 }
 

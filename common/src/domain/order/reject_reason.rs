@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 /// What a refused command broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum RefusalCode {
+pub enum RejectCode {
     /// There is no such product.
     ProductNotFound,
     /// The product is not for sale now.
@@ -29,7 +29,7 @@ pub enum RefusalCode {
     CommandFailed,
 }
 
-impl RefusalCode {
+impl RejectCode {
     const ALL: [Self; 10] = [
         Self::ProductNotFound,
         Self::ProductNotSelling,
@@ -67,21 +67,21 @@ impl RefusalCode {
 
 /// Why a command was not carried out: nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct OrderRejectReason {
     /// What it broke.
-    pub code: RefusalCode,
+    pub code: RejectCode,
     /// The same in words: which thing, what was expected.
     pub detail: String,
 }
 
-impl Refusal {
+impl OrderRejectReason {
     /// A refusal in words.
-    pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
+    pub fn new(code: RejectCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for OrderRejectReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.detail)
     }

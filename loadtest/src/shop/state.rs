@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use crate::{
-    dice::Dice,
     record::{Call, ClientRecord, Promise, ShopRecord, Told},
+    rng::Rng,
 };
 
 /// Where they shop.
-pub struct Market {
+pub struct ShopState {
     /// The products; the first is the one that everybody wants.
     pub products: Vec<ProductId>,
     /// The campaigns.
@@ -25,7 +25,7 @@ pub struct Market {
     record: Mutex<ShopRecord>,
 }
 
-impl Market {
+impl ShopState {
     /// A market that nobody has visited yet.
     pub fn new(products: Vec<ProductId>, campaigns: Vec<CouponId>, end: Instant, seed: u64) -> Self {
         Self { products, campaigns, end, seed, record: Mutex::default() }
@@ -65,7 +65,7 @@ impl Market {
     }
 
     /// Products for an order, 1 to 3 of them: in half of all orders the first is that which everybody wants.
-    pub fn basket(&self, dice: &mut Dice) -> Vec<(ProductId, usize)> {
+    pub fn basket(&self, dice: &mut Rng) -> Vec<(ProductId, usize)> {
         let (hot, others) = self.products.split_first().expect("a market has products");
         let mut others = others.to_vec();
         let mut basket = Vec::new();
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn half_of_all_orders_are_for_the_first_product() {
         let products: Vec<ProductId> = (1..=20).map(|id| ProductId::try_from(id).expect("an id")).collect();
-        let market = Market::new(products.clone(), Vec::new(), Instant::now(), 1);
-        let mut dice = Dice::new(1);
+        let market = ShopState::new(products.clone(), Vec::new(), Instant::now(), 1);
+        let mut dice = Rng::new(1);
         let baskets: Vec<_> = (0..2000).map(|_| market.basket(&mut dice)).collect();
         let hot = baskets.iter().filter(|basket| basket.iter().any(|(product, _)| *product == products[0])).count();
         assert!((900..1100).contains(&hot), "{hot}");

@@ -51,7 +51,7 @@ pub struct Delivery<E> {
 }
 
 /// The stream of one partition, as one consumer of its group sees it.
-pub struct GroupStream<E> {
+pub struct StreamConsumer<E> {
     redis: Redis,
     reader: Client,
     /// Which partition.
@@ -63,7 +63,7 @@ pub struct GroupStream<E> {
     entries: PhantomData<fn() -> E>,
 }
 
-impl<E: Entry> GroupStream<E> {
+impl<E: Entry> StreamConsumer<E> {
     /// Opens the stream for the consumer of that name, and makes the consumer group if it is not there.
     pub async fn open(redis: &Redis, partition: Partition, consumer: String) -> Result<Self> {
         let reader = redis.reader().await?;
@@ -112,7 +112,7 @@ impl<E: Entry> GroupStream<E> {
     }
 
     /// Leaves entries for later: they stay pending, and come again.
-    pub fn let_go<'i>(&self, entries: impl IntoIterator<Item = &'i str>) {
+    pub fn release<'i>(&self, entries: impl IntoIterator<Item = &'i str>) {
         let mut in_hand = self.in_hand();
         for entry in entries {
             in_hand.remove(entry);
@@ -121,7 +121,7 @@ impl<E: Entry> GroupStream<E> {
 
     /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`, and which this one
     /// does not work on right now.
-    pub async fn take_over(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
+    pub async fn reclaim(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let waiting = XPendingArgs {
             idle: Some(idle),
@@ -155,7 +155,7 @@ impl<E: Entry> GroupStream<E> {
     /// Ends entries whose outcome is durable.
     pub async fn acknowledge(&self, entries: &[String]) -> Result<u64> {
         let removed = scripts::acknowledge(&self.redis, self.key.clone(), E::GROUP, entries).await?;
-        self.let_go(entries.iter().map(String::as_str));
+        self.release(entries.iter().map(String::as_str));
         Ok(removed)
     }
 
@@ -164,7 +164,7 @@ impl<E: Entry> GroupStream<E> {
         let streams = (self.key.clone(), E::dead(&self.redis.keys, self.partition));
         let buried =
             scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await;
-        self.let_go([delivery.id.as_str()]);
+        self.release([delivery.id.as_str()]);
         buried
     }
 
@@ -204,7 +204,7 @@ impl<E: Entry> GroupStream<E> {
     }
 }
 
-impl GroupStream<ClaimEntry> {
+impl StreamConsumer<ClaimEntry> {
     /// Every claim on `coupon` that is on the stream or among its dead letters: accepted, and not yet answered.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
         const PAGE: u64 = 1000;

@@ -1,0 +1,99 @@
+//! How failed work is tried again: one policy type, one sleep.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// When to try again, and when to stop trying.
+///
+/// The delay before attempt `n + 1` is `base * factor^(n - 1)`, at most `cap`, and then up to `jitter` percent shorter,
+/// so that callers that failed together do not come back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The delay after the first attempt.
+    pub base: Duration,
+    /// What each further delay is multiplied by, at least 1.
+    pub factor: u32,
+    /// The longest delay.
+    pub cap: Duration,
+    /// By how many percent a delay may be shorter, 0 to 100.
+    pub jitter: u8,
+    /// No attempt begins later than this after the first; none: for as long as it takes.
+    pub deadline: Option<Duration>,
+}
+
+impl RetryPolicy {
+    /// Doubles the delay from `base` to `cap`, spread over half of it, without a deadline.
+    pub const fn exponential(base: Duration, cap: Duration) -> Self {
+        Self { base, factor: 2, cap, jitter: 50, deadline: None }
+    }
+
+    /// The same delay after every attempt.
+    pub const fn constant(delay: Duration) -> Self {
+        Self { base: delay, factor: 1, cap: delay, jitter: 0, deadline: None }
+    }
+
+    /// The same policy with a deadline.
+    #[must_use]
+    pub const fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The delay after attempt number `attempt`, counted from 1. `random` is uniform in 0..=100.
+    pub fn delay_after(&self, attempt: u32, random: u8) -> Duration {
+        let growth = self.factor.saturating_pow(attempt.saturating_sub(1));
+        let longest = self.base.saturating_mul(growth).min(self.cap);
+        let shorter = longest * u32::from(self.jitter.min(100)) * u32::from(random.min(100)) / 10_000;
+        longest.saturating_sub(shorter)
+    }
+
+    /// The delay after attempt number `attempt`; none when the next one would begin after the deadline. `elapsed` counts
+    /// from the first attempt.
+    pub fn next_delay(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
+        let delay = self.delay_after(attempt, u8::try_from(crate::identifiers::random_below(101)).unwrap_or(0));
+        self.deadline.is_none_or(|deadline| elapsed + delay <= deadline).then_some(delay)
+    }
+}
+
+/// Sleeps for `delay`, or until `stopping` is cancelled; whether it slept to the end.
+pub async fn sleep(delay: Duration, stopping: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(delay) => true,
+        () = stopping.cancelled() => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_the_cap() {
+        let policy = RetryPolicy::exponential(Duration::from_millis(50), Duration::from_secs(1));
+        let longest = |attempt| policy.delay_after(attempt, 0).as_millis();
+        assert_eq!([1, 2, 3, 5, 6, 40, u32::MAX].map(longest), [50, 100, 200, 800, 1_000, 1_000, 1_000]);
+    }
+
+    #[test]
+    fn jitter_shortens_a_delay_by_at_most_its_share() {
+        let policy = RetryPolicy::exponential(Duration::from_millis(100), Duration::from_secs(1));
+        assert_eq!([0, 50, 100, 255].map(|random| policy.delay_after(1, random).as_millis()), [100, 75, 50, 50]);
+        assert_eq!(RetryPolicy::constant(Duration::from_secs(1)).delay_after(7, 100), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn no_attempt_begins_after_the_deadline() {
+        let policy = RetryPolicy::constant(Duration::from_secs(1)).within(Duration::from_secs(3));
+        assert_eq!(policy.next_delay(1, Duration::from_secs(2)), Some(Duration::from_secs(1)));
+        assert_eq!(policy.next_delay(2, Duration::from_millis(2_001)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleep_ends_early_when_the_process_stops() {
+        let stopping = CancellationToken::new();
+        assert!(sleep(Duration::from_secs(5), &stopping).await);
+        stopping.cancel();
+        assert!(!sleep(Duration::from_secs(5), &stopping).await);
+    }
+}
