@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail};
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
@@ -12,10 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{
-    failure::{Context, Failure, Result},
-    waiting,
-};
+use crate::waiting;
 
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// A campaign is in MySQL first, and in Redis soon after.
@@ -97,15 +95,23 @@ impl Api {
     /// What is in stock of a product.
     pub async fn stock(&self, product: ProductId) -> Result<i64> {
         let url = format!("{}/products/{product}", self.base);
-        let answer = self.client.get(&url).send().await.context(&url)?;
-        let product: Product = answer.json().await.context(&url)?;
+        let answer = self.client.get(&url).send().await.with_context(|| url.clone())?;
+        let product: Product = answer.json().await.with_context(|| url.clone())?;
         Ok(product.stock)
     }
 
     /// How many products the first page of what sold best shows.
     pub async fn best_sellers(&self) -> Result<usize> {
         let url = format!("{}/products/best-sellers", self.base);
-        let page: Value = self.client.get(&url).send().await.context(&url)?.json().await.context(&url)?;
+        let page: Value = self
+            .client
+            .get(&url)
+            .send()
+            .await
+            .with_context(|| url.clone())?
+            .json()
+            .await
+            .with_context(|| url.clone())?;
         Ok(page["items"].as_array().map_or(0, Vec::len))
     }
 
@@ -113,13 +119,13 @@ impl Api {
     async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let what = format!("{method} {path}");
         let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
-        let answer = call.json(body).send().await.context(&what)?;
+        let answer = call.json(body).send().await.with_context(|| what.clone())?;
         let status = answer.status();
-        let text = answer.text().await.context(&what)?;
+        let text = answer.text().await.with_context(|| what.clone())?;
         if !status.is_success() {
-            return Err(Failure::new(format!("{what} answered {status}: {text}")));
+            bail!("{what} answered {status}: {text}");
         }
-        serde_json::from_str(&text).context(&format!("the answer of {what}"))
+        serde_json::from_str(&text).with_context(|| format!("the answer of {what}"))
     }
 
     async fn until_open(&self, coupon: CouponId) -> Result<()> {

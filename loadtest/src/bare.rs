@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::{Context as _, Result};
 use axum::{
     Json, Router,
     http::{StatusCode, header},
@@ -14,11 +15,7 @@ use clap::Args;
 use serde::Deserialize;
 use tokio::net::TcpListener;
 
-use crate::{
-    Verdict,
-    failure::{Context, Result},
-    output,
-};
+use crate::{Verdict, output};
 
 /// As long as the answer to an accepted claim.
 const ANSWER: &str = concat!(

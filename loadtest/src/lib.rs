@@ -15,7 +15,6 @@ pub mod audit;
 pub mod bare;
 pub mod bench;
 pub mod cli;
-pub mod failure;
 pub mod interruption;
 pub mod latency;
 pub mod numbers;
@@ -29,8 +28,8 @@ pub mod shop;
 pub mod stores;
 pub mod waiting;
 
+use anyhow::{Context as _, Result};
 use cli::{Cli, Command};
-use failure::{Context, Result};
 
 /// What a command found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +62,7 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(130)
         }
         Err(failure) => {
-            output::note(&failure.to_string());
+            output::note(&format!("{failure:#}"));
             ExitCode::from(2)
         }
     }

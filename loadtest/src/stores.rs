@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use clap::Args;
 use dibs_common::{
@@ -11,14 +12,11 @@ use dibs_common::{
     redis::{
         Redis,
         keys::{Keys, ORDERS_GROUP},
-        redis_error,
     },
 };
 use fred::{interfaces::StreamsInterface as _, types::Value};
 use futures::future::try_join_all;
 use secrecy::SecretString;
-
-use crate::failure::{Context, Failure, Result};
 
 const DATABASE_CONNECTIONS: u32 = 4;
 const REDIS_CONNECTIONS: usize = 2;
@@ -81,13 +79,13 @@ impl Stores {
     /// The campaign as the database has it.
     pub async fn campaign(&self, coupon: CouponId) -> Result<Campaign> {
         let found = db::campaigns::campaign(self.database.pool(), coupon).await.context("reading the campaign")?;
-        found.ok_or_else(|| Failure::new(format!("the database has no coupon {coupon}")))
+        found.ok_or_else(|| anyhow!("the database has no coupon {coupon}"))
     }
 
     /// Entries on the stream of `partition` that wait to be confirmed.
     pub async fn backlog(&self, partition: Partition) -> Result<u64> {
         let key = self.redis.keys.claim_stream(partition);
-        self.redis.client().xlen(key).await.map_err(redis_error).context("the length of the stream")
+        self.redis.client().xlen(key).await.context("the length of the stream")
     }
 
     /// What is left of the commands of all users.
@@ -118,8 +116,8 @@ impl Stores {
     async fn commands_left_of(&self, partition: Partition) -> Result<CommandsLeft> {
         let (client, keys) = (self.redis.client(), &self.redis.keys);
         let stream = keys.order_stream(partition);
-        let waiting = client.xlen(&stream).await.map_err(redis_error).context("the length of a stream")?;
-        let dead = client.xlen(keys.dead_orders(partition)).await.map_err(redis_error).context("dead letters")?;
+        let waiting = client.xlen(&stream).await.context("the length of a stream")?;
+        let dead = client.xlen(keys.dead_orders(partition)).await.context("dead letters")?;
         // Without a group, nothing was delivered.
         let pending: Value = client.xpending(&stream, ORDERS_GROUP, ()).await.unwrap_or(Value::Null);
         let pending = pending.into_array().first().and_then(Value::as_u64).unwrap_or(0);
@@ -136,7 +134,6 @@ impl Stores {
                 .client()
                 .xrange_values(&key, &*start, "+", Some(DEAD_LETTERS_AT_ONCE))
                 .await
-                .map_err(redis_error)
                 .context("reading dead letters")?;
             let own = coupon.to_string();
             let is_own = |fields: &HashMap<String, Bytes>| fields.get("coupon").is_some_and(|id| *id == own.as_bytes());

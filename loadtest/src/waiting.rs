@@ -2,9 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
-
-use crate::failure::{Failure, Result};
 
 /// Asks `condition` every so often until it holds; fails when it does not within `limit`, naming `what`.
 pub async fn until(
@@ -16,7 +15,7 @@ pub async fn until(
     let end = Instant::now() + limit;
     while !condition().await? {
         if Instant::now() >= end {
-            return Err(Failure::new(format!("{what}: not within {} s", limit.as_secs())));
+            bail!("{what}: not within {} s", limit.as_secs());
         }
         sleep(every).await;
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, pin::pin};
 
+use anyhow::Result;
 use dibs_common::{
     domain::{campaign::Campaign, claim::ClaimRecord},
     identifiers::{ClaimId, CouponId, UserId},
@@ -16,7 +17,7 @@ use super::{
     seats,
     witness::Witness,
 };
-use crate::{failure::Result, numbers::grouped, stores::Stores};
+use crate::{numbers::grouped, stores::Stores};
 
 /// I1: no more issued than there are, in Redis and in MySQL.
 pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {

@@ -12,6 +12,7 @@ mod witness;
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, Result};
 pub use check::{Check, Findings};
 use clap::Args;
 use dibs_common::{identifiers::CouponId, redis::campaign_state};
@@ -20,7 +21,6 @@ use witness::Witness;
 
 use crate::{
     Verdict,
-    failure::{Context, Failure, Result},
     numbers::grouped,
     output,
     record::{ClientRecord, Deliveries},
@@ -89,7 +89,7 @@ async fn audit_all_campaigns(stores: &Stores, limit: Duration) -> Result<u64> {
         let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGNS_AT_ONCE).await?;
         let Some(&last) = ids.last() else { return Ok(differences) };
         for id in ids {
-            let coupon = CouponId::try_from(id).map_err(Failure::new)?;
+            let coupon = CouponId::try_from(id).map_err(anyhow::Error::msg)?;
             differences += audit_and_print(stores, coupon, limit).await?;
         }
         after = last;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use anyhow::{Context as _, Result};
 use dibs_common::{
     clock::Timestamp,
     domain::claim::ClaimRecord,
@@ -11,7 +12,6 @@ use sqlx::{FromRow, MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::STEP;
-use crate::failure::{Context, Failure, Result};
 
 /// Counts of a campaign's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
@@ -165,7 +165,7 @@ pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>
     .await
     .context("reading issuances")?;
     let issued = rows.into_iter().map(|(claim, user, ordinal, sequence, accepted_at)| {
-        let user = UserId::try_from(user).map_err(Failure::new)?;
+        let user = UserId::try_from(user).map_err(anyhow::Error::msg)?;
         Ok(Issued { user, ordinal, record: ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at } })
     });
     issued.collect()

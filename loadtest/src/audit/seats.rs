@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use dibs_common::{
     domain::claim::ClaimRecord,
     identifiers::{CouponId, Partition, UserId},
     redis::{
-        Redis, redis_error,
+        Redis,
         scripts::{RECORD_BYTES, read_record},
     },
 };
@@ -16,8 +17,6 @@ use fred::{
     types::{Map, Value, scan::Scanner as _},
 };
 use futures::{Stream, TryStreamExt as _};
-
-use crate::failure::{Context, Failure, Result};
 
 const SCAN_COUNT: u32 = 1000;
 
@@ -29,20 +28,16 @@ pub type Claims = (UserId, Vec<ClaimRecord>);
 pub fn scan(redis: &Redis, partition: Partition, coupon: CouponId) -> impl Stream<Item = Result<Vec<Claims>>> {
     let key = redis.keys.claims(partition, coupon);
     let pages = redis.client().hscan(key, "*", Some(SCAN_COUNT));
-    pages.map_err(|error| scan_failure(&error)).and_then(async |mut page| {
+    pages.map_err(|error| anyhow!("reading claims from Redis: {error}")).and_then(async |mut page| {
         let fields = page.take_results().map(Map::inner).unwrap_or_default();
         fields.into_iter().map(|(user, records)| claims(user.as_str().unwrap_or_default(), &records)).collect()
     })
 }
 
-fn scan_failure(error: &fred::error::Error) -> Failure {
-    Failure::new(format!("reading claims from Redis: {error}"))
-}
-
 /// How many users have claims.
 pub async fn users(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<u64> {
     let length = redis.client().hlen(redis.keys.claims(partition, coupon)).await;
-    length.map_err(redis_error).context("counting users in Redis")
+    length.context("counting users in Redis")
 }
 
 /// The claims of these users.
@@ -54,21 +49,20 @@ pub async fn claims_of(
 ) -> Result<HashMap<UserId, Vec<ClaimRecord>>> {
     let fields: Vec<String> = users.iter().map(ToString::to_string).collect();
     let key = redis.keys.claims(partition, coupon);
-    let found: Vec<Option<Bytes>> =
-        redis.client().hmget(key, fields).await.map_err(redis_error).context("reading claims from Redis")?;
+    let found: Vec<Option<Bytes>> = redis.client().hmget(key, fields).await.context("reading claims from Redis")?;
     let held = users.iter().zip(found);
     held.map(|(&user, packed)| Ok((user, records(user, &packed.unwrap_or_default())?))).collect()
 }
 
 fn claims(user: &str, packed: &Value) -> Result<Claims> {
-    let strange = || Failure::new(format!("Redis holds claims of '{user}', who is no user"));
+    let strange = || anyhow!("Redis holds claims of '{user}', who is no user");
     let user = UserId::try_from(user.parse::<u64>().map_err(|_| strange())?).map_err(|_| strange())?;
     Ok((user, records(user, packed.as_bytes().unwrap_or_default())?))
 }
 
 fn records(user: UserId, packed: &[u8]) -> Result<Vec<ClaimRecord>> {
     let read = packed.chunks(RECORD_BYTES).map(read_record);
-    read.collect::<Option<_>>().ok_or_else(|| Failure::new(format!("Redis holds half a claim of user {user}")))
+    read.collect::<Option<_>>().ok_or_else(|| anyhow!("Redis holds half a claim of user {user}"))
 }
 
 #[cfg(test)]

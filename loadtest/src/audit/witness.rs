@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use anyhow::{Context as _, Result};
 use dibs_common::identifiers::{ClaimId, CouponId, UserId};
 use sqlx::{MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
 use super::{STEP, check::Check, rows};
 use crate::{
-    failure::{Context, Result},
     numbers::grouped,
     record::{ClientRecord, Receipt},
 };

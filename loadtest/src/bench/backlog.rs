@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use hyper::StatusCode;
 use tokio::time::{Instant, sleep};
 
@@ -10,10 +11,7 @@ use super::{
     client::{ClientPool, Extent, Target, closed_loop},
     harness::{Harness, Subject},
 };
-use crate::{
-    failure::{Failure, Result},
-    numbers::{per_second, real},
-};
+use crate::numbers::{per_second, real};
 
 const CONFIRM_LIMIT: Duration = Duration::from_mins(5);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -85,10 +83,7 @@ async fn watch_confirmation(rig: &mut Harness, subject: Subject, claims: u64) ->
             return Ok(per_second(confirmed - rows, now - moment));
         }
         if now >= end {
-            return Err(Failure::new(format!(
-                "{confirmed} of {claims} claims confirmed in {} s",
-                CONFIRM_LIMIT.as_secs()
-            )));
+            bail!("{confirmed} of {claims} claims confirmed in {} s", CONFIRM_LIMIT.as_secs());
         }
         rig.expect_alive()?;
         sleep(LOOK_EVERY).await;

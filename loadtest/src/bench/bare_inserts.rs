@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use anyhow::{Context as _, Result, anyhow};
 use dibs_common::{clock::Timestamp, identifiers::CouponId};
 use sqlx::{
     Arguments as _, AssertSqlSafe, Executor as _, FromRow, MySqlConnection, MySqlPool, error::BoxDynError,
@@ -11,10 +12,7 @@ use sqlx::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{
-    failure::{Context, Failure, Result},
-    numbers::per_second,
-};
+use crate::numbers::per_second;
 
 const TABLE: &str = "user_coupons_bench";
 const ROWS_AN_INSERT: usize = 500;
@@ -102,7 +100,7 @@ async fn insert_text(connection: &mut MySqlConnection, rows: &[Row]) -> Result<f
 fn arguments(rows: &[Row]) -> Result<MySqlArguments> {
     let mut arguments = MySqlArguments::default();
     for row in rows {
-        add(&mut arguments, row).map_err(|error| Failure::new(format!("a row to insert: {error}")))?;
+        add(&mut arguments, row).map_err(|error| anyhow!("a row to insert: {error}"))?;
     }
     Ok(arguments)
 }

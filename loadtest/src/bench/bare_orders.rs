@@ -1,6 +1,7 @@
 //! The barest way to place orders in batches: the rows that the worker wrote, 500 orders a transaction, as the same
 //! statements, into tables like its own, one after the other on one connection.
 
+use anyhow::{Context as _, Result, bail};
 use dibs_common::{
     clock::Timestamp,
     db::statements::{id, moment, text, write_into},
@@ -10,10 +11,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection, MySql
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{
-    failure::{Context, Failure, Result},
-    numbers::per_second,
-};
+use crate::numbers::per_second;
 
 const ORDERS_A_TRANSACTION: usize = 500;
 const TABLES: [&str; 4] = ["orders", "order_items", "outbox_events", "products"];
@@ -89,7 +87,7 @@ async fn read(pool: &MySqlPool, product: ProductId, expected: usize) -> Result<V
     .await
     .context("reading an event")?;
     if orders.len() != expected {
-        return Err(Failure::new(format!("{} orders are there, expected {expected}", orders.len())));
+        bail!("{} orders are there, expected {expected}", orders.len());
     }
     let row = |(order, user, amount, created_at, expires_at, name)| Row {
         order,

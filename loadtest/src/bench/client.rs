@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use dibs_common::identifiers::{CouponId, ProductId};
 use http_body_util::{BodyExt as _, Full};
@@ -17,11 +18,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
-use crate::{
-    failure::{Context, Failure, Result},
-    latency::Latencies,
-    numbers::per_second,
-};
+use crate::{latency::Latencies, numbers::per_second};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -252,7 +249,7 @@ impl Connection {
         if status != self.target.expected {
             let body = body.collect().await.context("reading an answer")?.to_bytes();
             let text = String::from_utf8_lossy(&body);
-            return Err(Failure::new(format!("expected {}, was answered {status}: {text}", self.target.expected)));
+            bail!("expected {}, was answered {status}: {text}", self.target.expected);
         }
         while let Some(frame) = body.frame().await {
             frame.context("reading an answer")?;

@@ -2,10 +2,10 @@
 
 use std::{env, net::SocketAddr, time::Duration};
 
+use anyhow::{Context as _, Result};
 use dibs_common::{
     db::Database,
     identifiers::{CouponId, Partition},
-    redis::redis_error,
 };
 use fred::{
     interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
@@ -16,7 +16,6 @@ use tokio::{net::TcpStream, process::Command};
 
 use super::client::Call;
 use crate::{
-    failure::{Context, Failure, Result},
     output,
     processes::{Process, Stack, StackSettings, WorkFolder, free_address},
     stores::{StoreArguments, Stores},
@@ -149,10 +148,10 @@ impl Harness {
 
     /// Bytes that Redis uses.
     pub async fn redis_memory(&self) -> Result<u64> {
-        let answer: Result<String, _> = self.stores.redis.client().info(Some(InfoKind::Memory)).await;
-        let info = answer.map_err(redis_error).context("INFO memory")?;
+        let answer = self.stores.redis.client().info(Some(InfoKind::Memory)).await;
+        let info: String = answer.context("INFO memory")?;
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
-        used.ok_or_else(|| Failure::new("INFO memory names no used_memory"))
+        used.context("INFO memory names no used_memory")
     }
 
     /// Removes a campaign and what it left, once the worker is stopped.
@@ -164,9 +163,9 @@ impl Harness {
             delete_rows(pool, table, coupon).await?;
         }
         let campaign = vec![keys.campaign(partition, coupon), keys.claims(partition, coupon)];
-        client.unlink::<(), _>(campaign).await.map_err(redis_error).context("removing a campaign from Redis")?;
+        client.unlink::<(), _>(campaign).await.context("removing a campaign from Redis")?;
         let trimmed = client.xtrim::<(), _, _>(keys.claim_stream(partition), ("MAXLEN", "=", 0)).await;
-        trimmed.map_err(redis_error).context("emptying a stream")?;
+        trimmed.context("emptying a stream")?;
         until_purged(pool).await;
         Ok(())
     }

@@ -13,6 +13,7 @@ mod report;
 
 use std::time::Duration;
 
+use anyhow::Result;
 use backlog::BacklogRounds;
 use clap::{Args, ValueEnum};
 use client::ClientPool;
@@ -21,7 +22,7 @@ use orders::OrderRounds;
 use ranking::RelayRounds;
 use rates::{Manner, Phase, Rounds};
 
-use crate::{Verdict, failure::Result, numbers::median, output, stores::StoreArguments};
+use crate::{Verdict, numbers::median, output, stores::StoreArguments};
 
 /// What to measure.
 #[derive(Debug, Args)]

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::{Result, anyhow};
 use tokio::sync::Semaphore;
 
 use super::client::{ClientPool, Connection, Measured, Target, on_threads};
-use crate::failure::{Failure, Result};
 
 /// A tokio timer is a millisecond coarse; a sleeping thread is not.
 const TICK: Duration = Duration::from_micros(200);
@@ -81,7 +81,7 @@ pub async fn open_loop(
         async move { send_planned(&plan, Connection::open(target).await?).await }
     })
     .await?;
-    clock.join().map_err(|_| Failure::new("the clock of the open model broke"))?;
+    clock.join().map_err(|_| anyhow!("the clock of the open model broke"))?;
     result.elapsed = measured;
     Ok(result)
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::{Context as _, Result, bail};
 use dibs_common::{
     clock,
     db::{self, Database},
@@ -27,12 +28,7 @@ use super::{
     open_loop::open_loop,
     rates::Manner,
 };
-use crate::{
-    failure::{Context, Failure, Result},
-    latency::Latencies,
-    numbers::per_second,
-    waiting,
-};
+use crate::{latency::Latencies, numbers::per_second, waiting};
 
 /// The connections of what is compared with.
 const CONNECTIONS: u32 = 32;
@@ -84,7 +80,7 @@ async fn fill(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<Uuid
     let users = 1..=orders;
     stream::iter(users)
         .map(async |number| {
-            let user = UserId::try_from(number).map_err(Failure::new)?;
+            let user = UserId::try_from(number).map_err(anyhow::Error::msg)?;
             let items = vec![Line { product_id: product, quantity: 1 }];
             let command = Command {
                 id: CommandId::generate(),
@@ -127,7 +123,7 @@ async fn watch(rig: &mut Harness, product: ProductId, orders: u64) -> Result<f64
             return Ok(per_second(done - before, now - moment));
         }
         if now >= end {
-            return Err(Failure::new(format!("{done} of {orders} orders in {} s", LIMIT.as_secs())));
+            bail!("{done} of {orders} orders in {} s", LIMIT.as_secs());
         }
         rig.expect_alive()?;
         sleep(LOOK_EVERY).await;
@@ -155,7 +151,7 @@ async fn one_at_a_time(database: Database, product: ProductId, time: Duration) -
                 place_one(&database, product, client + 1).await.context("an order of its own transaction")?;
                 placed += 1;
             }
-            Ok::<u64, Failure>(placed)
+            anyhow::Ok(placed)
         });
     }
     let mut placed = 0;

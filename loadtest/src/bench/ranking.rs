@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail};
 use chrono::{Datelike as _, NaiveDate};
 use chrono_tz::Tz;
 use dibs_common::{
@@ -12,7 +13,7 @@ use dibs_common::{
         ranking::{Scores, business_day, days_after, last_days, start_of},
     },
     identifiers::{ProductId, new_uuid},
-    redis::{redis_error, sales, scripts},
+    redis::{sales, scripts},
 };
 use fred::interfaces::ClientLike as _;
 use hyper::StatusCode;
@@ -24,12 +25,7 @@ use super::{
     harness::Harness,
     rates::{self, Manner, Rounds},
 };
-use crate::{
-    failure::{Context, Failure, Result},
-    latency::Latencies,
-    numbers::per_second,
-    waiting,
-};
+use crate::{latency::Latencies, numbers::per_second, waiting};
 
 /// What the stack is started with; see `TIME_ZONE`.
 const ZONE: Tz = chrono_tz::Asia::Seoul;
@@ -125,7 +121,7 @@ pub async fn watch_job(rig: &mut Harness, products: u64) -> Result<JobWatch> {
     let (began, mut worker_bytes, mut waits) = (Instant::now(), 0, Latencies::default());
     while job.is_running()? {
         let asked = Instant::now();
-        rig.stores.redis.client().ping::<()>(None).await.map_err(redis_error).context("PING")?;
+        rig.stores.redis.client().ping::<()>(None).await.context("PING")?;
         waits.record(asked.elapsed());
         worker_bytes = worker_bytes.max(job.resident_bytes().unwrap_or(0));
         sleep(Duration::from_millis(1)).await;
@@ -182,7 +178,7 @@ async fn watch_relay(rig: &mut Harness, before: u64, events: u64) -> Result<f64>
             return Ok(per_second(through - counted, now - moment));
         }
         if now >= end {
-            return Err(Failure::new(format!("{} of {events} events in {} s", through - before, LIMIT.as_secs())));
+            bail!("{} of {events} events in {} s", through - before, LIMIT.as_secs());
         }
         rig.expect_alive()?;
         sleep(LOOK_EVERY).await;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use hyper::StatusCode;
 use tokio::time::sleep;
 
@@ -10,11 +11,7 @@ use super::{
     harness::{Harness, Subject},
     open_loop::open_loop,
 };
-use crate::{
-    failure::{Failure, Result},
-    latency::Latencies,
-    numbers::per_second,
-};
+use crate::{latency::Latencies, numbers::per_second};
 
 /// More coupons than a bench can claim.
 const ENDLESS: u32 = 2_000_000_000;
@@ -124,7 +121,7 @@ pub async fn measure(
     match phase {
         Phase::Confirming => rounds.confirmed.push(per_second(confirmed, total.elapsed)),
         // Somebody else's worker would take part in what is measured without one.
-        _ if confirmed > 0 => return Err(Failure::new("another worker confirms claims here: give the bench its own")),
+        _ if confirmed > 0 => bail!("another worker confirms claims here: give the bench its own"),
         _ => {}
     }
     rig.expect_alive()?;

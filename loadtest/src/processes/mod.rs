@@ -13,13 +13,12 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result, anyhow};
 pub use own_stack::OwnStack;
 pub use redis_server::RedisServer;
 pub use stack::{MoreSettings, Stack, StackSettings};
 use tokio::process::{Child, Command};
 pub use work_folder::WorkFolder;
-
-use crate::failure::{Context, Failure, Result};
 
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 const LOG_LINES: usize = 12;
@@ -38,7 +37,7 @@ impl Process {
         let output = OpenOptions::new().create(true).append(true).open(&log).context("opening a log")?;
         let errors = output.try_clone().context("opening a log")?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
-        let child = command.spawn().context(&format!("starting {name}"))?;
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
         Ok(Self { name, child, log })
     }
 
@@ -46,7 +45,7 @@ impl Process {
     pub fn expect_alive(&mut self) -> Result<()> {
         match self.child.try_wait().context("looking after a process")? {
             None => Ok(()),
-            Some(status) => Err(Failure::new(format!("{} ended by itself ({status}):\n{}", self.name, self.log_end()))),
+            Some(status) => Err(anyhow!("{} ended by itself ({status}):\n{}", self.name, self.log_end())),
         }
     }
 
@@ -61,7 +60,7 @@ impl Process {
         if status.success() {
             return Ok(());
         }
-        Err(Failure::new(format!("{} failed ({status}):\n{}", self.name, self.log_end())))
+        Err(anyhow!("{} failed ({status}):\n{}", self.name, self.log_end()))
     }
 
     /// Memory that it has in hand, in bytes.
@@ -70,13 +69,13 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{id}/status")).context("the memory of a process")?;
         let kibibytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        let kibibytes: u64 = kibibytes.ok_or_else(|| Failure::new("/proc names no VmRSS"))?;
+        let kibibytes: u64 = kibibytes.context("/proc names no VmRSS")?;
         Ok(kibibytes * 1024)
     }
 
     /// SIGKILL.
     pub async fn kill(&mut self) -> Result<()> {
-        self.child.kill().await.context(&format!("killing {}", self.name))
+        self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
     /// SIGTERM, and SIGKILL when it does not heed that.
@@ -86,10 +85,10 @@ impl Process {
         let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id.to_string()]).status().await;
         sent.context("sending SIGTERM")?;
         if let Ok(status) = tokio::time::timeout(STOP_LIMIT, self.child.wait()).await {
-            return status.context(&format!("stopping {}", self.name)).map(drop);
+            return status.with_context(|| format!("stopping {}", self.name)).map(drop);
         }
         self.kill().await?;
-        Err(Failure::new(format!("{} did not stop within {} s of SIGTERM", self.name, STOP_LIMIT.as_secs())))
+        Err(anyhow!("{} did not stop within {} s of SIGTERM", self.name, STOP_LIMIT.as_secs()))
     }
 
     fn log_end(&self) -> String {

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, anyhow, bail};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, mysql::MySqlConnectOptions};
 
 use tokio::time::{Instant, sleep};
 
 use super::{MoreSettings, RedisServer, Stack, StackSettings, WorkFolder};
-use crate::{
-    failure::{Context, Failure, Result},
-    output,
-    stores::StoreArguments,
-};
+use crate::{output, stores::StoreArguments};
 
 const RECOVERY_LIMIT: Duration = Duration::from_mins(1);
 
@@ -72,7 +69,7 @@ impl OwnStack {
             self.expect_alive()?;
             if Instant::now() >= end {
                 let limit = RECOVERY_LIMIT.as_secs();
-                return Err(Failure::new(format!("the worker is not ready {limit} s after a kill")));
+                bail!("the worker is not ready {limit} s after a kill");
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -119,12 +116,12 @@ impl OwnDatabase {
             .await
             .context("a lock")?;
         if lock != Some(1) {
-            return Err(Failure::new(format!("another fault run uses the database {name}")));
+            bail!("another fault run uses the database {name}");
         }
         for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
             let sql = AssertSqlSafe(format!("{statement} `{name}`"));
             let made = sqlx::raw_sql(sql).execute(&mut connection).await;
-            made.context(&format!("{statement} {name}: a fault run needs a database of its own"))?;
+            made.with_context(|| format!("{statement} {name}: a fault run needs a database of its own"))?;
         }
         Ok(Self { url: url.into(), name, connection })
     }
@@ -140,8 +137,7 @@ impl OwnDatabase {
 fn renamed(url: &str, given: &str, name: &str) -> Result<String> {
     let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
     let server = address.strip_suffix(given).filter(|server| server.ends_with('/'));
-    let server =
-        server.ok_or_else(|| Failure::new("DATABASE_URL: expected mysql://user:password@host:port/database"))?;
+    let server = server.ok_or_else(|| anyhow!("DATABASE_URL: expected mysql://user:password@host:port/database"))?;
     let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
     Ok(format!("{server}{name}{parameters}"))
 }

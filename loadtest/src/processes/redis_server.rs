@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use secrecy::SecretString;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -14,10 +15,7 @@ use tokio::{
 };
 
 use super::{Process, free_address};
-use crate::{
-    failure::{Failure, Result},
-    waiting,
-};
+use crate::waiting;
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
@@ -93,7 +91,7 @@ fn find_program() -> Result<PathBuf> {
     let candidates =
         PROGRAMS.iter().flat_map(|program| env::split_paths(&path).map(move |folder| folder.join(program)));
     let found = candidates.into_iter().find(|candidate| candidate.is_file());
-    found.ok_or_else(|| Failure::new("neither redis-server nor valkey-server is on PATH: install one of them"))
+    found.context("neither redis-server nor valkey-server is on PATH: install one of them")
 }
 
 #[cfg(test)]

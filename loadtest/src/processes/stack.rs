@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result, anyhow};
 use dibs_common::identifiers;
 use reqwest::Client;
 use secrecy::{ExposeSecret, SecretString};
@@ -13,7 +14,6 @@ use tokio::process::Command;
 use super::{Process, free_address};
 use crate::{
     api::{Api, is_ready},
-    failure::{Context, Failure, Result},
     stores::StoreArguments,
     waiting,
 };
@@ -182,12 +182,12 @@ impl Environment<'_> {
 
     async fn run_to_end(&self, program: &str, arguments: &[&str]) -> Result<()> {
         let mut command = self.command(program)?;
-        let output = command.args(arguments).kill_on_drop(true).output().await.context(program)?;
+        let output = command.args(arguments).kill_on_drop(true).output().await.with_context(|| program.to_owned())?;
         if output.status.success() {
             return Ok(());
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        Err(Failure::new(format!("{program} {}: {}\n{}", arguments.join(" "), output.status, errors.trim_end())))
+        Err(anyhow!("{program} {}: {}\n{}", arguments.join(" "), output.status, errors.trim_end()))
     }
 }
 
@@ -198,6 +198,6 @@ fn beside(program: &str) -> Result<PathBuf> {
     if found.is_file() {
         Ok(found)
     } else {
-        Err(Failure::new(format!("{} is missing: cargo build --release --workspace", found.display())))
+        Err(anyhow!("{} is missing: cargo build --release --workspace", found.display()))
     }
 }

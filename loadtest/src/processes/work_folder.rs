@@ -1,10 +1,10 @@
+use anyhow::{Context as _, Result};
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process,
 };
-
-use crate::failure::{Context, Result};
 
 /// A folder for the logs and data of one run; gone when dropped, unless it is to be kept.
 pub struct WorkFolder {

@@ -5,18 +5,14 @@ mod server;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::{Context as _, Result};
 use clap::Args;
 use dibs_common::integrations::webhooks::WebhookSecrets;
 pub use faults::Faults;
 use secrecy::SecretString;
 pub use server::Receiver;
 
-use crate::{
-    Verdict,
-    failure::{Context, Result},
-    numbers::grouped,
-    output,
-};
+use crate::{Verdict, numbers::grouped, output};
 
 /// How to receive.
 #[derive(Debug, Args)]

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use axum::{
     Router,
     body::Bytes,
@@ -25,10 +26,7 @@ use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
 
 use super::Faults;
-use crate::{
-    failure::{Context, Result},
-    record::{Arrival, Deliveries},
-};
+use crate::record::{Arrival, Deliveries};
 
 /// How far the time of a message may be off.
 const TOLERANCE_SECONDS: u64 = 300;

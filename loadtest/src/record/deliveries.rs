@@ -5,11 +5,11 @@ use std::{
     path::Path,
 };
 
+use anyhow::{Context as _, Result, bail};
 use dibs_common::integrations::messages::MessageId;
 use serde::{Deserialize, Serialize};
 
 use super::Oddities;
-use crate::failure::{Context, Failure, Result};
 
 /// The longest line of a record that is read, in bytes.
 const LONGEST_LINE: usize = 4_096;
@@ -117,27 +117,28 @@ impl Deliveries {
     /// taken away, lest the next be written behind it.
     pub fn append_to(path: &Path) -> Result<File> {
         let what = path.display().to_string();
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).context(&what)?;
-        let mut whole = file.metadata().context(&what)?.len();
-        file.seek(SeekFrom::Start(whole.saturating_sub(LONGEST_LINE as u64))).context(&what)?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).create(true).open(path).with_context(|| what.clone())?;
+        let mut whole = file.metadata().with_context(|| what.clone())?.len();
+        file.seek(SeekFrom::Start(whole.saturating_sub(LONGEST_LINE as u64))).with_context(|| what.clone())?;
         let mut end = Vec::new();
-        file.read_to_end(&mut end).context(&what)?;
+        file.read_to_end(&mut end).with_context(|| what.clone())?;
         whole -= end.iter().rev().take_while(|byte| **byte != b'\n').count() as u64;
-        file.set_len(whole).context(&what)?;
+        file.set_len(whole).with_context(|| what.clone())?;
         Ok(file)
     }
 
     /// Reads the record that a receiver wrote. The last line may have been cut off as it was written.
     pub fn read(path: &Path) -> Result<Self> {
         let what = path.display().to_string();
-        let lines = BufReader::new(File::open(path).context(&what)?).lines();
+        let lines = BufReader::new(File::open(path).with_context(|| what.clone())?).lines();
         let mut deliveries = Self::default();
         let mut broken = None;
         for (number, line) in (1_u64..).zip(lines) {
             if let Some(number) = broken {
-                return Err(Failure::new(format!("{what}: line {number} is none of a receiver's record")));
+                bail!("{what}: line {number} is none of a receiver's record");
             }
-            let line = line.context(&what)?;
+            let line = line.with_context(|| what.clone())?;
             match serde_json::from_str(&line) {
                 Ok(arrival) if line.len() <= LONGEST_LINE => deliveries.add(&arrival),
                 _ => broken = Some(number),

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use dibs_common::identifiers::Partition;
 use tokio::time::{Instant, sleep};
 
 use super::scenario::Rush;
-use crate::{failure::Result, processes::OwnStack, stores::Stores};
+use crate::{processes::OwnStack, stores::Stores};
 
 /// Longer than the API waits for Redis, so that clients are told of it and must try again.
 const REDIS_OUTAGE: Duration = Duration::from_millis(1500);

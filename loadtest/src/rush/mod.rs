@@ -7,6 +7,7 @@ mod scenario;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::{Result, bail};
 use claim_list::ClaimList;
 use clap::Args;
 use dibs_common::{domain::campaign::Campaign, identifiers::CouponId};
@@ -19,7 +20,6 @@ use crate::{
     Verdict,
     api::Api,
     audit::{self, Findings},
-    failure::{Failure, Result},
     output,
     processes::OwnStack,
     record::ClientRecord,
@@ -77,7 +77,7 @@ struct Outcome {
 /// Rushes, waits, audits, and prints.
 pub async fn run(arguments: RushArguments) -> Result<Verdict> {
     if arguments.requests < arguments.users {
-        return Err(Failure::new("--requests: expected at least as many as --users, since each claims at least once"));
+        bail!("--requests: expected at least as many as --users, since each claims at least once");
     }
     if arguments.worker_kills + arguments.redis_kills > 0 {
         run_with_faults(&arguments).await
@@ -129,7 +129,7 @@ async fn rush(
     rush.progress.finish_and_clear();
     let record = rush.list.with_record(std::mem::take);
     if record.entries.len() < rush.list.len() {
-        return Err(Failure::new(format!("goose made {} of {} claims", record.entries.len(), rush.list.len())));
+        bail!("goose made {} of {} claims", record.entries.len(), rush.list.len());
     }
     Ok(Outcome { record, elapsed, killed })
 }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use anyhow::{Context as _, Result};
 use dibs_common::identifiers::{ClaimId, CouponId, UserId};
 use goose::{
     client::GooseClientBuilder, config::GooseConfiguration, goose::GooseResponse, metrics::GooseRequestMetric,
@@ -13,10 +14,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::claim_list::ClaimList;
-use crate::{
-    failure::{Context, Result},
-    record::{Answer, Entry, Receipt},
-};
+use crate::record::{Answer, Entry, Receipt};
 
 const PATH: &str = "/coupons/issue";
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use dibs_common::identifiers::{CouponId, ProductId};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::state::ShopState;
-use crate::{api::Api, failure::Result, processes::OwnStack};
+use crate::{api::Api, processes::OwnStack};
 
 /// Products with less than this are restocked.
 const LOW: i64 = 300;

@@ -10,6 +10,7 @@ mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use anyhow::{Context as _, Result};
 use chrono::TimeDelta;
 use clap::Args;
 use dibs_common::{
@@ -27,7 +28,6 @@ use crate::{
     Verdict,
     api::Api,
     audit::{self, ShopSettings, Witnesses},
-    failure::{Context, Result},
     output,
     processes::OwnStack,
     receiver::{Faults, Receiver},

@@ -2,14 +2,12 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use anyhow::{Context as _, Result};
 use dibs_common::identifiers::UserId;
 use goose::{client::GooseClientBuilder, config::GooseConfiguration, prelude::*};
 
 use super::{shopper::Shopper, state::ShopState, visit::Visit};
-use crate::{
-    failure::{Context, Result},
-    rng::Rng,
-};
+use crate::rng::Rng;
 
 /// Longer than any answer may take: a call waits up to 3 s for its outcome.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use anyhow::{Context as _, Result, anyhow};
 use dibs_common::{
     db::{self, outbox::OutboxEvent},
     integrations::messages::{MessageId, Receiver, messages},
@@ -11,7 +12,6 @@ use sqlx::MySqlPool;
 use super::rule::Rule;
 use crate::{
     audit::Check,
-    failure::{Context, Failure, Result},
     numbers::grouped,
     record::{Deliveries, SinkDeliveries},
 };
@@ -84,7 +84,7 @@ async fn of_receiver(
     while let Some(from) = first.filter(|from| *from <= last) {
         let through = last.min(from + EVENTS - 1);
         for event in events(pool, (from, through), receiver).await? {
-            let told = messages(&event).map_err(|error| Failure::new(format!("event {}: {error}", event.sequence)))?;
+            let told = messages(&event).map_err(|error| anyhow!("event {}: {error}", event.sequence))?;
             for message in told {
                 messages_told += 1;
                 unknown.remove(&message.id);

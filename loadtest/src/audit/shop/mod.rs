@@ -17,6 +17,7 @@ mod told;
 
 use std::time::Duration;
 
+use anyhow::Result;
 use chrono_tz::Tz;
 use clap::Args;
 pub use delivered::last_sequence;
@@ -24,7 +25,6 @@ use rule::Rule;
 
 use super::Findings;
 use crate::{
-    failure::Result,
     record::{Deliveries, ShopRecord},
     stores::Stores,
     waiting,

@@ -1,6 +1,8 @@
 //! That nothing is left to do.
 
-use crate::{audit::Check, failure::Result, stores::Stores};
+use anyhow::Result;
+
+use crate::{audit::Check, stores::Stores};
 
 /// No command is on a stream, in a worker's hands, or among the dead letters.
 pub async fn streams(stores: &Stores) -> Result<Check> {

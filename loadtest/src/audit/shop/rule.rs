@@ -1,8 +1,8 @@
+use anyhow::{Context as _, Result};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::{
     audit::check::{Check, SHOWN},
-    failure::{Context, Result},
     numbers::grouped,
 };
 

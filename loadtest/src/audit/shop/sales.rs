@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
 use dibs_common::{
@@ -11,12 +12,7 @@ use dibs_common::{
 };
 use sqlx::MySqlPool;
 
-use crate::{
-    audit::Check,
-    failure::{Context, Result},
-    numbers::grouped,
-    stores::Stores,
-};
+use crate::{audit::Check, numbers::grouped, stores::Stores};
 
 /// Stored days that are looked at, today included.
 const STORED_DAYS: u64 = 31;

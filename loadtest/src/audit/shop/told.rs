@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
+use anyhow::{Context as _, Result};
 use sqlx::{MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
 use crate::{
     audit::{Check, STEP},
-    failure::{Context, Result},
     numbers::grouped,
     record::{Promise, ShopRecord, Told},
 };
