@@ -21,9 +21,9 @@ pub use pending_answer::Pending;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    outcome_waiters::{OutcomeWaiters, Waiting},
     edge::RequestId,
     extract::Submission,
+    outcome_waiters::{OutcomeWaiters, Waiting},
 };
 
 /// Commands of a partition that may wait; more are answered `OVERLOADED`.

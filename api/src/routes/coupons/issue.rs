@@ -20,11 +20,11 @@ use utoipa::ToSchema;
 
 use super::claim_status::{ClaimStatus, find_outcome};
 use crate::{
-    outcome_waiters::Waiting,
     app::SharedApp,
     claims::Accepted,
     edge::RequestId,
     extract::{JsonBody, Prefer},
+    outcome_waiters::Waiting,
     problem::{ApiError, Problem},
 };
 
