@@ -12,7 +12,7 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, best_sellers::ShownProduct},
+    db::{self, Database, best_sellers::ProductSummary},
     domain::{
         product::ProductStatus,
         ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
@@ -92,11 +92,11 @@ pub struct BestSeller<'p> {
 /// Those that the shop still knows.
 fn show(
     sold: &[(ProductId, i64)],
-    products: &HashMap<ProductId, ShownProduct>,
+    products: &HashMap<ProductId, ProductSummary>,
 ) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
     let mut shown = Vec::with_capacity(sold.len());
     for (rank, (product, units)) in (1..).zip(sold) {
-        let Some(ShownProduct { name, price, status }) = products.get(product) else { continue };
+        let Some(ProductSummary { name, price, status }) = products.get(product) else { continue };
         let (product_id, price, status, sold_quantity) = (*product, *price, *status, *units);
         shown.push(to_raw_value(&BestSeller { rank, product_id, name, price, status, sold_quantity })?);
     }
@@ -171,8 +171,8 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
-        let products = db::within(db::best_sellers::shown_products(self.database.pool(), listed)).await?;
-        let products: HashMap<ProductId, ShownProduct> = products.into_iter().collect();
+        let products = db::within(db::best_sellers::list_products(self.database.pool(), listed)).await?;
+        let products: HashMap<ProductId, ProductSummary> = products.into_iter().collect();
         let mut rankings = Loaded::new();
         for (days, (source, sold)) in read {
             let shown = Arc::new(show(&sold, &products).map_err(Error::internal)?);
@@ -188,7 +188,7 @@ impl Reader {
             Ok(None) => {}
             Err(error) => tracing::debug!(cause = error.chain(), "the tables answer for redis"),
         }
-        let persisted = db::within(db::best_sellers::last_persisted_day(self.database.pool())).await?;
+        let persisted = db::within(db::best_sellers::find_last_day(self.database.pool())).await?;
         let Some((to, at)) = persisted else {
             return Ok((Source::Nowhere(business_day(clock::now(), self.zone)), Arc::default()));
         };
@@ -196,7 +196,7 @@ impl Reader {
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok((source, Arc::clone(&same.sold)));
         }
-        let sold = db::within_limit(PATIENCE, db::best_sellers::stored_ranking(self.database.pool(), to, days)).await?;
+        let sold = db::within_limit(PATIENCE, db::best_sellers::list(self.database.pool(), to, days)).await?;
         Ok((source, Arc::new(sold)))
     }
 

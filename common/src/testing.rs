@@ -113,8 +113,7 @@ impl TestEnvironment {
     /// A campaign that Redis does not know yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created =
-            db::campaigns::create_campaign(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
+        let created = db::campaigns::create(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
         let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }
@@ -123,7 +122,7 @@ impl TestEnvironment {
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
         let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
-        db::products::create_product(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
+        db::products::create(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
     }
 
     /// Points in a user's hands, as a charge leaves them.

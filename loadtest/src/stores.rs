@@ -78,7 +78,7 @@ impl Stores {
 
     /// The campaign as the database has it.
     pub async fn campaign(&self, coupon: CouponId) -> Result<Campaign> {
-        let found = db::campaigns::campaign(self.database.pool(), coupon).await.context("reading the campaign")?;
+        let found = db::campaigns::find(self.database.pool(), coupon).await.context("reading the campaign")?;
         found.ok_or_else(|| anyhow!("the database has no coupon {coupon}"))
     }
 

@@ -52,7 +52,7 @@ pub(crate) async fn run(database: Database, redis: Redis, stopping: Cancellation
 
 /// Takes every assignment that is not done a step further, unless another process does; how many were not done.
 pub async fn assign_once(database: &Database, redis: &Redis, stopping: &CancellationToken) -> Result<usize> {
-    let pending = db::within(db::assignments::pending_assignments(database.pool(), AT_ONCE)).await?;
+    let pending = db::within(db::assignments::list_pending(database.pool(), AT_ONCE)).await?;
     metrics::gauge!("dibs_assignments_pending").set(f64::from(u32::try_from(pending.len()).unwrap_or(u32::MAX)));
     if pending.is_empty() {
         return Ok(0);
@@ -78,17 +78,17 @@ async fn carry_on(
 ) -> Result<()> {
     let coupon = assignment.coupon;
     let campaign =
-        db::within(db::campaigns::campaign(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+        db::within(db::campaigns::find(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let mut after = None;
     while !stopping.is_cancelled() {
-        let waiting = db::assignments::pending_users(database.pool(), assignment.id, after, TOGETHER);
+        let waiting = db::assignments::list_pending_users(database.pool(), assignment.id, after, TOGETHER);
         let waiting = db::within_limit(PATIENCE, waiting).await?;
         let Some(last) = waiting.last() else { break };
         after = Some(last.claim);
         let outcomes = give(database, redis, (assignment.id, &campaign), &waiting).await?;
-        db::assignments::write_user_outcomes(database, &outcomes).await?;
+        db::assignments::update_outcomes(database, &outcomes).await?;
     }
-    if db::within(db::assignments::finish_assignment(database.pool(), assignment.id, clock::now())).await? {
+    if db::within(db::assignments::finish(database.pool(), assignment.id, clock::now())).await? {
         tracing::info!(assignment = %assignment.id, %coupon, users = assignment.requested, "an assignment is done");
     }
     Ok(())

@@ -58,7 +58,7 @@ impl Settlement {
     /// Asks once about every charge that is due at `now`, and writes down what the gateway says. Returns how many were
     /// taken. When told to stop, it asks about no further charge.
     pub async fn settle_due(&self, now: Timestamp) -> Result<usize> {
-        let pending = db::within(db::charges::pending_charges(self.database.pool())).await?;
+        let pending = db::within(db::charges::count_pending(self.database.pool())).await?;
         metrics::gauge!("dibs_charges_pending").set(f64::from(u32::try_from(pending).unwrap_or(u32::MAX)));
         if pending == 0 {
             return Ok(0);
@@ -68,7 +68,7 @@ impl Settlement {
             tracing::warn!(pending, "charges wait for a payment gateway, and this worker has no PAYMENT_GATEWAY_URL");
             return Ok(0);
         };
-        let taken = db::charges::take_due_charges(&self.database, TAKEN_AT_ONCE, now, now + TAKEN_FOR).await?;
+        let taken = db::charges::take_due(&self.database, TAKEN_AT_ONCE, now, now + TAKEN_FOR).await?;
         let (count, began) = (taken.len(), Instant::now());
         stream::iter(taken)
             .take_until(self.stopping.cancelled())
@@ -95,10 +95,10 @@ impl Settlement {
         let NewCharge { id, user, .. } = charge.wanted;
         let Some(decision) = gateway.ask(&charge.wanted).await.decision() else {
             let next = now() + charge::pause_after(charge.attempts);
-            db::within(db::charges::postpone_charge(self.database.pool(), id, next)).await?;
+            db::within(db::charges::postpone(self.database.pool(), id, next)).await?;
             return Ok("unknown");
         };
-        let settled = db::charges::settle_charge(&self.database, (id, user), decision, now()).await?;
+        let settled = db::charges::settle(&self.database, (id, user), decision, now()).await?;
         if settled.charge.status != decision.status() {
             return Err(Error::internal(format!(
                 "the gateway says {} of a charge that is {} already",

@@ -130,7 +130,7 @@ async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) 
             Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
         }
         (Rebuildable::Campaign(coupon), None) => {
-            let campaign = db::within(db::campaigns::campaign(database.pool(), coupon)).await?;
+            let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
             campaigns::rebuild(&database, &redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
         }
         (Rebuildable::Ranking, day) => {

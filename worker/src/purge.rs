@@ -39,11 +39,11 @@ pub struct Purged {
 pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let pool = database.pool();
     let letters = in_batches(|| db::dead_letters::purge_dead_letters(pool, now - REREAD_FOR, BATCH)).await?;
-    let refusals = in_batches(|| db::refusals::purge_refusals(pool, now - REREAD_FOR, BATCH)).await?;
-    let left_alone = db::within(db::outbox::sinks_left_alone(pool, now - WAITED_FOR)).await?;
-    let answers = db::idempotency::purge_idempotency_keys(pool, now - db::idempotency::ANSWERS_KEPT_FOR).await?;
-    let outcomes = in_batches(|| db::orders::purge_order_commands(pool, now - KEPT_FOR, BATCH)).await?;
-    let events = in_batches(|| db::outbox::purge_events(pool, now - KEPT_FOR, now - WAITED_FOR, BATCH)).await?;
+    let refusals = in_batches(|| db::rejected_requests::purge(pool, now - REREAD_FOR, BATCH)).await?;
+    let left_alone = db::within(db::outbox::list_idle_sinks(pool, now - WAITED_FOR)).await?;
+    let answers = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
+    let outcomes = in_batches(|| db::orders::purge_commands(pool, now - KEPT_FOR, BATCH)).await?;
+    let events = in_batches(|| db::outbox::purge(pool, now - KEPT_FOR, now - WAITED_FOR, BATCH)).await?;
     Ok(Purged { answers, outcomes, events, letters, refusals, left_alone })
 }
 

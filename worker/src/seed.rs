@@ -17,14 +17,14 @@ use dibs_common::{
 pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> {
     let now = clock::now();
     let pool = database.pool();
-    if !db::within(db::products::has_products(pool)).await? {
+    if !db::within(db::products::exist(pool)).await? {
         for number in 1..=20_i64 {
             let name = format!("Product {number}");
             let terms = ProductTerms { name, price: number * 1_000, stock: 10_000, status: ProductStatus::Selling };
-            db::products::create_product(database, &terms, new_uuid(), now).await?;
+            db::products::create(database, &terms, new_uuid(), now).await?;
         }
     }
-    let alive = db::within(db::campaigns::campaigns_alive(pool, now, None, 100)).await?;
+    let alive = db::within(db::campaigns::list_not_ended(pool, now, None, 100)).await?;
     if let Some(open) = alive.iter().find(|campaign| campaign.terms.opens_at <= now) {
         return Ok(open.id);
     }
@@ -38,6 +38,6 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         closes_at: now + TimeDelta::days(30),
         validity: Validity::Days(30),
     };
-    let made = db::campaigns::create_campaign(pool, &terms, (settings.choose_partition(), new_uuid()), now);
+    let made = db::campaigns::create(pool, &terms, (settings.choose_partition(), new_uuid()), now);
     db::within(made).await.map(|made| made.id)
 }

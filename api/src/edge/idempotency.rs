@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a repeat of a POST is answered as the first was, and has no effect of its own.
 //!
 //! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, by which
-//! all that it makes is made once, and its answer goes into the row. See `db::idempotency::begin_attempt` for what a repeat meets.
+//! all that it makes is made once, and its answer goes into the row. See `db::idempotency::begin` for what a repeat meets.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe};
 
@@ -16,7 +16,7 @@ use dibs_common::{
     clock,
     db::{
         self,
-        idempotency::{Attempt, Begun, KeyedRequest, StoredAnswer},
+        idempotency::{Attempt, KeyState, KeyedRequest, StoredResponse},
     },
     error::{Error, Result},
     identifiers::new_uuid,
@@ -123,11 +123,11 @@ async fn run<S>(
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    match db::within(db::idempotency::begin_attempt(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
-        Begun::Run(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
-        Begun::Answered(stored) => Ok(replayed(stored, id.as_str())),
-        Begun::InProgress => Err(ApiError(Error::IdempotencyInProgress)),
-        Begun::AnotherBody => Err(ApiError(Error::IdempotencyKeyReused)),
+    match db::within(db::idempotency::begin(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
+        KeyState::Acquired(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
+        KeyState::Completed(stored) => Ok(replayed(stored, id.as_str())),
+        KeyState::InProgress => Err(ApiError(Error::IdempotencyInProgress)),
+        KeyState::FingerprintMismatch => Err(ApiError(Error::IdempotencyKeyReused)),
     }
 }
 
@@ -165,13 +165,13 @@ async fn settle(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body
     if stands(head) {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
-        let answer = StoredAnswer { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
-        db::within(db::idempotency::store_answer(pool, attempt, &answer)).await
+        let answer = StoredResponse { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
+        db::within(db::idempotency::store_response(pool, attempt, &answer)).await
     } else if attempt.is_first && head.status.is_client_error() {
         // Nothing was done, so the caller may mend the body and send it with the same key.
-        db::within(db::idempotency::forget_attempt(pool, attempt)).await
+        db::within(db::idempotency::discard(pool, attempt)).await
     } else {
-        db::within(db::idempotency::release_attempt(pool, attempt, clock::now())).await
+        db::within(db::idempotency::release(pool, attempt, clock::now())).await
     }
 }
 
@@ -182,7 +182,7 @@ fn stands(head: &response::Parts) -> bool {
 }
 
 /// A stored answer, given again.
-fn replayed(stored: StoredAnswer, request_id: &str) -> Response {
+fn replayed(stored: StoredResponse, request_id: &str) -> Response {
     let is_problem = stored.content_type.as_deref() == Some(PROBLEM_JSON);
     let body = if is_problem { with_request_id(stored.body, request_id) } else { stored.body };
     let mut response = Response::new(Body::from(body));

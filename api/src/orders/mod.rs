@@ -124,17 +124,17 @@ impl Orders {
     async fn durable_outcome(&self, command: &Command) -> Result<Option<OrderOutcome>> {
         let pool = self.database.pool();
         if command.has_own_outcome() {
-            match db::within(db::orders::command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
+            match db::within(db::orders::find_command_outcome(pool, command.id)).await?.map(|outcome| outcome.refusal) {
                 None => return Ok(None),
                 Some(Some(refusal)) => return Ok(Some(OrderOutcome::Rejected(refusal))),
                 Some(None) => {}
             }
         }
-        let Some(order) = db::within(db::orders::order(pool, command.order())).await? else { return Ok(None) };
+        let Some(order) = db::within(db::orders::find(pool, command.order())).await? else { return Ok(None) };
         if let (Action::Place { .. }, Some(code)) = (&command.action, order.code) {
             return Ok(Some(OrderOutcome::Rejected(OrderRejectReason::new(code, order.detail.unwrap_or_default()))));
         }
-        let balance = Some(db::within(db::points::balance(pool, command.user)).await?);
+        let balance = Some(db::within(db::points::find_balance(pool, command.user)).await?);
         Ok(Some(OrderOutcome::Done(Box::new(CommandResult { order, balance }))))
     }
 
@@ -144,7 +144,7 @@ impl Orders {
     }
 
     async fn is_missing(&self, order: OrderId) -> bool {
-        matches!(db::within(db::orders::order(self.database.pool(), order)).await, Ok(None))
+        matches!(db::within(db::orders::find(self.database.pool(), order)).await, Ok(None))
     }
 
     /// The refusal of a command. An order that is not there may be on its way, in the hands of a worker that is late:

@@ -190,20 +190,19 @@ async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let place = TestEnvironment::new().await;
     let wanted = wanted(1, 10_000);
     let now = clock::now();
-    db::charges::begin_charge(&place.database, &wanted, RULES, now).await.expect("begun");
+    db::charges::begin(&place.database, &wanted, RULES, now).await.expect("begun");
     let key = (wanted.id, wanted.user);
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     let settled = join_all((0..20).map(async |_| {
         let decision = asker.ask(&wanted).await.decision().expect("a decision");
-        db::charges::settle_charge(&place.database, key, decision, now).await.expect("settled")
+        db::charges::settle(&place.database, key, decision, now).await.expect("settled")
     }))
     .await;
     assert!(settled.iter().all(|charged| *charged == settled[0]), "{settled:?}");
     assert_eq!((settled[0].charge.status, settled[0].balance), (ChargeStatus::Approved, 10_000));
-    let contradiction =
-        db::charges::settle_charge(&place.database, key, Decision::Declined, now).await.expect("settled");
+    let contradiction = db::charges::settle(&place.database, key, Decision::Declined, now).await.expect("settled");
     assert_eq!(contradiction, settled[0]);
-    let repeated = db::charges::begin_charge(&place.database, &wanted, RULES, now).await.expect("there");
+    let repeated = db::charges::begin(&place.database, &wanted, RULES, now).await.expect("there");
     assert_eq!(repeated, settled[0]);
     assert_eq!((gateway.questions().len(), gateway.money()), (20, 10_000));
     assert_points_add_up(&place).await;
@@ -217,13 +216,13 @@ async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
     let place = TestEnvironment::new().await;
     let (unasked, answered) = (wanted(1, 10_000), wanted(1, 20_000));
     for wanted in [&unasked, &answered] {
-        db::charges::begin_charge(&place.database, wanted, RULES, clock::now()).await.expect("begun");
+        db::charges::begin(&place.database, wanted, RULES, clock::now()).await.expect("begun");
     }
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     assert_eq!(asker.ask(&answered).await, GatewayAnswer::Approved);
     // A worker takes both, and dies as well.
     let (now, until) = (later(1), later(2));
-    let taken = db::charges::take_due_charges(&place.database, 10, now, until).await.expect("taken");
+    let taken = db::charges::take_due(&place.database, 10, now, until).await.expect("taken");
     assert_eq!(taken.len(), 2);
     let settlement = settlement(&place, &gateway.url);
     assert_eq!(settlement.settle_due(now).await.expect("looked"), 0, "they are taken");
@@ -239,9 +238,7 @@ async fn several_workers_share_the_charges_that_are_due() {
     let gateway = TestGateway::new(Reply::Approve).await;
     let place = TestEnvironment::new().await;
     for user in 1..=150 {
-        db::charges::begin_charge(&place.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now())
-            .await
-            .expect("begun");
+        db::charges::begin(&place.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now()).await.expect("begun");
     }
     let (one, other) = (settlement(&place, &gateway.url), settlement(&place, &gateway.url));
     let now = later(1);
@@ -257,7 +254,7 @@ async fn several_workers_share_the_charges_that_are_due() {
 #[tokio::test]
 async fn a_worker_without_a_payment_gateway_approves_no_charge() {
     let place = TestEnvironment::new().await;
-    db::charges::begin_charge(&place.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
+    db::charges::begin(&place.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
     let blind = Settlement { gateway: None, ..settlement(&place, "http://unused") };
     assert_eq!(blind.settle_due(later(60)).await.expect("looked"), 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM charges WHERE status = 'PENDING'").await, 1);
@@ -285,7 +282,7 @@ async fn settling_charges_goes_on_until_it_is_told_to_stop() {
     let gateway = TestGateway::new(Reply::Approve).await;
     let place = TestEnvironment::new().await;
     let past = clock::now() - TimeDelta::minutes(1);
-    db::charges::begin_charge(&place.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
+    db::charges::begin(&place.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
     let settlement = settlement(&place, &gateway.url);
     let running = tokio::spawn(settlement.clone().run());
     eventually("the charge is settled", Duration::from_secs(5), async || {

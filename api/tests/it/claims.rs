@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
-    db::{self, refusals::Refusal},
+    db::{self, rejected_requests::RejectedRequest},
     domain::{campaign::CampaignTerms, claim::ClaimRejectReason},
     identifiers::{ClaimId, CouponId, Partition},
     redis::scripts::return_seats,
@@ -50,9 +50,11 @@ async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
     let coupon = app.place.campaign(3).await.id;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
-    let refusal = Refusal { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
+    let refusal = RejectedRequest { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
     for _ in 0..2 {
-        db::refusals::write_refusals(app.place.database.pool(), &[refusal], clock::now()).await.expect("written");
+        db::rejected_requests::insert_batch(app.place.database.pool(), &[refusal], clock::now())
+            .await
+            .expect("written");
     }
     let refused = app.claim_state(coupon, 7).await;
     assert_eq!((&refused.body["status"], &refused.body["code"]), (&json!("REJECTED"), &json!("CAMPAIGN_PAUSED")));

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dibs_common::{
     clock,
-    db::idempotency::{ANSWERS_KEPT_FOR, purge_idempotency_keys},
+    db::{self, idempotency::RETENTION},
     domain::campaign::CampaignTerms,
     identifiers::{CouponId, new_uuid},
     testing::{TestEnvironment, eventually, open_terms},
@@ -404,9 +404,9 @@ async fn old_idempotency_keys_are_purged_and_young_ones_stay() {
         UTC_TIMESTAMP(3) - INTERVAL 25 HOUR FROM n a JOIN n b";
     app.place.execute(many).await;
     let first = create(&app, &coffee(), "key").await;
-    let expired = clock::now() - ANSWERS_KEPT_FOR;
-    assert_eq!(purge_idempotency_keys(app.place.database.pool(), expired).await.expect("purged"), 2_500);
-    assert_eq!(purge_idempotency_keys(app.place.database.pool(), expired).await.expect("purged"), 0);
+    let expired = clock::now() - RETENTION;
+    assert_eq!(db::idempotency::purge(app.place.database.pool(), expired).await.expect("purged"), 2_500);
+    assert_eq!(db::idempotency::purge(app.place.database.pool(), expired).await.expect("purged"), 0);
     assert_replayed(&create(&app, &coffee(), "key").await, &first);
     app.end().await;
 }

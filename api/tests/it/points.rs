@@ -233,19 +233,19 @@ async fn i6_identical_charges_at_once_charge_once_and_answer_the_same() {
         payment_method: Some("CARD".into()),
     };
     let now = clock::now();
-    let charge = || db::charges::charge_at_once(&place.database, &wanted, RULES, now);
+    let charge = || db::charges::begin_approved(&place.database, &wanted, RULES, now);
     let answers = join_all((0..50).map(|_| charge())).await;
     let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("charged")).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
     assert_eq!((answers[0].balance, place.count("SELECT COUNT(*) FROM charges").await), (10_000, 1));
     let another = NewCharge { id: ChargeId::generate(), ..wanted.clone() };
-    db::charges::charge_at_once(&place.database, &another, RULES, now).await.expect("charged");
+    db::charges::begin_approved(&place.database, &another, RULES, now).await.expect("charged");
     assert_eq!(charge().await.expect("charged"), answers[0], "a late repeat is told what the first was");
     let changed = NewCharge { amount: 20_000, ..wanted.clone() };
-    let refused = db::charges::charge_at_once(&place.database, &changed, RULES, now).await;
+    let refused = db::charges::begin_approved(&place.database, &changed, RULES, now).await;
     assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{refused:?}");
     let of_another = NewCharge { user: 2.try_into().expect("an id"), ..wanted };
-    let refused = db::charges::charge_at_once(&place.database, &of_another, RULES, now).await;
+    let refused = db::charges::begin_approved(&place.database, &of_another, RULES, now).await;
     assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{refused:?}");
     assert_points_add_up(&place).await;
     place.end().await;

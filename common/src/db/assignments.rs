@@ -48,7 +48,7 @@ impl TryFrom<AssignmentRow> for Assignment {
 
 /// Adds an assignment of the coupon to `users`, each with the claim by which the user gets it, once for its id: a
 /// repeat finds the one that is there.
-pub async fn create_assignment(
+pub async fn create(
     database: &Database,
     (assignment, coupon): (AssignmentId, CouponId),
     users: &[UserId],
@@ -59,7 +59,7 @@ pub async fn create_assignment(
     retrying("create_assignment", || async {
         match in_time(insert(database, (assignment, coupon), &users, now)).await {
             Err(error) if is_duplicate(&error) => {
-                let made = find(database.pool(), coupon, assignment).await?;
+                let made = find_row(database.pool(), coupon, assignment).await?;
                 Assignment::try_from(made.ok_or(error)?)
             }
             inserted => inserted,
@@ -77,7 +77,7 @@ async fn insert(
     let requested = u32::try_from(users.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let mut transaction = database.begin().await?;
     sqlx::query(
-        "INSERT INTO assignments /* create_assignment */ (assignment_id, coupon_id, requested, status, created_at) \
+        "INSERT INTO assignments /* assignments::create */ (assignment_id, coupon_id, requested, status, created_at) \
          VALUES (?, ?, ?, ?, ?)",
     )
     .bind(assignment.0)
@@ -87,7 +87,7 @@ async fn insert(
     .bind(now)
     .execute(&mut *transaction)
     .await?;
-    let head = "INSERT INTO assignment_users /* create_assignment */ (claim_id, assignment_id, user_id) VALUES ";
+    let head = "INSERT INTO assignment_users /* assignments::create */ (claim_id, assignment_id, user_id) VALUES ";
     let mut statements = Statements::new(database.statement_bytes());
     statements.rows((head, ""), users, |sql, (claim, user)| {
         write_into(sql, format_args!("({},{},{user})", id(claim.0), id(assignment.0)));
@@ -97,35 +97,36 @@ async fn insert(
     Ok(Assignment { id: assignment, coupon, requested, status: AssignmentStatus::Pending })
 }
 
-async fn find(
+async fn find_row(
     pool: &MySqlPool,
     coupon: CouponId,
     assignment: AssignmentId,
 ) -> Result<Option<AssignmentRow>, sqlx::Error> {
-    let sql = format!("SELECT /* assignment */ {COLUMNS} FROM assignments WHERE assignment_id = ? AND coupon_id = ?");
+    let sql =
+        format!("SELECT /* assignments::find */ {COLUMNS} FROM assignments WHERE assignment_id = ? AND coupon_id = ?");
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(assignment.0).bind(coupon.get()).fetch_optional(pool).await
 }
 
 /// The assignment of that id, if the coupon has one.
-pub async fn assignment(
+pub async fn find(
     pool: &MySqlPool,
     coupon: CouponId,
     assignment: AssignmentId,
 ) -> Result<Option<Assignment>, sqlx::Error> {
-    find(pool, coupon, assignment).await?.map(Assignment::try_from).transpose()
+    find_row(pool, coupon, assignment).await?.map(Assignment::try_from).transpose()
 }
 
 /// The same, with what has become of its users.
-pub async fn assignment_state(
+pub async fn find_state(
     pool: &MySqlPool,
     coupon: CouponId,
     assignment: AssignmentId,
 ) -> Result<Option<AssignmentState>, sqlx::Error> {
     // Looked at before its users: of one that is done, all outcomes are there.
-    let Some(row) = find(pool, coupon, assignment).await? else { return Ok(None) };
+    let Some(row) = find_row(pool, coupon, assignment).await? else { return Ok(None) };
     let (created_at, done_at) = (row.created_at, row.done_at);
     let counts: Vec<(String, i64)> = sqlx::query_as(
-        "SELECT /* assignment_state */ outcome, COUNT(*) FROM assignment_users \
+        "SELECT /* assignments::find_state */ outcome, COUNT(*) FROM assignment_users \
          WHERE assignment_id = ? AND outcome IS NOT NULL GROUP BY outcome",
     )
     .bind(assignment.0)
@@ -140,9 +141,9 @@ pub async fn assignment_state(
 }
 
 /// At most `limit` assignments that are not done, the oldest first.
-pub async fn pending_assignments(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment>, sqlx::Error> {
+pub async fn list_pending(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* pending_assignments */ {COLUMNS} FROM assignments WHERE status = ? ORDER BY assignment_id LIMIT ?"
+        "SELECT /* assignments::list_pending */ {COLUMNS} FROM assignments WHERE status = ? ORDER BY assignment_id LIMIT ?"
     );
     let rows: Vec<AssignmentRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(AssignmentStatus::Pending.as_str())
@@ -154,14 +155,14 @@ pub async fn pending_assignments(pool: &MySqlPool, limit: u32) -> Result<Vec<Ass
 
 /// At most `limit` users of an assignment for whom no outcome is written down, in the order given, from the one after
 /// the claim `after` on; each with what has become of the claim meanwhile.
-pub async fn pending_users(
+pub async fn list_pending_users(
     pool: &MySqlPool,
     assignment: AssignmentId,
     after: Option<ClaimId>,
     limit: u32,
 ) -> Result<Vec<PendingUser>, sqlx::Error> {
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
-        "SELECT /* pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
+        "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
          LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \
          LEFT JOIN claim_rejections r ON r.claim_id = a.claim_id \
          WHERE a.assignment_id = ? AND a.outcome IS NULL AND a.claim_id > ? ORDER BY a.claim_id LIMIT ?",
@@ -183,7 +184,7 @@ pub async fn pending_users(
 }
 
 /// Writes down what became of users of an assignment. What is written stays.
-pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, AssignmentOutcome)]) -> Result<()> {
+pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, AssignmentOutcome)]) -> Result<()> {
     let mut by_outcome: HashMap<AssignmentOutcome, Vec<Uuid>> = HashMap::new();
     for (claim, outcome) in outcomes {
         by_outcome.entry(*outcome).or_default().push(claim.0);
@@ -191,7 +192,7 @@ pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, Assi
     let mut statements = Statements::new(database.statement_bytes());
     for (outcome, claims) in by_outcome {
         statements.one(&format!(
-            "UPDATE assignment_users /* write_user_outcomes */ SET outcome = '{}' \
+            "UPDATE assignment_users /* assignments::update_outcomes */ SET outcome = '{}' \
              WHERE claim_id IN ({}) AND outcome IS NULL",
             outcome.as_str(),
             ids(claims),
@@ -206,13 +207,9 @@ pub async fn write_user_outcomes(database: &Database, outcomes: &[(ClaimId, Assi
 }
 
 /// Ends an assignment, unless a user is still without an outcome; whether it is done.
-pub async fn finish_assignment(
-    pool: &MySqlPool,
-    assignment: AssignmentId,
-    now: Timestamp,
-) -> Result<bool, sqlx::Error> {
+pub async fn finish(pool: &MySqlPool, assignment: AssignmentId, now: Timestamp) -> Result<bool, sqlx::Error> {
     let open: Option<i64> = sqlx::query_scalar(
-        "SELECT /* finish_assignment: an outcome that is written stays */ 1 FROM assignment_users \
+        "SELECT /* assignments::finish: an outcome that is written stays */ 1 FROM assignment_users \
          WHERE assignment_id = ? AND outcome IS NULL LIMIT 1",
     )
     .bind(assignment.0)
@@ -222,7 +219,7 @@ pub async fn finish_assignment(
         return Ok(false);
     }
     sqlx::query(
-        "UPDATE assignments /* finish_assignment */ SET status = ?, done_at = ? WHERE assignment_id = ? AND done_at IS NULL",
+        "UPDATE assignments /* assignments::finish */ SET status = ?, done_at = ? WHERE assignment_id = ? AND done_at IS NULL",
     )
     .bind(AssignmentStatus::Done.as_str())
     .bind(now)

@@ -15,7 +15,7 @@ use crate::{
 
 /// What is shown of a product that is ranked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShownProduct {
+pub struct ProductSummary {
     /// What it is called.
     pub name: String,
     /// Won for one.
@@ -25,17 +25,17 @@ pub struct ShownProduct {
 }
 
 /// The names, prices and statuses of these products, of those that there are.
-pub async fn shown_products(
+pub async fn list_products(
     pool: &MySqlPool,
     products: impl IntoIterator<Item = ProductId> + Send,
-) -> Result<Vec<(ProductId, ShownProduct)>, sqlx::Error> {
+) -> Result<Vec<(ProductId, ProductSummary)>, sqlx::Error> {
     let ids: Vec<String> = products.into_iter().map(|product| product.to_string()).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
     let ids = ids.join(",");
     let sql = format!(
-        "SELECT /* shown_products */ product_id, name, price, status FROM products WHERE product_id IN ({ids})"
+        "SELECT /* best_sellers::list_products */ product_id, name, price, status FROM products WHERE product_id IN ({ids})"
     );
     // As text, not prepared: lists of ids come in any length.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
@@ -44,15 +44,15 @@ pub async fn shown_products(
         let (id, name, price, status) = <(u64, String, i64, String) as sqlx::FromRow<_>>::from_row(row)?;
         let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
         let status = ProductStatus::of(&status).ok_or_else(strange)?;
-        shown.push((identifier(id)?, ShownProduct { name, price, status }));
+        shown.push((identifier(id)?, ProductSummary { name, price, status }));
     }
     Ok(shown)
 }
 
 /// The last day that the job `persist-daily-sales` has persisted, and as of when; none when there is none yet.
-pub async fn last_persisted_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timestamp)>, sqlx::Error> {
+pub async fn find_last_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timestamp)>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* last_persisted_day */ day, as_of FROM job_runs WHERE name = 'persist-daily-sales' \
+        "SELECT /* best_sellers::find_last_day */ day, as_of FROM job_runs WHERE name = 'persist-daily-sales' \
          AND as_of IS NOT NULL ORDER BY day DESC LIMIT 1",
     )
     .fetch_optional(pool)
@@ -61,17 +61,17 @@ pub async fn last_persisted_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, T
 
 /// The products that sold best in the `days` days up to `to`, as the tables know them: those of three days are ranked
 /// already.
-pub async fn stored_ranking(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(ProductId, i64)>, sqlx::Error> {
+pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(ProductId, i64)>, sqlx::Error> {
     let rows: Vec<(u64, i64)> = if days == 3 {
         sqlx::query_as(
-            "SELECT /* stored_ranking */ product_id, quantity FROM best_sellers WHERE day = ? ORDER BY rank_number",
+            "SELECT /* best_sellers::list */ product_id, quantity FROM best_sellers WHERE day = ? ORDER BY rank_number",
         )
         .bind(to)
         .fetch_all(pool)
         .await?
     } else {
         sqlx::query_as(
-            "SELECT /* stored_ranking */ product_id, CAST(SUM(quantity) AS SIGNED) AS sold FROM product_daily_sales \
+            "SELECT /* best_sellers::list */ product_id, CAST(SUM(quantity) AS SIGNED) AS sold FROM product_daily_sales \
              WHERE day BETWEEN ? AND ? GROUP BY product_id ORDER BY sold DESC, product_id LIMIT ?",
         )
         .bind(first_of(to, days))
@@ -84,9 +84,9 @@ pub async fn stored_ranking(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result
 }
 
 /// Units of a product sold in the `days` days up to `to`, as the table of days knows them.
-pub async fn stored_sales(pool: &MySqlPool, product: ProductId, to: NaiveDate, days: u8) -> Result<i64, sqlx::Error> {
+pub async fn sum_units(pool: &MySqlPool, product: ProductId, to: NaiveDate, days: u8) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
-        "SELECT /* stored_sales */ CAST(COALESCE(SUM(quantity), 0) AS SIGNED) FROM product_daily_sales \
+        "SELECT /* best_sellers::sum_units */ CAST(COALESCE(SUM(quantity), 0) AS SIGNED) FROM product_daily_sales \
          WHERE product_id = ? AND day BETWEEN ? AND ?",
     )
     .bind(product.get())

@@ -89,7 +89,7 @@ pub struct CreatedCampaign {
 }
 
 /// Adds a campaign, once for an operation: a repeat finds the one that is there.
-pub async fn create_campaign(
+pub async fn create(
     pool: &MySqlPool,
     terms: &CampaignTerms,
     (partition, operation): (Partition, Uuid),
@@ -100,7 +100,7 @@ pub async fn create_campaign(
         Validity::Until(until) => (None, Some(until)),
     };
     let inserted = sqlx::query(
-        "INSERT INTO coupons /* create_campaign */ (name, discount_type, discount_value, discount_max_amount, \
+        "INSERT INTO coupons /* campaigns::create */ (name, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, total_quantity, per_user_limit, opens_at, closes_at, validity_days, valid_until, \
          partition_number, operation_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -124,7 +124,7 @@ pub async fn create_campaign(
     match inserted {
         Ok(inserted) => Ok(CreatedCampaign { id: identifier(inserted.last_insert_id())?, partition, is_new: true }),
         Err(error) if is_duplicate(&error) => {
-            let sql = "SELECT /* create_campaign */ coupon_id, partition_number FROM coupons WHERE operation_id = ?";
+            let sql = "SELECT /* campaigns::create */ coupon_id, partition_number FROM coupons WHERE operation_id = ?";
             let (id, partition): (u64, u16) = sqlx::query_as(sql).bind(operation).fetch_one(pool).await?;
             Ok(CreatedCampaign { id: identifier(id)?, partition: Partition(partition), is_new: false })
         }
@@ -133,22 +133,22 @@ pub async fn create_campaign(
 }
 
 /// The campaign of that id, if there is one.
-pub async fn campaign(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
-    let sql = format!("SELECT /* campaign */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
+pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
+    let sql = format!("SELECT /* campaigns::find */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
     let row: Option<CampaignRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(coupon.get()).fetch_optional(pool).await?;
     row.map(Campaign::try_from).transpose()
 }
 
 /// At most `limit` campaigns whose window ends after `moment`, by id, from the one after `after` on.
-pub async fn campaigns_alive(
+pub async fn list_not_ended(
     pool: &MySqlPool,
     moment: Timestamp,
     after: Option<CouponId>,
     limit: u32,
 ) -> Result<Vec<Campaign>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* campaigns_alive */ {COLUMNS} FROM coupons WHERE closes_at > ? AND coupon_id > ? \
+        "SELECT /* campaigns::list_not_ended */ {COLUMNS} FROM coupons WHERE closes_at > ? AND coupon_id > ? \
          ORDER BY coupon_id LIMIT ?"
     );
     let rows: Vec<CampaignRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -161,13 +161,10 @@ pub async fn campaigns_alive(
 }
 
 /// Locks the campaigns of a batch, in id order so that two batches cannot wait for each other, and reads them.
-pub async fn lock_campaigns(
-    connection: &mut MySqlConnection,
-    coupons: &[CouponId],
-) -> Result<Vec<Campaign>, sqlx::Error> {
+pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Result<Vec<Campaign>, sqlx::Error> {
     let ids = vec!["?"; coupons.len()].join(", ");
     let sql = format!(
-        "SELECT /* lock_campaigns: the quantity is checked and raised under this lock */ {COLUMNS} FROM coupons \
+        "SELECT /* campaigns::lock: the quantity is checked and raised under this lock */ {COLUMNS} FROM coupons \
          WHERE coupon_id IN ({ids}) ORDER BY coupon_id FOR UPDATE"
     );
     let mut query = sqlx::query_as::<_, CampaignRow>(sqlx::AssertSqlSafe(sql));

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A charge, and what it left its user with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Charged {
+pub struct ChargeWithBalance {
     /// The charge.
     pub charge: Charge,
     /// The user's balance: right after the charge when it is approved, now otherwise.
@@ -52,15 +52,15 @@ impl From<ChargeRejectReason> for Ended {
 
 /// Puts a charge on its way: its amount is reserved until it is settled. One that is there already is answered as it
 /// is.
-pub async fn begin_charge(
+pub async fn begin(
     database: &Database,
     wanted: &NewCharge,
     rules: PointRules,
     now: Timestamp,
-) -> Result<Charged> {
+) -> Result<ChargeWithBalance> {
     transact("begin_charge", || async {
         let mut transaction = database.begin().await?;
-        let (charged, _) = begin(&mut transaction, wanted, rules, now).await?;
+        let (charged, _) = reserve(&mut transaction, wanted, rules, now).await?;
         transaction.commit().await?;
         Ok(charged)
     })
@@ -69,18 +69,18 @@ pub async fn begin_charge(
 
 /// Puts a charge on its way and credits it, in one transaction: for a shop without a payment gateway. One that is
 /// there already is answered as it is, also when a gateway has yet to decide it.
-pub async fn charge_at_once(
+pub async fn begin_approved(
     database: &Database,
     wanted: &NewCharge,
     rules: PointRules,
     now: Timestamp,
-) -> Result<Charged> {
+) -> Result<ChargeWithBalance> {
     transact("charge_at_once", || async {
         let mut transaction = database.begin().await?;
-        let (mut charged, begun) = begin(&mut transaction, wanted, rules, now).await?;
+        let (mut charged, begun) = reserve(&mut transaction, wanted, rules, now).await?;
         if let Some(account) = begun {
             let place = (&mut *transaction, database.statement_bytes());
-            charged = settle(place, charged.charge, account, Decision::Approved, now).await?;
+            charged = decide(place, charged.charge, account, Decision::Approved, now).await?;
         }
         transaction.commit().await?;
         Ok(charged)
@@ -90,20 +90,20 @@ pub async fn charge_at_once(
 
 /// Ends a charge: credits its amount, or gives it up. One that has ended already is answered as it is, whatever the
 /// decision.
-pub async fn settle_charge(
+pub async fn settle(
     database: &Database,
     (charge, user): (ChargeId, UserId),
     decision: Decision,
     now: Timestamp,
-) -> Result<Charged> {
+) -> Result<ChargeWithBalance> {
     transact("settle_charge", || async {
         let mut transaction = database.begin().await?;
-        let account = points::lock_account(&mut transaction, user, now).await?;
+        let account = points::lock(&mut transaction, user, now).await?;
         let Some(found) = lock_charge(&mut transaction, charge).await?.filter(|found| found.wanted.user == user) else {
             return Err(Ended::Refused(Error::ChargeNotFound(charge)));
         };
         let charged = if found.status == ChargeStatus::Pending {
-            settle((&mut transaction, database.statement_bytes()), found, account, decision, now).await?
+            decide((&mut transaction, database.statement_bytes()), found, account, decision, now).await?
         } else {
             existing(&mut transaction, found, account).await?
         };
@@ -113,9 +113,9 @@ pub async fn settle_charge(
     .await
 }
 
-async fn transact<F>(name: &'static str, mut transaction: impl FnMut() -> F) -> Result<Charged>
+async fn transact<F>(name: &'static str, mut transaction: impl FnMut() -> F) -> Result<ChargeWithBalance>
 where
-    F: Future<Output = Result<Charged, Ended>>,
+    F: Future<Output = Result<ChargeWithBalance, Ended>>,
 {
     // What is refused must not be tried again, so to `retrying` it is done.
     let attempts = retrying(name, || {
@@ -136,13 +136,13 @@ async fn in_time<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// The charge; and the account, locked, when the charge was not there before.
-async fn begin(
+async fn reserve(
     connection: &mut MySqlConnection,
     wanted: &NewCharge,
     rules: PointRules,
     now: Timestamp,
-) -> Result<(Charged, Option<Account>), Ended> {
-    let account = points::lock_account(connection, wanted.user, now).await?;
+) -> Result<(ChargeWithBalance, Option<Account>), Ended> {
+    let account = points::lock(connection, wanted.user, now).await?;
     if let Some(found) = lock_charge(connection, wanted.id).await? {
         if found.wanted != *wanted {
             return Err(Ended::Refused(Error::IdempotencyKeyReused));
@@ -151,7 +151,7 @@ async fn begin(
     }
     let account = account.begin(wanted.amount, rules)?;
     insert_charge(connection, wanted, now).await?;
-    points::write_account(connection, wanted.user, account, now).await?;
+    points::update(connection, wanted.user, account, now).await?;
     let charge = Charge {
         wanted: wanted.clone(),
         status: ChargeStatus::Pending,
@@ -159,17 +159,17 @@ async fn begin(
         created_at: now,
         decided_at: None,
     };
-    Ok((Charged { charge, balance: account.balance }, Some(account)))
+    Ok((ChargeWithBalance { charge, balance: account.balance }, Some(account)))
 }
 
 /// Ends a pending charge; it and its user's account are locked.
-async fn settle(
+async fn decide(
     (connection, statement_bytes): (&mut MySqlConnection, usize),
     mut charge: Charge,
     account: Account,
     decision: Decision,
     now: Timestamp,
-) -> Result<Charged, sqlx::Error> {
+) -> Result<ChargeWithBalance, sqlx::Error> {
     let NewCharge { id, user, amount, .. } = charge.wanted;
     let settled = match decision {
         Decision::Approved => account.approve(amount),
@@ -184,22 +184,26 @@ async fn settle(
         statements.events(&[event], now);
         statements.send(connection).await?;
     }
-    points::write_account(connection, user, account, now).await?;
+    points::update(connection, user, account, now).await?;
     (charge.status, charge.decided_at) = (decision.status(), Some(now));
     update_status(connection, &charge).await?;
-    Ok(Charged { charge, balance: account.balance })
+    Ok(ChargeWithBalance { charge, balance: account.balance })
 }
 
 /// A charge that was there before, with the balance that it was answered with when it was approved.
-async fn existing(connection: &mut MySqlConnection, charge: Charge, account: Account) -> Result<Charged, sqlx::Error> {
+async fn existing(
+    connection: &mut MySqlConnection,
+    charge: Charge,
+    account: Account,
+) -> Result<ChargeWithBalance, sqlx::Error> {
     let after: Option<i64> = sqlx::query_scalar(
-        "SELECT /* existing */ balance_after FROM point_histories WHERE reference_id = ? AND type = ?",
+        "SELECT /* charges::existing */ balance_after FROM point_histories WHERE reference_id = ? AND type = ?",
     )
     .bind(charge.wanted.id.0)
     .bind(LedgerType::Charge.as_str())
     .fetch_optional(connection)
     .await?;
-    Ok(Charged { charge, balance: after.unwrap_or(account.balance) })
+    Ok(ChargeWithBalance { charge, balance: after.unwrap_or(account.balance) })
 }
 
 /// What those are told who hear of events.
@@ -225,7 +229,7 @@ async fn insert_charge(
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO charges /* insert_charge */ (charge_id, user_id, amount, payment_method, status, \
+        "INSERT INTO charges /* charges::insert_charge */ (charge_id, user_id, amount, payment_method, status, \
          next_attempt_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(wanted.id.0)
@@ -247,7 +251,7 @@ async fn insert_ledger_row(
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO point_histories /* insert_ledger_row */ (user_id, type, amount, balance_after, reference_id, \
+        "INSERT INTO point_histories /* charges::insert_ledger_row */ (user_id, type, amount, balance_after, reference_id, \
          created_at) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(charge.wanted.user.get())
@@ -263,7 +267,7 @@ async fn insert_ledger_row(
 
 async fn update_status(connection: &mut MySqlConnection, charge: &Charge) -> Result<(), sqlx::Error> {
     let updated = sqlx::query(
-        "UPDATE charges /* update_status */ SET status = ?, decided_at = ?, next_attempt_at = NULL \
+        "UPDATE charges /* charges::update_status */ SET status = ?, decided_at = ?, next_attempt_at = NULL \
          WHERE charge_id = ? AND status = 'PENDING'",
     )
     .bind(charge.status.as_str())
@@ -310,7 +314,7 @@ impl TryFrom<ChargeRow> for Charge {
 
 async fn lock_charge(connection: &mut MySqlConnection, charge: ChargeId) -> Result<Option<Charge>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* lock_charge: it ends once, under this lock */ {COLUMNS} FROM charges WHERE charge_id = ? FOR UPDATE"
+        "SELECT /* charges::lock_charge: it ends once, under this lock */ {COLUMNS} FROM charges WHERE charge_id = ? FOR UPDATE"
     );
     let row: Option<ChargeRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(charge.0).fetch_optional(connection).await?;
@@ -318,27 +322,22 @@ async fn lock_charge(connection: &mut MySqlConnection, charge: ChargeId) -> Resu
 }
 
 /// The charge of that id, if there is one.
-pub async fn charge(pool: &MySqlPool, charge: ChargeId) -> Result<Option<Charge>, sqlx::Error> {
-    let sql = format!("SELECT /* charge */ {COLUMNS} FROM charges WHERE charge_id = ?");
+pub async fn find(pool: &MySqlPool, charge: ChargeId) -> Result<Option<Charge>, sqlx::Error> {
+    let sql = format!("SELECT /* charges::find */ {COLUMNS} FROM charges WHERE charge_id = ?");
     let row: Option<ChargeRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(charge.0).fetch_optional(pool).await?;
     row.map(Charge::try_from).transpose()
 }
 
 /// How many charges wait for the payment gateway.
-pub async fn pending_charges(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT /* pending_charges */ COUNT(*) FROM charges WHERE status = 'PENDING'")
+pub async fn count_pending(pool: &MySqlPool) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* charges::count_pending */ COUNT(*) FROM charges WHERE status = 'PENDING'")
         .fetch_one(pool)
         .await
 }
 
 /// Takes at most `limit` pending charges that are due, to ask the payment gateway about them: until `taken_until`
 /// nobody else takes them. Each counts one attempt more.
-pub async fn take_due_charges(
-    database: &Database,
-    limit: u32,
-    now: Timestamp,
-    taken_until: Timestamp,
-) -> Result<Vec<Charge>> {
+pub async fn take_due(database: &Database, limit: u32, now: Timestamp, taken_until: Timestamp) -> Result<Vec<Charge>> {
     let taking = retrying("take_due_charges", || async {
         let mut transaction = database.begin().await?;
         let mut charges = lock_due(&mut transaction, limit, now).await?;
@@ -357,7 +356,7 @@ pub async fn take_due_charges(
 async fn lock_due(connection: &mut MySqlConnection, limit: u32, now: Timestamp) -> Result<Vec<Charge>, sqlx::Error> {
     // Read in any other order, it would lock all that are due and not only those that it takes.
     let sql = format!(
-        "SELECT /* lock_due: another worker takes others, and one that is being settled is left alone */ {COLUMNS} \
+        "SELECT /* charges::lock_due: another worker takes others, and one that is being settled is left alone */ {COLUMNS} \
          FROM charges FORCE INDEX (due) WHERE status = 'PENDING' AND next_attempt_at <= ? ORDER BY next_attempt_at \
          LIMIT ? FOR UPDATE SKIP LOCKED"
     );
@@ -369,7 +368,7 @@ async fn lock_due(connection: &mut MySqlConnection, limit: u32, now: Timestamp) 
 async fn mark_taken(connection: &mut MySqlConnection, charges: &[Charge], until: Timestamp) -> Result<(), sqlx::Error> {
     let places = vec!["?"; charges.len()].join(", ");
     let sql = format!(
-        "UPDATE charges /* mark_taken */ SET attempts = attempts + 1, next_attempt_at = ? WHERE charge_id IN ({places})"
+        "UPDATE charges /* charges::mark_taken */ SET attempts = attempts + 1, next_attempt_at = ? WHERE charge_id IN ({places})"
     );
     let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(until);
     for charge in charges {
@@ -379,13 +378,9 @@ async fn mark_taken(connection: &mut MySqlConnection, charges: &[Charge], until:
 }
 
 /// Lets a charge be asked about again from `next_attempt_at` on. Nothing when it has ended meanwhile.
-pub async fn postpone_charge(
-    pool: &MySqlPool,
-    charge: ChargeId,
-    next_attempt_at: Timestamp,
-) -> Result<(), sqlx::Error> {
+pub async fn postpone(pool: &MySqlPool, charge: ChargeId, next_attempt_at: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE charges /* postpone_charge */ SET next_attempt_at = ? WHERE charge_id = ? AND status = 'PENDING'",
+        "UPDATE charges /* charges::postpone */ SET next_attempt_at = ? WHERE charge_id = ? AND status = 'PENDING'",
     )
     .bind(next_attempt_at)
     .bind(charge.0)

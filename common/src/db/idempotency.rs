@@ -14,7 +14,7 @@ use super::{is_contention, is_duplicate, within_limit};
 use crate::{clock::Timestamp, error::Result};
 
 /// How long an answer is kept; after that the key counts as new.
-pub const ANSWERS_KEPT_FOR: TimeDelta = TimeDelta::hours(24);
+pub const RETENTION: TimeDelta = TimeDelta::hours(24);
 /// How long a request may run before its process counts as dead.
 const LONGEST_RUN: TimeDelta = TimeDelta::seconds(60);
 /// How often a row that others change is looked at again before the request counts as in progress.
@@ -32,17 +32,17 @@ pub struct KeyedRequest {
     pub body_hash: [u8; 32],
 }
 
-/// What to do with a request that came with a key.
+/// What is known of a key when a request arrives with it.
 #[derive(Clone, Debug)]
-pub enum Begun {
-    /// Run it.
-    Run(Attempt),
-    /// It was answered before, so.
-    Answered(StoredAnswer),
-    /// It is being run.
+pub enum KeyState {
+    /// The caller runs the request, and ends the attempt by [`store_response`], [`release`] or [`discard`].
+    Acquired(Attempt),
+    /// An earlier attempt stored this response; it is sent again.
+    Completed(StoredResponse),
+    /// Another attempt runs now.
     InProgress,
-    /// The key came before with another body.
-    AnotherBody,
+    /// The key came before with another request.
+    FingerprintMismatch,
 }
 
 /// One run of a request. The time tells it from those before and after it.
@@ -58,7 +58,7 @@ pub struct Attempt {
 
 /// An answer, to be given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredAnswer {
+pub struct StoredResponse {
     /// The HTTP status.
     pub status: u16,
     /// The header of that name.
@@ -82,28 +82,28 @@ struct KeyRow {
 }
 
 /// Finds out what to do with a request; `operation` becomes the id of its operation when its key is new.
-pub async fn begin_attempt(
+pub async fn begin(
     pool: &MySqlPool,
     request: &KeyedRequest,
     operation: Uuid,
     now: Timestamp,
-) -> Result<Begun, sqlx::Error> {
+) -> Result<KeyState, sqlx::Error> {
     for _ in 0..ROUNDS {
         // Nearly always the key is new, so it is not looked for first.
         match insert(pool, request, operation, now).await {
-            Ok(attempt) => return Ok(Begun::Run(attempt)),
+            Ok(attempt) => return Ok(KeyState::Acquired(attempt)),
             Err(error) if is_duplicate(&error) => {}
             Err(error) if is_contention(&error) => continue,
             Err(error) => return Err(error),
         }
         let Some(row) = find(pool, request).await? else { continue };
-        if row.created_at <= now - ANSWERS_KEPT_FOR {
+        if row.created_at <= now - RETENTION {
             delete_expired(pool, request, row.created_at).await?;
         } else if let Some(begun) = repeat(pool, request, row, now).await? {
             return Ok(begun);
         }
     }
-    Ok(Begun::InProgress)
+    Ok(KeyState::InProgress)
 }
 
 async fn insert(
@@ -114,7 +114,7 @@ async fn insert(
 ) -> Result<Attempt, sqlx::Error> {
     let until = now + LONGEST_RUN;
     sqlx::query(
-        "INSERT INTO idempotency_keys /* begin_attempt */ \
+        "INSERT INTO idempotency_keys /* idempotency::begin */ \
          (key_hash, body_hash, operation_id, in_progress_until, created_at) VALUES (?, ?, ?, ?, ?)",
     )
     .bind(&request.key_hash[..])
@@ -129,7 +129,7 @@ async fn insert(
 
 async fn find(pool: &MySqlPool, request: &KeyedRequest) -> Result<Option<KeyRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* begin_attempt */ body_hash, operation_id, in_progress_until, status, content_type, location, body, \
+        "SELECT /* idempotency::begin */ body_hash, operation_id, in_progress_until, status, content_type, location, body, \
          created_at FROM idempotency_keys WHERE key_hash = ?",
     )
     .bind(&request.key_hash[..])
@@ -140,7 +140,7 @@ async fn find(pool: &MySqlPool, request: &KeyedRequest) -> Result<Option<KeyRow>
 /// Nothing happens when somebody else has replaced the row meanwhile, or is about to.
 async fn delete_expired(pool: &MySqlPool, request: &KeyedRequest, created_at: Timestamp) -> Result<(), sqlx::Error> {
     let deleted = sqlx::query(
-        "DELETE /* begin_attempt: it is too old */ FROM idempotency_keys WHERE key_hash = ? AND created_at = ?",
+        "DELETE /* idempotency::begin: it is too old */ FROM idempotency_keys WHERE key_hash = ? AND created_at = ?",
     )
     .bind(&request.key_hash[..])
     .bind(created_at)
@@ -158,20 +158,20 @@ async fn repeat(
     request: &KeyedRequest,
     row: KeyRow,
     now: Timestamp,
-) -> Result<Option<Begun>, sqlx::Error> {
+) -> Result<Option<KeyState>, sqlx::Error> {
     if row.body_hash != request.body_hash {
-        return Ok(Some(Begun::AnotherBody));
+        return Ok(Some(KeyState::FingerprintMismatch));
     }
     if let Some(status) = row.status {
         let (content_type, location, body) = (row.content_type, row.location, row.body.unwrap_or_default());
-        return Ok(Some(Begun::Answered(StoredAnswer { status, content_type, location, body })));
+        return Ok(Some(KeyState::Completed(StoredResponse { status, content_type, location, body })));
     }
     if row.in_progress_until.is_some_and(|until| until > now) {
-        return Ok(Some(Begun::InProgress));
+        return Ok(Some(KeyState::InProgress));
     }
     let until = now + LONGEST_RUN;
     let taken = sqlx::query(
-        "UPDATE idempotency_keys /* begin_attempt: the process that ran it is dead, or gave it back */ \
+        "UPDATE idempotency_keys /* idempotency::begin: the process that ran it is dead, or gave it back */ \
          SET in_progress_until = ? \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until <=> ?",
     )
@@ -182,13 +182,13 @@ async fn repeat(
     .execute(pool)
     .await?;
     let attempt = Attempt { operation: row.operation_id, is_first: false, key_hash: request.key_hash, until };
-    Ok((taken.rows_affected() == 1).then_some(Begun::Run(attempt)))
+    Ok((taken.rows_affected() == 1).then_some(KeyState::Acquired(attempt)))
 }
 
 /// Stores the answer of an attempt; that of another attempt at the same operation stays.
-pub async fn store_answer(pool: &MySqlPool, attempt: &Attempt, answer: &StoredAnswer) -> Result<(), sqlx::Error> {
+pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, answer: &StoredResponse) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE idempotency_keys /* store_answer */ \
+        "UPDATE idempotency_keys /* idempotency::store_response */ \
          SET in_progress_until = NULL, status = ?, content_type = ?, location = ?, body = ? \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL",
     )
@@ -204,9 +204,9 @@ pub async fn store_answer(pool: &MySqlPool, attempt: &Attempt, answer: &StoredAn
 }
 
 /// Ends an attempt without an answer: a repeat runs at once, with the same operation id.
-pub async fn release_attempt(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn release(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "UPDATE idempotency_keys /* release_attempt */ SET in_progress_until = ? \
+        "UPDATE idempotency_keys /* idempotency::release */ SET in_progress_until = ? \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?",
     )
     .bind(now)
@@ -219,9 +219,9 @@ pub async fn release_attempt(pool: &MySqlPool, attempt: &Attempt, now: Timestamp
 }
 
 /// Ends an attempt that did nothing: the key counts as new.
-pub async fn forget_attempt(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Error> {
+pub async fn discard(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "DELETE /* forget_attempt */ FROM idempotency_keys \
+        "DELETE /* idempotency::discard */ FROM idempotency_keys \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?",
     )
     .bind(&attempt.key_hash[..])
@@ -233,11 +233,11 @@ pub async fn forget_attempt(pool: &MySqlPool, attempt: &Attempt) -> Result<(), s
 }
 
 /// Deletes what was made before that moment, a batch at a time so that nobody waits long; how many rows.
-pub async fn purge_idempotency_keys(pool: &MySqlPool, before: Timestamp) -> Result<u64> {
+pub async fn purge(pool: &MySqlPool, before: Timestamp) -> Result<u64> {
     let mut purged = 0;
     loop {
         let batch = sqlx::query(
-            "DELETE /* purge_idempotency_keys */ FROM idempotency_keys WHERE created_at < ? ORDER BY created_at LIMIT ?",
+            "DELETE /* idempotency::purge */ FROM idempotency_keys WHERE created_at < ? ORDER BY created_at LIMIT ?",
         )
         .bind(before)
         .bind(PURGE_BATCH)

@@ -27,13 +27,13 @@ fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
 }
 
 /// How many coupons the users of a batch hold, and which of its claims have their answer.
-pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<ExistingClaims, sqlx::Error> {
+pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<ExistingClaims, sqlx::Error> {
     let mut existing = ExistingClaims::default();
     let asked: Vec<(u64, u64, String)> =
         claims.iter().map(|claim| (claim.coupon.get(), claim.user.get(), hexadecimal(claim.record.claim_id))).collect();
     let asked = json(&asked)?;
     let held: Vec<(Uuid, u64, u64, Timestamp)> = sqlx::query_as(
-        "SELECT /* existing: what the users of a batch hold */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
+        "SELECT /* issuances::find_existing: what the users of a batch hold */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
          FROM (SELECT DISTINCT coupon_id, user_id FROM JSON_TABLE(?, '$[*]' COLUMNS( \
              coupon_id BIGINT UNSIGNED PATH '$[0]', user_id BIGINT UNSIGNED PATH '$[1]')) AS h) AS holders \
          STRAIGHT_JOIN user_coupons u ON u.coupon_id = holders.coupon_id AND u.user_id = holders.user_id \
@@ -51,18 +51,18 @@ pub async fn existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Res
         let outcome = ClaimOutcome::Issued { valid_until };
         existing.answered.insert(ClaimId(id), DecidedClaim { coupon, user, outcome });
     }
-    existing.answered.extend(rejected(connection, claims).await?);
+    existing.answered.extend(find_rejected(connection, claims).await?);
     Ok(existing)
 }
 
 /// Which claims were refused before, and why.
-pub async fn rejected(
+pub async fn find_rejected(
     connection: &mut MySqlConnection,
     claims: &[Claim],
 ) -> Result<HashMap<ClaimId, DecidedClaim>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| hexadecimal(claim.record.claim_id)).collect();
     let rejected: Vec<(Uuid, u64, u64, String)> = sqlx::query_as(
-        "SELECT /* rejected */ r.claim_id, r.coupon_id, r.user_id, r.code \
+        "SELECT /* issuances::find_rejected */ r.claim_id, r.coupon_id, r.user_id, r.code \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
          STRAIGHT_JOIN claim_rejections r ON r.claim_id = UNHEX(claims.claim_id)",
     )
@@ -86,7 +86,7 @@ pub(super) fn rejection(code: &str) -> Result<ClaimRejectReason, sqlx::Error> {
 
 /// Writes what was decided of a batch, under the locks of its campaigns, in statements of at most `statement_bytes`.
 /// A claim that was issued before, unknown to the plan, breaks a key: see [`super::is_duplicate`].
-pub async fn write(
+pub async fn insert_batch(
     connection: &mut MySqlConnection,
     (campaigns, claims): (&[Campaign], &[Claim]),
     plan: &IssuancePlan,
@@ -111,7 +111,7 @@ fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePl
     }
     for (coupon, (issued, rejected)) in counts {
         statements.one(&format!(
-            "UPDATE coupons /* write */ SET issued_quantity = issued_quantity + {issued}, \
+            "UPDATE coupons /* issuances::insert_batch */ SET issued_quantity = issued_quantity + {issued}, \
              rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
         ));
     }
@@ -130,7 +130,7 @@ fn insert_issuances(
     if let Some(Err(coupon)) = plan.issuances.iter().map(with_terms).find(Result::is_err) {
         return Err(sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()));
     }
-    let head = "INSERT INTO user_coupons /* write: terms are copied from the locked campaign */ (user_coupon_id, \
+    let head = "INSERT INTO user_coupons /* issuances::insert_batch: terms are copied from the locked campaign */ (user_coupon_id, \
         coupon_id, user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ";
     let issued_at = moment(now);
@@ -185,7 +185,7 @@ async fn insert_rejections(
     };
     let rows: Vec<_> = plan.rejections.iter().map(row).collect();
     sqlx::query(
-        "INSERT INTO claim_rejections /* write */ (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
+        "INSERT INTO claim_rejections /* issuances::insert_batch */ (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.sequence, r.code, r.accepted_at, ? \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
              user_id BIGINT UNSIGNED PATH '$[2]', sequence INT UNSIGNED PATH '$[3]', code VARCHAR(40) PATH '$[4]', \
@@ -208,10 +208,10 @@ pub struct UserClaim {
 }
 
 /// The answered claims of a user on a campaign, the latest first; at most 100 of each kind.
-pub async fn claims_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Vec<UserClaim>, sqlx::Error> {
+pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Vec<UserClaim>, sqlx::Error> {
     type Row = (Uuid, u32, Timestamp, Option<Timestamp>, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(
-        "(SELECT /* claims_of_user */ user_coupon_id, sequence, accepted_at, valid_until, NULL AS code \
+        "(SELECT /* issuances::list_of_user */ user_coupon_id, sequence, accepted_at, valid_until, NULL AS code \
           FROM user_coupons WHERE coupon_id = ? AND user_id = ? ORDER BY sequence DESC LIMIT 100) \
          UNION ALL (SELECT claim_id, sequence, accepted_at, NULL, code \
           FROM claim_rejections WHERE coupon_id = ? AND user_id = ? ORDER BY sequence DESC LIMIT 100)",
@@ -235,7 +235,7 @@ pub async fn claims_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) ->
 }
 
 /// At most `limit` claims of a campaign that were issued, by id from the one after `after` on: for a rebuild.
-pub async fn issued_claims(
+pub async fn list_issued(
     pool: &MySqlPool,
     coupon: CouponId,
     after: Option<(UserId, u16)>,
@@ -243,7 +243,7 @@ pub async fn issued_claims(
 ) -> Result<Vec<(UserId, u16, ClaimRecord)>, sqlx::Error> {
     let (after_user, after_ordinal) = after.map_or((0, 0), |(user, ordinal)| (user.get(), ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
-        "SELECT /* issued_claims */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
+        "SELECT /* issuances::list_issued */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
          FORCE INDEX (one_per_ordinal) WHERE coupon_id = ? AND (user_id > ? OR (user_id = ? AND ordinal > ?)) ORDER BY user_id, ordinal LIMIT ?",
     )
     .bind(coupon.get())
@@ -262,7 +262,7 @@ pub async fn issued_claims(
 /// The highest sequence of a claim that was refused; 0 when none was.
 pub async fn last_rejected_sequence(pool: &MySqlPool, coupon: CouponId) -> Result<u32, sqlx::Error> {
     let highest: Option<u32> = sqlx::query_scalar(
-        "SELECT /* last_rejected_sequence */ MAX(sequence) FROM claim_rejections WHERE coupon_id = ?",
+        "SELECT /* issuances::last_rejected_sequence */ MAX(sequence) FROM claim_rejections WHERE coupon_id = ?",
     )
     .bind(coupon.get())
     .fetch_one(pool)

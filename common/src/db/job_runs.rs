@@ -11,9 +11,9 @@ use crate::clock::Timestamp;
 const LONGEST_DETAIL: usize = 300;
 
 /// Notes that a job begins, for a day.
-pub async fn begin_job(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO job_runs /* begin_job */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
+        "INSERT INTO job_runs /* job_runs::begin */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
          ON DUPLICATE KEY UPDATE status = VALUES(status), started_at = VALUES(started_at), ended_at = NULL, detail = NULL",
     )
     .bind(name)
@@ -25,7 +25,7 @@ pub async fn begin_job(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timest
 }
 
 /// Notes what a job did, or why it failed.
-pub async fn end_job(
+pub async fn end(
     pool: &MySqlPool,
     (name, day): (&str, NaiveDate),
     outcome: Result<&str, &str>,
@@ -36,7 +36,7 @@ pub async fn end_job(
         Err(detail) => ("FAILED", detail),
     };
     let detail: String = detail.chars().take(LONGEST_DETAIL).collect();
-    sqlx::query("UPDATE job_runs /* end_job */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, detail = ? \
+    sqlx::query("UPDATE job_runs /* job_runs::end */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, detail = ? \
          WHERE name = ? AND day = ?")
         .bind(status)
         .bind(status)
@@ -50,13 +50,13 @@ pub async fn end_job(
 }
 
 /// The days from `first` on for which a job was done, each with when the last run that was done began.
-pub async fn days_done(
+pub async fn list_done(
     pool: &MySqlPool,
     name: &str,
     first: NaiveDate,
 ) -> Result<BTreeMap<NaiveDate, Timestamp>, sqlx::Error> {
     let done: Vec<(NaiveDate, Timestamp)> = sqlx::query_as(
-        "SELECT /* days_done */ day, as_of FROM job_runs WHERE name = ? AND day >= ? AND as_of IS NOT NULL",
+        "SELECT /* job_runs::list_done */ day, as_of FROM job_runs WHERE name = ? AND day >= ? AND as_of IS NOT NULL",
     )
     .bind(name)
     .bind(first)

@@ -14,7 +14,8 @@ pub mod owned_coupons;
 pub mod parked;
 pub mod points;
 pub mod products;
-pub mod refusals;
+pub mod rejected_requests;
+
 pub mod sales;
 pub mod statements;
 
@@ -55,12 +56,12 @@ pub struct Database {
 }
 
 /// A lock of the database, held by a connection of its own.
-pub struct Lock {
+pub struct Lease {
     connection: MySqlConnection,
     in_transaction: bool,
 }
 
-impl Lock {
+impl Lease {
     /// The connection that holds it. What succeeds on it was done while the lock was held.
     pub fn connection(&mut self) -> &mut MySqlConnection {
         &mut self.connection
@@ -169,9 +170,9 @@ impl Database {
     }
 
     /// Takes a lock of that name, which nobody else can take until it is released, or its holder dies; none when
-    /// somebody has it. A holder that says nothing for a minute counts as dead, unless [`Lock::hold_for`] says otherwise:
+    /// somebody has it. A holder that says nothing for a minute counts as dead, unless [`Lease::hold_for`] says otherwise:
     /// a server hears nothing of a machine that vanished.
-    pub async fn try_lease(&self, name: &str) -> Result<Option<Lock>> {
+    pub async fn try_lease(&self, name: &str) -> Result<Option<Lease>> {
         let mut connection = self.pool.acquire().await.map_err(database_error)?;
         let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
         let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
@@ -185,7 +186,7 @@ impl Database {
         if locked != Some(1) {
             return Ok(None);
         }
-        let mut lock = Lock { connection, in_transaction: false };
+        let mut lock = Lease { connection, in_transaction: false };
         lock.hold_for(SILENT_FOR).await?;
         Ok(Some(lock))
     }

@@ -11,7 +11,7 @@ use super::{Database, in_time, retrying, statements::Statements};
 use crate::{clock::Timestamp, error::Result};
 
 /// How many events are numbered in one transaction.
-pub const NUMBERED_AT_ONCE: u32 = 5_000;
+pub const SEQUENCE_BATCH_SIZE: u32 = 5_000;
 
 /// A row of the outbox that has its sequence.
 #[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
@@ -31,26 +31,26 @@ pub struct OutboxEvent {
     pub created_at: Timestamp,
 }
 
-/// Gives sequences to events that are committed and have none, at most [`NUMBERED_AT_ONCE`] of them; how many. None
+/// Gives sequences to events that are committed and have none, at most [`SEQUENCE_BATCH_SIZE`] of them; how many. None
 /// are given while another process does so.
-pub async fn number_events(database: &Database) -> Result<usize> {
-    retrying("sequence_events", || in_time(number(database))).await
+pub async fn sequence_events(database: &Database) -> Result<usize> {
+    retrying("sequence_events", || in_time(sequence_batch(database))).await
 }
 
-async fn number(database: &Database) -> Result<usize, sqlx::Error> {
+async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let last: Option<u64> = sqlx::query_scalar(
-        "SELECT /* number_events: one numbers at a time */ last_sequence FROM outbox_sequence FOR UPDATE SKIP LOCKED",
+        "SELECT /* outbox::sequence_events: one numbers at a time */ last_sequence FROM outbox_sequence FOR UPDATE SKIP LOCKED",
     )
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(last) = last else { return Ok(0) };
     // Without a lock: rows of transactions that still run are neither seen nor waited for.
     let events: Vec<u64> = sqlx::query_scalar(
-        "SELECT /* number_events */ event_id FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
+        "SELECT /* outbox::sequence_events */ event_id FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
          ORDER BY event_id LIMIT ?",
     )
-    .bind(NUMBERED_AT_ONCE)
+    .bind(SEQUENCE_BATCH_SIZE)
     .fetch_all(&mut *transaction)
     .await?;
     if events.is_empty() {
@@ -62,12 +62,12 @@ async fn number(database: &Database) -> Result<usize, sqlx::Error> {
     for run in events.chunk_by(|one, other| one + 1 == *other) {
         let (Some(first), Some(end)) = (run.first(), run.last()) else { continue };
         statements.one(&format!(
-            "UPDATE outbox_events /* number_events */ SET sequence = {next} + (event_id - {first}) \
+            "UPDATE outbox_events /* outbox::sequence_events */ SET sequence = {next} + (event_id - {first}) \
              WHERE event_id BETWEEN {first} AND {end}"
         ));
         next += run.len() as u64;
     }
-    statements.one(&format!("UPDATE outbox_sequence /* number_events */ SET last_sequence = {}", next - 1));
+    statements.one(&format!("UPDATE outbox_sequence /* outbox::sequence_events */ SET last_sequence = {}", next - 1));
     let affected = statements.send(&mut transaction).await?;
     if affected != events.len() as u64 + 1 {
         return Err(sqlx::Error::Encode(
@@ -81,7 +81,7 @@ async fn number(database: &Database) -> Result<usize, sqlx::Error> {
 /// Makes a sink known. A new one is told what happens from now on.
 pub async fn register_sink(pool: &MySqlPool, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO sinks /* register_sink */ (name, delivered_through, registered_through, updated_at) \
+        "INSERT INTO sinks /* outbox::register_sink */ (name, delivered_through, registered_through, updated_at) \
          SELECT ?, last_sequence, last_sequence, ? FROM outbox_sequence ON DUPLICATE KEY UPDATE name = sinks.name",
     )
     .bind(sink)
@@ -103,9 +103,12 @@ pub struct SinkProgress {
 }
 
 /// How far a sink is; none when it is not known.
-pub async fn sink_progress(connection: &mut MySqlConnection, sink: &str) -> Result<Option<SinkProgress>, sqlx::Error> {
+pub async fn find_sink_progress(
+    connection: &mut MySqlConnection,
+    sink: &str,
+) -> Result<Option<SinkProgress>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* sink_progress */ s.delivered_through, q.last_sequence, e.created_at AS waiting_since \
+        "SELECT /* outbox::find_sink_progress */ s.delivered_through, q.last_sequence, e.created_at AS waiting_since \
          FROM sinks s JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1 \
          WHERE s.name = ?",
     )
@@ -124,15 +127,15 @@ pub struct Backlog {
 }
 
 /// What is still to be told, to all sinks.
-pub async fn backlog(pool: &MySqlPool) -> Result<Backlog, sqlx::Error> {
+pub async fn find_backlog(pool: &MySqlPool) -> Result<Backlog, sqlx::Error> {
     let unnumbered_since = sqlx::query_scalar(
-        "SELECT /* backlog */ created_at FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
+        "SELECT /* outbox::find_backlog */ created_at FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
          ORDER BY event_id LIMIT 1",
     )
     .fetch_optional(pool)
     .await?;
     let sinks = sqlx::query_as(
-        "SELECT /* backlog */ s.name, q.last_sequence - s.delivered_through, e.created_at FROM sinks s \
+        "SELECT /* outbox::find_backlog */ s.name, q.last_sequence - s.delivered_through, e.created_at FROM sinks s \
          JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1",
     )
     .fetch_all(pool)
@@ -141,7 +144,7 @@ pub async fn backlog(pool: &MySqlPool) -> Result<Backlog, sqlx::Error> {
 }
 
 /// Events of sequence `first` to `last`, in order, only those of these kinds; all when none is named.
-pub async fn events_between(
+pub async fn list_between(
     connection: &mut MySqlConnection,
     (first, last): (u64, u64),
     kinds: &[&str],
@@ -149,7 +152,7 @@ pub async fn events_between(
     let places = vec!["?"; kinds.len()].join(",");
     let only = if kinds.is_empty() { String::new() } else { format!("AND type IN ({places})") };
     let sql = format!(
-        "SELECT /* events_between */ sequence, aggregate_type, aggregate_id, type, CAST(payload AS CHAR) AS payload, \
+        "SELECT /* outbox::list_between */ sequence, aggregate_type, aggregate_id, type, CAST(payload AS CHAR) AS payload, \
          created_at FROM outbox_events WHERE sequence BETWEEN ? AND ? {only} ORDER BY sequence"
     );
     let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(first).bind(last);
@@ -157,14 +160,14 @@ pub async fn events_between(
 }
 
 /// Notes that a sink that had taken events up to `from` has taken them up to `to`; whether it still was where it was.
-pub async fn move_sink(
+pub async fn advance_sink(
     connection: &mut MySqlConnection,
     sink: &str,
     (from, to): (u64, u64),
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
     let moved = sqlx::query(
-        "UPDATE sinks /* move_sink */ SET delivered_through = ?, updated_at = ? WHERE name = ? AND delivered_through = ?",
+        "UPDATE sinks /* outbox::advance_sink */ SET delivered_through = ?, updated_at = ? WHERE name = ? AND delivered_through = ?",
     )
     .bind(to)
     .bind(now)
@@ -176,8 +179,8 @@ pub async fn move_sink(
 }
 
 /// Notes that a sink is served, though it does not move.
-pub async fn touch_sink(connection: &mut MySqlConnection, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE sinks /* touch_sink */ SET updated_at = ? WHERE name = ?")
+pub async fn mark_sink_active(connection: &mut MySqlConnection, sink: &str, now: Timestamp) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE sinks /* outbox::mark_sink_active */ SET updated_at = ? WHERE name = ?")
         .bind(now)
         .bind(sink)
         .execute(connection)
@@ -186,8 +189,8 @@ pub async fn touch_sink(connection: &mut MySqlConnection, sink: &str, now: Times
 }
 
 /// Sinks that nobody has served since `served_since`, by name.
-pub async fn sinks_left_alone(pool: &MySqlPool, served_since: Timestamp) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("SELECT /* sinks_left_alone */ name FROM sinks WHERE updated_at < ? ORDER BY name")
+pub async fn list_idle_sinks(pool: &MySqlPool, served_since: Timestamp) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* outbox::list_idle_sinks */ name FROM sinks WHERE updated_at < ? ORDER BY name")
         .bind(served_since)
         .fetch_all(pool)
         .await
@@ -195,7 +198,7 @@ pub async fn sinks_left_alone(pool: &MySqlPool, served_since: Timestamp) -> Resu
 
 /// Deletes at most `limit` events that were written before `before` and that every sink has taken that was served
 /// since `served_since`; how many. None while no sink is.
-pub async fn purge_events(
+pub async fn purge(
     pool: &MySqlPool,
     before: Timestamp,
     served_since: Timestamp,
@@ -203,7 +206,7 @@ pub async fn purge_events(
 ) -> Result<u64, sqlx::Error> {
     // In the order of delivery, so that one look at the first tells that there is none.
     let rows: Vec<(u64, Timestamp)> = sqlx::query_as(
-        "SELECT /* purge_events */ e.sequence, e.created_at FROM outbox_events e \
+        "SELECT /* outbox::purge */ e.sequence, e.created_at FROM outbox_events e \
          WHERE e.sequence <= (SELECT MIN(delivered_through) FROM sinks WHERE updated_at >= ?) \
          ORDER BY e.sequence LIMIT ?",
     )
@@ -212,6 +215,6 @@ pub async fn purge_events(
     .fetch_all(pool)
     .await?;
     let Some((last, _)) = rows.iter().take_while(|(_, created_at)| *created_at < before).last() else { return Ok(0) };
-    let deleted = sqlx::query("DELETE FROM outbox_events /* purge_events */ WHERE sequence <= ?").bind(last);
+    let deleted = sqlx::query("DELETE FROM outbox_events /* outbox::purge */ WHERE sequence <= ?").bind(last);
     Ok(deleted.execute(pool).await?.rows_affected())
 }

@@ -113,11 +113,7 @@ pub struct OwnedCoupons {
 }
 
 /// A user's coupons, the newest first.
-pub async fn owned_coupons(
-    pool: &MySqlPool,
-    wanted: OwnedCoupons,
-    now: Timestamp,
-) -> Result<Vec<OwnedCoupon>, sqlx::Error> {
+pub async fn list(pool: &MySqlPool, wanted: OwnedCoupons, now: Timestamp) -> Result<Vec<OwnedCoupon>, sqlx::Error> {
     let status = match wanted.status {
         None => "",
         Some(OwnedStatus::Usable) => "AND u.status = 'ISSUED' AND u.valid_until > ?",
@@ -126,7 +122,7 @@ pub async fn owned_coupons(
         Some(OwnedStatus::Revoked) => "AND u.status = 'REVOKED'",
     };
     let sql = format!(
-        "SELECT /* owned_coupons */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
+        "SELECT /* owned_coupons::list */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
          u.discount_max_amount, u.status, u.issued_at, u.valid_until, u.used_at \
          FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
          WHERE u.user_id = ? AND u.user_coupon_id < ? {status} ORDER BY u.user_coupon_id DESC LIMIT ?"
@@ -142,14 +138,9 @@ pub async fn owned_coupons(
 }
 
 /// Marks at most `limit` issued coupons whose validity was over at `moment` as expired, and tells of it; how many.
-pub async fn expire_coupons(
-    database: &Database,
-    moment: Timestamp,
-    limit: u32,
-    now: Timestamp,
-) -> Result<u64, sqlx::Error> {
+pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Timestamp) -> Result<u64, sqlx::Error> {
     let over: Vec<(Uuid,)> = sqlx::query_as(
-        "SELECT /* expire_coupons */ user_coupon_id FROM user_coupons FORCE INDEX (expiring) \
+        "SELECT /* owned_coupons::expire */ user_coupon_id FROM user_coupons FORCE INDEX (expiring) \
          WHERE status = 'ISSUED' AND valid_until <= ? LIMIT ?",
     )
     .bind(moment)
@@ -163,7 +154,7 @@ pub async fn expire_coupons(
     // By id, as batches of commands lock them; one that an order took meanwhile is no longer ISSUED.
     let ids = statements::ids(over.into_iter().map(|(id,)| id));
     let sql = format!(
-        "SELECT /* expire_coupons */ user_coupon_id, coupon_id, user_id FROM user_coupons FORCE INDEX (PRIMARY) \
+        "SELECT /* owned_coupons::expire */ user_coupon_id, coupon_id, user_id FROM user_coupons FORCE INDEX (PRIMARY) \
          WHERE user_coupon_id IN ({ids}) AND status = 'ISSUED' ORDER BY user_coupon_id FOR UPDATE"
     );
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *transaction).await?;
@@ -182,7 +173,7 @@ pub async fn expire_coupons(
         .map(|coupon| Event::new(Aggregate::Coupon(coupon.coupon_id), "coupon.expired", coupon))
         .collect();
     let mut statements = Statements::new(database.statement_bytes());
-    let head = "UPDATE user_coupons /* expire_coupons */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
+    let head = "UPDATE user_coupons /* owned_coupons::expire */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
     statements.rows((head, ")"), &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
     statements.events(&events, now);
     statements.send(&mut transaction).await?;

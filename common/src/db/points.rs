@@ -14,18 +14,14 @@ use crate::{
 
 /// Locks a user's account, and makes it when there is none. Every transaction on a charge begins with it, before
 /// it locks the charge, so that two of one user follow each other.
-pub async fn lock_account(
-    connection: &mut MySqlConnection,
-    user: UserId,
-    now: Timestamp,
-) -> Result<Account, sqlx::Error> {
+pub async fn lock(connection: &mut MySqlConnection, user: UserId, now: Timestamp) -> Result<Account, sqlx::Error> {
     if let Some(account) = lock_existing(connection, user).await? {
         return Ok(account);
     }
     // INSERT IGNORE would lock a row that another has just made for reading only: two that did so, and then both
     // wanted to write, would be a deadlock.
     sqlx::query(
-        "INSERT INTO point_accounts /* lock_account */ (user_id, balance, created_at, updated_at) \
+        "INSERT INTO point_accounts /* points::lock */ (user_id, balance, created_at, updated_at) \
          VALUES (?, 0, ?, ?) ON DUPLICATE KEY UPDATE updated_at = updated_at",
     )
     .bind(user.get())
@@ -38,7 +34,7 @@ pub async fn lock_account(
 
 async fn lock_existing(connection: &mut MySqlConnection, user: UserId) -> Result<Option<Account>, sqlx::Error> {
     let row: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT /* lock_account: the cap is checked and the balance changed under this lock */ balance, pending \
+        "SELECT /* points::lock: the cap is checked and the balance changed under this lock */ balance, pending \
          FROM point_accounts WHERE user_id = ? FOR UPDATE",
     )
     .bind(user.get())
@@ -47,15 +43,15 @@ async fn lock_existing(connection: &mut MySqlConnection, user: UserId) -> Result
     Ok(row.map(|(balance, pending)| Account { balance, pending }))
 }
 
-/// Writes an account that [`lock_account`] has locked.
-pub async fn write_account(
+/// Writes an account that [`lock`] has locked.
+pub async fn update(
     connection: &mut MySqlConnection,
     user: UserId,
     account: Account,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     let written = sqlx::query(
-        "UPDATE point_accounts /* write_account */ SET balance = ?, pending = ?, updated_at = ? WHERE user_id = ?",
+        "UPDATE point_accounts /* points::update */ SET balance = ?, pending = ?, updated_at = ? WHERE user_id = ?",
     )
     .bind(account.balance)
     .bind(account.pending)
@@ -67,11 +63,12 @@ pub async fn write_account(
 }
 
 /// What a user can spend; 0 for one who was never seen.
-pub async fn balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::Error> {
-    let balance: Option<i64> = sqlx::query_scalar("SELECT /* balance */ balance FROM point_accounts WHERE user_id = ?")
-        .bind(user.get())
-        .fetch_optional(pool)
-        .await?;
+pub async fn find_balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::Error> {
+    let balance: Option<i64> =
+        sqlx::query_scalar("SELECT /* points::find_balance */ balance FROM point_accounts WHERE user_id = ?")
+            .bind(user.get())
+            .fetch_optional(pool)
+            .await?;
     Ok(balance.unwrap_or(0))
 }
 
@@ -134,14 +131,14 @@ impl TryFrom<LedgerRow> for LedgerEntry {
 }
 
 /// At most `limit` rows of a user's ledger, the newest first, only those older than the one of id `before`.
-pub async fn point_history(
+pub async fn list_history(
     pool: &MySqlPool,
     user: UserId,
     before: Option<u64>,
     limit: u32,
 ) -> Result<Vec<LedgerEntry>, sqlx::Error> {
     let rows: Vec<LedgerRow> = sqlx::query_as(
-        "SELECT /* point_history */ point_history_id, type, amount, balance_after, reference_id, order_id, created_at \
+        "SELECT /* points::list_history */ point_history_id, type, amount, balance_after, reference_id, order_id, created_at \
          FROM point_histories WHERE user_id = ? AND point_history_id < ? ORDER BY point_history_id DESC LIMIT ?",
     )
     .bind(user.get())

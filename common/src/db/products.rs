@@ -42,15 +42,16 @@ impl TryFrom<ProductRow> for Product {
 }
 
 /// Whether there is any product.
-pub async fn has_products(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
-    let found: Option<u64> =
-        sqlx::query_scalar("SELECT /* has_products */ product_id FROM products LIMIT 1").fetch_optional(pool).await?;
+pub async fn exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
+    let found: Option<u64> = sqlx::query_scalar("SELECT /* products::exist */ product_id FROM products LIMIT 1")
+        .fetch_optional(pool)
+        .await?;
     Ok(found.is_some())
 }
 
 /// The product of that id, if there is one.
-pub async fn product(pool: &MySqlPool, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
-    let sql = format!("SELECT /* product */ {COLUMNS} FROM products WHERE product_id = ?");
+pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
+    let sql = format!("SELECT /* products::find */ {COLUMNS} FROM products WHERE product_id = ?");
     let row: Option<ProductRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(pool).await?;
     row.map(Product::try_from).transpose()
@@ -68,10 +69,10 @@ pub struct WantedProducts {
 }
 
 /// Products by id.
-pub async fn products(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Product>, sqlx::Error> {
+pub async fn list(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Product>, sqlx::Error> {
     let status = wanted.status.map_or("", |_| "AND status = ?");
     let sql = format!(
-        "SELECT /* products */ {COLUMNS} FROM products WHERE product_id > ? {status} ORDER BY product_id LIMIT ?"
+        "SELECT /* products::list */ {COLUMNS} FROM products WHERE product_id > ? {status} ORDER BY product_id LIMIT ?"
     );
     let mut query = sqlx::query_as::<_, ProductRow>(sqlx::AssertSqlSafe(sql));
     query = query.bind(wanted.after.map_or(0, ProductId::get));
@@ -83,23 +84,18 @@ pub async fn products(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Pr
 }
 
 /// Adds a product and tells of it, once for an operation: a repeat answers the product that is there.
-pub async fn create_product(
-    database: &Database,
-    terms: &ProductTerms,
-    operation: Uuid,
-    now: Timestamp,
-) -> Result<Product> {
+pub async fn create(database: &Database, terms: &ProductTerms, operation: Uuid, now: Timestamp) -> Result<Product> {
     retrying("create_product", || async {
         match in_time(insert(database, terms, operation, now)).await {
-            Err(error) if is_duplicate(&error) => made_by(database.pool(), operation).await,
+            Err(error) if is_duplicate(&error) => find_created_by(database.pool(), operation).await,
             made => made,
         }
     })
     .await
 }
 
-async fn made_by(pool: &MySqlPool, operation: Uuid) -> Result<Product, sqlx::Error> {
-    let sql = format!("SELECT /* made_by */ {COLUMNS} FROM products WHERE operation_id = ?");
+async fn find_created_by(pool: &MySqlPool, operation: Uuid) -> Result<Product, sqlx::Error> {
+    let sql = format!("SELECT /* products::find_created_by */ {COLUMNS} FROM products WHERE operation_id = ?");
     let row: ProductRow = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(operation).fetch_one(pool).await?;
     Product::try_from(row)
 }
@@ -112,7 +108,7 @@ async fn insert(
 ) -> Result<Product, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO products /* create_product */ \
+        "INSERT INTO products /* products::create */ \
          (name, price, stock, initial_stock, status, operation_id, created_at, updated_at) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -135,17 +131,17 @@ async fn insert(
 }
 
 /// Changes a product, tells of it, and answers it as it is then.
-pub async fn change_product(
+pub async fn update(
     database: &Database,
     product: ProductId,
     change: &ProductChange,
     now: Timestamp,
 ) -> Result<Product> {
-    retrying("change_product", || in_time(update(database, product, change, now))).await?
+    retrying("change_product", || in_time(update_locked(database, product, change, now))).await?
 }
 
 /// The inner result is what the rules say.
-async fn update(
+async fn update_locked(
     database: &Database,
     id: ProductId,
     change: &ProductChange,
@@ -161,7 +157,7 @@ async fn update(
         Err(refusal) => return Ok(Err(refused(refusal, id, stock, change))),
     };
     sqlx::query(
-        "UPDATE products /* change_product */ \
+        "UPDATE products /* products::update */ \
          SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, updated_at = ? WHERE product_id = ?",
     )
     .bind(&changed.name)
@@ -180,7 +176,7 @@ async fn update(
 
 async fn lock_product(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* lock_product: orders take from the stock that is changed under this lock */ {COLUMNS} \
+        "SELECT /* products::lock_product: orders take from the stock that is changed under this lock */ {COLUMNS} \
          FROM products WHERE product_id = ? FOR UPDATE"
     );
     let row: Option<ProductRow> =

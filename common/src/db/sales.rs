@@ -31,7 +31,7 @@ impl<'c> SalesSnapshot<'c> {
     pub async fn open(connection: &'c mut MySqlConnection, zone: Tz) -> Result<Self, sqlx::Error> {
         sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
         let mut moment = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-        let sequence = sqlx::query_scalar("SELECT /* sales_snapshot */ last_sequence FROM outbox_sequence")
+        let sequence = sqlx::query_scalar("SELECT /* sales::sales_snapshot */ last_sequence FROM outbox_sequence")
             .fetch_one(&mut *moment)
             .await?;
         let unnumbered = unnumbered_effects(&mut moment, zone).await?;
@@ -51,7 +51,7 @@ impl<'c> SalesSnapshot<'c> {
 async fn unnumbered_effects(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<Effect>, sqlx::Error> {
     let [paid, cancelled] = EVENTS;
     let rows: Vec<(String, sqlx::types::Json<SoldOrder>)> = sqlx::query_as(
-        "SELECT /* sales_snapshot */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
+        "SELECT /* sales::sales_snapshot */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
     )
     .bind(paid)
     .bind(cancelled)
@@ -62,7 +62,7 @@ async fn unnumbered_effects(connection: &mut MySqlConnection, zone: Tz) -> Resul
 
 /// What orders paid on a business day are for, and were not cancelled since.
 async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) -> Result<Scores, sqlx::Error> {
-    let sql = format!("SELECT /* sum_of_day */ product_id, quantity FROM ({SOLD}) AS sold");
+    let sql = format!("SELECT /* sales::sum_of_day */ product_id, quantity FROM ({SOLD}) AS sold");
     let mut rows = sqlx::query_as::<_, (u64, i64)>(sqlx::AssertSqlSafe(sql))
         .bind(start_of(day, zone))
         .bind(start_of(days_after(day, 1), zone))
@@ -83,12 +83,12 @@ const SOLD: &str = "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) AS quan
 /// products. Run it inside [`super::retrying`].
 pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Result<u64, sqlx::Error> {
     let mut transaction = database.begin().await?;
-    sqlx::query("DELETE FROM product_daily_sales /* persist_day */ WHERE day = ?")
+    sqlx::query("DELETE FROM product_daily_sales /* sales::persist_day */ WHERE day = ?")
         .bind(day)
         .execute(&mut *transaction)
         .await?;
     let sql = format!(
-        "INSERT INTO product_daily_sales /* persist_day */ (day, product_id, quantity) \
+        "INSERT INTO product_daily_sales /* sales::persist_day */ (day, product_id, quantity) \
          SELECT ?, product_id, quantity FROM ({SOLD}) AS sold"
     );
     let written = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -105,12 +105,12 @@ pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Resul
 /// there; how many products. Run it inside [`super::retrying`].
 pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result<u64, sqlx::Error> {
     let mut transaction = database.begin().await?;
-    sqlx::query("DELETE FROM best_sellers /* persist_best_sellers */ WHERE day = ?")
+    sqlx::query("DELETE FROM best_sellers /* sales::persist_best_sellers */ WHERE day = ?")
         .bind(day)
         .execute(&mut *transaction)
         .await?;
     let written = sqlx::query(
-        "INSERT INTO best_sellers /* persist_best_sellers */ (day, rank_number, product_id, quantity) \
+        "INSERT INTO best_sellers /* sales::persist_best_sellers */ (day, rank_number, product_id, quantity) \
          SELECT ?, ROW_NUMBER() OVER (ORDER BY quantity DESC, product_id), product_id, quantity FROM ( \
          SELECT product_id, CAST(SUM(quantity) AS SIGNED) AS quantity FROM product_daily_sales \
          WHERE day BETWEEN ? AND ? GROUP BY product_id ORDER BY quantity DESC, product_id LIMIT ?) AS best",
@@ -126,14 +126,14 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
 }
 
 /// Business days before `day` on which orders were paid that were cancelled from `since` on.
-pub async fn days_cancelled_since(
+pub async fn list_days_cancelled_since(
     pool: &MySqlPool,
     day: NaiveDate,
     since: Timestamp,
     zone: Tz,
 ) -> Result<BTreeSet<NaiveDate>, sqlx::Error> {
     let mut paid = sqlx::query_scalar::<_, Timestamp>(
-        "SELECT /* days_cancelled_since */ paid_at FROM orders FORCE INDEX (ended_at) \
+        "SELECT /* sales::list_days_cancelled_since */ paid_at FROM orders FORCE INDEX (ended_at) \
          WHERE ended_at >= ? AND status = 'CANCELLED' AND paid_at < ?",
     )
     .bind(since)

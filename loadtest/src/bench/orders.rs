@@ -54,7 +54,7 @@ pub struct OrderRounds {
 /// A product that never runs out.
 async fn hot_product(rig: &Harness) -> Result<ProductId> {
     let terms = ProductTerms { name: "Hot".into(), price: 1_000, stock: ENDLESS, status: ProductStatus::Selling };
-    let made = db::products::create_product(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
+    let made = db::products::create(&rig.stores.database, &terms, new_uuid(), clock::now()).await;
     Ok(made.context("making a product")?.id)
 }
 

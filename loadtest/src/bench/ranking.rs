@@ -62,7 +62,7 @@ async fn make_products(database: &Database, products: u64) -> Result<Vec<Product
     for number in 0..products {
         let name = format!("Bench product {number}");
         let terms = ProductTerms { name, price: 12_000, stock: 1_000, status: ProductStatus::Selling };
-        let product = db::products::create_product(database, &terms, new_uuid(), clock::now()).await;
+        let product = db::products::create(database, &terms, new_uuid(), clock::now()).await;
         made.push(product.context("making a product")?.id);
     }
     Ok(made)

@@ -169,9 +169,7 @@ async fn assignments_are_known_and_every_difference_in_them_is_found() {
     let campaign_with = async || {
         let (campaign, record) = rushed(&place).await;
         let about = (AssignmentId::generate(), campaign.id);
-        db::assignments::create_assignment(&place.database, about, &[user(1), user(8)], clock::now())
-            .await
-            .expect("made");
+        db::assignments::create(&place.database, about, &[user(1), user(8)], clock::now()).await.expect("made");
         while assign_once(&place.database, &place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
             work(&place).await;
         }

@@ -57,7 +57,7 @@ async fn told(place: &TestEnvironment, receiver: &Receiver) {
             ))
             .await;
     }
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &receiver.url(name).into(), secrets()).expect("a URL");
     let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
     let mut relay = Relay::new(&place.database, sink);

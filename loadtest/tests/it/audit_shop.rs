@@ -70,7 +70,7 @@ impl Shop {
         shop.charge(shop.charge, 20_000).await;
         shop.charge(ChargeId::generate(), 10_000).await;
         let pending = NewCharge { id: shop.pending, user: user(1), amount: 10_000, payment_method: None };
-        db::charges::begin_charge(&shop.place.database, &pending, rules(), now).await.expect("begun");
+        db::charges::begin(&shop.place.database, &pending, rules(), now).await.expect("begun");
         shop.unpaid = shop.order(1, None, false, now).await;
         shop.confirmed = shop.order(2, None, true, now).await;
         shop.execute(Action::Confirm { order: shop.confirmed }, now).await;
@@ -93,7 +93,7 @@ impl Shop {
     async fn count_sales(&self) {
         let (database, redis) = (self.place.database.clone(), self.place.redis.clone());
         ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now()).await.expect("counted");
-        while db::outbox::number_events(&database).await.expect("numbered") > 0 {}
+        while db::outbox::sequence_events(&database).await.expect("numbered") > 0 {}
         let mut relay =
             Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
         while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
@@ -102,7 +102,7 @@ impl Shop {
 
     async fn charge(&self, id: ChargeId, amount: i64) {
         let wanted = NewCharge { id, user: user(1), amount, payment_method: None };
-        db::charges::charge_at_once(&self.place.database, &wanted, rules(), clock::now()).await.expect("charged");
+        db::charges::begin_approved(&self.place.database, &wanted, rules(), clock::now()).await.expect("charged");
     }
 
     async fn order(&self, quantity: u32, coupon: Option<ClaimId>, pay: bool, now: Timestamp) -> OrderId {

@@ -61,7 +61,7 @@ async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> 
     let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
-        let page = db::issuances::issued_claims(database.pool(), campaign.id, after, PAGE);
+        let page = db::issuances::list_issued(database.pool(), campaign.id, after, PAGE);
         let page = db::within_limit(PATIENCE, page).await?;
         let Some((last_user, last_ordinal, _)) = page.last().copied() else { break };
         // A user's rows must not be cut apart: the last user's are read again with the next page, unless that is
@@ -94,7 +94,7 @@ async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec
     for page in claims.chunks(PAGE as usize) {
         let rejected = db::within(async {
             let mut connection = database.pool().acquire().await?;
-            db::issuances::rejected(&mut connection, page).await
+            db::issuances::find_rejected(&mut connection, page).await
         })
         .await?;
         kept.extend(page.iter().filter(|claim| !rejected.contains_key(&claim.record.claim_id)).cloned());

@@ -59,9 +59,9 @@ async fn attempt(
     coupons.sort_unstable();
     coupons.dedup();
     let mut transaction = database.begin().await?;
-    let campaigns = db::campaigns::lock_campaigns(&mut transaction, &coupons).await?;
+    let campaigns = db::campaigns::lock(&mut transaction, &coupons).await?;
     let existing = match look {
-        DuplicateCheck::Explicit => db::issuances::existing(&mut transaction, claims).await?,
+        DuplicateCheck::Explicit => db::issuances::find_existing(&mut transaction, claims).await?,
         DuplicateCheck::Optimistic if claim::may_skip_existing(&campaigns, claims) => ExistingClaims::default(),
         DuplicateCheck::Optimistic => return Ok(None),
     };
@@ -70,7 +70,9 @@ async fn attempt(
         // Only rows that go in prove that nothing was there: a refusal needs to know.
         return Ok(None);
     }
-    match db::issuances::write(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes()).await {
+    match db::issuances::insert_batch(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes())
+        .await
+    {
         Ok(()) => transaction.commit().await.map(|()| Some(plan)),
         Err(error) if look == DuplicateCheck::Optimistic && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
@@ -107,7 +109,7 @@ pub async fn return_seats(
 }
 
 async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
-    let campaign = db::within(db::campaigns::campaign(database.pool(), coupon)).await?;
+    let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
     Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
 }
 

@@ -111,7 +111,7 @@ impl Jobs {
 
     async fn run_and_note(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
         let (name, pool, began) = (job.name(), self.database.pool(), Instant::now());
-        db::within(db::job_runs::begin_job(pool, name, day, now)).await?;
+        db::within(db::job_runs::begin(pool, name, day, now)).await?;
         let done = self.perform(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
         metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
@@ -119,7 +119,7 @@ impl Jobs {
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);
         let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());
-        db::within(db::job_runs::end_job(pool, (name, day), detail, ended)).await?;
+        db::within(db::job_runs::end(pool, (name, day), detail, ended)).await?;
         done
     }
 
@@ -187,7 +187,7 @@ impl Jobs {
         due.retain(|day| !done.contains_key(day));
         if let Some(as_of) = done.get(&yesterday) {
             let (pool, today) = (self.database.pool(), days_after(yesterday, 1));
-            let changed = db::sales::days_cancelled_since(pool, today, *as_of - LATE, self.zone);
+            let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - LATE, self.zone);
             if !db::within_limit(PATIENCE, changed).await?.is_empty() {
                 due.insert(yesterday);
             }
@@ -196,7 +196,7 @@ impl Jobs {
     }
 
     async fn days_persisted(&self, first: NaiveDate) -> Result<BTreeMap<NaiveDate, Timestamp>> {
-        db::within(db::job_runs::days_done(self.database.pool(), Job::PersistDailySales.name(), first)).await
+        db::within(db::job_runs::list_done(self.database.pool(), Job::PersistDailySales.name(), first)).await
     }
 
     async fn persist(&self, day: NaiveDate) -> Result<String> {

@@ -6,7 +6,7 @@ use std::{
 use bytes::Bytes;
 use dibs_common::{
     clock,
-    db::{self, Database, refusals::Refusal},
+    db::{self, Database, rejected_requests::RejectedRequest},
     domain::claim::ClaimRejectReason,
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
@@ -124,7 +124,8 @@ impl ClaimIntake {
     /// Requests whose claims are not decided for good yet, by campaign, each in order, and each once.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
-        let mut decided = db::within_limit(PATIENCE, db::refusals::decided_claims(self.database.pool(), &ids)).await?;
+        let mut decided =
+            db::within_limit(PATIENCE, db::rejected_requests::list_decided(self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -178,11 +179,12 @@ impl ClaimIntake {
                 // Who is at the limit finds the claim that was first.
                 Verdict::Replayed | Verdict::Refused(ClaimRejectReason::CouponAlreadyIssued) => {}
                 Verdict::Refused(code) => {
-                    refusals.push(Refusal { claim: *claim, coupon: *coupon, user: *user, code: *code });
+                    refusals.push(RejectedRequest { claim: *claim, coupon: *coupon, user: *user, code: *code });
                 }
             }
         }
-        db::within_limit(PATIENCE, db::refusals::write_refusals(self.database.pool(), &refusals, clock::now())).await?;
+        db::within_limit(PATIENCE, db::rejected_requests::insert_batch(self.database.pool(), &refusals, clock::now()))
+            .await?;
         for (Request { claim, .. }, verdict) in requests.iter().zip(verdicts) {
             if let Verdict::Refused(code) = verdict {
                 count(code.as_str());
@@ -196,7 +198,7 @@ impl ClaimIntake {
         if let Some(partition) = self.partitions.get(&coupon) {
             return Ok(Some(*partition));
         }
-        let Some(campaign) = db::within(db::campaigns::campaign(self.database.pool(), coupon)).await? else {
+        let Some(campaign) = db::within(db::campaigns::find(self.database.pool(), coupon)).await? else {
             return Ok(None);
         };
         if self.partitions.len() >= REMEMBERED {
@@ -207,7 +209,7 @@ impl ClaimIntake {
     }
 
     async fn is_over(&self, coupon: CouponId) -> Result<bool> {
-        let campaign = db::within(db::campaigns::campaign(self.database.pool(), coupon)).await?;
+        let campaign = db::within(db::campaigns::find(self.database.pool(), coupon)).await?;
         Ok(campaign.is_none_or(|campaign| clock::now() >= campaign.terms.closes_at))
     }
 

@@ -149,7 +149,7 @@ impl SalesCounter {
         if sequence > self.last_sequence {
             let progress = db::within(async {
                 let mut connection = self.database.pool().acquire().await?;
-                db::outbox::sink_progress(&mut connection, KAFKA).await
+                db::outbox::find_sink_progress(&mut connection, KAFKA).await
             });
             let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not known yet"))?;
             self.last_sequence = progress.last_sequence;

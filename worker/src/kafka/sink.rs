@@ -2,7 +2,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use dibs_common::{
     clock,
-    db::{self, Lock},
+    db::{self, Lease},
     domain::{claim::COUPON_ISSUED, dead_letter::NewDeadLetter},
     error::{Error, Result},
     integrations::messages::{Message, messages},
@@ -69,7 +69,7 @@ impl Sink for KafkaSink {
         &EVENTS
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
         if batch.events.is_empty() {
             return Ok(batch.last);
         }
@@ -125,7 +125,7 @@ async fn has_refusal(on_their_way: OnTheirWay) -> bool {
 }
 
 /// Gives up what brokers will never take, in the transaction in which the sink moves on.
-async fn bury(lock: &mut Lock, refused: &[NewDeadLetter]) -> Result<()> {
+async fn bury(lock: &mut Lease, refused: &[NewDeadLetter]) -> Result<()> {
     if refused.is_empty() {
         return Ok(());
     }

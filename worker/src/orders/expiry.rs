@@ -45,7 +45,7 @@ impl Expiry {
         let mut round = round.unwrap_or(Round { began: now, after: None });
         let mut told = 0;
         for _ in 0..PAGES {
-            let overdue = db::within(db::orders::overdue_orders(database.pool(), now, round.after, PAGE)).await?;
+            let overdue = db::within(db::orders::list_overdue(database.pool(), now, round.after, PAGE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
             for (_, order, user) in &overdue {
                 commands.push(tell_one(redis, partitions, now, (*order, *user)));
@@ -80,7 +80,7 @@ async fn tell_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user):
 /// that.
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
     db::retrying("expire_coupons", || async {
-        let sweep = db::owned_coupons::expire_coupons(database, moment, COUPONS, now);
+        let sweep = db::owned_coupons::expire(database, moment, COUPONS, now);
         let swept = tokio::time::timeout(LONGEST_SWEEP, sweep).await;
         swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })

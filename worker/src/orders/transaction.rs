@@ -45,7 +45,7 @@ pub(super) async fn fail_permanently(
             let mut shop = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
             let plan = order::fail_permanently(&mut shop, command, rules, now);
             let decided = (&shop, commands, &plan);
-            db::orders::write_orders(&mut transaction, decided, now, database.statement_bytes()).await?;
+            db::orders::write_plan(&mut transaction, decided, now, database.statement_bytes()).await?;
             transaction.commit().await?;
             Ok(plan.outcomes.into_iter().next())
         })
@@ -76,7 +76,7 @@ async fn attempt(
     let mut transaction = database.begin().await?;
     let mut shop = db::orders::lock_state(&mut transaction, commands, look).await?;
     let plan = execute(&mut shop, commands, rules, now);
-    match db::orders::write_orders(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
+    match db::orders::write_plan(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
         Err(error) if db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Lock, sales::SalesSnapshot},
+    db::{self, Database, Lease, sales::SalesSnapshot},
     domain::ranking::{KEPT_DAYS, business_day, days_after, forgotten_at, last_days},
     error::{Error, Result},
     identifiers::new_uuid,
@@ -31,17 +31,23 @@ pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestam
     lock.release().await.and(rebuilt)
 }
 
-async fn rebuild_and_move(database: &Database, redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<()> {
+async fn rebuild_and_move(
+    database: &Database,
+    redis: &Redis,
+    lock: &mut Lease,
+    zone: Tz,
+    now: Timestamp,
+) -> Result<()> {
     if sales::is_counted_from_kafka(redis).await? {
         // Nobody serves the sink then.
         rebuild_under_lock(redis, lock, zone, now).await?;
         return warm(redis, zone, now).await.map(drop);
     }
     db::within(db::outbox::register_sink(database.pool(), RANKING, now)).await?;
-    let progress = db::within(db::outbox::sink_progress(lock.connection(), RANKING)).await?;
+    let progress = db::within(db::outbox::find_sink_progress(lock.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just there"))?.delivered_through;
     let sequence = rebuild_under_lock(redis, lock, zone, now).await?;
-    db::within(db::outbox::move_sink(lock.connection(), RANKING, (from, sequence), now)).await?;
+    db::within(db::outbox::advance_sink(lock.connection(), RANKING, (from, sequence), now)).await?;
     warm(redis, zone, now).await.map(drop)
 }
 
@@ -58,7 +64,7 @@ async fn wait_for_another(redis: &Redis) -> Result<()> {
 /// Makes the days that Redis keeps anew, for one who holds the sink's lock. Answers up to which event they count; the
 /// sink is to be moved there. Until they are in place, nobody counts: whoever would count from Kafka meanwhile would
 /// count into days that are about to be replaced.
-pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lock, zone: Tz, now: Timestamp) -> Result<u64> {
+pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lease, zone: Tz, now: Timestamp) -> Result<u64> {
     sales::forget(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lock.connection(), zone)).await?;
     // With tomorrow, which may have begun by the time of the snapshot, or by the clock of another worker.

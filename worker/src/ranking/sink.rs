@@ -1,7 +1,7 @@
 use chrono_tz::Tz;
 use dibs_common::{
     clock,
-    db::{Database, Lock, outbox::OutboxEvent},
+    db::{Database, Lease, outbox::OutboxEvent},
     domain::ranking::{EVENTS, Effect, SoldOrder, effects, forgotten_at},
     error::Result,
     redis::{
@@ -38,7 +38,7 @@ impl Sink for RankingSink {
         &EVENTS
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
         let (effects, last) = self.effects(batch);
         let span = (batch.first, last);
         match sales_apply(&self.redis, span, &effects, |day| forgotten_at(day, self.zone)).await? {

@@ -14,7 +14,7 @@ pub use batch::Batch;
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, Lock, outbox::SinkProgress},
+    db::{self, Database, Lease, outbox::SinkProgress},
     error::{Error, Result},
 };
 pub use numbering::number_until_stopped;
@@ -55,15 +55,15 @@ pub trait Sink: Send + Sync {
     /// Takes a batch, and answers up to which sequence it has taken all; what follows comes again. A batch may come
     /// again in whole or in part. One without events comes about once a second when there are none, so that a sink can
     /// see to itself; it may then answer that it has taken more than it was given. What it writes on the lock's
-    /// connection after [`Lock::begin`] is committed together with its progress.
-    fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> impl Future<Output = Result<u64>> + Send;
+    /// connection after [`Lease::begin`] is committed together with its progress.
+    fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> impl Future<Output = Result<u64>> + Send;
 }
 
 /// Sends events on to one sink.
 pub struct Relay<S> {
     database: Database,
     sink: S,
-    lock: Option<Lock>,
+    lock: Option<Lease>,
     looked_at: Option<Timestamp>,
     touched_at: Option<Timestamp>,
 }
@@ -148,9 +148,9 @@ impl<S: Sink> Relay<S> {
         step
     }
 
-    async fn deliver_next(&mut self, lock: &mut Lock, now: Timestamp) -> Result<Step> {
+    async fn deliver_next(&mut self, lock: &mut Lease, now: Timestamp) -> Result<Step> {
         let sink = self.sink.name();
-        let Some(progress) = db::within(db::outbox::sink_progress(lock.connection(), sink)).await? else {
+        let Some(progress) = db::within(db::outbox::find_sink_progress(lock.connection(), sink)).await? else {
             db::within(db::outbox::register_sink(self.database.pool(), sink, now)).await?;
             return Ok(Step::Delivered);
         };
@@ -160,7 +160,7 @@ impl<S: Sink> Relay<S> {
         }
         self.serve(lock, progress, now).await?;
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch()));
-        let events = db::outbox::events_between(lock.connection(), (first, last), self.sink.kinds());
+        let events = db::outbox::list_between(lock.connection(), (first, last), self.sink.kinds());
         let events = db::within_limit(PATIENCE, events).await?;
         let taken = self.sink.deliver(&Batch { first, last, at: now, events }, lock).await?;
         self.looked_at = Some(now);
@@ -168,7 +168,7 @@ impl<S: Sink> Relay<S> {
             lock.commit().await?;
             return Ok(if last < first { Step::UpToDate } else { Step::Held });
         }
-        if !db::within(db::outbox::move_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
+        if !db::within(db::outbox::advance_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
             return Err(Error::internal("another process has moved the sink"));
         }
         lock.commit().await?;
@@ -177,7 +177,7 @@ impl<S: Sink> Relay<S> {
     }
 
     /// Lets the table say that somebody serves the sink: events wait for no sink that nobody does.
-    async fn serve(&mut self, lock: &mut Lock, progress: SinkProgress, now: Timestamp) -> Result<()> {
+    async fn serve(&mut self, lock: &mut Lease, progress: SinkProgress, now: Timestamp) -> Result<()> {
         if self.touched_at.is_some_and(|touched| now - touched < TOUCH_EVERY) {
             return Ok(());
         }
@@ -189,7 +189,7 @@ impl<S: Sink> Relay<S> {
             let after = progress.delivered_through;
             tracing::error!(sink, after, "nobody served this sink for so long that events were deleted untold");
         }
-        db::within(db::outbox::touch_sink(lock.connection(), sink, now)).await?;
+        db::within(db::outbox::mark_sink_active(lock.connection(), sink, now)).await?;
         self.touched_at = Some(now);
         Ok(())
     }

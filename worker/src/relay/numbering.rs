@@ -5,7 +5,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{
         self, Database,
-        outbox::{Backlog, NUMBERED_AT_ONCE},
+        outbox::{Backlog, SEQUENCE_BATCH_SIZE},
     },
 };
 use tokio::time::Instant;
@@ -22,13 +22,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn number_until_stopped(database: Database, stopping: CancellationToken) {
     let mut shown_at = None;
     while !stopping.is_cancelled() {
-        let numbered = db::outbox::number_events(&database).await;
+        let numbered = db::outbox::sequence_events(&database).await;
         if shown_at.is_none_or(|shown: Instant| shown.elapsed() > SHOW_EVERY) {
             shown_at = Some(Instant::now());
             show(&database).await;
         }
         let pause = match numbered {
-            Ok(numbered) if numbered == NUMBERED_AT_ONCE as usize => continue,
+            Ok(numbered) if numbered == SEQUENCE_BATCH_SIZE as usize => continue,
             Ok(_) => LOOK_EVERY,
             Err(error) => {
                 metrics::counter!("dibs_outbox_sequencing_failures_total").increment(1);
@@ -45,7 +45,7 @@ pub async fn number_until_stopped(database: Database, stopping: CancellationToke
 
 /// Lets the metrics say what is still to be told, whoever serves the sinks.
 async fn show(database: &Database) {
-    match db::within(db::outbox::backlog(database.pool())).await {
+    match db::within(db::outbox::find_backlog(database.pool())).await {
         Ok(backlog) => show_backlog(&backlog, clock::now()),
         Err(error) => tracing::debug!(cause = error.chain(), "nobody can say what is still to be told"),
     }

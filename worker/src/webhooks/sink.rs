@@ -3,7 +3,7 @@ use std::{collections::HashSet, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Lock, parked::ParkedMessage},
+    db::{self, Database, Lease, parked::ParkedMessage},
     domain::dead_letter::Redriven,
     error::Result,
     integrations::{
@@ -100,7 +100,7 @@ impl Sink for WebhookSink {
         self.show_dead(0);
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
         let mut parked = self.look(batch, lock).await?;
         let room = self.room(parked.count);
         // At the bound the sink stops where it is, and the outbox keeps the rest.
@@ -152,7 +152,7 @@ impl WebhookSink {
     }
 
     /// Looks what is parked, and parks letters that were asked for, too.
-    async fn look(&mut self, batch: &Batch, lock: &mut Lock) -> Result<Parked> {
+    async fn look(&mut self, batch: &Batch, lock: &mut Lease) -> Result<Parked> {
         let (sink, connection) = (self.name(), lock.connection());
         let counts = db::within(db::parked::parked_lanes(connection, sink)).await?;
         let mut count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
@@ -239,7 +239,7 @@ impl WebhookSink {
     /// Writes what became of the round. It is committed with the progress.
     async fn write(
         &self,
-        lock: &mut Lock,
+        lock: &mut Lease,
         now: Timestamp,
         settled: &Settled,
         due: &[Outgoing],
@@ -266,7 +266,7 @@ impl WebhookSink {
         Ok(())
     }
 
-    async fn write_due(&self, lock: &mut Lock, outgoing: &Outgoing, now: Timestamp) -> Result<()> {
+    async fn write_due(&self, lock: &mut Lease, outgoing: &Outgoing, now: Timestamp) -> Result<()> {
         let (sink, connection) = (self.name(), lock.connection());
         let mut message = outgoing.after_attempt(now);
         match &outgoing.fate {

@@ -24,7 +24,7 @@ use crate::support::{accept, request, user, work};
 async fn make(place: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
     let about = (AssignmentId::generate(), campaign.id);
-    db::assignments::create_assignment(&place.database, about, &users, clock::now()).await.expect("made")
+    db::assignments::create(&place.database, about, &users, clock::now()).await.expect("made")
 }
 
 async fn look(database: &Database, redis: &Redis) -> usize {
@@ -43,7 +43,7 @@ async fn finish(place: &TestEnvironment, rounds: usize) {
 }
 
 async fn state(place: &TestEnvironment, assignment: Assignment) -> AssignmentState {
-    let state = db::assignments::assignment_state(place.database.pool(), assignment.coupon, assignment.id).await;
+    let state = db::assignments::find_state(place.database.pool(), assignment.coupon, assignment.id).await;
     state.expect("read").expect("an assignment")
 }
 
@@ -62,7 +62,7 @@ const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
 async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
-        let waiting = db::assignments::pending_users(place.database.pool(), assignment.id, None, 250);
+        let waiting = db::assignments::list_pending_users(place.database.pool(), assignment.id, None, 250);
         waiting.await.expect("read")
     };
     let mut seen = waiting().await;
@@ -74,11 +74,10 @@ async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Ass
                     let about = (assignment.id, campaign);
                     outcomes = give(&place.database, &place.redis, about, &seen).await.expect("given");
                 }
-                2 | 5 => db::assignments::write_user_outcomes(&place.database, &outcomes).await.expect("written"),
+                2 | 5 => db::assignments::update_outcomes(&place.database, &outcomes).await.expect("written"),
                 3 => work(place).await,
                 _ => {
-                    let finished =
-                        db::assignments::finish_assignment(place.database.pool(), assignment.id, clock::now());
+                    let finished = db::assignments::finish(place.database.pool(), assignment.id, clock::now());
                     assert!(finished.await.expect("finished"));
                 }
             }

@@ -193,7 +193,7 @@ async fn a_worker_that_is_told_to_stop_ends_what_it_has_in_hand() {
     stopping.cancel();
     working.await.expect("drained");
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2000);
-    let outcome = dibs_common::db::issuances::claims_of_user(place.database.pool(), campaign.id, user(2000)).await;
+    let outcome = dibs_common::db::issuances::list_of_user(place.database.pool(), campaign.id, user(2000)).await;
     assert!(matches!(outcome.expect("read")[0].outcome, ClaimOutcome::Issued { .. }));
     place.end().await;
 }

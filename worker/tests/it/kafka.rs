@@ -197,7 +197,7 @@ async fn register(place: &TestEnvironment) {
 }
 
 async fn number_all(place: &TestEnvironment) {
-    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
 }
 
 /// Delivers all that happened to a sink.
@@ -212,7 +212,7 @@ async fn send_all(place: &TestEnvironment, sink: impl Sink) {
 async fn expected_ids(place: &TestEnvironment) -> BTreeSet<String> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
-    let events = db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
+    let events = db::outbox::list_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
     events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
 }
 
@@ -544,7 +544,7 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
 async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let events =
-        db::outbox::events_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
+        db::outbox::list_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
     let values = events.iter().flat_map(|event| messages(event).expect("readable"));
     let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
     let record = |(offset, value): (i64, Vec<u8>)| Record {
@@ -730,7 +730,7 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
     assert_eq!(place.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
-        let found = db::refusals::latest_refusal(place.database.pool(), coupon, user).await.expect("looked");
+        let found = db::rejected_requests::find_latest(place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
     };
     assert_eq!(code(early.id, user(1)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen)));
@@ -738,12 +738,12 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     assert_eq!(code(open.id, user(3)).await, None);
     let (pool, soon) = (place.database.pool(), clock::now() + hour);
     assert_eq!(
-        db::refusals::purge_refusals(pool, now - hour, 10).await.expect("purged"),
+        db::rejected_requests::purge(pool, now - hour, 10).await.expect("purged"),
         0,
         "they are kept for a while"
     );
-    assert_eq!(db::refusals::purge_refusals(pool, soon, 1).await.expect("purged"), 1);
-    assert_eq!(db::refusals::purge_refusals(pool, soon, 10).await.expect("purged"), 1);
+    assert_eq!(db::rejected_requests::purge(pool, soon, 1).await.expect("purged"), 1);
+    assert_eq!(db::rejected_requests::purge(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&place).await;
     assert_eq!(letters.len(), 6, "{letters:?}");
     let topic = brokers.cluster().topic(REQUESTED);

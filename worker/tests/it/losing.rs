@@ -182,7 +182,7 @@ async fn a_worker_that_was_late_by_a_loss_does_not_issue_beyond_the_limit() {
     work(&place).await;
     let plan = confirm(&place.database, &late, dibs_common::clock::now()).await.expect("confirmed");
     assert_eq!(plan.issuances.len(), 0);
-    let claims = db::issuances::claims_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let claims = db::issuances::list_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(claims.len(), 2, "one issued, one rejected: each has its outcome");
     place.end().await;
 }

@@ -4,7 +4,7 @@ use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Lock},
+    db::{self, Lease},
     domain::{
         order::{Action, Command, Line, OrderOutcome, OrderRules},
         ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
@@ -43,7 +43,7 @@ impl Sink for Dying {
         self.0.kinds()
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
         self.0.deliver(batch, lock).await?;
         Err(Error::internal("it died"))
     }
@@ -84,7 +84,7 @@ pub async fn cancel(place: &TestEnvironment, order: OrderId, now: Timestamp) {
 
 /// Numbers and delivers all that happened.
 pub async fn deliver_all(place: &TestEnvironment) {
-    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&place.database, sink(place));
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
     relay.release_lease().await;
@@ -154,7 +154,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
                 cancel(&place, order, now).await;
             }
             8..14 => {
-                db::outbox::number_events(&place.database).await.expect("numbered");
+                db::outbox::sequence_events(&place.database).await.expect("numbered");
             }
             14..16 => {
                 let mut relay = Relay::new(&place.database, sink(&place));
@@ -198,7 +198,7 @@ async fn i10_a_batch_that_is_delivered_again_counts_once() {
     let (place, products) = shop(1).await;
     deliver_all(&place).await;
     buy(&place, products[0], 5, clock::now()).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     for _ in 0..3 {
         let died = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
         assert!(died.is_err());
@@ -233,7 +233,7 @@ async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it()
     let (place, products) = shop(1).await;
     let midnight = start_of(business_day(clock::now(), ZONE), ZONE);
     buy(&place, products[0], 2, midnight).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     rebuild(&place.database, &place.redis, ZONE, midnight - TimeDelta::milliseconds(1)).await.expect("rebuilt");
     deliver_all(&place).await;
     expect_scores_of_orders(&place, "after midnight").await;
@@ -252,7 +252,7 @@ async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
     let rows = vec![format!("('ORDER', 'x', 'order.paid', '{payload}', NOW(3))"); 100];
     let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
     place.execute(&format!("{head}{}", rows.join(","))).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     let mut relay = Relay::new(&place.database, sink(&place));
     let mut steps = 0;
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {

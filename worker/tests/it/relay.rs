@@ -8,7 +8,7 @@ use std::{
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    db::{self, Lock},
+    db::{self, Lease},
     error::{Error, Result},
     testing::{TestEnvironment, eventually},
 };
@@ -37,7 +37,7 @@ impl Sink for Witness {
         &[]
     }
 
-    async fn deliver(&mut self, batch: &Batch, _: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, _: &mut Lease) -> Result<u64> {
         if *self.broken.lock().expect("whole") {
             return Err(Error::internal("it is broken"));
         }
@@ -61,7 +61,7 @@ async fn witnessed(place: &TestEnvironment) -> (Witness, Relay<Witness>) {
 }
 
 async fn deliver(place: &TestEnvironment, relay: &mut Relay<Witness>) {
-    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
     while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
 }
 
@@ -99,7 +99,7 @@ async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
     }
     place.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
     let (one, other) =
-        tokio::join!(db::outbox::number_events(&place.database), db::outbox::number_events(&place.database));
+        tokio::join!(db::outbox::sequence_events(&place.database), db::outbox::sequence_events(&place.database));
     one.and(other).expect("numbered, by one or by both in turn");
     deliver(&place, &mut relay).await;
     let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
@@ -120,7 +120,7 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
     place.execute(&event("one")).await;
     deliver(&place, &mut first).await;
     place.execute(&event("two")).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     assert_eq!(second.step(clock::now()).await.expect("asked"), Step::StandingBy);
     *witness.broken.lock().expect("whole") = true;
     first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
@@ -140,7 +140,7 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
     let mut silent = place.database.try_lease("sink witness").await.expect("asked").expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
     place.execute(&event("one")).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     assert_eq!(relay.step(clock::now()).await.expect("asked"), Step::StandingBy);
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
@@ -162,8 +162,7 @@ async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() 
     }
     deliver(&place, &mut relay).await;
     let week_ago = clock::now() - TimeDelta::days(7);
-    let purge =
-        async |before| db::outbox::purge_events(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
+    let purge = async |before| db::outbox::purge(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
     place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;

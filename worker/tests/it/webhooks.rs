@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Lock, dead_letters::DeadLettersPage},
+    db::{self, Lease, dead_letters::DeadLettersPage},
     domain::{
         dead_letter::{DeadLetter, DeadLetterStatus},
         ranking::business_day,
@@ -44,7 +44,7 @@ async fn orders(place: &TestEnvironment, ids: &[&str]) {
             write(place, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
         }
     }
-    while db::outbox::number_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
 }
 
 /// A sink, its receiver, and the time, which passes as the test says.
@@ -114,7 +114,7 @@ async fn issue(place: &TestEnvironment, coupon: &str, count: u32) {
         let payload = format!(r#"{{"couponId": {coupon}, "issuedAt": null, "issuances": [{issuances}]}}"#);
         write(place, ("COUPON", coupon), "coupon.issued", &payload).await;
     }
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
 }
 
 async fn parked(place: &TestEnvironment) -> i64 {
@@ -157,7 +157,7 @@ async fn i10_each_recipient_of_a_coupon_is_notified() {
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}]}}"#, issuances.join(","));
     write(&place, ("COUPON", "3"), "coupon.issued", &payload).await;
     write(&place, ("COUPON", "3"), "coupon.expired", "{}").await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     line.receiver.will(|arrival| if arrival.id == "event-1-7" && arrival.attempt == 1 { (500, "", None) } else { OK });
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), parked(&place).await), (99, 1), "one failing holds up nobody");
@@ -184,7 +184,7 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (6, 0));
     assert_eq!(parked(&place).await, 3);
     write(&place, ("ORDER", "a"), "order.cancelled", "{}").await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     assert_eq!(parked(&place).await, 4, "what comes later waits, too");
     assert_eq!(place.texts("SELECT last_answer FROM parked_messages WHERE attempts > 0").await.len(), 1);
@@ -359,7 +359,7 @@ async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
         line.relay = Relay::new(&place.database, nobody.clone());
         for number in 0..20 {
             write(&place, ("ORDER", &format!("o{number}")), "order.created", "{}").await;
-            db::outbox::number_events(&place.database).await.expect("numbered");
+            db::outbox::sequence_events(&place.database).await.expect("numbered");
             line.after_seconds(60).await;
         }
         for hour in 0..48 {
@@ -429,7 +429,7 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
     write(&place, ("ORDER", "a"), "order.created", "{}").await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     line.after_seconds(118).await;
     assert_eq!(line.receiver.arrivals().len(), 1);
@@ -474,7 +474,7 @@ async fn i10_a_dead_receiver_holds_up_neither_orders_nor_the_ranking() {
     dead.endpoint = endpoint("http://127.0.0.1:1/");
     let mut dead = Relay::new(&place.database, dead);
     buy(&place, products[0], 5, clock::now()).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     dead.step(clock::now()).await.expect("looked");
     buy(&place, products[0], 2, clock::now()).await;
     deliver_all(&place).await;
@@ -498,7 +498,7 @@ impl Sink for Dying {
         self.0.kinds()
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lock) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
         self.0.deliver(batch, lock).await?;
         Err(Error::internal("it died"))
     }
@@ -559,7 +559,7 @@ async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
     let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::Notifications).await;
     write(&place, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
-    db::outbox::number_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     let dead = letters(&place, DeadLetterStatus::Dead).await;
     assert_eq!((dead.len(), dead[0].redrivable, behind(&place, "notifications").await), (1, false, 0));
@@ -576,11 +576,10 @@ async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
     orders(&place, &["a"]).await;
     line.after_seconds(1).await;
     let week = TimeDelta::days(7);
-    let purge = async |now: Timestamp| {
-        db::outbox::purge_events(place.database.pool(), now, now - week, 1_000).await.expect("purged")
-    };
+    let purge =
+        async |now: Timestamp| db::outbox::purge(place.database.pool(), now, now - week, 1_000).await.expect("purged");
     let left_alone =
-        async |now: Timestamp| db::outbox::sinks_left_alone(place.database.pool(), now - week).await.expect("names");
+        async |now: Timestamp| db::outbox::list_idle_sinks(place.database.pool(), now - week).await.expect("names");
     assert_eq!(purge(line.now).await, 0, "the other sink has taken none");
     line.after(week + TimeDelta::minutes(1)).await;
     assert_eq!(left_alone(line.now).await, ["notifications"]);

@@ -58,13 +58,13 @@ pub async fn assign(
 
 async fn make(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
     let pool = app.database.pool();
-    if let Some(made) = db::within(db::assignments::assignment(pool, coupon, id)).await? {
+    if let Some(made) = db::within(db::assignments::find(pool, coupon, id)).await? {
         // By an attempt before this one, whatever has become of the campaign since.
         return Ok(made);
     }
-    let campaign = db::within(db::campaigns::campaign(pool, coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    let campaign = db::within(db::campaigns::find(pool, coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     if campaign.state == CampaignState::Closed {
         return Err(Error::CampaignClosed);
     }
-    db::assignments::create_assignment(&app.database, (id, coupon), &users, clock::now()).await
+    db::assignments::create(&app.database, (id, coupon), &users, clock::now()).await
 }

@@ -30,6 +30,6 @@ pub async fn assignment(
     _: Administrator,
     PathOf((coupon, assignment)): PathOf<(CouponId, AssignmentId)>,
 ) -> Result<Json<AssignmentState>, ApiError> {
-    let found = db::within(db::assignments::assignment_state(app.database.pool(), coupon, assignment)).await?;
+    let found = db::within(db::assignments::find_state(app.database.pool(), coupon, assignment)).await?;
     Ok(Json(found.ok_or(Error::AssignmentNotFound(assignment))?))
 }

@@ -42,6 +42,6 @@ pub async fn change_product(
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let database = app.database.clone();
     let changing =
-        app.tasks.spawn(async move { db::products::change_product(&database, product, &change, clock::now()).await });
+        app.tasks.spawn(async move { db::products::update(&database, product, &change, clock::now()).await });
     Ok(Json(changing.await.map_err(Error::internal)??))
 }

@@ -40,8 +40,7 @@ pub async fn create_product(
     }
     // In a task of its own: a client that goes away does not stop a transaction half way.
     let database = app.database.clone();
-    let making =
-        app.tasks.spawn(async move { db::products::create_product(&database, &terms, operation, clock::now()).await });
+    let making = app.tasks.spawn(async move { db::products::create(&database, &terms, operation, clock::now()).await });
     let product = making.await.map_err(Error::internal)??;
     let location = format!("/products/{}", product.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(product)).into_response())

@@ -65,14 +65,14 @@ pub async fn claim_status(
     let lane = app.claims.lane(coupon).await?;
     // Redis first: a claim that is issued or rejected between the two looks is then found in the database.
     let held = lane.latest_claim(&app.redis, user).await;
-    let answered = db::within(db::issuances::claims_of_user(app.database.pool(), coupon, user)).await?;
+    let answered = db::within(db::issuances::list_of_user(app.database.pool(), coupon, user)).await?;
     let of_held = |record: ClaimRecord| {
         let outcome = answered.iter().find(|claim| claim.record.claim_id == record.claim_id);
         (record, outcome.map(|claim| claim.outcome))
     };
     let mut latest_answered = answered.first().copied();
     if latest_answered.is_none() && !matches!(held, Ok(Some(_))) {
-        latest_answered = db::within(db::refusals::latest_refusal(app.database.pool(), coupon, user)).await?;
+        latest_answered = db::within(db::rejected_requests::find_latest(app.database.pool(), coupon, user)).await?;
     }
     let latest_answered = latest_answered.map(|claim| (claim.record, Some(claim.outcome)));
     let (record, outcome) = match held {
@@ -102,6 +102,6 @@ pub async fn find_outcome(
     user: UserId,
     claim: ClaimId,
 ) -> Result<Option<ClaimOutcome>> {
-    let answered = db::within(db::issuances::claims_of_user(app.database.pool(), coupon, user)).await?;
+    let answered = db::within(db::issuances::list_of_user(app.database.pool(), coupon, user)).await?;
     Ok(answered.iter().find(|found| found.record.claim_id == claim).map(|found| found.outcome))
 }

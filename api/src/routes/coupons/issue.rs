@@ -154,7 +154,7 @@ async fn rejected(app: &SharedApp, rejection: ClaimRejectReason, body: ClaimBody
             Error::internal("a claim that was accepted is refused as one that was not")
         }
         ClaimRejectReason::CouponAlreadyIssued => {
-            let claims = db::issuances::claims_of_user(app.database.pool(), body.coupon_id, body.user_id);
+            let claims = db::issuances::list_of_user(app.database.pool(), body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();
             let first = claims.iter().rfind(|claim| matches!(claim.outcome, ClaimOutcome::Issued { .. }));
             Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))

@@ -52,7 +52,7 @@ pub async fn show(
     PathOf(coupon): PathOf<CouponId>,
 ) -> Result<Json<CampaignView>, ApiError> {
     let campaign =
-        db::within(db::campaigns::campaign(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+        db::within(db::campaigns::find(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let lane = app.claims.lane(coupon).await?;
     // Without Redis, what is issued is the best count there is.
     let claimed = lane.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);

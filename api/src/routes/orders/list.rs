@@ -51,7 +51,7 @@ pub async fn list(
     let limit = page_limit(query.limit)?;
     // One more than asked for tells whether there is a next page.
     let wanted = OrdersPage { user: query.user_id, before: query.cursor, limit: limit + 1 };
-    let mut items = db::within(db::orders::orders_of_user(app.database.pool(), wanted)).await?;
+    let mut items = db::within(db::orders::list_of_user(app.database.pool(), wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|order| order.order_id);

@@ -48,19 +48,20 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -
     // Redis first: a payment that is made between the looks is then found in the database.
     let pending = app.orders.pending(command).await;
     let pool = app.database.pool();
-    if let Some(payment) = db::within(db::orders::payment(pool, id)).await? {
+    if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
         return Ok(Json(payment).into_response());
     }
-    let outcome = db::within(db::orders::command_outcome(pool, command)).await?.filter(|outcome| outcome.kind == "PAY");
+    let outcome =
+        db::within(db::orders::find_command_outcome(pool, command)).await?.filter(|outcome| outcome.kind == "PAY");
     let not_made = |order_id, status, code| Json(PaymentNotMade { payment_id: id, order_id, status, code });
     match (outcome, pending) {
         (Some(db::orders::CommandOutcome { order, refusal: Some(refusal), .. }), _) => {
             Ok(not_made(order, PaymentStatus::Fail, Some(refusal.code)).into_response())
         }
         (Some(outcome), _) => {
-            let order = db::within(db::orders::order(pool, outcome.order)).await?;
+            let order = db::within(db::orders::find(pool, outcome.order)).await?;
             let first = order.and_then(|order| order.payment_id).ok_or(Error::PaymentNotFound(id))?;
-            let payment = db::within(db::orders::payment(pool, first)).await?.ok_or(Error::PaymentNotFound(id))?;
+            let payment = db::within(db::orders::find_payment(pool, first)).await?.ok_or(Error::PaymentNotFound(id))?;
             Ok(Json(payment).into_response())
         }
         (None, pending) => match pending? {

@@ -39,6 +39,6 @@ pub async fn balance(
     State(app): State<SharedApp>,
     QueryOf(BalanceQuery { user_id }): QueryOf<BalanceQuery>,
 ) -> Result<Json<Balance>, ApiError> {
-    let balance = db::within(db::points::balance(app.database.pool(), user_id)).await?;
+    let balance = db::within(db::points::find_balance(app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))
 }

@@ -6,7 +6,7 @@ use axum::{
 };
 use dibs_common::{
     clock,
-    db::{self, charges::Charged},
+    db::{self, charges::ChargeWithBalance},
     domain::{
         FieldError,
         campaign::MAX_AMOUNT,
@@ -96,21 +96,21 @@ pub async fn charge(
     answer(&charging.await.map_err(Error::internal)??)
 }
 
-async fn execute(app: SharedApp, wanted: NewCharge) -> Result<Charged> {
+async fn execute(app: SharedApp, wanted: NewCharge) -> Result<ChargeWithBalance> {
     let (rules, now) = (app.settings.shared.point_rules(), clock::now());
     let Some(gateway) = &app.payment_gateway else {
-        return db::charges::charge_at_once(&app.database, &wanted, rules, now).await;
+        return db::charges::begin_approved(&app.database, &wanted, rules, now).await;
     };
-    let begun = db::charges::begin_charge(&app.database, &wanted, rules, now).await?;
+    let begun = db::charges::begin(&app.database, &wanted, rules, now).await?;
     // A repeat of one that has ended is answered as the first was.
     if begun.charge.status == ChargeStatus::Pending { settle(&app, gateway, begun).await } else { Ok(begun) }
 }
 
 /// Asks the gateway, and writes down what it says.
-async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: Charged) -> Result<Charged> {
+async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: ChargeWithBalance) -> Result<ChargeWithBalance> {
     let NewCharge { id, user, .. } = begun.charge.wanted;
     let Some(decision) = gateway.ask(&begun.charge.wanted).await.decision() else { return Ok(begun) };
-    match db::charges::settle_charge(&app.database, (id, user), decision, clock::now()).await {
+    match db::charges::settle(&app.database, (id, user), decision, clock::now()).await {
         // Nobody can say more than that it is pending, and the worker will ask again.
         Err(error) if error.is_transient() => {
             tracing::warn!(charge = %id, cause = error.chain(), "what the gateway decided is not written yet");
@@ -120,7 +120,7 @@ async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: Charged) -> Re
     }
 }
 
-fn answer(Charged { charge, balance }: &Charged) -> Result<Response, ApiError> {
+fn answer(ChargeWithBalance { charge, balance }: &ChargeWithBalance) -> Result<Response, ApiError> {
     let (charge_id, user_id, status) = (charge.wanted.id, charge.wanted.user, charge.status);
     let code = match status {
         ChargeStatus::Approved => StatusCode::OK,

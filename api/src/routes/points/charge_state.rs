@@ -60,6 +60,6 @@ pub async fn charge_state(
     State(app): State<SharedApp>,
     PathOf(charge): PathOf<ChargeId>,
 ) -> Result<Json<ChargeState>, ApiError> {
-    let found = db::within(db::charges::charge(app.database.pool(), charge)).await?;
+    let found = db::within(db::charges::find(app.database.pool(), charge)).await?;
     Ok(Json(found.ok_or(Error::ChargeNotFound(charge))?.into()))
 }

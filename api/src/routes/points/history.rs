@@ -58,7 +58,7 @@ pub async fn history(
         return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
-    let rows = db::points::point_history(app.database.pool(), query.user_id, query.cursor, limit + 1);
+    let rows = db::points::list_history(app.database.pool(), query.user_id, query.cursor, limit + 1);
     let mut items = db::within(rows).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

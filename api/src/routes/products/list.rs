@@ -84,7 +84,7 @@ pub async fn list_products(
     }
     // One more than asked for tells whether there is a next page.
     let wanted = WantedProducts { status: query.status.wanted(), after: query.cursor, limit: limit + 1 };
-    let mut items = db::within(db::products::products(app.database.pool(), wanted)).await?;
+    let mut items = db::within(db::products::list(app.database.pool(), wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|product| product.id);

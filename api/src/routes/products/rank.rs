@@ -70,7 +70,7 @@ pub async fn rank(
 
 /// The place of a product that is not among those in memory.
 async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(Option<u64>, i64), Error> {
-    let found = db::within(db::products::product(app.database.pool(), product)).await?;
+    let found = db::within(db::products::find(app.database.pool(), product)).await?;
     found.ok_or(Error::ProductNotFound(product))?;
     match ranking.source {
         Source::Redis(..) => {
@@ -78,7 +78,7 @@ async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(O
             Ok(place.map_or((None, 0), |(rank, units)| (Some(rank), units)))
         }
         Source::Tables(to, _) => {
-            let units = db::best_sellers::stored_sales(app.database.pool(), product, to, ranking.days);
+            let units = db::best_sellers::sum_units(app.database.pool(), product, to, ranking.days);
             Ok((None, db::within(units).await?))
         }
         Source::Nowhere(_) => Ok((None, 0)),

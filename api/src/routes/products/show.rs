@@ -21,6 +21,6 @@ pub async fn show_product(
     State(app): State<SharedApp>,
     PathOf(product): PathOf<ProductId>,
 ) -> Result<Json<Product>, ApiError> {
-    let found = db::within(db::products::product(app.database.pool(), product)).await?;
+    let found = db::within(db::products::find(app.database.pool(), product)).await?;
     Ok(Json(found.ok_or(Error::ProductNotFound(product))?))
 }

@@ -65,7 +65,7 @@ pub async fn coupons(
     }
     // One more than asked for tells whether there is a next page.
     let wanted = OwnedCoupons { user, status: query.status, before: query.cursor, limit: limit + 1 };
-    let mut items = db::within(db::owned_coupons::owned_coupons(app.database.pool(), wanted, clock::now())).await?;
+    let mut items = db::within(db::owned_coupons::list(app.database.pool(), wanted, clock::now())).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|coupon| coupon.user_coupon_id);

@@ -83,7 +83,8 @@ async fn lock_orders(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<OrderId>,
 ) -> Result<BTreeMap<OrderId, Order>, sqlx::Error> {
-    let before = format!("SELECT /* lock_orders */ {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN");
+    let before =
+        format!("SELECT /* orders::lock_orders */ {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN");
     let around = (before.as_str(), "ORDER BY order_id FOR UPDATE");
     let rows: Vec<OrderRow> = rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
     let mut orders = BTreeMap::new();
@@ -105,7 +106,7 @@ async fn lock_products(
     ids: &BTreeSet<ProductId>,
 ) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
     let around = (
-        "SELECT /* lock_products */ product_id, name, price, stock, status FROM products FORCE INDEX (PRIMARY) \
+        "SELECT /* orders::lock_products */ product_id, name, price, stock, status FROM products FORCE INDEX (PRIMARY) \
          WHERE product_id IN",
         "ORDER BY product_id FOR UPDATE",
     );
@@ -137,7 +138,7 @@ async fn lock_coupons(
     ids: &BTreeSet<ClaimId>,
 ) -> Result<BTreeMap<ClaimId, IssuedCoupon>, sqlx::Error> {
     let around = (
-        "SELECT /* lock_coupons */ user_coupon_id, user_id, discount_type, discount_value, discount_max_amount, \
+        "SELECT /* orders::lock_coupons */ user_coupon_id, user_id, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, status, valid_until, used_at FROM user_coupons FORCE INDEX (PRIMARY) \
          WHERE user_coupon_id IN",
         "ORDER BY user_coupon_id FOR UPDATE",
@@ -168,7 +169,7 @@ async fn lock_accounts(
     ids: &BTreeSet<UserId>,
 ) -> Result<BTreeMap<UserId, Account>, sqlx::Error> {
     let around = (
-        "SELECT /* lock_accounts */ user_id, balance, pending FROM point_accounts FORCE INDEX (PRIMARY) \
+        "SELECT /* orders::lock_accounts */ user_id, balance, pending FROM point_accounts FORCE INDEX (PRIMARY) \
          WHERE user_id IN",
         "ORDER BY user_id FOR UPDATE",
     );
@@ -180,7 +181,7 @@ async fn answered(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<CommandId>,
 ) -> Result<HashMap<CommandId, Option<OrderRejectReason>>, sqlx::Error> {
-    let around = ("SELECT /* answered */ command_id, code, detail FROM order_commands WHERE command_id IN", "");
+    let around = ("SELECT /* orders::answered */ command_id, code, detail FROM order_commands WHERE command_id IN", "");
     let rows: Vec<(Uuid, Option<String>, Option<String>)> =
         rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
     let outcome = |(id, code, detail): (Uuid, Option<String>, Option<String>)| {

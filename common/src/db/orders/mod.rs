@@ -6,11 +6,11 @@ mod write;
 
 pub use lock::{DuplicateCheck, lock_state};
 pub use read::{
-    CommandOutcome, OrdersPage, PaymentView, command_outcome, order, orders_of_user, overdue_orders, payment,
+    CommandOutcome, OrdersPage, PaymentView, find, find_command_outcome, find_payment, list_of_user, list_overdue,
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
-pub use write::{purge_order_commands, write_orders};
+pub use write::{purge_commands, write_plan};
 
 use super::{issuances::identifier, statements};
 use crate::{
@@ -81,7 +81,7 @@ async fn items(
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT /* items */ order_id, product_id, name, unit_price, quantity FROM order_items \
+        "SELECT /* orders::items */ order_id, product_id, name, unit_price, quantity FROM order_items \
          WHERE order_id IN ({ids}) ORDER BY order_id, product_id"
     );
     // As text: see `lock::rows_of`.

@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// An order, as it is now.
-pub async fn order(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
-    let sql = format!("SELECT /* order */ {COLUMNS} FROM orders WHERE order_id = ?");
+pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
+    let sql = format!("SELECT /* orders::find */ {COLUMNS} FROM orders WHERE order_id = ?");
     let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(pool).await?;
     let orders = row.map(Order::try_from).transpose()?.into_iter().collect();
     Ok(with_items(pool, orders).await?.pop())
@@ -32,9 +32,9 @@ pub struct OrdersPage {
 }
 
 /// A user's orders, the newest first.
-pub async fn orders_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Order>, sqlx::Error> {
+pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Order>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* orders_of_user */ {COLUMNS} FROM orders \
+        "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders \
          WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
     );
     let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -81,10 +81,10 @@ pub struct PaymentView {
 }
 
 /// A payment, as it is now.
-pub async fn payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<PaymentView>, sqlx::Error> {
+pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<PaymentView>, sqlx::Error> {
     type Row = (Uuid, u64, i64, String, Option<String>, Timestamp, Option<Timestamp>);
     let row: Option<Row> = sqlx::query_as(
-        "SELECT /* payment */ order_id, user_id, amount, status, code, created_at, cancelled_at FROM payments \
+        "SELECT /* orders::find_payment */ order_id, user_id, amount, status, code, created_at, cancelled_at FROM payments \
          WHERE payment_id = ?",
     )
     .bind(id.0)
@@ -118,10 +118,10 @@ pub struct CommandOutcome {
 }
 
 /// The outcome of a command to pay, confirm or cancel, once it has one.
-pub async fn command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
+pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
     type Row = (Uuid, String, Option<String>, Option<String>, Timestamp);
     let row: Option<Row> = sqlx::query_as(
-        "SELECT /* command_outcome */ order_id, type, code, detail, decided_at FROM order_commands \
+        "SELECT /* orders::find_command_outcome */ order_id, type, code, detail, decided_at FROM order_commands \
          WHERE command_id = ?",
     )
     .bind(id.0)
@@ -134,7 +134,7 @@ pub async fn command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<C
 }
 
 /// At most `limit` orders that were not paid in time, from the one after `after` on, by the end of their time.
-pub async fn overdue_orders(
+pub async fn list_overdue(
     pool: &MySqlPool,
     now: Timestamp,
     after: Option<(Timestamp, OrderId)>,
@@ -142,7 +142,7 @@ pub async fn overdue_orders(
 ) -> Result<Vec<(Timestamp, OrderId, UserId)>, sqlx::Error> {
     let (after_time, after_order) = after.unwrap_or((Timestamp::UNIX_EPOCH, OrderId(Uuid::nil())));
     let rows: Vec<(Timestamp, Uuid, u64)> = sqlx::query_as(
-        "SELECT /* overdue_orders */ expires_at, order_id, user_id FROM orders WHERE status = 'DEPOSIT_WAIT' \
+        "SELECT /* orders::list_overdue */ expires_at, order_id, user_id FROM orders WHERE status = 'DEPOSIT_WAIT' \
          AND expires_at <= ? AND expires_at >= ? AND (expires_at > ? OR order_id > ?) \
          ORDER BY expires_at, order_id LIMIT ?",
     )

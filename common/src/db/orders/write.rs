@@ -9,7 +9,7 @@ use crate::{
 
 /// Writes what was decided of a batch, under its locks, in statements of at most `longest` bytes.
 /// A command that was decided before, unknown to the plan, breaks a key: see [`crate::db::is_duplicate`].
-pub async fn write_orders(
+pub async fn write_plan(
     connection: &mut MySqlConnection,
     (shop, commands, plan): (&LockedState, &[Command], &OrderPlan),
     now: Timestamp,
@@ -44,7 +44,7 @@ fn optional_moment(value: Option<Timestamp>) -> String {
 fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
     // First what ends: a coupon that an order gives back may be taken by one of the same batch, and the table holds
     // that no two live orders have it at any moment.
-    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
         ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o ON o.order_id = UNHEX(n.order_id) \
@@ -59,11 +59,12 @@ fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &Orde
         write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
     });
     let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
-    let head = "INSERT INTO orders /* write_orders */ (order_id, user_id, status, code, detail, total_amount, \
+    let head = "INSERT INTO orders /* orders::write_plan */ (order_id, user_id, status, code, detail, total_amount, \
         discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
         ended_at) VALUES ";
     statements.rows((head, ""), &placed, |sql, order| write_order(sql, order));
-    let head = "INSERT INTO order_items /* write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
+    let head =
+        "INSERT INTO order_items /* orders::write_plan */ (order_id, product_id, name, unit_price, quantity) VALUES ";
     let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
     statements.rows((head, ""), &items, |sql, (order, item)| {
         write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
@@ -108,7 +109,7 @@ fn write_order(sql: &mut String, order: &Order) {
 
 /// Units sold and given back. The table itself holds that stock is neither negative nor off.
 fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
     let tail = format!(
         "]', '$[*]' COLUMNS(product_id BIGINT UNSIGNED PATH '$[0]', sold BIGINT PATH '$[1]', \
          restored BIGINT PATH '$[2]')) AS n STRAIGHT_JOIN products p ON p.product_id = n.product_id \
@@ -124,7 +125,7 @@ fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) ->
 }
 
 fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
-    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(user_coupon_id CHAR(32) PATH '$[0]', status VARCHAR(7) PATH '$[1]', \
         used_at DATETIME(3) PATH '$[2]')) AS n STRAIGHT_JOIN user_coupons c \
         ON c.user_coupon_id = UNHEX(n.user_coupon_id) SET c.status = n.status, c.used_at = n.used_at";
@@ -137,7 +138,7 @@ fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPl
 }
 
 fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "UPDATE /* write_orders */ JSON_TABLE('[";
+    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
     let now = moment(now);
     let tail = format!(
         "]', '$[*]' COLUMNS(user_id BIGINT UNSIGNED PATH '$[0]', balance BIGINT PATH '$[1]')) AS n \
@@ -147,7 +148,7 @@ fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPla
     statements.rows((head, &tail), accounts, |sql, (user, account)| {
         write_into(sql, format_args!("[{user},{}]", account.balance));
     });
-    let head = "INSERT INTO point_histories /* write_orders */ (user_id, type, amount, balance_after, reference_id, \
+    let head = "INSERT INTO point_histories /* orders::write_plan */ (user_id, type, amount, balance_after, reference_id, \
         order_id, created_at) VALUES ";
     statements.rows((head, ""), &plan.ledger, |sql, row| {
         let LedgerRow { user, kind, amount, balance_after, payment, order } = row;
@@ -159,7 +160,7 @@ fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPla
 
 fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
     let now = moment(now);
-    let head = "INSERT INTO payments /* write_orders */ (payment_id, order_id, user_id, amount, status, code, \
+    let head = "INSERT INTO payments /* orders::write_plan */ (payment_id, order_id, user_id, amount, status, code, \
         created_at, cancelled_at) VALUES ";
     statements.rows((head, ""), &plan.payments, |sql, payment| {
         let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
@@ -169,7 +170,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
         write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
     });
     let head = format!(
-        "UPDATE payments /* write_orders */ SET status = 'CANCELLED', cancelled_at = {now} \
+        "UPDATE payments /* orders::write_plan */ SET status = 'CANCELLED', cancelled_at = {now} \
          WHERE status = 'DONE' AND payment_id IN ("
     );
     statements.rows((&head, ")"), &plan.refunded, |sql, payment| sql.push_str(&id(payment.0)));
@@ -177,7 +178,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
 }
 
 fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "INSERT INTO order_commands /* write_orders */ (command_id, order_id, user_id, type, code, detail, \
+    let head = "INSERT INTO order_commands /* orders::write_plan */ (command_id, order_id, user_id, type, code, detail, \
         decided_at) VALUES ";
     let now = moment(now);
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
@@ -198,9 +199,9 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
 }
 
 /// Deletes at most `limit` outcomes of commands that were decided before `before`; how many. Placing orders has none here.
-pub async fn purge_order_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+pub async fn purge_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
-        "DELETE /* purge_order_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?",
+        "DELETE /* orders::purge_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?",
     )
     .bind(before)
     .bind(limit)

@@ -140,7 +140,7 @@ async fn oldest_sequence(pool: &MySqlPool) -> Result<Option<u64>> {
 
 async fn events(pool: &MySqlPool, span: (u64, u64), receiver: Receiver) -> Result<Vec<OutboxEvent>> {
     let mut connection = pool.acquire().await.context("reading events")?;
-    db::outbox::events_between(&mut connection, span, receiver.kinds()).await.context("reading events")
+    db::outbox::list_between(&mut connection, span, receiver.kinds()).await.context("reading events")
 }
 
 async fn dead_letters(pool: &MySqlPool, receiver: Receiver) -> Result<HashSet<MessageId>> {

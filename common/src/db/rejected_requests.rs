@@ -14,7 +14,7 @@ use crate::{
 
 /// A claim that was never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RejectedRequest {
     /// The claim.
     pub claim: ClaimId,
     /// Of which campaign.
@@ -30,7 +30,7 @@ fn encode(error: serde_json::Error) -> sqlx::Error {
 }
 
 /// Which of these claims are issued, rejected or refused.
-pub async fn decided_claims(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
+pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
     let ids = serde_json::to_string(&ids).map_err(encode)?;
     let mut decided = HashSet::new();
@@ -38,7 +38,7 @@ pub async fn decided_claims(pool: &MySqlPool, claims: &[ClaimId]) -> Result<Hash
         [("user_coupons", "user_coupon_id"), ("claim_rejections", "claim_id"), ("claim_refusals", "claim_id")]
     {
         let sql = format!(
-            "SELECT /* decided_claims */ t.{key} \
+            "SELECT /* rejected_requests::list_decided */ t.{key} \
              FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
              STRAIGHT_JOIN {table} t ON t.{key} = UNHEX(claims.claim_id)"
         );
@@ -49,16 +49,16 @@ pub async fn decided_claims(pool: &MySqlPool, claims: &[ClaimId]) -> Result<Hash
 }
 
 /// Writes down claims that were refused. One that is there stays as it is.
-pub async fn write_refusals(pool: &MySqlPool, refusals: &[Refusal], now: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn insert_batch(pool: &MySqlPool, refusals: &[RejectedRequest], now: Timestamp) -> Result<(), sqlx::Error> {
     if refusals.is_empty() {
         return Ok(());
     }
-    let row = |Refusal { claim, coupon, user, code }: &Refusal| {
+    let row = |RejectedRequest { claim, coupon, user, code }: &RejectedRequest| {
         (claim.0.simple().to_string(), coupon.get(), user.get(), code.as_str())
     };
     let rows: Vec<_> = refusals.iter().map(row).collect();
     sqlx::query(
-        "INSERT INTO claim_refusals /* write_refusals */ (claim_id, coupon_id, user_id, code, refused_at) \
+        "INSERT INTO claim_refusals /* rejected_requests::insert_batch */ (claim_id, coupon_id, user_id, code, refused_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.code, ? \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
              user_id BIGINT UNSIGNED PATH '$[2]', code VARCHAR(40) PATH '$[3]')) AS r \
@@ -72,20 +72,17 @@ pub async fn write_refusals(pool: &MySqlPool, refusals: &[Refusal], now: Timesta
 }
 
 /// Deletes at most `limit` claims that were refused before `before`; how many.
-pub async fn purge_refusals(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted =
-        sqlx::query("DELETE FROM claim_refusals /* purge_refusals */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?");
+pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "DELETE FROM claim_refusals /* rejected_requests::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?",
+    );
     Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
 }
 
 /// The latest claim of a user on a campaign that was refused and never accepted; its sequence is 0.
-pub async fn latest_refusal(
-    pool: &MySqlPool,
-    coupon: CouponId,
-    user: UserId,
-) -> Result<Option<UserClaim>, sqlx::Error> {
+pub async fn find_latest(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Option<UserClaim>, sqlx::Error> {
     let row: Option<(Uuid, String, Timestamp)> = sqlx::query_as(
-        "SELECT /* latest_refusal */ claim_id, code, refused_at FROM claim_refusals \
+        "SELECT /* rejected_requests::find_latest */ claim_id, code, refused_at FROM claim_refusals \
          WHERE coupon_id = ? AND user_id = ? ORDER BY refused_at DESC LIMIT 1",
     )
     .bind(coupon.get())
