@@ -14,6 +14,7 @@ pub mod json;
 pub mod operations;
 pub mod redis;
 pub mod retry;
+pub mod secret;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
