@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use dibs_common::{
     Error,
     domain::{FieldError, claim::ClaimRecord},
-    error::{Dependency, Kind},
+    error::Dependency,
     identifiers::PaymentId,
 };
 use serde::Serialize;
@@ -100,11 +100,12 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 const USUAL_BYTES: usize = 512;
 
 fn write(error: &Error, request_id: &str, instance: &str) -> Response {
-    let Kind { code, title, status } = error.kind();
+    let code = error.code();
+    let (status, title, code) = (code.status(), code.title(), code.into_str());
     match error {
         Error::Internal(cause) => tracing::error!(request_id, instance, cause, "a defect refused a request"),
         Error::DependencyUnavailable { dependency, cause } => {
-            tracing::warn!(request_id, instance, dependency = dependency.as_str(), cause, "a dependency is away");
+            tracing::warn!(request_id, instance, dependency = dependency.into_str(), cause, "a dependency is away");
         }
         _ => {}
     }

@@ -58,8 +58,10 @@ pub fn router(operations: Operations) -> Router {
 
 async fn ready(State(operations): State<Operations>) -> impl IntoResponse {
     let (database, redis) = tokio::join!(operations.database.ping(), operations.redis.ping());
-    let dependencies =
-        BTreeMap::from([(Dependency::MySql.as_str(), health(&database)), (Dependency::Redis.as_str(), health(&redis))]);
+    let dependencies = BTreeMap::from([
+        (Dependency::MySql.into_str(), health(&database)),
+        (Dependency::Redis.into_str(), health(&redis)),
+    ]);
     let all_up = dependencies.values().all(|health| *health == Health::Up);
     if all_up && !operations.stopping.is_cancelled() {
         (StatusCode::OK, Json(Readiness { status: Health::Up, dependencies }))

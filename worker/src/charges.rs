@@ -102,8 +102,8 @@ impl Settlement {
         if settled.charge.status != decision.status() {
             return Err(Error::internal(format!(
                 "the gateway says {} of a charge that is {} already",
-                decision.status().as_str(),
-                settled.charge.status.as_str()
+                decision.status().into_str(),
+                settled.charge.status.into_str()
             )));
         }
         Ok(match decision {

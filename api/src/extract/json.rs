@@ -100,7 +100,7 @@ mod tests {
         let error = serde_json::from_str::<CampaignTerms>(body).expect_err("a wrong body");
         match explain::<CampaignTerms>(body.as_bytes(), &error) {
             Error::ValidationFailed(errors) => errors[0].field.to_string(),
-            other => other.kind().code.into(),
+            other => other.code().into_str().into(),
         }
     }
 

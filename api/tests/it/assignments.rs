@@ -153,7 +153,7 @@ async fn a_closed_campaign_is_not_assigned_any_more_and_a_paused_one_is() {
     let app = TestApp::new().await;
     let campaign = app.place.campaign(10).await;
     let set = async |state: CampaignState| {
-        app.place.execute(&format!("UPDATE coupons SET state = '{}'", state.as_str())).await;
+        app.place.execute(&format!("UPDATE coupons SET state = '{}'", state.into_str())).await;
         let changed = Campaign { state, ..campaign.clone() };
         campaign_put(&app.place.redis, &changed, CampaignCounts::default()).await.expect("put");
     };

@@ -41,7 +41,7 @@ impl TryFrom<AssignmentRow> for Assignment {
             id,
             coupon: identifier(row.coupon_id)?,
             requested: row.requested,
-            status: AssignmentStatus::of(&row.status).ok_or_else(strange)?,
+            status: row.status.parse().map_err(|_| strange())?,
         })
     }
 }
@@ -83,7 +83,7 @@ async fn insert(
     .bind(assignment.0)
     .bind(coupon.get())
     .bind(requested)
-    .bind(AssignmentStatus::Pending.as_str())
+    .bind(AssignmentStatus::Pending.into_str())
     .bind(now)
     .execute(&mut *transaction)
     .await?;
@@ -136,7 +136,7 @@ pub async fn find_state(
     for (outcome, count) in counts {
         refused.insert(outcome, u32::try_from(count).map_err(|error| sqlx::Error::Decode(error.into()))?);
     }
-    let assigned = refused.remove(AssignmentOutcome::Issued.as_str()).unwrap_or(0);
+    let assigned = refused.remove(AssignmentOutcome::Issued.into_str()).unwrap_or(0);
     Ok(Some(AssignmentState { assignment: Assignment::try_from(row)?, assigned, refused, created_at, done_at }))
 }
 
@@ -146,7 +146,7 @@ pub async fn list_pending(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment
         "SELECT /* assignments::list_pending */ {COLUMNS} FROM assignments WHERE status = ? ORDER BY assignment_id LIMIT ?"
     );
     let rows: Vec<AssignmentRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(AssignmentStatus::Pending.as_str())
+        .bind(AssignmentStatus::Pending.into_str())
         .bind(limit)
         .fetch_all(pool)
         .await?;
@@ -194,7 +194,7 @@ pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, Assignme
         statements.one(&format!(
             "UPDATE assignment_users /* assignments::update_outcomes */ SET outcome = '{}' \
              WHERE claim_id IN ({}) AND outcome IS NULL",
-            outcome.as_str(),
+            outcome.into_str(),
             ids(claims),
         ));
     }
@@ -221,7 +221,7 @@ pub async fn finish(pool: &MySqlPool, assignment: AssignmentId, now: Timestamp) 
     sqlx::query(
         "UPDATE assignments /* assignments::finish */ SET status = ?, done_at = ? WHERE assignment_id = ? AND done_at IS NULL",
     )
-    .bind(AssignmentStatus::Done.as_str())
+    .bind(AssignmentStatus::Done.into_str())
     .bind(now)
     .bind(assignment.0)
     .execute(pool)

@@ -43,7 +43,7 @@ pub async fn list_products(
     for row in &rows {
         let (id, name, price, status) = <(u64, String, i64, String) as sqlx::FromRow<_>>::from_row(row)?;
         let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
-        let status = ProductStatus::of(&status).ok_or_else(strange)?;
+        let status = status.parse().map_err(|_| strange())?;
         shown.push((identifier(id)?, ProductSummary { name, price, status }));
     }
     Ok(shown)

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{is_duplicate, issuances::identifier};
 use crate::{
     clock::Timestamp,
-    domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
+    domain::campaign::{Campaign, CampaignTerms, Discount, Validity},
     identifiers::{CouponId, Partition},
 };
 
@@ -44,10 +44,7 @@ impl TryFrom<CampaignRow> for Campaign {
             (None, Some(until)) => Validity::Until(until),
             _ => return Err(strange("validity")),
         };
-        let state = [CampaignState::Active, CampaignState::Paused, CampaignState::Closed]
-            .into_iter()
-            .find(|state| state.as_str() == row.state)
-            .ok_or_else(|| strange("state"))?;
+        let state = row.state.parse().map_err(|_| strange("state"))?;
         Ok(Self {
             id: CouponId::try_from(row.coupon_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
             partition: Partition(row.partition_number),
@@ -56,7 +53,7 @@ impl TryFrom<CampaignRow> for Campaign {
             rejected: row.rejected_quantity,
             terms: CampaignTerms {
                 discount: Discount {
-                    kind: discount_type(&row.discount_type).ok_or_else(|| strange("discount_type"))?,
+                    kind: row.discount_type.parse().map_err(|_| strange("discount_type"))?,
                     value: row.discount_value,
                     max_amount: row.discount_max_amount,
                 },
@@ -70,11 +67,6 @@ impl TryFrom<CampaignRow> for Campaign {
             },
         })
     }
-}
-
-/// The discount type of that spelling.
-pub(super) fn discount_type(spelled: &str) -> Option<DiscountType> {
-    [DiscountType::Fixed, DiscountType::Percent].into_iter().find(|kind| kind.as_str() == spelled)
 }
 
 /// A campaign that was added, by this call or an earlier one of the same operation.
@@ -105,7 +97,7 @@ pub async fn create(
          partition_number, operation_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(terms.name.trim())
-    .bind(terms.discount.kind.as_str())
+    .bind(terms.discount.kind.into_str())
     .bind(terms.discount.value)
     .bind(terms.discount.max_amount)
     .bind(terms.minimum_order_amount)

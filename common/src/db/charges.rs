@@ -200,7 +200,7 @@ async fn existing(
         "SELECT /* charges::existing */ balance_after FROM point_histories WHERE reference_id = ? AND type = ?",
     )
     .bind(charge.wanted.id.0)
-    .bind(LedgerType::Charge.as_str())
+    .bind(LedgerType::Charge.into_str())
     .fetch_optional(connection)
     .await?;
     Ok(ChargeWithBalance { charge, balance: after.unwrap_or(account.balance) })
@@ -236,7 +236,7 @@ async fn insert_charge(
     .bind(wanted.user.get())
     .bind(wanted.amount)
     .bind(&wanted.payment_method)
-    .bind(ChargeStatus::Pending.as_str())
+    .bind(ChargeStatus::Pending.into_str())
     .bind(now + LEFT_TO_ITS_PROCESS)
     .bind(now)
     .execute(connection)
@@ -255,7 +255,7 @@ async fn insert_ledger_row(
          created_at) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(charge.wanted.user.get())
-    .bind(LedgerType::Charge.as_str())
+    .bind(LedgerType::Charge.into_str())
     .bind(charge.wanted.amount)
     .bind(balance_after)
     .bind(charge.wanted.id.0)
@@ -270,7 +270,7 @@ async fn update_status(connection: &mut MySqlConnection, charge: &Charge) -> Res
         "UPDATE charges /* charges::update_status */ SET status = ?, decided_at = ?, next_attempt_at = NULL \
          WHERE charge_id = ? AND status = 'PENDING'",
     )
-    .bind(charge.status.as_str())
+    .bind(charge.status.into_str())
     .bind(charge.decided_at)
     .bind(charge.wanted.id.0)
     .execute(connection)
@@ -298,7 +298,7 @@ impl TryFrom<ChargeRow> for Charge {
     fn try_from(row: ChargeRow) -> Result<Self, sqlx::Error> {
         let strange = || sqlx::Error::Decode(format!("charge {}: unknown status", row.charge_id).into());
         Ok(Self {
-            status: ChargeStatus::from_spelling(&row.status).ok_or_else(strange)?,
+            status: row.status.parse().map_err(|_| strange())?,
             wanted: NewCharge {
                 id: ChargeId(row.charge_id),
                 user: identifier(row.user_id)?,

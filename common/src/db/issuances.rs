@@ -81,7 +81,7 @@ pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result
 }
 
 pub(super) fn rejection(code: &str) -> Result<ClaimRejectReason, sqlx::Error> {
-    ClaimRejectReason::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
+    code.parse().map_err(|_| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
 }
 
 /// Writes what was decided of a batch, under the locks of its campaigns, in statements of at most `statement_bytes`.
@@ -139,7 +139,7 @@ fn insert_issuances(
         let Ok(terms) = with_terms(issuance) else { return };
         let Issuance { coupon, user, record, ordinal, .. } = issuance;
         let Discount { kind, value, max_amount } = terms.discount;
-        let (kind, limit, minimum) = (kind.as_str(), terms.per_user_limit, terms.minimum_order_amount);
+        let (kind, limit, minimum) = (kind.into_str(), terms.per_user_limit, terms.minimum_order_amount);
         let (claim, sequence) = (record.claim_id.0.simple(), record.sequence);
         let max_amount = or_null(max_amount, |amount| amount.to_string());
         let (accepted_at, valid_until) =
@@ -181,7 +181,7 @@ async fn insert_rejections(
     let row = |(place, rejection): &(usize, ClaimRejectReason)| {
         let Claim { coupon, user, record, .. } = &claims[*place];
         let accepted_at = record.accepted_at.format("%Y-%m-%d %H:%M:%S%.3f").to_string();
-        (hexadecimal(record.claim_id), coupon.get(), user.get(), record.sequence, rejection.as_str(), accepted_at)
+        (hexadecimal(record.claim_id), coupon.get(), user.get(), record.sequence, rejection.into_str(), accepted_at)
     };
     let rows: Vec<_> = plan.rejections.iter().map(row).collect();
     sqlx::query(

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::{
     Database,
-    campaigns::discount_type,
     issuances::identifier,
     statements::{self, Statements},
 };
@@ -84,7 +83,7 @@ impl OwnedRow {
         };
         Ok(OwnedCoupon {
             discount: Discount {
-                kind: discount_type(&self.discount_type).ok_or_else(|| strange("discount_type"))?,
+                kind: self.discount_type.parse().map_err(|_| strange("discount_type"))?,
                 value: self.discount_value,
                 max_amount: self.discount_max_amount,
             },

@@ -115,7 +115,7 @@ impl TryFrom<LedgerRow> for LedgerEntry {
 
     fn try_from(row: LedgerRow) -> Result<Self, sqlx::Error> {
         let strange = || sqlx::Error::Decode(format!("point history {}: unknown type", row.point_history_id).into());
-        let kind = LedgerType::from_spelling(&row.kind).ok_or_else(strange)?;
+        let kind = row.kind.parse().map_err(|_| strange())?;
         let is_charge = kind == LedgerType::Charge;
         Ok(Self {
             point_history_id: row.point_history_id,

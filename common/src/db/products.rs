@@ -33,7 +33,7 @@ impl TryFrom<ProductRow> for Product {
         let strange = || sqlx::Error::Decode(format!("product {}: unknown status", row.product_id).into());
         Ok(Self {
             id: identifier(row.product_id)?,
-            status: ProductStatus::of(&row.status).ok_or_else(strange)?,
+            status: row.status.parse().map_err(|_| strange())?,
             name: row.name,
             price: row.price,
             stock: row.stock,
@@ -77,7 +77,7 @@ pub async fn list(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Produc
     let mut query = sqlx::query_as::<_, ProductRow>(sqlx::AssertSqlSafe(sql));
     query = query.bind(wanted.after.map_or(0, ProductId::get));
     if let Some(status) = wanted.status {
-        query = query.bind(status.as_str());
+        query = query.bind(status.into_str());
     }
     let rows = query.bind(wanted.limit).fetch_all(pool).await?;
     rows.into_iter().map(Product::try_from).collect()
@@ -116,7 +116,7 @@ async fn insert(
     .bind(terms.price)
     .bind(terms.stock)
     .bind(terms.stock)
-    .bind(terms.status.as_str())
+    .bind(terms.status.into_str())
     .bind(operation)
     .bind(now)
     .bind(now)
@@ -164,7 +164,7 @@ async fn update_locked(
     .bind(changed.price)
     .bind(changed.stock)
     .bind(changed.stock - stock)
-    .bind(changed.status.as_str())
+    .bind(changed.status.into_str())
     .bind(now)
     .bind(id.get())
     .execute(&mut *transaction)

@@ -54,7 +54,7 @@ pub async fn insert_batch(pool: &MySqlPool, refusals: &[RejectedRequest], now: T
         return Ok(());
     }
     let row = |RejectedRequest { claim, coupon, user, code }: &RejectedRequest| {
-        (claim.0.simple().to_string(), coupon.get(), user.get(), code.as_str())
+        (claim.0.simple().to_string(), coupon.get(), user.get(), code.into_str())
     };
     let rows: Vec<_> = refusals.iter().map(row).collect();
     sqlx::query(

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::claim::ClaimRejectReason;
@@ -48,28 +49,16 @@ impl Recipients {
 }
 
 /// How far an assignment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum AssignmentStatus {
     /// Some of its users have no outcome yet.
     Pending,
     /// Every user has the coupon, or was refused.
     Done,
-}
-
-impl AssignmentStatus {
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Done => "DONE",
-        }
-    }
-
-    /// The status of that spelling, if there is one.
-    pub fn of(spelled: &str) -> Option<Self> {
-        [Self::Pending, Self::Done].into_iter().find(|status| status.as_str() == spelled)
-    }
 }
 
 /// A coupon that is given to many users.
@@ -106,24 +95,21 @@ pub struct AssignmentState {
     pub done_at: Option<DateTime<Utc>>,
 }
 
-/// What became of one user of an assignment.
+/// What a user of an assignment got. The database spells a rejection by its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AssignmentOutcome {
-    /// The user has the coupon.
     Issued,
-    /// The user holds as many as allowed, or no coupon is left.
     Rejected(ClaimRejectReason),
     /// An administrator closed the campaign first.
     CampaignClosed,
 }
 
 impl AssignmentOutcome {
-    /// As the database spells it; of a refusal, as users see its code.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn into_str(self) -> &'static str {
         match self {
             Self::Issued => "ISSUED",
-            Self::Rejected(rejection) => rejection.as_str(),
-            Self::CampaignClosed => "CAMPAIGN_CLOSED",
+            Self::Rejected(reason) => reason.into_str(),
+            Self::CampaignClosed => ClaimRejectReason::CampaignClosed.into_str(),
         }
     }
 }

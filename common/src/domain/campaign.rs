@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::{
@@ -14,23 +15,16 @@ use crate::{
 pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID.cast_signed();
 
 /// Whether a discount is an amount or a share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum DiscountType {
     /// Whole won.
     Fixed,
     /// Percent of the order total.
     Percent,
-}
-
-impl DiscountType {
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fixed => "FIXED",
-            Self::Percent => "PERCENT",
-        }
-    }
 }
 
 /// What a coupon takes off an order.
@@ -181,7 +175,8 @@ fn in_calendar(moment: Timestamp) -> bool {
 }
 
 /// What an administrator last did to a campaign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CampaignState {
     /// Nothing: it follows its window.
     Active,
@@ -189,17 +184,6 @@ pub enum CampaignState {
     Paused,
     /// Closed it, for good.
     Closed,
-}
-
-impl CampaignState {
-    /// As Redis and the database spell it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Paused => "PAUSED",
-            Self::Closed => "CLOSED",
-        }
-    }
 }
 
 /// A campaign as the database holds it.
@@ -220,8 +204,11 @@ pub struct Campaign {
 }
 
 /// A campaign's state as the public sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CampaignStatus {
     /// Its window has not begun.
     Scheduled,

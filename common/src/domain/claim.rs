@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::{
@@ -41,8 +42,9 @@ pub struct Claim {
 }
 
 /// Why a claim got no coupon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum ClaimRejectReason {
     /// The database knows no such campaign.
     CouponNotFound,
@@ -56,34 +58,6 @@ pub enum ClaimRejectReason {
     CampaignPaused,
     /// It came after the window, or when an administrator had closed the campaign, and was never accepted.
     CampaignClosed,
-}
-
-impl ClaimRejectReason {
-    const ALL: [Self; 6] = [
-        Self::CouponNotFound,
-        Self::CouponAlreadyIssued,
-        Self::CouponExhausted,
-        Self::CampaignNotOpen,
-        Self::CampaignPaused,
-        Self::CampaignClosed,
-    ];
-
-    /// The code that users and the database see.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CouponNotFound => "COUPON_NOT_FOUND",
-            Self::CouponAlreadyIssued => "COUPON_ALREADY_ISSUED",
-            Self::CouponExhausted => "COUPON_EXHAUSTED",
-            Self::CampaignNotOpen => "CAMPAIGN_NOT_OPEN",
-            Self::CampaignPaused => "CAMPAIGN_PAUSED",
-            Self::CampaignClosed => "CAMPAIGN_CLOSED",
-        }
-    }
-
-    /// The rejection of that code, if there is one.
-    pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rejection| rejection.as_str() == code)
-    }
 }
 
 /// The durable answer to a claim.

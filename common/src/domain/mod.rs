@@ -11,5 +11,7 @@ pub mod order;
 pub mod points;
 pub mod product;
 pub mod ranking;
+#[cfg(test)]
+mod spelling_tests;
 
 pub use field_error::FieldError;

@@ -1,6 +1,7 @@
 //! Points that a user holds: what comes in, what goes out, and what is on its way. Amounts are won.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 /// The points of one user. Always `0 <= balance`, `0 <= pending`, and `balance + pending` within the holding cap.
@@ -37,8 +38,11 @@ pub enum ChargeRejectReason {
 }
 
 /// What moved points, as a row of the ledger names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum LedgerType {
     /// Points that were bought came in.
     Charge,
@@ -46,24 +50,6 @@ pub enum LedgerType {
     Payment,
     /// A paid order was cancelled.
     Refund,
-}
-
-impl LedgerType {
-    const ALL: [Self; 3] = [Self::Charge, Self::Payment, Self::Refund];
-
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Charge => "CHARGE",
-            Self::Payment => "PAYMENT",
-            Self::Refund => "REFUND",
-        }
-    }
-
-    /// The type of that spelling, if there is one.
-    pub fn from_spelling(spelled: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == spelled)
-    }
 }
 
 impl PointRules {
@@ -185,14 +171,6 @@ mod tests {
         assert_eq!(account(5, 10).refund(6, 20), None);
         assert_eq!(account(5, 10).refund(-1, 20), None);
         assert_eq!(account(5, 10).refund(0, 1), Some(account(5, 10)), "nothing always fits");
-    }
-
-    #[test]
-    fn ledger_types_are_read_as_they_are_spelled() {
-        for kind in LedgerType::ALL {
-            assert_eq!(LedgerType::from_spelling(kind.as_str()), Some(kind));
-        }
-        assert_eq!(LedgerType::from_spelling("charge"), None);
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! What the shop sells, and how an administrator may change it.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::{
@@ -12,29 +13,28 @@ use crate::{
 pub const MAX_PRICE: i64 = 1_000_000_000_000;
 
 /// Whether a product is for sale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    ToSchema,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum ProductStatus {
     /// It can be ordered.
     #[default]
     Selling,
     /// It cannot.
     Stopped,
-}
-
-impl ProductStatus {
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Selling => "SELLING",
-            Self::Stopped => "STOPPED",
-        }
-    }
-
-    /// The status of that spelling.
-    pub fn of(spelled: &str) -> Option<Self> {
-        [Self::Selling, Self::Stopped].into_iter().find(|status| status.as_str() == spelled)
-    }
 }
 
 /// A product.

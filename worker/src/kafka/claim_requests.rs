@@ -187,7 +187,7 @@ impl ClaimIntake {
             .await?;
         for (Request { claim, .. }, verdict) in requests.iter().zip(verdicts) {
             if let Verdict::Refused(code) = verdict {
-                count(code.as_str());
+                count(code.into_str());
             }
             self.decided.insert(*claim);
         }

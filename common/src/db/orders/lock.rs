@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::{COLUMNS, OrderRow, items, refusal_code};
 use crate::{
     clock::Timestamp,
-    db::{campaigns::discount_type, issuances::identifier, statements},
+    db::{issuances::identifier, statements},
     domain::{
         campaign::Discount,
-        order::{Command, CouponStatus, IssuedCoupon, LockedState, Order, OrderRejectReason, RequiredRows},
+        order::{Command, IssuedCoupon, LockedState, Order, OrderRejectReason, RequiredRows},
         points::Account,
-        product::{Product, ProductStatus},
+        product::Product,
     },
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };
@@ -113,7 +113,7 @@ async fn lock_products(
     let rows: Vec<(u64, String, i64, i64, String)> = rows_of(connection, around, literals(ids, |id| id)).await?;
     let product = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
         let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
-        let status = ProductStatus::of(&status).ok_or_else(strange)?;
+        let status = status.parse().map_err(|_| strange())?;
         let id = identifier(id)?;
         Ok((id, Product { id, name, price, stock, status }))
     };
@@ -150,13 +150,13 @@ async fn lock_coupons(
         let coupon = IssuedCoupon {
             user: identifier(row.user_id)?,
             discount: Discount {
-                kind: discount_type(&row.discount_type).ok_or_else(|| strange("discount_type"))?,
+                kind: row.discount_type.parse().map_err(|_| strange("discount_type"))?,
                 value: row.discount_value,
                 max_amount: row.discount_max_amount,
             },
             minimum_order_amount: row.minimum_order_amount,
             valid_until: row.valid_until,
-            status: CouponStatus::from_spelling(&row.status).ok_or_else(|| strange("status"))?,
+            status: row.status.parse().map_err(|_| strange("status"))?,
             used_at: row.used_at,
         };
         Ok((ClaimId(id), coupon))

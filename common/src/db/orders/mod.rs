@@ -15,7 +15,7 @@ pub use write::{purge_commands, write_plan};
 use super::{issuances::identifier, statements};
 use crate::{
     clock::Timestamp,
-    domain::order::{Order, OrderItem, OrderStatus, RejectCode},
+    domain::order::{Order, OrderItem, RejectCode},
     identifiers::{ClaimId, OrderId, PaymentId},
 };
 
@@ -49,7 +49,7 @@ impl TryFrom<OrderRow> for Order {
         Ok(Self {
             order_id: OrderId(row.order_id),
             user_id: identifier(row.user_id)?,
-            status: OrderStatus::from_spelling(&row.status).ok_or_else(|| strange("status"))?,
+            status: row.status.parse().map_err(|_| strange("status"))?,
             code: row.code.as_deref().map(refusal_code).transpose()?,
             detail: row.detail,
             items: Vec::new(),
@@ -68,7 +68,7 @@ impl TryFrom<OrderRow> for Order {
 }
 
 fn refusal_code(code: &str) -> Result<RejectCode, sqlx::Error> {
-    RejectCode::from_code(code).ok_or_else(|| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
+    code.parse().map_err(|_| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
 }
 
 /// The items of these orders, by order and product.

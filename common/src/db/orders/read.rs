@@ -96,7 +96,7 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
         payment_id: id,
         order_id: OrderId(order),
         user_id: identifier(user)?,
-        status: PaymentStatus::from_spelling(&status).ok_or_else(strange)?,
+        status: status.parse().map_err(|_| strange())?,
         amount,
         code: code.as_deref().map(refusal_code).transpose()?,
         created_at,

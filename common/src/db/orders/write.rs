@@ -55,7 +55,7 @@ fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &Orde
         let payment = json_id(order.payment_id.map(|payment| payment.0));
         let (paid, confirmed, ended) =
             (json_moment(order.paid_at), json_moment(order.confirmed_at), json_moment(order.ended_at));
-        let (order_id, status) = (order.order_id.0.simple(), order.status.as_str());
+        let (order_id, status) = (order.order_id.0.simple(), order.status.into_str());
         write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
     });
     let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
@@ -83,11 +83,11 @@ fn json_moment(value: Option<Timestamp>) -> String {
 }
 
 fn write_order(sql: &mut String, order: &Order) {
-    let (order_id, user, status) = (id(order.order_id.0), order.user_id, order.status.as_str());
+    let (order_id, user, status) = (id(order.order_id.0), order.user_id, order.status.into_str());
     write_into(sql, format_args!("({order_id},{user},'{status}',"));
     match (order.code, &order.detail) {
         (Some(code), detail) => {
-            write_into(sql, format_args!("'{}',", code.as_str()));
+            write_into(sql, format_args!("'{}',", code.into_str()));
             text(sql, detail.as_deref().unwrap_or_default());
         }
         (None, _) => sql.push_str("NULL,NULL"),
@@ -131,7 +131,7 @@ fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPl
         ON c.user_coupon_id = UNHEX(n.user_coupon_id) SET c.status = n.status, c.used_at = n.used_at";
     let coupons = plan.coupons.iter().filter_map(|id| Some((id, shop.coupons.get(id)?)));
     statements.rows((head, tail), coupons, |sql, (id, coupon)| {
-        let (status, used_at) = (coupon.status.as_str(), json_moment(coupon.used_at));
+        let (status, used_at) = (coupon.status.into_str(), json_moment(coupon.used_at));
         write_into(sql, format_args!("[\"{}\",\"{status}\",{used_at}]", id.0.simple()));
     });
     plan.coupons.len()
@@ -152,7 +152,7 @@ fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPla
         order_id, created_at) VALUES ";
     statements.rows((head, ""), &plan.ledger, |sql, row| {
         let LedgerRow { user, kind, amount, balance_after, payment, order } = row;
-        let (kind, payment, order) = (kind.as_str(), id(payment.0), id(order.0));
+        let (kind, payment, order) = (kind.into_str(), id(payment.0), id(order.0));
         write_into(sql, format_args!("({user},'{kind}',{amount},{balance_after},{payment},{order},{now})"));
     });
     plan.accounts.len() + plan.ledger.len()
@@ -164,9 +164,9 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
         created_at, cancelled_at) VALUES ";
     statements.rows((head, ""), &plan.payments, |sql, payment| {
         let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
-        let code = or_null(refusal.as_ref(), |refusal| format!("'{}'", refusal.code.as_str()));
+        let code = or_null(refusal.as_ref(), |refusal| format!("'{}'", refusal.code.into_str()));
         let cancelled = if *status == PaymentStatus::Cancelled { &now } else { "NULL" };
-        let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.as_str());
+        let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.into_str());
         write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
     });
     let head = format!(
@@ -188,7 +188,7 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
         write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
         match outcome {
             OrderOutcome::Rejected(refusal) => {
-                write_into(sql, format_args!("'{}',", refusal.code.as_str()));
+                write_into(sql, format_args!("'{}',", refusal.code.into_str()));
                 text(sql, &refusal.detail);
             }
             OrderOutcome::Done(_) => sql.push_str("NULL,NULL"),

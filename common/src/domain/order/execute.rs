@@ -434,5 +434,5 @@ fn not_found(id: OrderId) -> OrderRejectReason {
 }
 
 fn conflict<T>(id: OrderId, status: OrderStatus) -> Decision<T> {
-    refuse(RejectCode::OrderStateConflict, format!("Order {id} is {}; that can no longer be done.", status.as_str()))
+    refuse(RejectCode::OrderStateConflict, format!("Order {id} is {}; that can no longer be done.", status.into_str()))
 }

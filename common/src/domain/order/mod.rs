@@ -13,6 +13,7 @@ mod state;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, RequiredRows, line_errors, merge_lines};
@@ -25,8 +26,11 @@ pub use state::{
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
 
 /// Where an order is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum OrderStatus {
     /// Placed, to be paid until `expiresAt`.
     DepositWait,
@@ -43,26 +47,6 @@ pub enum OrderStatus {
 }
 
 impl OrderStatus {
-    const ALL: [Self; 6] =
-        [Self::DepositWait, Self::PayDone, Self::BuyConfirm, Self::Cancelled, Self::Expired, Self::Rejected];
-
-    /// As the database and the API spell it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::DepositWait => "DEPOSIT_WAIT",
-            Self::PayDone => "PAY_DONE",
-            Self::BuyConfirm => "BUY_CONFIRM",
-            Self::Cancelled => "CANCELLED",
-            Self::Expired => "EXPIRED",
-            Self::Rejected => "REJECTED",
-        }
-    }
-
-    /// The status of that spelling, if there is one.
-    pub fn from_spelling(spelled: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
-    }
-
     /// Whether an order may go from this status to `next`: product lifecycle, section 4.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(

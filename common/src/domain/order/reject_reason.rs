@@ -1,11 +1,15 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-/// What a refused command broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+/// The rule that refused a command.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum RejectCode {
     /// There is no such product.
     ProductNotFound,
@@ -25,57 +29,19 @@ pub enum RejectCode {
     OrderNotFound,
     /// The order's status does not allow it.
     OrderStateConflict,
-    /// A defect of Dibs kept it from being carried out.
+    /// The command failed permanently, by a defect of Dibs.
     CommandFailed,
 }
 
-impl RejectCode {
-    const ALL: [Self; 10] = [
-        Self::ProductNotFound,
-        Self::ProductNotSelling,
-        Self::StockInsufficient,
-        Self::CouponNotUsable,
-        Self::ValidationFailed,
-        Self::PointsInsufficient,
-        Self::PointsCapExceeded,
-        Self::OrderNotFound,
-        Self::OrderStateConflict,
-        Self::CommandFailed,
-    ];
-
-    /// The code that users and the database see.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ProductNotFound => "PRODUCT_NOT_FOUND",
-            Self::ProductNotSelling => "PRODUCT_NOT_SELLING",
-            Self::StockInsufficient => "STOCK_INSUFFICIENT",
-            Self::CouponNotUsable => "COUPON_NOT_USABLE",
-            Self::ValidationFailed => "VALIDATION_FAILED",
-            Self::PointsInsufficient => "POINTS_INSUFFICIENT",
-            Self::PointsCapExceeded => "POINTS_CAP_EXCEEDED",
-            Self::OrderNotFound => "ORDER_NOT_FOUND",
-            Self::OrderStateConflict => "ORDER_STATE_CONFLICT",
-            Self::CommandFailed => "COMMAND_FAILED",
-        }
-    }
-
-    /// The refusal of that code, if there is one.
-    pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|refusal| refusal.as_str() == code)
-    }
-}
-
-/// Why a command was not carried out: nothing was changed.
+/// Why a command was refused. It changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderRejectReason {
-    /// What it broke.
     pub code: RejectCode,
-    /// The same in words: which thing, what was expected.
+    /// The same in words: which thing, and what was expected.
     pub detail: String,
 }
 
 impl OrderRejectReason {
-    /// A refusal in words.
     pub fn new(code: RejectCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::{Order, OrderRejectReason};
@@ -16,7 +17,8 @@ use crate::{
 };
 
 /// What became of an issued coupon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CouponStatus {
     /// It can be used while it is valid.
     Issued,
@@ -26,25 +28,6 @@ pub enum CouponStatus {
     Expired,
     /// An administrator took it back.
     Revoked,
-}
-
-impl CouponStatus {
-    const ALL: [Self; 4] = [Self::Issued, Self::Used, Self::Expired, Self::Revoked];
-
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Issued => "ISSUED",
-            Self::Used => "USED",
-            Self::Expired => "EXPIRED",
-            Self::Revoked => "REVOKED",
-        }
-    }
-
-    /// The status of that spelling, if there is one.
-    pub fn from_spelling(spelled: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
-    }
 }
 
 /// A coupon in a user's hands, as far as orders need it.
@@ -97,8 +80,11 @@ pub struct LedgerRow {
 }
 
 /// Where a payment is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum PaymentStatus {
     /// Asked for, not yet carried out.
     Ready,
@@ -108,25 +94,6 @@ pub enum PaymentStatus {
     Fail,
     /// Paid, and refunded.
     Cancelled,
-}
-
-impl PaymentStatus {
-    const ALL: [Self; 4] = [Self::Ready, Self::Done, Self::Fail, Self::Cancelled];
-
-    /// As the database and the API spell it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "READY",
-            Self::Done => "DONE",
-            Self::Fail => "FAIL",
-            Self::Cancelled => "CANCELLED",
-        }
-    }
-
-    /// The status of that spelling, if there is one.
-    pub fn from_spelling(spelled: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
-    }
 }
 
 /// A payment to add.

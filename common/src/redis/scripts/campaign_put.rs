@@ -49,7 +49,7 @@ pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCo
         Value::from(i64::from(campaign.terms.per_user_limit)),
         Value::from(campaign.terms.opens_at.timestamp_millis()),
         Value::from(campaign.terms.closes_at.timestamp_millis()),
-        Value::from(campaign.state.as_str()),
+        Value::from(campaign.state.into_str()),
         Value::from(i64::from(counts.claimed)),
         Value::from(i64::from(counts.sequence)),
     ];

@@ -1,0 +1,83 @@
+//! The spelling of every stored enum. Rows and stream entries hold these texts, so a change needs a migration.
+
+use std::{fmt::Debug, str::FromStr};
+
+use strum::VariantArray;
+
+use super::{
+    assignment::{AssignmentOutcome, AssignmentStatus},
+    campaign::{CampaignState, CampaignStatus, DiscountType},
+    charge::ChargeStatus,
+    claim::ClaimRejectReason,
+    order::{CouponStatus, OrderStatus, PaymentStatus, RejectCode},
+    points::LedgerType,
+    product::ProductStatus,
+};
+
+/// The spellings of all variants, each read back.
+fn spellings<T>() -> Vec<&'static str>
+where
+    T: VariantArray + FromStr + Into<&'static str> + Copy + PartialEq + Debug,
+{
+    let read_back = |variant: &T| {
+        let spelling: &'static str = (*variant).into();
+        assert_eq!(spelling.parse().ok(), Some(*variant), "{spelling}");
+        assert!(spelling.to_lowercase().parse::<T>().is_err(), "{spelling}");
+        spelling
+    };
+    T::VARIANTS.iter().map(read_back).collect()
+}
+
+#[test]
+fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
+    assert_eq!(spellings::<DiscountType>(), ["FIXED", "PERCENT"]);
+    assert_eq!(spellings::<CampaignState>(), ["ACTIVE", "PAUSED", "CLOSED"]);
+    assert_eq!(spellings::<CampaignStatus>(), ["SCHEDULED", "OPEN", "EXHAUSTED", "PAUSED", "CLOSED"]);
+    assert_eq!(spellings::<AssignmentStatus>(), ["PENDING", "DONE"]);
+    let claim_reject_reasons = [
+        "COUPON_NOT_FOUND",
+        "COUPON_ALREADY_ISSUED",
+        "COUPON_EXHAUSTED",
+        "CAMPAIGN_NOT_OPEN",
+        "CAMPAIGN_PAUSED",
+        "CAMPAIGN_CLOSED",
+    ];
+    assert_eq!(spellings::<ClaimRejectReason>(), claim_reject_reasons);
+}
+
+#[test]
+fn assignment_outcomes_are_spelled_as_the_database_holds_them() {
+    assert_eq!(AssignmentOutcome::Issued.into_str(), "ISSUED");
+    assert_eq!(AssignmentOutcome::CampaignClosed.into_str(), "CAMPAIGN_CLOSED");
+    for reason in ClaimRejectReason::VARIANTS {
+        assert_eq!(AssignmentOutcome::Rejected(*reason).into_str(), reason.into_str());
+    }
+}
+
+#[test]
+fn orders_are_spelled_as_the_database_holds_them() {
+    let order_statuses = ["DEPOSIT_WAIT", "PAY_DONE", "BUY_CONFIRM", "CANCELLED", "EXPIRED", "REJECTED"];
+    assert_eq!(spellings::<OrderStatus>(), order_statuses);
+    assert_eq!(spellings::<CouponStatus>(), ["ISSUED", "USED", "EXPIRED", "REVOKED"]);
+    assert_eq!(spellings::<PaymentStatus>(), ["READY", "DONE", "FAIL", "CANCELLED"]);
+    assert_eq!(spellings::<ProductStatus>(), ["SELLING", "STOPPED"]);
+    let reject_codes = [
+        "PRODUCT_NOT_FOUND",
+        "PRODUCT_NOT_SELLING",
+        "STOCK_INSUFFICIENT",
+        "COUPON_NOT_USABLE",
+        "VALIDATION_FAILED",
+        "POINTS_INSUFFICIENT",
+        "POINTS_CAP_EXCEEDED",
+        "ORDER_NOT_FOUND",
+        "ORDER_STATE_CONFLICT",
+        "COMMAND_FAILED",
+    ];
+    assert_eq!(spellings::<RejectCode>(), reject_codes);
+}
+
+#[test]
+fn points_are_spelled_as_the_database_holds_them() {
+    assert_eq!(spellings::<ChargeStatus>(), ["PENDING", "APPROVED", "DECLINED"]);
+    assert_eq!(spellings::<LedgerType>(), ["CHARGE", "PAYMENT", "REFUND"]);
+}

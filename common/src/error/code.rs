@@ -1,0 +1,152 @@
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+use crate::domain::order::RejectCode;
+
+/// Every code by which a caller tells errors apart. A code never changes its name or its status.
+///
+/// This is the one list: the API document and the pages of `docs/errors/` are compared with [`Self::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
+pub enum ErrorCode {
+    ValidationFailed,
+    MalformedJson,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    Unauthenticated,
+    Forbidden,
+    RouteNotFound,
+    MethodNotAllowed,
+    CouponNotFound,
+    ClaimNotFound,
+    AssignmentNotFound,
+    DeadLetterNotFound,
+    DeadLetterNotRedrivable,
+    CouponAlreadyIssued,
+    CampaignNotOpen,
+    CampaignPaused,
+    CampaignClosed,
+    CouponExhausted,
+    CampaignUnavailable,
+    ProductNotFound,
+    ProductNotSelling,
+    StockInsufficient,
+    CouponNotUsable,
+    OrderNotFound,
+    OrderStateConflict,
+    CommandNotFound,
+    CommandFailed,
+    PaymentNotFound,
+    PaymentDeclined,
+    ChargeNotFound,
+    AmountBelowMinimum,
+    PointsInsufficient,
+    PointsCapExceeded,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    Overloaded,
+    DependencyUnavailable,
+    Internal,
+}
+
+impl ErrorCode {
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The `title` and the `status` of a problem (RFC 9457).
+    const fn title_and_status(self) -> (&'static str, u16) {
+        match self {
+            Self::ValidationFailed => ("validation failed", 400),
+            Self::MalformedJson => ("malformed json", 400),
+            Self::AmountBelowMinimum => ("amount below minimum", 400),
+            Self::Unauthenticated => ("unauthenticated", 401),
+            Self::Forbidden => ("forbidden", 403),
+            Self::RouteNotFound => ("route not found", 404),
+            Self::CouponNotFound => ("coupon not found", 404),
+            Self::ClaimNotFound => ("claim not found", 404),
+            Self::AssignmentNotFound => ("assignment not found", 404),
+            Self::DeadLetterNotFound => ("dead letter not found", 404),
+            Self::ProductNotFound => ("product not found", 404),
+            Self::OrderNotFound => ("order not found", 404),
+            Self::CommandNotFound => ("command not found", 404),
+            Self::PaymentNotFound => ("payment not found", 404),
+            Self::ChargeNotFound => ("charge not found", 404),
+            Self::MethodNotAllowed => ("method not allowed", 405),
+            Self::DeadLetterNotRedrivable => ("dead letter not redrivable", 409),
+            Self::CouponAlreadyIssued => ("coupon already issued", 409),
+            Self::CampaignNotOpen => ("campaign not open", 409),
+            Self::CampaignPaused => ("campaign paused", 409),
+            Self::OrderStateConflict => ("order state conflict", 409),
+            Self::IdempotencyInProgress => ("idempotency in progress", 409),
+            Self::PayloadTooLarge => ("payload too large", 413),
+            Self::UnsupportedMediaType => ("unsupported media type", 415),
+            Self::CampaignClosed => ("campaign closed", 422),
+            Self::CouponExhausted => ("coupon exhausted", 422),
+            Self::ProductNotSelling => ("product not selling", 422),
+            Self::StockInsufficient => ("stock insufficient", 422),
+            Self::CouponNotUsable => ("coupon not usable", 422),
+            Self::PaymentDeclined => ("payment declined", 422),
+            Self::PointsInsufficient => ("points insufficient", 422),
+            Self::PointsCapExceeded => ("points cap exceeded", 422),
+            Self::IdempotencyKeyReused => ("idempotency key reused", 422),
+            Self::CommandFailed => ("command failed", 500),
+            Self::Internal => ("internal", 500),
+            Self::CampaignUnavailable => ("campaign unavailable", 503),
+            Self::Overloaded => ("overloaded", 503),
+            Self::DependencyUnavailable => ("dependency unavailable", 503),
+        }
+    }
+
+    pub const fn title(self) -> &'static str {
+        self.title_and_status().0
+    }
+
+    pub const fn status(self) -> u16 {
+        self.title_and_status().1
+    }
+}
+
+impl From<RejectCode> for ErrorCode {
+    fn from(code: RejectCode) -> Self {
+        match code {
+            RejectCode::ProductNotFound => Self::ProductNotFound,
+            RejectCode::ProductNotSelling => Self::ProductNotSelling,
+            RejectCode::StockInsufficient => Self::StockInsufficient,
+            RejectCode::CouponNotUsable => Self::CouponNotUsable,
+            RejectCode::ValidationFailed => Self::ValidationFailed,
+            RejectCode::PointsInsufficient => Self::PointsInsufficient,
+            RejectCode::PointsCapExceeded => Self::PointsCapExceeded,
+            RejectCode::OrderNotFound => Self::OrderNotFound,
+            RejectCode::OrderStateConflict => Self::OrderStateConflict,
+            RejectCode::CommandFailed => Self::CommandFailed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray as _;
+
+    use super::*;
+
+    #[test]
+    fn titles_are_the_words_of_the_codes() {
+        for code in ErrorCode::ALL {
+            assert_eq!(code.title(), code.into_str().to_lowercase().replace('_', " "));
+            assert_eq!(code.into_str().parse(), Ok(*code));
+        }
+    }
+
+    #[test]
+    fn statuses_are_those_of_errors() {
+        for code in ErrorCode::ALL {
+            assert!((400..=599).contains(&code.status()), "{code:?}");
+        }
+    }
+
+    /// An order's refusal is an HTTP refusal of the same code.
+    #[test]
+    fn reject_codes_keep_their_spelling() {
+        for code in RejectCode::VARIANTS {
+            assert_eq!(ErrorCode::from(*code).into_str(), code.into_str());
+        }
+    }
+}

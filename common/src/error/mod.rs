@@ -1,0 +1,230 @@
+//! The one error type of Dibs. Callers see its code, status and message; the log has its cause too.
+
+mod code;
+
+pub use code::ErrorCode;
+use std::{borrow::Cow, error::Error as StdError};
+
+use serde::Serialize;
+use strum::IntoStaticStr;
+use utoipa::ToSchema;
+
+use crate::{
+    clock::Timestamp,
+    domain::{FieldError, claim::ClaimRecord, order::OrderRejectReason, points::ChargeRejectReason},
+    identifiers::{AssignmentId, ChargeId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
+};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+pub type Cause = Box<dyn StdError + Send + Sync>;
+
+/// A server without which Dibs does not work. Answers and metric labels spell it in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema, IntoStaticStr)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase", const_into_str)]
+pub enum Dependency {
+    MySql,
+    Redis,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", first_message(.0))]
+    ValidationFailed(Vec<FieldError>),
+    #[error("The body is not JSON: {0}.")]
+    MalformedJson(String),
+    #[error("The body is longer than {0} bytes.")]
+    PayloadTooLarge(usize),
+    #[error("Expected a body of content type application/json.")]
+    UnsupportedMediaType,
+    #[error("Expected 'Authorization: Bearer' with the administrator's token.")]
+    Unauthenticated,
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("There is nothing at this path; /docs lists the calls.")]
+    RouteNotFound,
+    #[error("This path does not take that method; /docs lists the calls.")]
+    MethodNotAllowed,
+    #[error("There is no coupon {0}.")]
+    CouponNotFound(CouponId),
+    #[error("User {user} has no claim on coupon {coupon}.")]
+    ClaimNotFound { coupon: CouponId, user: UserId },
+    #[error("There is no assignment {0} of this coupon.")]
+    AssignmentNotFound(AssignmentId),
+    #[error("There is no dead letter {0}.")]
+    DeadLetterNotFound(DeadLetterId),
+    #[error("Dead letter {0} cannot be sent again: it was never readable, or was too long to be kept whole.")]
+    DeadLetterNotRedrivable(DeadLetterId),
+    #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
+    CouponAlreadyIssued(ClaimRecord),
+    #[error("This coupon opens at {opens_at}.")]
+    CampaignNotOpen {
+        opens_at: Timestamp,
+        /// By the clock of Redis.
+        now: Timestamp,
+    },
+    #[error("This coupon is paused; try again later.")]
+    CampaignPaused,
+    #[error("This coupon is closed.")]
+    CampaignClosed,
+    #[error("All of this coupon is taken.")]
+    CouponExhausted,
+    /// Redis does not hold the campaign yet.
+    #[error("Coupon {0} is being made ready; try again shortly.")]
+    CampaignUnavailable(CouponId),
+    #[error("There is no product {0}.")]
+    ProductNotFound(ProductId),
+    #[error("Product {product} has {stock} in stock; {change} would leave less than nothing.")]
+    StockInsufficient {
+        product: ProductId,
+        stock: i64,
+        /// Negative: what would leave the stock.
+        change: i64,
+    },
+    #[error("There is no order {0}.")]
+    OrderNotFound(OrderId),
+    #[error("There is no command {0}.")]
+    CommandNotFound(CommandId),
+    #[error("There is no payment {0}.")]
+    PaymentNotFound(PaymentId),
+    #[error("There is no charge {0}.")]
+    ChargeNotFound(ChargeId),
+    #[error("Expected a charge of at least {0} won.")]
+    AmountBelowMinimum(i64),
+    #[error("At most {cap} points can be held; {held} are there or on their way.")]
+    PointsCapExceeded {
+        cap: i64,
+        /// Balance and pending charges, in won.
+        held: i64,
+    },
+    #[error("The payment of charge {0} was declined.")]
+    PaymentDeclined(ChargeId),
+    #[error("{0}")]
+    OrderRejected(OrderRejectReason),
+    #[error("Order {0} is still being placed; try again shortly.")]
+    OrderPending(OrderId),
+    #[error("{refusal}")]
+    PaymentFailed { payment: PaymentId, refusal: OrderRejectReason },
+    #[error("The first request with this Idempotency-Key is still in progress; try again shortly.")]
+    IdempotencyInProgress,
+    #[error("This Idempotency-Key came before with another body; expected the same body, or a new key.")]
+    IdempotencyKeyReused,
+    #[error("Too many requests are waiting; try again shortly.")]
+    Overloaded,
+    #[error("{} cannot be used now; try again shortly.", .dependency.into_str())]
+    DependencyUnavailable {
+        dependency: Dependency,
+        #[source]
+        cause: Cause,
+    },
+    /// The name of a setting with which the process cannot start, and what was expected of it.
+    #[error("{0}: {1}")]
+    Setting(&'static str, String),
+    /// A defect of Dibs. Callers do not see the cause.
+    #[error("Something went wrong inside; the request id finds it in the log.")]
+    Internal(#[source] Cause),
+}
+
+fn first_message(errors: &[FieldError]) -> String {
+    match errors {
+        [] => "The request is not as expected.".into(),
+        [one] => format!("{}: {}.", one.field, one.message),
+        [first, rest @ ..] => format!("{}: {}, and {} more.", first.field, first.message, rest.len()),
+    }
+}
+
+impl Error {
+    pub fn field(field: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self::ValidationFailed(vec![FieldError::new(field, message)])
+    }
+
+    pub fn internal(cause: impl Into<Cause>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    pub fn unavailable(dependency: Dependency, cause: impl Into<Cause>) -> Self {
+        Self::DependencyUnavailable { dependency, cause: cause.into() }
+    }
+
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::ValidationFailed(_) => ErrorCode::ValidationFailed,
+            Self::MalformedJson(_) => ErrorCode::MalformedJson,
+            Self::PayloadTooLarge(_) => ErrorCode::PayloadTooLarge,
+            Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
+            Self::Unauthenticated => ErrorCode::Unauthenticated,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::RouteNotFound => ErrorCode::RouteNotFound,
+            Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
+            Self::CouponNotFound(_) => ErrorCode::CouponNotFound,
+            Self::ClaimNotFound { .. } => ErrorCode::ClaimNotFound,
+            Self::AssignmentNotFound(_) => ErrorCode::AssignmentNotFound,
+            Self::DeadLetterNotFound(_) => ErrorCode::DeadLetterNotFound,
+            Self::DeadLetterNotRedrivable(_) => ErrorCode::DeadLetterNotRedrivable,
+            Self::CouponAlreadyIssued(_) => ErrorCode::CouponAlreadyIssued,
+            Self::CampaignNotOpen { .. } => ErrorCode::CampaignNotOpen,
+            Self::CampaignPaused => ErrorCode::CampaignPaused,
+            Self::CampaignClosed => ErrorCode::CampaignClosed,
+            Self::CouponExhausted => ErrorCode::CouponExhausted,
+            Self::CampaignUnavailable(_) => ErrorCode::CampaignUnavailable,
+            Self::ProductNotFound(_) => ErrorCode::ProductNotFound,
+            Self::StockInsufficient { .. } => ErrorCode::StockInsufficient,
+            Self::OrderNotFound(_) => ErrorCode::OrderNotFound,
+            Self::CommandNotFound(_) => ErrorCode::CommandNotFound,
+            Self::PaymentNotFound(_) => ErrorCode::PaymentNotFound,
+            Self::ChargeNotFound(_) => ErrorCode::ChargeNotFound,
+            Self::AmountBelowMinimum(_) => ErrorCode::AmountBelowMinimum,
+            Self::PointsCapExceeded { .. } => ErrorCode::PointsCapExceeded,
+            Self::PaymentDeclined(_) => ErrorCode::PaymentDeclined,
+            Self::OrderPending(_) => ErrorCode::OrderStateConflict,
+            Self::OrderRejected(refusal) | Self::PaymentFailed { refusal, .. } => refusal.code.into(),
+            Self::IdempotencyInProgress => ErrorCode::IdempotencyInProgress,
+            Self::IdempotencyKeyReused => ErrorCode::IdempotencyKeyReused,
+            Self::Overloaded => ErrorCode::Overloaded,
+            Self::DependencyUnavailable { .. } => ErrorCode::DependencyUnavailable,
+            Self::Setting(..) | Self::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// The error and its causes on one line, for the log.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(inner) = cause {
+            line = format!("{line} {inner}");
+            cause = inner.source();
+        }
+        line
+    }
+
+    /// Seconds after which the same call may succeed; none when it will not.
+    pub fn retry_after(&self) -> Option<i64> {
+        match self {
+            Self::CampaignNotOpen { opens_at, now } => {
+                Some(((*opens_at - *now).num_milliseconds().max(0) + 999) / 1000)
+            }
+            Self::CampaignUnavailable(_)
+            | Self::Overloaded
+            | Self::CampaignPaused
+            | Self::IdempotencyInProgress
+            | Self::OrderPending(_)
+            | Self::DependencyUnavailable { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Whether a retry can succeed: the fault is a dependency's, not the request's.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::DependencyUnavailable { .. } | Self::CampaignUnavailable(_) | Self::Overloaded)
+    }
+}
+
+impl From<ChargeRejectReason> for Error {
+    fn from(refusal: ChargeRejectReason) -> Self {
+        match refusal {
+            ChargeRejectReason::BelowMinimum(minimum) => Self::AmountBelowMinimum(minimum),
+            ChargeRejectReason::CapExceeded { cap, held } => Self::PointsCapExceeded { cap, held },
+        }
+    }
+}
