@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 use dibs_common::{
-    config::{Settings, masked, secret},
+    config::{Settings, describe_url, secret},
     error::{Error, Result},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -56,11 +56,11 @@ impl ApiSettings {
         }
     }
 
-    /// Logs the settings, secrets masked.
+    /// Logs the settings, without secrets.
     pub fn log(&self) {
         tracing::info!(
-            database_url = masked(&self.shared.database_url),
-            redis_url = masked(&self.shared.redis_url),
+            database_url = describe_url(&self.shared.database_url),
+            redis_url = describe_url(&self.shared.redis_url),
             redis_key_prefix = self.shared.redis_key_prefix,
             claim_partitions = self.shared.claim_partitions,
             time_zone = %self.shared.time_zone,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
-    config::{Settings, masked},
+    config::{Settings, describe_url},
     domain::{dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
@@ -151,14 +151,14 @@ impl WorkerSettings {
         }
     }
 
-    /// Logs the settings, secrets masked.
+    /// Logs the settings, without secrets.
     pub fn log(&self) {
         let (data_platform_url, notification_url) = self.webhooks.describe();
         tracing::info!(
             data_platform_url,
             notification_url,
-            database_url = masked(&self.shared.database_url),
-            redis_url = masked(&self.shared.redis_url),
+            database_url = describe_url(&self.shared.database_url),
+            redis_url = describe_url(&self.shared.redis_url),
             redis_key_prefix = self.shared.redis_key_prefix,
             claim_partitions = self.shared.claim_partitions,
             time_zone = %self.shared.time_zone,

@@ -183,13 +183,13 @@ impl KafkaSettings {
         self.kafka_sasl_password.as_ref().filter(|password| !password.expose_secret().is_empty())
     }
 
-    /// The brokers for the log. There is no password among them.
+    /// The brokers for the log, without user name and password.
     pub fn describe(&self) -> String {
         if !self.is_set() {
             return "none: events are not sent to Kafka".into();
         }
         let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.as_str());
-        let user = self.user().map(|user| format!(" as {user}:***")).unwrap_or_default();
+        let user = if self.user().is_some() { " with credentials" } else { "" };
         format!("{brokers} by {protocol}{user}, topics {}*", self.kafka_topic_prefix)
     }
 }
@@ -290,7 +290,7 @@ mod tests {
             kafka_sasl_password: Some("secret".into()),
             ..KafkaSettings::default()
         };
-        assert_eq!(settings.describe(), "host:9092 by PLAINTEXT as shop:***, topics *");
+        assert_eq!(settings.describe(), "host:9092 by PLAINTEXT with credentials, topics *");
         assert!(!format!("{settings:?}").contains("secret"));
     }
 }

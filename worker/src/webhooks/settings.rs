@@ -1,6 +1,6 @@
 use clap::Args;
 use dibs_common::{
-    config::{masked, secret},
+    config::{describe_url, secret},
     error::{Error, Result},
     integrations::webhooks::{WebhookEndpoint, WebhookSecrets},
 };
@@ -49,9 +49,9 @@ impl WebhookSettings {
         })
     }
 
-    /// Where the data platform and who notifies users are, passwords masked, for the log.
+    /// The URLs of the data platform and of the notifier for the log, without their secrets.
     pub fn describe(&self) -> (String, String) {
-        let words = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), masked);
+        let words = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), describe_url);
         (words(&self.data_platform_url), words(&self.notification_url))
     }
 }
@@ -95,7 +95,7 @@ mod tests {
             notification_url: None,
             webhook_secret: Some(SECRET.into()),
         };
-        assert_eq!(settings.describe(), ("https://user:***@data.example/in".into(), "none".into()));
+        assert_eq!(settings.describe(), ("https://***@data.example/in".into(), "none".into()));
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("MfKQ"), "{shown}");
     }
