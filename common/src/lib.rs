@@ -11,6 +11,7 @@ pub mod error;
 pub mod identifiers;
 pub mod integrations;
 pub mod json;
+pub mod metric_table;
 pub mod operations;
 pub mod redis;
 pub mod retry;

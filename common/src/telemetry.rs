@@ -3,22 +3,26 @@
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::Settings,
     error::{Error, Result},
+    metric_table,
 };
 
-/// Bounds of the histograms of seconds: 0.5 ms to 30 s.
+/// Buckets of the histograms of seconds: 0.5 ms to 30 s.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-/// Bounds of the histograms of batch sizes.
+/// Buckets of the histograms of batch sizes.
 const SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 350.0, 500.0];
 
-/// Begins to log to standard error, and to gather metrics; answers what `/metrics` prints.
+/// The scheduler logs its own housekeeping ("Uninited") at info. `RUST_LOG` can name it to see that.
+const QUIET_LIBRARIES: &str = "tokio_cron_scheduler=warn";
+
+/// Starts logging to standard error and collecting metrics. The handle renders `/metrics`.
 pub fn start(settings: &Settings) -> Result<PrometheusHandle> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(Error::internal)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter(&settings.log)?).with_writer(std::io::stderr);
     if settings.logs_are_json() {
         subscriber.json().flatten_event(true).init();
     } else {
@@ -27,21 +31,62 @@ pub fn start(settings: &Settings) -> Result<PrometheusHandle> {
     metrics()
 }
 
-/// Gathers metrics; answers what `/metrics` prints.
+/// What `RUST_LOG` says goes last: of two directives for one target the later one wins.
+fn filter(directives: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(format!("{QUIET_LIBRARIES},{directives}")).map_err(Error::internal)
+}
+
+/// Starts collecting metrics. The handle renders `/metrics`.
 pub fn metrics() -> Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(Error::internal)?;
+    // HELP lines belong to the recorder, so they come after it.
+    metric_table::describe();
+    let commit = option_env!("DIBS_COMMIT").unwrap_or("unknown");
+    metrics::gauge!("dibs_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => commit).set(1.0);
+    let process = Collector::default();
+    process.describe();
     let upkeep = handle.clone();
     tokio::spawn(async move {
-        // Without upkeep, histograms keep every sample.
         let mut interval = tokio::time::interval(Duration::from_secs(1));
         loop {
             interval.tick().await;
+            process.collect();
+            // Without upkeep, histograms keep every sample.
             upkeep.run_upkeep();
         }
     });
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_of_the_user_go_before_those_for_quiet_libraries() {
+        let text = filter("info,tokio_cron_scheduler=debug").expect("a filter").to_string();
+        assert!(text.contains("tokio_cron_scheduler=debug") && !text.contains("tokio_cron_scheduler=warn"), "{text}");
+        let text = filter("info").expect("a filter").to_string();
+        assert!(text.contains("tokio_cron_scheduler=warn") && text.contains("info"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_metrics_page_has_help_the_build_and_the_process() {
+        let page = metrics().expect("a recorder");
+        metrics::counter!("dibs_claims_total", "decision" => "accepted").increment(1);
+        Collector::default().collect();
+        let page = page.render();
+        for expected in [
+            "# HELP dibs_claims_total Claims decided",
+            concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""),
+            "# HELP process_resident_memory_bytes",
+            "process_open_fds ",
+        ] {
+            assert!(page.contains(expected), "{expected} is not in {page}");
+        }
+    }
 }

@@ -1,0 +1,131 @@
+//! Every metric of both processes, in one table.
+//!
+//! `/metrics` takes its HELP lines from here. `api/tests/documents.rs` compares this table with the calls in the source
+//! and with `docs/operations.md`, both ways.
+
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Counter, labels, help }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Gauge, labels, help }
+}
+
+const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { name, kind: Kind::Histogram, labels, help }
+}
+
+/// In the order of `docs/operations.md`: both processes, the API, then the worker from claims to deliveries.
+pub const METRICS: &[Metric] = &[
+    gauge("dibs_build_info", &["version", "commit"], "Always 1. The labels name the build."),
+    counter(
+        "dibs_transaction_retries_total",
+        &["transaction"],
+        "Transactions that began again after a deadlock or a lock wait timeout.",
+    ),
+    histogram(
+        "dibs_http_request_duration_seconds",
+        &["route", "method", "status"],
+        "Time from the arrival of a request to its response.",
+    ),
+    counter("dibs_claims_total", &["decision"], "Claims decided: accepted, refused, or refused_locally without Redis."),
+    histogram("dibs_claim_batch_size", &[], "Claims decided by one call of the claim script."),
+    histogram("dibs_confirm_lag_seconds", &[], "Time from a claim's acceptance to its outcome in MySQL."),
+    histogram("dibs_confirm_batch_size", &[], "Claims confirmed by one transaction."),
+    counter(
+        "dibs_claims_confirmed_total",
+        &["outcome"],
+        "Outcomes of claims: issued or rejected. A redelivered claim counts again.",
+    ),
+    gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
+    gauge("dibs_claim_dead_letters", &["partition"], "Dead letters of a partition's claims."),
+    counter("dibs_claim_entries_dead_lettered_total", &[], "Entries of claims that became dead letters."),
+    histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),
+    histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
+    counter(
+        "dibs_commands_total",
+        &["outcome"],
+        "Outcomes of commands: done or refused. A redelivered command counts again.",
+    ),
+    gauge("dibs_order_backlog_entries", &["partition"], "Commands on a partition's stream."),
+    gauge("dibs_order_dead_letters", &["partition"], "Dead letters of a partition's commands."),
+    counter("dibs_command_entries_dead_lettered_total", &[], "Commands that became dead letters."),
+    gauge("dibs_charges_pending", &[], "Charges that the payment gateway has not decided."),
+    counter(
+        "dibs_charge_reconciliations_total",
+        &["outcome"],
+        "Repeated requests to the payment gateway about a pending charge: approved, declined, unknown or failed.",
+    ),
+    gauge("dibs_assignments_pending", &[], "Assignments that are not done, at most 1,000."),
+    counter("dibs_job_runs_total", &["job", "outcome"], "Runs of a job: done or failed."),
+    histogram("dibs_job_duration_seconds", &["job"], "Duration of a run of a job."),
+    gauge("dibs_outbox_backlog_events", &["sink"], "Events that a sink has not acknowledged."),
+    gauge("dibs_outbox_lag_seconds", &["sink"], "Age of the oldest event that a sink has not acknowledged."),
+    gauge("dibs_outbox_unsequenced_age_seconds", &[], "Age of the oldest event that has no sequence number."),
+    counter("dibs_outbox_sequencing_failures_total", &[], "Failed attempts to give sequence numbers to events."),
+    counter("dibs_relay_events_total", &["sink"], "Events that a sink has passed, those of other kinds included."),
+    counter("dibs_relay_failures_total", &["sink"], "Failed relay steps of a sink."),
+    counter(
+        "dibs_relay_undecodable_events_total",
+        &["sink"],
+        "Events that a sink skipped because they cannot be decoded.",
+    ),
+    counter("dibs_webhook_attempts_total", &["sink", "outcome"], "Webhook requests: accepted, refused or failed."),
+    gauge(
+        "dibs_webhook_retry_queue_messages",
+        &["sink"],
+        "Messages that wait for their next attempt, and those behind them.",
+    ),
+    gauge("dibs_dead_letters", &["source"], "Dead letters that nobody has redriven, at most 1,000."),
+    counter("dibs_dead_letters_total", &["source"], "Messages that became dead letters."),
+    counter(
+        "dibs_kafka_messages_total",
+        &["consumer"],
+        "Kafka messages handled by a consumer. A redelivered message counts again.",
+    ),
+    counter("dibs_kafka_consumer_failures_total", &["consumer"], "Failed attempts of a consumer to handle messages."),
+    counter("dibs_kafka_dead_letters_total", &["consumer"], "Kafka messages that became dead letters."),
+    counter(
+        "dibs_claim_requests_total",
+        &["outcome"],
+        "Claim requests from Kafka: accepted, or the code of the refusal.",
+    ),
+];
+
+/// Registers the HELP line of every metric with the installed recorder.
+pub fn describe() {
+    for Metric { name, kind, help, .. } in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(*name, *help),
+            Kind::Gauge => metrics::describe_gauge!(*name, *help),
+            Kind::Histogram => metrics::describe_histogram!(*name, *help),
+        }
+    }
+}
