@@ -6,11 +6,11 @@ use sqlx::MySqlPool;
 use uuid::Uuid;
 
 use super::{
-    Database, in_time, is_duplicate, issuances,
-    issuances::identifier,
-    retrying,
+    Database,
+    decode::{identifier, parse},
+    is_duplicate, retrying,
     statements::{Statements, id, ids, write_into},
-    within,
+    with_timeout, within,
 };
 use crate::{
     clock::Timestamp,
@@ -36,12 +36,11 @@ impl TryFrom<AssignmentRow> for Assignment {
 
     fn try_from(row: AssignmentRow) -> Result<Self, sqlx::Error> {
         let id = AssignmentId(row.assignment_id);
-        let strange = || sqlx::Error::Decode(format!("assignment {id}: unknown status").into());
         Ok(Self {
             id,
             coupon: identifier(row.coupon_id)?,
             requested: row.requested,
-            status: row.status.parse().map_err(|_| strange())?,
+            status: parse("assignments.status", &row.status)?,
         })
     }
 }
@@ -57,7 +56,7 @@ pub async fn create(
     // Ids made one after the other, so that the order of claims is the order of users.
     let users: Vec<(ClaimId, UserId)> = users.iter().map(|user| (ClaimId::generate(), *user)).collect();
     retrying("create_assignment", || async {
-        match in_time(insert(database, (assignment, coupon), &users, now)).await {
+        match with_timeout(insert(database, (assignment, coupon), &users, now)).await {
             Err(error) if is_duplicate(&error) => {
                 let made = find_row(database.pool(), coupon, assignment).await?;
                 Assignment::try_from(made.ok_or(error)?)
@@ -175,7 +174,7 @@ pub async fn list_pending_users(
     let waiting = |(claim, user, issued, code): (Uuid, u64, Option<Uuid>, Option<String>)| {
         let found = match (issued, code) {
             (Some(_), _) => Some(AssignmentOutcome::Issued),
-            (None, Some(code)) => Some(AssignmentOutcome::Rejected(issuances::rejection(&code)?)),
+            (None, Some(code)) => Some(AssignmentOutcome::Rejected(parse("claim_rejections.code", &code)?)),
             (None, None) => None,
         };
         Ok(PendingUser { claim: ClaimId(claim), user: identifier(user)?, found })

@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use sqlx::MySqlPool;
 
-use super::issuances::identifier;
+use super::decode::{identifier, parse};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -42,8 +42,7 @@ pub async fn list_products(
     let mut shown = Vec::with_capacity(rows.len());
     for row in &rows {
         let (id, name, price, status) = <(u64, String, i64, String) as sqlx::FromRow<_>>::from_row(row)?;
-        let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
-        let status = status.parse().map_err(|_| strange())?;
+        let status = parse("products.status", &status)?;
         shown.push((identifier(id)?, ProductSummary { name, price, status }));
     }
     Ok(shown)

@@ -3,7 +3,10 @@
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
-use super::{is_duplicate, issuances::identifier};
+use super::{
+    decode::{identifier, parse},
+    is_duplicate,
+};
 use crate::{
     clock::Timestamp,
     domain::campaign::{Campaign, CampaignTerms, Discount, Validity},
@@ -38,22 +41,21 @@ impl TryFrom<CampaignRow> for Campaign {
     type Error = sqlx::Error;
 
     fn try_from(row: CampaignRow) -> Result<Self, sqlx::Error> {
-        let strange = |column: &str| sqlx::Error::Decode(format!("coupon {}: unknown {column}", row.coupon_id).into());
         let validity = match (row.validity_days, row.valid_until) {
             (Some(days), None) => Validity::Days(days),
             (None, Some(until)) => Validity::Until(until),
-            _ => return Err(strange("validity")),
+            _ => return Err(sqlx::Error::Decode(format!("coupon {}: not one validity", row.coupon_id).into())),
         };
-        let state = row.state.parse().map_err(|_| strange("state"))?;
+        let state = parse("coupons.state", &row.state)?;
         Ok(Self {
-            id: CouponId::try_from(row.coupon_id).map_err(|error| sqlx::Error::Decode(error.into()))?,
+            id: identifier(row.coupon_id)?,
             partition: Partition(row.partition_number),
             state,
             issued: row.issued_quantity,
             rejected: row.rejected_quantity,
             terms: CampaignTerms {
                 discount: Discount {
-                    kind: row.discount_type.parse().map_err(|_| strange("discount_type"))?,
+                    kind: parse("coupons.discount_type", &row.discount_type)?,
                     value: row.discount_value,
                     max_amount: row.discount_max_amount,
                 },

@@ -8,7 +8,12 @@ use sqlx::{MySqlConnection, MySqlPool};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Database, issuances::identifier, points, retrying, statements::Statements};
+use super::{
+    Database,
+    decode::{identifier, parse},
+    points, retrying,
+    statements::Statements,
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -296,9 +301,8 @@ impl TryFrom<ChargeRow> for Charge {
     type Error = sqlx::Error;
 
     fn try_from(row: ChargeRow) -> Result<Self, sqlx::Error> {
-        let strange = || sqlx::Error::Decode(format!("charge {}: unknown status", row.charge_id).into());
         Ok(Self {
-            status: row.status.parse().map_err(|_| strange())?,
+            status: parse("charges.status", &row.status)?,
             wanted: NewCharge {
                 id: ChargeId(row.charge_id),
                 user: identifier(row.user_id)?,

@@ -5,7 +5,7 @@
 
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{is_duplicate, issuances::identifier};
+use super::{decode::identifier, is_duplicate};
 use crate::{
     clock::Timestamp,
     domain::dead_letter::{

@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::{is_contention, is_duplicate, within_limit};
+use super::{errors::is_contention, is_duplicate, within_limit};
 use crate::{clock::Timestamp, error::Result};
 
 /// How long an answer is kept; after that the key counts as new.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::decode::{identifier, parse};
 use super::statements::{Statements, moment, or_null, write_into};
 use crate::{
     clock::Timestamp,
@@ -70,18 +71,10 @@ pub async fn find_rejected(
     .fetch_all(connection)
     .await?;
     let answered = |(id, coupon, user, code): (Uuid, u64, u64, String)| {
-        let outcome = ClaimOutcome::Rejected(rejection(&code)?);
+        let outcome = ClaimOutcome::Rejected(parse("claim_rejections.code", &code)?);
         Ok((ClaimId(id), DecidedClaim { coupon: identifier(coupon)?, user: identifier(user)?, outcome }))
     };
     rejected.into_iter().map(answered).collect()
-}
-
-pub(super) fn identifier<T: TryFrom<u64, Error = String>>(number: u64) -> Result<T, sqlx::Error> {
-    T::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
-}
-
-pub(super) fn rejection(code: &str) -> Result<ClaimRejectReason, sqlx::Error> {
-    code.parse().map_err(|_| sqlx::Error::Decode(format!("unknown rejection '{code}'").into()))
 }
 
 /// Writes what was decided of a batch, under the locks of its campaigns, in statements of at most `statement_bytes`.
@@ -226,7 +219,9 @@ pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> R
     for (id, sequence, accepted_at, valid_until, code) in rows {
         let outcome = match (valid_until, code) {
             (Some(valid_until), _) => ClaimOutcome::Issued { valid_until },
-            (None, code) => ClaimOutcome::Rejected(rejection(code.as_deref().unwrap_or_default())?),
+            (None, code) => {
+                ClaimOutcome::Rejected(parse("claim_rejections.code", code.as_deref().unwrap_or_default())?)
+            }
         };
         claims.push(UserClaim { record: ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at }, outcome });
     }

@@ -7,7 +7,7 @@
 
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{Database, in_time, retrying, statements::Statements};
+use super::{Database, retrying, statements::Statements, with_timeout};
 use crate::{clock::Timestamp, error::Result};
 
 /// How many events are numbered in one transaction.
@@ -34,7 +34,7 @@ pub struct OutboxEvent {
 /// Gives sequences to events that are committed and have none, at most [`SEQUENCE_BATCH_SIZE`] of them; how many. None
 /// are given while another process does so.
 pub async fn sequence_events(database: &Database) -> Result<usize> {
-    retrying("sequence_events", || in_time(sequence_batch(database))).await
+    retrying("sequence_events", || with_timeout(sequence_batch(database))).await
 }
 
 async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Database,
-    issuances::identifier,
+    decode::{identifier, parse},
     statements::{self, Statements},
 };
 use crate::{
@@ -72,18 +72,20 @@ struct OwnedRow {
 
 impl OwnedRow {
     fn into_owned_coupon(self, now: Timestamp) -> Result<OwnedCoupon, sqlx::Error> {
-        let strange =
-            |column: &str| sqlx::Error::Decode(format!("user coupon {}: unknown {column}", self.user_coupon_id).into());
         let status = match self.status.as_str() {
             "ISSUED" if self.valid_until > now => OwnedStatus::Usable,
             "ISSUED" | "EXPIRED" => OwnedStatus::Expired,
             "USED" => OwnedStatus::Used,
             "REVOKED" => OwnedStatus::Revoked,
-            _ => return Err(strange("status")),
+            _ => {
+                return Err(sqlx::Error::Decode(
+                    format!("user_coupons.status: unknown value '{}'", self.status).into(),
+                ));
+            }
         };
         Ok(OwnedCoupon {
             discount: Discount {
-                kind: self.discount_type.parse().map_err(|_| strange("discount_type"))?,
+                kind: parse("user_coupons.discount_type", &self.discount_type)?,
                 value: self.discount_value,
                 max_amount: self.discount_max_amount,
             },

@@ -3,7 +3,7 @@
 use sqlx::MySqlConnection;
 
 use super::{
-    issuances::identifier,
+    decode::identifier,
     statements::{Statements, moment, or_null, text, write_into},
 };
 use crate::{

@@ -6,6 +6,7 @@ use sqlx::{MySqlConnection, MySqlPool};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::decode::parse;
 use crate::{
     clock::Timestamp,
     domain::points::{Account, LedgerType},
@@ -114,8 +115,7 @@ impl TryFrom<LedgerRow> for LedgerEntry {
     type Error = sqlx::Error;
 
     fn try_from(row: LedgerRow) -> Result<Self, sqlx::Error> {
-        let strange = || sqlx::Error::Decode(format!("point history {}: unknown type", row.point_history_id).into());
-        let kind = row.kind.parse().map_err(|_| strange())?;
+        let kind = parse("point_histories.type", &row.kind)?;
         let is_charge = kind == LedgerType::Charge;
         Ok(Self {
             point_history_id: row.point_history_id,

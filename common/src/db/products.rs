@@ -3,7 +3,13 @@
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
-use super::{Database, in_time, is_duplicate, issuances::identifier, retrying, statements::Statements};
+use super::{
+    Database,
+    decode::{identifier, parse},
+    is_duplicate, retrying,
+    statements::Statements,
+    with_timeout,
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -30,10 +36,9 @@ impl TryFrom<ProductRow> for Product {
     type Error = sqlx::Error;
 
     fn try_from(row: ProductRow) -> Result<Self, sqlx::Error> {
-        let strange = || sqlx::Error::Decode(format!("product {}: unknown status", row.product_id).into());
         Ok(Self {
             id: identifier(row.product_id)?,
-            status: row.status.parse().map_err(|_| strange())?,
+            status: parse("products.status", &row.status)?,
             name: row.name,
             price: row.price,
             stock: row.stock,
@@ -86,7 +91,7 @@ pub async fn list(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Produc
 /// Adds a product and tells of it, once for an operation: a repeat answers the product that is there.
 pub async fn create(database: &Database, terms: &ProductTerms, operation: Uuid, now: Timestamp) -> Result<Product> {
     retrying("create_product", || async {
-        match in_time(insert(database, terms, operation, now)).await {
+        match with_timeout(insert(database, terms, operation, now)).await {
             Err(error) if is_duplicate(&error) => find_created_by(database.pool(), operation).await,
             made => made,
         }
@@ -137,7 +142,7 @@ pub async fn update(
     change: &ProductChange,
     now: Timestamp,
 ) -> Result<Product> {
-    retrying("change_product", || in_time(update_locked(database, product, change, now))).await?
+    retrying("change_product", || with_timeout(update_locked(database, product, change, now))).await?
 }
 
 /// The inner result is what the rules say.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::issuances::{UserClaim, rejection};
+use super::{decode::parse, issuances::UserClaim};
 use crate::{
     clock::Timestamp,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
@@ -91,5 +91,5 @@ pub async fn find_latest(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Re
     .await?;
     let Some((id, code, refused_at)) = row else { return Ok(None) };
     let record = ClaimRecord { claim_id: ClaimId(id), sequence: 0, accepted_at: refused_at };
-    Ok(Some(UserClaim { record, outcome: ClaimOutcome::Rejected(rejection(&code)?) }))
+    Ok(Some(UserClaim { record, outcome: ClaimOutcome::Rejected(parse("claim_refusals.code", &code)?) }))
 }

@@ -7,7 +7,7 @@ use chrono_tz::Tz;
 use futures::TryStreamExt as _;
 use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Transaction};
 
-use super::{Database, issuances::identifier};
+use super::{Database, decode::identifier};
 use crate::{
     clock::Timestamp,
     domain::ranking::{

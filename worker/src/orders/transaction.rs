@@ -40,7 +40,7 @@ pub(super) async fn fail_permanently(
 ) -> Result<OrderOutcome> {
     let commands = std::slice::from_ref(command);
     let refused = db::retrying("fail_command_permanently", || {
-        db::in_time(async {
+        db::with_timeout(async {
             let mut transaction = database.begin().await?;
             let mut shop = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
             let plan = order::fail_permanently(&mut shop, command, rules, now);

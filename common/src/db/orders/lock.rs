@@ -9,7 +9,10 @@ use uuid::Uuid;
 use super::{COLUMNS, OrderRow, items, refusal_code};
 use crate::{
     clock::Timestamp,
-    db::{issuances::identifier, statements},
+    db::{
+        decode::{identifier, parse},
+        statements,
+    },
     domain::{
         campaign::Discount,
         order::{Command, IssuedCoupon, LockedState, Order, OrderRejectReason, RequiredRows},
@@ -112,8 +115,7 @@ async fn lock_products(
     );
     let rows: Vec<(u64, String, i64, i64, String)> = rows_of(connection, around, literals(ids, |id| id)).await?;
     let product = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
-        let strange = || sqlx::Error::Decode(format!("product {id}: unknown status").into());
-        let status = status.parse().map_err(|_| strange())?;
+        let status = parse("products.status", &status)?;
         let id = identifier(id)?;
         Ok((id, Product { id, name, price, stock, status }))
     };
@@ -146,17 +148,16 @@ async fn lock_coupons(
     let rows: Vec<CouponRow> = rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
     let coupon = |row: CouponRow| {
         let id = row.user_coupon_id;
-        let strange = |column: &str| sqlx::Error::Decode(format!("user coupon {id}: unknown {column}").into());
         let coupon = IssuedCoupon {
             user: identifier(row.user_id)?,
             discount: Discount {
-                kind: row.discount_type.parse().map_err(|_| strange("discount_type"))?,
+                kind: parse("user_coupons.discount_type", &row.discount_type)?,
                 value: row.discount_value,
                 max_amount: row.discount_max_amount,
             },
             minimum_order_amount: row.minimum_order_amount,
             valid_until: row.valid_until,
-            status: row.status.parse().map_err(|_| strange("status"))?,
+            status: parse("user_coupons.status", &row.status)?,
             used_at: row.used_at,
         };
         Ok((ClaimId(id), coupon))

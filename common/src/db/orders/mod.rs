@@ -12,7 +12,10 @@ use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
 pub use write::{purge_commands, write_plan};
 
-use super::{issuances::identifier, statements};
+use super::{
+    decode::{identifier, parse},
+    statements,
+};
 use crate::{
     clock::Timestamp,
     domain::order::{Order, OrderItem, RejectCode},
@@ -45,11 +48,10 @@ impl TryFrom<OrderRow> for Order {
     type Error = sqlx::Error;
 
     fn try_from(row: OrderRow) -> Result<Self, sqlx::Error> {
-        let strange = |column: &str| sqlx::Error::Decode(format!("order {}: unknown {column}", row.order_id).into());
         Ok(Self {
             order_id: OrderId(row.order_id),
             user_id: identifier(row.user_id)?,
-            status: row.status.parse().map_err(|_| strange("status"))?,
+            status: parse("orders.status", &row.status)?,
             code: row.code.as_deref().map(refusal_code).transpose()?,
             detail: row.detail,
             items: Vec::new(),
@@ -68,7 +70,7 @@ impl TryFrom<OrderRow> for Order {
 }
 
 fn refusal_code(code: &str) -> Result<RejectCode, sqlx::Error> {
-    code.parse().map_err(|_| sqlx::Error::Decode(format!("unknown refusal '{code}'").into()))
+    parse("code", code)
 }
 
 /// The items of these orders, by order and product.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{COLUMNS, OrderRow, items, refusal_code};
 use crate::{
     clock::Timestamp,
-    db::issuances::identifier,
+    db::decode::{identifier, parse},
     domain::order::{Order, OrderRejectReason, PaymentStatus, RejectCode},
     identifiers::{CommandId, OrderId, PaymentId, UserId},
 };
@@ -91,12 +91,11 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
     .fetch_optional(pool)
     .await?;
     let Some((order, user, amount, status, code, created_at, cancelled_at)) = row else { return Ok(None) };
-    let strange = || sqlx::Error::Decode(format!("payment {id}: unknown status").into());
     Ok(Some(PaymentView {
         payment_id: id,
         order_id: OrderId(order),
         user_id: identifier(user)?,
-        status: status.parse().map_err(|_| strange())?,
+        status: parse("payments.status", &status)?,
         amount,
         code: code.as_deref().map(refusal_code).transpose()?,
         created_at,

@@ -1,0 +1,44 @@
+use crate::error::{Dependency, Error};
+
+/// `ER_LOCK_WAIT_TIMEOUT` and `ER_LOCK_DEADLOCK`.
+const CONTENTION: [u16; 2] = [1205, 1213];
+/// `ER_DUP_ENTRY`.
+const DUPLICATE_KEY: u16 = 1062;
+/// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not tell: no default (1364),
+/// wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
+const DATA_ERRORS: [u16; 5] = [1364, 1366, 3140, 3819, 4025];
+
+fn number(error: &sqlx::Error) -> Option<u16> {
+    let database = error.as_database_error()?;
+    Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
+}
+
+/// Whether the server broke the transaction to resolve a deadlock or a lock wait.
+pub(super) fn is_contention(error: &sqlx::Error) -> bool {
+    number(error).is_some_and(|number| CONTENTION.contains(&number))
+}
+
+/// Whether a unique key has that value already.
+pub fn is_duplicate(error: &sqlx::Error) -> bool {
+    number(error) == Some(DUPLICATE_KEY)
+}
+
+/// The client library's error as an error of Dibs. Data that a table refuses is a defect of Dibs. Anything else (no
+/// connection, no rights, a missing table, a full disk, contention) is the server's, and may pass.
+pub fn database_error(error: sqlx::Error) -> Error {
+    let is_defect = match &error {
+        sqlx::Error::Database(database) => {
+            // SQLSTATE classes: 22 data exception, 23 integrity constraint violation.
+            let of_data = database.code().is_some_and(|state| state.starts_with("22") || state.starts_with("23"));
+            of_data || number(&error).is_some_and(|number| DATA_ERRORS.contains(&number))
+        }
+        sqlx::Error::Decode(_)
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. } => true,
+        _ => false,
+    };
+    if is_defect { Error::internal(error) } else { Error::unavailable(Dependency::MySql, error) }
+}

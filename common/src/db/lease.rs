@@ -1,0 +1,82 @@
+use std::time::Duration;
+
+use sqlx::{Connection as _, Executor as _, MySqlConnection};
+
+use super::{Database, database_error, within};
+use crate::error::Result;
+
+/// A holder whose connection is silent for so long loses the lease.
+const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A named lock of the server (`GET_LOCK`), held by a connection of its own.
+pub struct Lease {
+    connection: MySqlConnection,
+    in_transaction: bool,
+}
+
+impl Database {
+    /// Takes the lease of that name until it is released or its holder dies; none when another holds it.
+    ///
+    /// A holder that is silent for a minute counts as dead, unless [`Lease::hold_for`] says otherwise: the server
+    /// does not notice that a machine vanished.
+    pub async fn try_lease(&self, name: &str) -> Result<Option<Lease>> {
+        let mut connection = self.pool().acquire().await.map_err(database_error)?;
+        // Standbys ask often. Asking on a pooled connection costs no connection of its own while another holds the lease.
+        // Names are hashed because the server takes at most 64 characters, and shares them among its databases.
+        let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
+        let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
+        if free != Some(1) {
+            return Ok(None);
+        }
+        // Out of the pool: a connection that returned to it would keep the lock.
+        let mut connection = connection.detach();
+        let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
+        let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
+        if locked != Some(1) {
+            return Ok(None);
+        }
+        let mut lease = Lease { connection, in_transaction: false };
+        lease.hold_for(SILENCE_TIMEOUT).await?;
+        Ok(Some(lease))
+    }
+}
+
+impl Lease {
+    /// The connection that holds the lease. A statement that succeeds on it was executed under the lease.
+    pub fn connection(&mut self) -> &mut MySqlConnection {
+        &mut self.connection
+    }
+
+    /// Begins a transaction on that connection, unless one is open. [`Self::commit`] ends it; when the lease ends
+    /// first, the server rolls it back.
+    pub async fn begin(&mut self) -> Result<()> {
+        if !self.in_transaction {
+            within(self.connection.execute("START TRANSACTION")).await?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction, if one is open.
+    pub async fn commit(&mut self) -> Result<()> {
+        if self.in_transaction {
+            within(self.connection.execute("COMMIT")).await?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    /// Keeps the lease though its connection is silent for up to `silence`.
+    pub async fn hold_for(&mut self, silence: Duration) -> Result<()> {
+        let sql = format!("SET SESSION wait_timeout = {}", silence.as_secs());
+        within(sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut self.connection)).await.map(drop)
+    }
+
+    /// Rolls back what is open, and lets another process take the lease at once.
+    pub async fn release(mut self) -> Result<()> {
+        within(self.connection.execute("ROLLBACK")).await?;
+        // Said explicitly, as the server notices only later that a connection was closed.
+        within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.connection)).await?;
+        within(self.connection.close()).await
+    }
+}

@@ -1,0 +1,56 @@
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::errors::{database_error, is_contention};
+use crate::{
+    error::{Dependency, Error, Result},
+    retry::RetryPolicy,
+};
+
+/// A short query that takes longer counts as an unreachable server.
+pub const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
+/// A transaction that takes longer has lost its server: a lock is waited for up to 5 s, and a batch of the worker is
+/// well below a second.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_ATTEMPTS: u32 = 6;
+/// Half of each delay is random, so that two transactions that collided do not collide again.
+const CONTENTION: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(20), Duration::from_millis(320));
+
+/// Runs a query that should be short.
+pub async fn within<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    within_limit(QUERY_TIMEOUT, query).await
+}
+
+/// Runs a query that may take up to `limit`.
+pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    match timeout(limit, query).await {
+        Ok(result) => result.map_err(database_error),
+        Err(elapsed) => Err(Error::unavailable(Dependency::MySql, elapsed)),
+    }
+}
+
+/// Ends a transaction of a few rows that does not end by itself. Run it inside [`retrying`].
+pub async fn with_timeout<T>(transaction: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    timeout(TRANSACTION_TIMEOUT, transaction).await.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
+}
+
+/// Runs a whole transaction, at most six times, as long as the server breaks it to resolve a deadlock or a lock wait.
+/// `name` names it in the metrics.
+pub async fn retrying<T, F>(name: &'static str, mut transaction: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    for attempt in 1.. {
+        match transaction().await {
+            Err(error) if attempt < MAX_ATTEMPTS && is_contention(&error) => {
+                metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
+                tracing::debug!(transaction = name, attempt, %error, "transaction is retried");
+                // The policy has no deadline, so there always is a delay.
+                tokio::time::sleep(CONTENTION.next_delay(attempt, Duration::ZERO).unwrap_or_default()).await;
+            }
+            result => return result.map_err(database_error),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
