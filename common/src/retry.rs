@@ -1,7 +1,8 @@
 //! How failed work is tried again: one policy type, one sleep.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// When to try again, and when to stop trying.
@@ -56,6 +57,47 @@ impl RetryPolicy {
     }
 }
 
+/// The failed attempts at one piece of work, and the delays between them.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    policy: RetryPolicy,
+    attempts: u32,
+    began: Instant,
+}
+
+impl Backoff {
+    /// The first attempt begins now.
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, attempts: 0, began: Instant::now() }
+    }
+
+    /// An attempt failed: the delay before the next one; none when that would begin after the deadline.
+    pub fn next_delay(&mut self) -> Option<Duration> {
+        self.attempts = self.attempts.saturating_add(1);
+        self.policy.next_delay(self.attempts, self.began.elapsed())
+    }
+
+    /// An attempt succeeded: the next failure is the first of new work.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.policy);
+    }
+}
+
+/// Asks for a value until there is one; none when there is none before the policy's deadline. An error ends the wait.
+pub async fn await_value<T, E, F: Future<Output = Result<Option<T>, E>>>(
+    policy: RetryPolicy,
+    mut poll: impl FnMut() -> F,
+) -> Result<Option<T>, E> {
+    let mut backoff = Backoff::new(policy);
+    loop {
+        if let Some(value) = poll().await? {
+            return Ok(Some(value));
+        }
+        let Some(delay) = backoff.next_delay() else { return Ok(None) };
+        tokio::time::sleep(delay).await;
+    }
+}
+
 /// Sleeps for `delay`, or until `stopping` is cancelled; whether it slept to the end.
 pub async fn sleep(delay: Duration, stopping: &CancellationToken) -> bool {
     tokio::select! {
@@ -67,6 +109,8 @@ pub async fn sleep(delay: Duration, stopping: &CancellationToken) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn delays_double_up_to_the_cap() {
@@ -87,6 +131,28 @@ mod tests {
         let policy = RetryPolicy::constant(Duration::from_secs(1)).within(Duration::from_secs(3));
         assert_eq!(policy.next_delay(1, Duration::from_secs(2)), Some(Duration::from_secs(1)));
         assert_eq!(policy.next_delay(2, Duration::from_millis(2_001)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_back_off_begins_again_after_a_success() {
+        let mut backoff = Backoff::new(RetryPolicy { jitter: 0, ..RetryPolicy::exponential(SECOND, SECOND * 8) });
+        assert_eq!([(); 5].map(|()| backoff.next_delay()), [1, 2, 4, 8, 8].map(|seconds| Some(SECOND * seconds)));
+        backoff.reset();
+        assert_eq!(backoff.next_delay(), Some(SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_is_awaited_until_it_is_there_or_the_deadline_has_passed() {
+        let policy = RetryPolicy::constant(SECOND).within(SECOND * 3);
+        for (polls_needed, found, polls) in [(1, Some(1), 1), (4, Some(4), 4), (5, None, 4)] {
+            let mut count = 0;
+            let value = await_value(policy, || {
+                count += 1;
+                std::future::ready(Ok::<_, ()>((count == polls_needed).then_some(count)))
+            });
+            assert_eq!((value.await, count), (Ok(found), polls));
+        }
+        assert_eq!(await_value(policy, async || Err::<Option<()>, _>("broken")).await, Err("broken"));
     }
 
     #[tokio::test(start_paused = true)]
