@@ -6,6 +6,7 @@ use axum::extract::FromRef;
 use dibs_common::{db::Database, error::Result, integrations::payment_gateway::PaymentGateway, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
+use dibs_common::supervisor::Supervisor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{claims::Claims, orders::Orders, rankings::Rankings, settings::ApiSettings};
@@ -30,6 +31,7 @@ pub struct App {
     pub metrics: PrometheusHandle,
     /// Work that a client cannot cancel, waited for at the end.
     pub tasks: TaskTracker,
+    pub supervisor: Supervisor,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// Requests in progress.
@@ -48,7 +50,9 @@ impl App {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
-        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let stopping = CancellationToken::new();
+        let supervisor = Supervisor::new(stopping.clone());
+        let tasks = supervisor.tracker.clone();
         let claims = Claims::start(&database, &redis, &tasks).await?;
         let orders = Orders::start(&database, &redis, settings.shared.claim_partitions).await?;
         let zone = settings.shared.time_zone;
@@ -65,6 +69,7 @@ impl App {
             rankings,
             metrics,
             tasks,
+            supervisor,
             stopping,
             in_progress,
         }))

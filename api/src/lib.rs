@@ -16,7 +16,7 @@ use std::future::IntoFuture as _;
 use axum::serve::ListenerExt as _;
 use dibs_common::{
     error::{Error, Result},
-    operations::DRAIN_LIMIT,
+    shutdown::{self, DRAIN_LIMIT},
 };
 use tokio::net::TcpListener;
 
@@ -34,13 +34,9 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
     let routes = routes::router(app.clone()).into_make_service();
     let serving =
         axum::serve(listener, routes).with_graceful_shutdown(app.stopping.clone().cancelled_owned()).into_future();
-    let out_of_time = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(DRAIN_LIMIT).await;
-    };
     tokio::select! {
         served = serving => served.map_err(Error::internal)?,
-        () = out_of_time => tracing::warn!("some connections were still busy at the end of the drain limit"),
+        () = shutdown::drain_limit(&stopping) => tracing::warn!("some connections were still busy at the end of the drain limit"),
     }
     app.tasks.close();
     app.claims.close();

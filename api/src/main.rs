@@ -11,7 +11,7 @@ use dibs_api::{
 use dibs_common::{
     clock, config,
     error::{Error, Result},
-    operations, telemetry,
+    health, shutdown, telemetry,
 };
 use tokio::net::TcpListener;
 
@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     let settings = ApiSettings::parse();
     let ended = match settings.command {
         None => run(settings).await,
-        Some(Command::Health) if operations::probe(settings.api_address).await => Ok(()),
+        Some(Command::Health) if health::probe(settings.api_address).await => Ok(()),
         Some(Command::Health) => {
             Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
         }
@@ -49,12 +49,8 @@ async fn run(settings: ApiSettings) -> Result<()> {
         .await
         .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let app = App::start(settings, metrics).await?;
-    let stopping = app.stopping.clone();
-    tokio::spawn(async move {
-        operations::stop_signal().await;
-        tracing::info!("stopping: what has begun is finished first");
-        stopping.cancel();
-    });
+    app.supervisor.spawn(shutdown::signal_task(app.stopping.clone()));
+    app.supervisor.spawn(telemetry::upkeep_task(app.metrics.clone()));
     tracing::info!(%address, "ready to answer");
     serve(app, listener).await
 }

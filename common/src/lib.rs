@@ -8,14 +8,16 @@ pub mod config;
 pub mod db;
 pub mod domain;
 pub mod error;
+pub mod health;
 pub mod identifiers;
 pub mod integrations;
 pub mod json;
 pub mod metric_table;
-pub mod operations;
 pub mod redis;
 pub mod retry;
 pub mod secret;
+pub mod shutdown;
+pub mod supervisor;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

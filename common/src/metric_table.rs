@@ -50,6 +50,7 @@ pub const METRICS: &[Metric] = &[
         &["transaction"],
         "Transactions that began again after a deadlock or a lock wait timeout.",
     ),
+    counter("dibs_task_restarts_total", &["task"], "Restarts of a long-running task that panicked or ended too early."),
     histogram(
         "dibs_http_request_duration_seconds",
         &["route", "method", "status"],

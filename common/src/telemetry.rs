@@ -10,6 +10,7 @@ use crate::{
     config::Settings,
     error::{Error, Result},
     metric_table,
+    supervisor::{Lifetime, Task},
 };
 
 /// Buckets of the histograms of seconds: 0.5 ms to 30 s.
@@ -47,19 +48,24 @@ pub fn metrics() -> Result<PrometheusHandle> {
     metric_table::describe();
     let commit = option_env!("DIBS_COMMIT").unwrap_or("unknown");
     metrics::gauge!("dibs_build_info", "version" => env!("CARGO_PKG_VERSION"), "commit" => commit).set(1.0);
-    let process = Collector::default();
-    process.describe();
-    let upkeep = handle.clone();
-    tokio::spawn(async move {
-        let mut interval = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            interval.tick().await;
-            process.collect();
-            // Without upkeep, histograms keep every sample.
-            upkeep.run_upkeep();
-        }
-    });
+    Collector::default().describe();
     Ok(handle)
+}
+
+/// A task that collects the metrics of the process, and aggregates what histograms recorded: without that they keep every
+/// sample.
+pub fn upkeep_task(metrics: PrometheusHandle) -> Task {
+    Task::new("metrics_upkeep", Lifetime::UntilShutdown, move || {
+        let metrics = metrics.clone();
+        async move {
+            let (process, mut interval) = (Collector::default(), tokio::time::interval(Duration::from_secs(1)));
+            loop {
+                interval.tick().await;
+                process.collect();
+                metrics.run_upkeep();
+            }
+        }
+    })
 }
 
 #[cfg(test)]

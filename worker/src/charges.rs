@@ -12,6 +12,7 @@ use dibs_common::{
     domain::charge::{self, Charge, Decision, NewCharge},
     error::{Error, Result},
     integrations::payment_gateway::PaymentGateway,
+    retry,
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -37,20 +38,16 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// Settles what is due, about once a second, until told to stop.
+    /// Reconciles what is due, about once a second, until the process stops.
     pub async fn run(self) {
-        while !self.stopping.is_cancelled() {
-            // In a task of its own, so that one that panics does not end them all.
-            let settling = self.clone();
-            match tokio::spawn(async move { settling.settle_due(clock::now()).await }).await {
-                Ok(Ok(taken)) if taken == TAKEN_AT_ONCE as usize => continue,
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(cause = error.chain(), "charges cannot be settled now"),
-                Err(panic) => tracing::error!(%panic, "settling charges broke; it begins again"),
+        loop {
+            match self.settle_due(clock::now()).await {
+                Ok(taken) if taken == TAKEN_AT_ONCE as usize && !self.stopping.is_cancelled() => continue,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(cause = error.chain(), "charge reconciliation failed; retrying"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-                () = self.stopping.cancelled() => {}
+            if !retry::sleep(LOOK_EVERY, &self.stopping).await {
+                return;
             }
         }
     }

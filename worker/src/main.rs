@@ -7,7 +7,9 @@ use dibs_common::{
     clock, config,
     db::{self, dead_letters::DeadLettersPage},
     error::{Error, Result},
-    operations::{self, DRAIN_LIMIT, Operations},
+    health::{self, ProcessHealth},
+    shutdown,
+    supervisor::Supervisor,
     telemetry,
 };
 use dibs_worker::{
@@ -18,7 +20,7 @@ use dibs_worker::{
     settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
 };
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,7 +52,7 @@ async fn perform(settings: WorkerSettings) -> Result<()> {
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
         Command::Job(run) => run_job(&settings, *run).await,
         Command::DeadLetters(letters) => run_dead_letters(&settings, letters).await,
-        Command::Health if operations::probe(settings.worker_address).await => Ok(()),
+        Command::Health if health::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
         }
@@ -69,23 +71,16 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let webhooks = settings.webhooks.webhooks()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
-    let stop = stopping.clone();
-    tokio::spawn(async move {
-        operations::stop_signal().await;
-        tracing::info!("stopping: what is in hand is finished first");
-        stop.cancel();
-    });
-    let about_itself = operations::router(Operations {
+    let supervisor = Supervisor::new(stopping.clone());
+    supervisor.spawn(shutdown::signal_task(stopping.clone()));
+    supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
+    let process = ProcessHealth {
         database: database.clone(),
         redis: redis.clone(),
         metrics,
-        stopping: stopping.clone(),
-    });
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, about_itself).await {
-            tracing::error!(%error, "health and metrics are no longer answered");
-        }
-    });
+        supervisor: supervisor.clone(),
+    };
+    supervisor.spawn(health::server_task(listener, health::router(process))?);
     tracing::info!(%address, "ready to work");
     let worker = Worker {
         database,
@@ -96,17 +91,11 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
         kafka: settings.kafka,
-        stopping: stopping.clone(),
-        tasks: TaskTracker::new(),
-    };
-    let working = worker.clone().run(settings.shared.claim_partitions);
-    let out_of_time = async {
-        stopping.cancelled().await;
-        tokio::time::sleep(DRAIN_LIMIT).await;
+        supervisor,
     };
     tokio::select! {
-        () = working => {}
-        () = out_of_time => tracing::warn!("work was still going on at the end of the drain limit; another worker takes it over"),
+        () = worker.clone().run(settings.shared.claim_partitions) => {}
+        () = shutdown::drain_limit(&stopping) => tracing::warn!("drain limit reached; another worker reclaims the rest"),
     }
     worker.redis.close().await;
     worker.database.close().await;

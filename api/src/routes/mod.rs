@@ -9,7 +9,7 @@ mod products;
 mod users;
 
 use axum::{Json, Router, routing::get};
-use dibs_common::operations::{self, Operations};
+use dibs_common::health::{self, ProcessHealth};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -102,11 +102,11 @@ fn with_keys(mut document: Document) -> Document {
 /// Every route, inside the edge.
 pub fn router(app: SharedApp) -> Router {
     let (routes, document) = documented().split_for_parts();
-    let about_itself = operations::router(Operations {
+    let about_itself = health::router(ProcessHealth {
         database: app.database.clone(),
         redis: app.redis.clone(),
         metrics: app.metrics.clone(),
-        stopping: app.stopping.clone(),
+        supervisor: app.supervisor.clone(),
     });
     let served = with_keys(document);
     routes

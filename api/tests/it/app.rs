@@ -11,6 +11,7 @@ use dibs_common::{
     config::Settings,
     domain::{campaign::CampaignTerms, order::OrderRules},
     identifiers::{CouponId, Partition},
+    supervisor::Supervisor,
     testing::{FIRST, TestEnvironment, no_metrics, open_terms},
 };
 use dibs_worker::{
@@ -23,7 +24,7 @@ use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub const ADMIN_TOKEN: &str = "a token of the tests";
 
@@ -120,8 +121,7 @@ impl TestApp {
             rules,
             time_zone: self.place.settings.time_zone,
             kafka: KafkaSettings::default(),
-            stopping: stopping.clone(),
-            tasks: TaskTracker::new(),
+            supervisor: Supervisor::new(stopping.clone()),
         };
         let working = tokio::spawn(worker.run(self.place.settings.claim_partitions));
         self.working = Some((stopping, working));

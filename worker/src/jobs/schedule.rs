@@ -1,9 +1,12 @@
-use std::time::Duration;
+use std::{panic::resume_unwind, time::Duration};
 
 use dibs_common::{
     clock,
     error::{Error, Result},
+    retry::{self, Backoff, RetryPolicy},
+    supervisor::{Panic, catch_panic},
 };
+use futures::FutureExt as _;
 use tokio_cron_scheduler::{Job as Timed, JobScheduler};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -15,31 +18,35 @@ const DUE: [&str; 2] = ["0 0 * * * *", "0 10 0 * * *"];
 /// When the others are done.
 const OTHERS: [(&str, Job); 3] =
     [("*/5 * * * * *", Job::ExpireOrders), ("*/5 * * * * *", Job::ExpireCoupons), ("45 * * * * *", Job::Purge)];
-/// How soon after a failure at the start it is tried again.
-const PAUSE: Duration = Duration::from_secs(30);
+/// When jobs that are due at the start are retried.
+const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_secs(30));
 
-/// Does what is due: at the start, each hour, and at 00:10; and the other jobs at their times. A time that comes while no
+/// Runs what is due: at the start, each hour, and at 00:10; and the other jobs at their times. A time that comes while no
 /// worker runs is made up for at the next.
-pub async fn run_on_schedule(jobs: Jobs, tasks: TaskTracker, stopping: CancellationToken) {
-    let mut scheduler = match scheduler(&jobs, &tasks).await {
-        Ok(scheduler) => scheduler,
-        Err(error) => return tracing::error!(cause = error.chain(), "jobs are done by hand only"),
-    };
-    while !stopping.is_cancelled() {
-        match jobs.run_due(clock::now()).await {
-            Ok(()) => stopping.cancelled().await,
-            Err(error) => {
-                tracing::warn!(cause = error.chain(), "jobs cannot be done now");
-                tokio::select! {
-                    () = tokio::time::sleep(PAUSE) => {}
-                    () = stopping.cancelled() => {}
-                }
-            }
+///
+/// # Errors
+///
+/// When there can be no scheduler.
+pub async fn run_on_schedule(jobs: Jobs, tasks: TaskTracker, stopping: CancellationToken) -> Result<()> {
+    let mut scheduler = scheduler(&jobs, &tasks).await?;
+    let outcome = catch_panic(run_due_at_start(&jobs, &stopping).boxed()).await;
+    // Also after a panic: the scheduler runs in tasks of its own, and would go on beside that of the next run.
+    if let Err(error) = scheduler.shutdown().await {
+        tracing::debug!(%error, "scheduler already shut down");
+    }
+    outcome.unwrap_or_else(|panic| resume_unwind(Box::new(panic.0)));
+    Ok(())
+}
+
+async fn run_due_at_start(jobs: &Jobs, stopping: &CancellationToken) {
+    let mut backoff = Backoff::new(RETRIES);
+    while let Err(error) = jobs.run_due(clock::now()).await {
+        tracing::warn!(cause = error.chain(), "due jobs failed; retrying");
+        if !retry::sleep(backoff.next_delay().unwrap_or(RETRIES.cap), stopping).await {
+            return;
         }
     }
-    if let Err(error) = scheduler.shutdown().await {
-        tracing::debug!(%error, "the scheduler was gone before it was stopped");
-    }
+    stopping.cancelled().await;
 }
 
 async fn scheduler(jobs: &Jobs, tasks: &TaskTracker) -> Result<JobScheduler> {
@@ -58,15 +65,19 @@ async fn scheduler(jobs: &Jobs, tasks: &TaskTracker) -> Result<JobScheduler> {
     Ok(scheduler)
 }
 
-/// Does a job, or without one what is due.
+/// Runs a job, or without one all that is due.
 async fn run_logged(jobs: Jobs, job: Option<Job>) {
     let now = clock::now();
-    let done = match job {
-        Some(job) => jobs.run(job, None, now).await.map(drop),
-        None => jobs.run_due(now).await,
+    let run = async {
+        match job {
+            Some(job) => jobs.run(job, None, now).await.map(drop),
+            None => jobs.run_due(now).await,
+        }
     };
-    if let Err(error) = done {
-        let job = job.map_or("what is due", Job::name);
-        tracing::warn!(job, cause = error.chain(), "a job cannot be done now; it is tried again at its next time");
+    let job = job.map_or("due", Job::name);
+    match catch_panic(run.boxed()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(job, cause = error.chain(), "job failed; it runs again at its next time"),
+        Err(Panic(cause)) => tracing::error!(job, cause, "job panicked; it runs again at its next time"),
     }
 }

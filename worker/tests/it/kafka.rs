@@ -24,6 +24,7 @@ use dibs_common::{
         campaign_state, sales,
         scripts::{CampaignCounts, campaign_put},
     },
+    supervisor::Supervisor,
     testing::{TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::{
@@ -50,7 +51,7 @@ use rdkafka::{
     util::Timeout,
 };
 use serde_json::{Value, json};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop, sums},
@@ -641,8 +642,7 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
         time_zone: ZONE,
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
-        stopping: stopping.clone(),
-        tasks: TaskTracker::new(),
+        supervisor: Supervisor::new(stopping.clone()),
     };
     register(&place).await;
     let working = tokio::spawn(worker.run(1));
