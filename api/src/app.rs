@@ -3,10 +3,10 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use axum::extract::FromRef;
+use dibs_common::supervisor::Supervisor;
 use dibs_common::{db::Database, error::Result, integrations::payment_gateway::PaymentGateway, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
-use dibs_common::supervisor::Supervisor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{claims::Claims, orders::Orders, rankings::Rankings, settings::ApiSettings};

@@ -328,9 +328,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_task_ends_when_the_process_stops_and_one_that_is_done_is_not_restarted() {
         let supervisor = Supervisor::new(CancellationToken::new());
-        let (done, done_runs) = counted(Lifetime::UntilDone, async |number| {
-            if number == 1 { Err(Error::Overloaded) } else { Ok(()) }
-        });
+        let (done, done_runs) =
+            counted(Lifetime::UntilDone, async |number| if number == 1 { Err(Error::Overloaded) } else { Ok(()) });
         supervisor.spawn(done);
         let stopping = supervisor.stopping.clone();
         let (task, runs) = counted(Lifetime::UntilStopping, move |_| stopping.clone().cancelled_owned().map(Ok));

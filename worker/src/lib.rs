@@ -218,7 +218,10 @@ impl Worker {
 
 /// Runs a consumer of Kafka that has joined its group.
 #[cfg(feature = "kafka")]
-async fn consume<H: kafka::Handler + 'static>(joined: Result<kafka::Consumer<H>>, supervisor: Supervisor) -> Result<()> {
+async fn consume<H: kafka::Handler + 'static>(
+    joined: Result<kafka::Consumer<H>>,
+    supervisor: Supervisor,
+) -> Result<()> {
     joined?.run(supervisor.stopping).await;
     Ok(())
 }

@@ -74,12 +74,8 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let supervisor = Supervisor::new(stopping.clone());
     supervisor.spawn(shutdown::signal_task(stopping.clone()));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
-    let process = ProcessHealth {
-        database: database.clone(),
-        redis: redis.clone(),
-        metrics,
-        supervisor: supervisor.clone(),
-    };
+    let process =
+        ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
     supervisor.spawn(health::server_task(listener, health::router(process))?);
     tracing::info!(%address, "ready to work");
     let worker = Worker {
