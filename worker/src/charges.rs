@@ -95,7 +95,7 @@ impl Settlement {
             db::within(db::charges::postpone(self.database.pool(), id, next)).await?;
             return Ok("unknown");
         };
-        let settled = db::charges::settle(&self.database, (id, user), decision, now()).await?;
+        let settled = db::charges::settle(&self.database, id, user, decision, now()).await?;
         if settled.charge.status != decision.status() {
             return Err(Error::internal(format!(
                 "the gateway says {} of a charge that is {} already",

@@ -191,16 +191,16 @@ async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let wanted = wanted(1, 10_000);
     let now = clock::now();
     db::charges::begin(&place.database, &wanted, RULES, now).await.expect("begun");
-    let key = (wanted.id, wanted.user);
+    let (id, user) = (wanted.id, wanted.user);
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     let settled = join_all((0..20).map(async |_| {
         let decision = asker.ask(&wanted).await.decision().expect("a decision");
-        db::charges::settle(&place.database, key, decision, now).await.expect("settled")
+        db::charges::settle(&place.database, id, user, decision, now).await.expect("settled")
     }))
     .await;
     assert!(settled.iter().all(|charged| *charged == settled[0]), "{settled:?}");
     assert_eq!((settled[0].charge.status, settled[0].balance), (ChargeStatus::Approved, 10_000));
-    let contradiction = db::charges::settle(&place.database, key, Decision::Declined, now).await.expect("settled");
+    let contradiction = db::charges::settle(&place.database, id, user, Decision::Declined, now).await.expect("settled");
     assert_eq!(contradiction, settled[0]);
     let repeated = db::charges::begin(&place.database, &wanted, RULES, now).await.expect("there");
     assert_eq!(repeated, settled[0]);

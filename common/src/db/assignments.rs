@@ -88,7 +88,7 @@ async fn insert(
     .await?;
     let head = "INSERT INTO assignment_users /* assignments::create */ (claim_id, assignment_id, user_id) VALUES ";
     let mut statements = Statements::new(database.statement_bytes());
-    statements.rows((head, ""), users, |sql, (claim, user)| {
+    statements.push_rows(head, "", users, |sql, (claim, user)| {
         write_into(sql, format_args!("({},{},{user})", id(claim.0), id(assignment.0)));
     });
     statements.send(&mut transaction).await?;
@@ -190,7 +190,7 @@ pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, Assignme
     }
     let mut statements = Statements::new(database.statement_bytes());
     for (outcome, claims) in by_outcome {
-        statements.one(&format!(
+        statements.push(&format!(
             "UPDATE assignment_users /* assignments::update_outcomes */ SET outcome = '{}' \
              WHERE claim_id IN ({}) AND outcome IS NULL",
             outcome.into_str(),

@@ -90,7 +90,7 @@ pub async fn insert_batch(
     let mut statements = Statements::new(statement_bytes);
     insert_issuances(&mut statements, campaigns, plan, now)?;
     raise_counts(&mut statements, claims, plan);
-    statements.events(&plan.events(now), now);
+    statements.push_events(&plan.events(now), now);
     statements.send(connection).await.map(drop)
 }
 
@@ -103,7 +103,7 @@ fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePl
         counts.entry(claims[*place].coupon).or_default().1 += 1;
     }
     for (coupon, (issued, rejected)) in counts {
-        statements.one(&format!(
+        statements.push(&format!(
             "UPDATE coupons /* issuances::insert_batch */ SET issued_quantity = issued_quantity + {issued}, \
              rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
         ));
@@ -128,7 +128,7 @@ fn insert_issuances(
         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ";
     let issued_at = moment(now);
     let (mut accepted_at, mut valid_until) = (Written::default(), Written::default());
-    statements.rows((head, ""), &plan.issuances, |sql, issuance| {
+    statements.push_rows(head, "", &plan.issuances, |sql, issuance| {
         let Ok(terms) = with_terms(issuance) else { return };
         let Issuance { coupon, user, record, ordinal, .. } = issuance;
         let Discount { kind, value, max_amount } = terms.discount;

@@ -61,13 +61,13 @@ async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
     // Ids mostly follow each other; a statement numbers all that do.
     for run in events.chunk_by(|one, other| one + 1 == *other) {
         let (Some(first), Some(end)) = (run.first(), run.last()) else { continue };
-        statements.one(&format!(
+        statements.push(&format!(
             "UPDATE outbox_events /* outbox::sequence_events */ SET sequence = {next} + (event_id - {first}) \
              WHERE event_id BETWEEN {first} AND {end}"
         ));
         next += run.len() as u64;
     }
-    statements.one(&format!("UPDATE outbox_sequence /* outbox::sequence_events */ SET last_sequence = {}", next - 1));
+    statements.push(&format!("UPDATE outbox_sequence /* outbox::sequence_events */ SET last_sequence = {}", next - 1));
     let affected = statements.send(&mut transaction).await?;
     if affected != events.len() as u64 + 1 {
         return Err(sqlx::Error::Encode(

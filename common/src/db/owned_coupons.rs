@@ -175,8 +175,8 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
         .collect();
     let mut statements = Statements::new(database.statement_bytes());
     let head = "UPDATE user_coupons /* owned_coupons::expire */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
-    statements.rows((head, ")"), &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
-    statements.events(&events, now);
+    statements.push_rows(head, ")", &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
+    statements.push_events(&events, now);
     statements.send(&mut transaction).await?;
     transaction.commit().await?;
     Ok(expired.len() as u64)

@@ -79,7 +79,7 @@ pub async fn park(
     let head = "INSERT INTO parked_messages /* park */ (sink, sequence, place, lane, kind, aggregate_id, payload, \
                 attempts, first_attempt_at, next_attempt_at, last_answer, dead_letter_id) VALUES ";
     let mut statements = Statements::new(longest_statement);
-    statements.rows((head, " ON DUPLICATE KEY UPDATE sink = parked_messages.sink"), messages, |sql, message| {
+    statements.push_rows(head, " ON DUPLICATE KEY UPDATE sink = parked_messages.sink", messages, |sql, message| {
         sql.push('(');
         text(sql, sink);
         write_into(sql, format_args!(",{},{}", message.id.sequence, message.id.place));

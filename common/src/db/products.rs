@@ -7,7 +7,7 @@ use super::{
     Database,
     decode::{identifier, parse},
     is_duplicate, retrying,
-    statements::Statements,
+    statements::insert_event,
     with_timeout,
 };
 use crate::{
@@ -130,7 +130,7 @@ async fn insert(
     let id = identifier(inserted.last_insert_id())?;
     let product =
         Product { id, name: terms.name.clone(), price: terms.price, stock: terms.stock, status: terms.status };
-    tell(&mut transaction, "product.created", &product, now).await?;
+    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.created", &product), now).await?;
     transaction.commit().await?;
     Ok(product)
 }
@@ -174,7 +174,7 @@ async fn update_locked(
     .bind(id.get())
     .execute(&mut *transaction)
     .await?;
-    tell(&mut transaction, "product.changed", &changed, now).await?;
+    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.changed", &changed), now).await?;
     transaction.commit().await?;
     Ok(Ok(changed))
 }
@@ -198,18 +198,4 @@ fn refused(refusal: ProductRejectReason, product: ProductId, stock: i64, change:
             Error::field("stockChange", format!("expected at most {} more, as {stock} are there", MAX_AMOUNT - stock))
         }
     }
-}
-
-/// Writes the event in the transaction of what happened.
-async fn tell(
-    connection: &mut MySqlConnection,
-    kind: &'static str,
-    product: &Product,
-    now: Timestamp,
-) -> Result<(), sqlx::Error> {
-    let event = Event::new(Aggregate::Product(product.id), kind, product);
-    // One statement is sent as a whole, however long.
-    let mut statements = Statements::new(usize::MAX);
-    statements.events(&[event], now);
-    statements.send(connection).await.map(drop)
 }

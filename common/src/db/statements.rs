@@ -1,7 +1,7 @@
 //! Statements as text, sent together: a batch of any size is written in one round trip, or in few.
 //!
-//! Servers parse a prepared statement of thousands of places anew each time, so values are written out. Each is a
-//! number, an id in hexadecimal or a time, none of which needs escaping; text goes through [`text`].
+//! The server parses a prepared statement with thousands of placeholders again for each batch size, so values are written
+//! out as literals. Each is a number, an id in hexadecimal or a time, which need no escaping; text goes through [`text`].
 
 use std::fmt::Write as _;
 
@@ -14,22 +14,25 @@ use crate::{clock::Timestamp, domain::event::Event};
 /// Statements that wait to be sent.
 #[derive(Debug)]
 pub struct Statements {
-    longest: usize,
+    max_bytes: usize,
+    /// Texts that are full; `sql` is the one that still takes statements.
     full: Vec<String>,
     sql: String,
 }
 
 impl Statements {
-    /// None yet. They are sent in parts of at most `longest` bytes: see [`super::Database::statement_bytes`].
-    pub const fn new(longest: usize) -> Self {
-        Self { longest, full: Vec::new(), sql: String::new() }
+    /// None yet. They are sent in texts of at most `max_bytes`, see [`super::Database::statement_bytes`]; a single row or
+    /// statement that is longer is sent as it is.
+    pub const fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, full: Vec::new(), sql: String::new() }
     }
 
-    /// A statement of `head`, the rows between commas, and `tail`; cut into several where it would be too long.
-    /// Nothing without rows.
-    pub fn rows<R>(
+    /// Adds a statement of `head`, the rows with commas between them, and `tail`; several where one would be too long, and
+    /// none without rows.
+    pub fn push_rows<R>(
         &mut self,
-        (head, tail): (&str, &str),
+        head: &str,
+        tail: &str,
         rows: impl IntoIterator<Item = R>,
         mut write: impl FnMut(&mut String, R),
     ) {
@@ -38,7 +41,7 @@ impl Statements {
         for value in rows {
             row.clear();
             write(&mut row, value);
-            let is_too_long = self.sql.len() + head.len() + row.len() + tail.len() + 2 > self.longest;
+            let is_too_long = self.sql.len() + head.len() + row.len() + tail.len() + 2 > self.max_bytes;
             if is_too_long && !self.sql.is_empty() {
                 if is_open {
                     self.sql.push_str(tail);
@@ -56,21 +59,20 @@ impl Statements {
         }
     }
 
-    /// One statement.
-    pub fn one(&mut self, statement: &str) {
-        if self.sql.len() + statement.len() + 1 > self.longest && !self.sql.is_empty() {
+    /// Adds one statement.
+    pub fn push(&mut self, statement: &str) {
+        if self.sql.len() + statement.len() + 1 > self.max_bytes && !self.sql.is_empty() {
             self.full.push(std::mem::take(&mut self.sql));
         }
         self.sql.push_str(statement);
         self.sql.push(';');
     }
 
-    /// Events into the outbox.
-    pub fn events(&mut self, events: &[Event], now: Timestamp) {
-        let head =
-            "INSERT INTO outbox_events /* events */ (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
+    /// Adds events to the outbox. They commit with the change that they report.
+    pub fn push_events(&mut self, events: &[Event], now: Timestamp) {
+        let head = "INSERT INTO outbox_events /* statements::push_events */ (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
         let now = moment(now);
-        self.rows((head, ""), events, |sql, event| {
+        self.push_rows(head, "", events, |sql, event| {
             let Event { aggregate, kind, payload } = event;
             write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.type_name(), aggregate.id()));
             text(sql, payload);
@@ -78,7 +80,7 @@ impl Statements {
         });
     }
 
-    /// Sends them; how many rows they have affected.
+    /// Sends them, and returns how many rows they affected.
     pub async fn send(mut self, connection: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
         self.full.push(self.sql);
         let mut affected = 0;
@@ -89,12 +91,22 @@ impl Statements {
     }
 }
 
-/// Writes formatted text; writing to a string does not fail.
+/// Inserts one event, in the transaction of the change that it reports.
+pub async fn insert_event(connection: &mut MySqlConnection, event: Event, now: Timestamp) -> Result<(), sqlx::Error> {
+    // One statement is sent whole, however long it is.
+    let mut statements = Statements::new(usize::MAX);
+    statements.push_events(&[event], now);
+    statements.send(connection).await.map(drop)
+}
+
+/// Appends formatted text.
 pub fn write_into(sql: &mut String, formatted: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
     let _written: std::fmt::Result = sql.write_fmt(formatted);
 }
 
-/// Writes any text as a literal. What quotes could not hold is spelled in hexadecimal, whatever the server's mode.
+/// Appends any text as a literal. Text with a quote or a backslash is written in hexadecimal, which is safe in every SQL
+/// mode (`NO_BACKSLASH_ESCAPES`, `ANSI_QUOTES`).
 pub fn text(sql: &mut String, value: &str) {
     if value.contains(['\'', '\\']) {
         sql.push_str("_utf8mb4 x'");
@@ -108,12 +120,12 @@ pub fn text(sql: &mut String, value: &str) {
     sql.push('\'');
 }
 
-/// A moment as a literal, to the millisecond.
+/// A timestamp as a literal, to the millisecond as the columns are.
 pub fn moment(timestamp: Timestamp) -> String {
     format!("'{}'", timestamp.trunc_subsecs(3).format("%Y-%m-%d %H:%M:%S%.3f"))
 }
 
-/// A value that may be missing, as a literal.
+/// A literal, or `NULL`.
 pub fn or_null<T>(value: Option<T>, literal: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| "NULL".into(), literal)
 }
@@ -123,7 +135,7 @@ pub fn id(id: Uuid) -> String {
     format!("x'{}'", id.simple())
 }
 
-/// Literals of ids, to stand between the brackets of `IN`; in order, without doubles, so that rows are locked in it.
+/// Literals of ids for an `IN` list: in order, so that every transaction locks rows in the same order, and each once.
 pub fn ids(ids: impl IntoIterator<Item = Uuid>) -> String {
     let ids: std::collections::BTreeSet<Uuid> = ids.into_iter().collect();
     ids.into_iter().map(id).collect::<Vec<_>>().join(",")
@@ -136,9 +148,9 @@ mod tests {
     #[test]
     fn statements_are_cut_where_they_would_be_too_long() {
         let mut statements = Statements::new(14);
-        statements.rows(("A ", " Z"), ["one", "two", "three"], String::push_str);
-        statements.one("B");
-        statements.rows(("C ", ""), [] as [&str; 0], String::push_str);
+        statements.push_rows("A ", " Z", ["one", "two", "three"], String::push_str);
+        statements.push("B");
+        statements.push_rows("C ", "", [] as [&str; 0], String::push_str);
         assert_eq!((statements.full, statements.sql.as_str()), (vec!["A one,two Z".to_owned()], "A three Z;B;"));
     }
 

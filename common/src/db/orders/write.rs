@@ -22,7 +22,7 @@ pub async fn write_plan(
     rows += write_points(&mut statements, shop, plan, now);
     rows += write_payments(&mut statements, plan, now);
     rows += write_outcomes(&mut statements, commands, plan, now);
-    statements.events(&plan.events, now);
+    statements.push_events(&plan.events, now);
     rows += plan.events.len();
     let affected = statements.send(connection).await?;
     if affected == rows as u64 {
@@ -51,7 +51,7 @@ fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &Orde
         SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
         o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
     let changed = plan.changed.iter().filter_map(|id| shop.orders.get(id));
-    statements.rows((head, tail), changed, |sql, order| {
+    statements.push_rows(head, tail, changed, |sql, order| {
         let payment = json_id(order.payment_id.map(|payment| payment.0));
         let (paid, confirmed, ended) =
             (json_moment(order.paid_at), json_moment(order.confirmed_at), json_moment(order.ended_at));
@@ -62,11 +62,11 @@ fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &Orde
     let head = "INSERT INTO orders /* orders::write_plan */ (order_id, user_id, status, code, detail, total_amount, \
         discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
         ended_at) VALUES ";
-    statements.rows((head, ""), &placed, |sql, order| write_order(sql, order));
+    statements.push_rows(head, "", &placed, |sql, order| write_order(sql, order));
     let head =
         "INSERT INTO order_items /* orders::write_plan */ (order_id, product_id, name, unit_price, quantity) VALUES ";
     let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
-    statements.rows((head, ""), &items, |sql, (order, item)| {
+    statements.push_rows(head, "", &items, |sql, (order, item)| {
         write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
         text(sql, &item.name);
         write_into(sql, format_args!(",{},{})", item.unit_price, item.quantity));
@@ -118,7 +118,7 @@ fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) ->
         moment(now)
     );
     let stock = plan.stock.iter();
-    statements.rows((head, &tail), stock, |sql, (product, (sold, restored))| {
+    statements.push_rows(head, &tail, stock, |sql, (product, (sold, restored))| {
         write_into(sql, format_args!("[{product},{sold},{restored}]"));
     });
     plan.stock.len()
@@ -130,7 +130,7 @@ fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPl
         used_at DATETIME(3) PATH '$[2]')) AS n STRAIGHT_JOIN user_coupons c \
         ON c.user_coupon_id = UNHEX(n.user_coupon_id) SET c.status = n.status, c.used_at = n.used_at";
     let coupons = plan.coupons.iter().filter_map(|id| Some((id, shop.coupons.get(id)?)));
-    statements.rows((head, tail), coupons, |sql, (id, coupon)| {
+    statements.push_rows(head, tail, coupons, |sql, (id, coupon)| {
         let (status, used_at) = (coupon.status.into_str(), json_moment(coupon.used_at));
         write_into(sql, format_args!("[\"{}\",\"{status}\",{used_at}]", id.0.simple()));
     });
@@ -145,12 +145,12 @@ fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPla
          STRAIGHT_JOIN point_accounts a ON a.user_id = n.user_id SET a.balance = n.balance, a.updated_at = {now}"
     );
     let accounts = plan.accounts.iter().filter_map(|user| Some((user, shop.accounts.get(user)?)));
-    statements.rows((head, &tail), accounts, |sql, (user, account)| {
+    statements.push_rows(head, &tail, accounts, |sql, (user, account)| {
         write_into(sql, format_args!("[{user},{}]", account.balance));
     });
     let head = "INSERT INTO point_histories /* orders::write_plan */ (user_id, type, amount, balance_after, reference_id, \
         order_id, created_at) VALUES ";
-    statements.rows((head, ""), &plan.ledger, |sql, row| {
+    statements.push_rows(head, "", &plan.ledger, |sql, row| {
         let LedgerRow { user, kind, amount, balance_after, payment, order } = row;
         let (kind, payment, order) = (kind.into_str(), id(payment.0), id(order.0));
         write_into(sql, format_args!("({user},'{kind}',{amount},{balance_after},{payment},{order},{now})"));
@@ -162,7 +162,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
     let now = moment(now);
     let head = "INSERT INTO payments /* orders::write_plan */ (payment_id, order_id, user_id, amount, status, code, \
         created_at, cancelled_at) VALUES ";
-    statements.rows((head, ""), &plan.payments, |sql, payment| {
+    statements.push_rows(head, "", &plan.payments, |sql, payment| {
         let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
         let code = or_null(refusal.as_ref(), |refusal| format!("'{}'", refusal.code.into_str()));
         let cancelled = if *status == PaymentStatus::Cancelled { &now } else { "NULL" };
@@ -173,7 +173,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
         "UPDATE payments /* orders::write_plan */ SET status = 'CANCELLED', cancelled_at = {now} \
          WHERE status = 'DONE' AND payment_id IN ("
     );
-    statements.rows((&head, ")"), &plan.refunded, |sql, payment| sql.push_str(&id(payment.0)));
+    statements.push_rows(&head, ")", &plan.refunded, |sql, payment| sql.push_str(&id(payment.0)));
     plan.payments.len() + plan.refunded.len()
 }
 
@@ -182,7 +182,7 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
         decided_at) VALUES ";
     let now = moment(now);
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
-    statements.rows((head, ""), decided, |sql, (command, outcome)| {
+    statements.push_rows(head, "", decided, |sql, (command, outcome)| {
         let (command_id, order) = (id(command.id.0), id(command.order().0));
         let kind = command.kind();
         write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
