@@ -113,7 +113,7 @@ impl TestEnvironment {
     /// A campaign that Redis does not know yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created = db::campaigns::create(self.database.pool(), &terms, (partition, new_uuid()), clock::now()).await;
+        let created = db::campaigns::create(self.database.pool(), &terms, partition, new_uuid(), clock::now()).await;
         let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }

@@ -38,6 +38,6 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         closes_at: now + TimeDelta::days(30),
         validity: Validity::Days(30),
     };
-    let made = db::campaigns::create(pool, &terms, (settings.choose_partition(), new_uuid()), now);
+    let made = db::campaigns::create(pool, &terms, settings.choose_partition(), new_uuid(), now);
     db::within(made).await.map(|made| made.id)
 }

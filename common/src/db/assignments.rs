@@ -45,21 +45,23 @@ impl TryFrom<AssignmentRow> for Assignment {
     }
 }
 
-/// Adds an assignment of the coupon to `users`, each with the claim by which the user gets it, once for its id: a
-/// repeat finds the one that is there.
+/// Inserts an assignment of a coupon to `users`, each with the claim by which the user gets the coupon. A repeat with the
+/// same id returns the existing assignment.
 pub async fn create(
     database: &Database,
-    (assignment, coupon): (AssignmentId, CouponId),
+    assignment: AssignmentId,
+    coupon: CouponId,
     users: &[UserId],
     now: Timestamp,
 ) -> Result<Assignment> {
-    // Ids made one after the other, so that the order of claims is the order of users.
+    // Claim ids ascend, so claims are processed in the order of `users`. All attempts insert the same ids.
     let users: Vec<(ClaimId, UserId)> = users.iter().map(|user| (ClaimId::generate(), *user)).collect();
     retrying("create_assignment", || async {
-        match with_timeout(insert(database, (assignment, coupon), &users, now)).await {
+        match with_timeout(insert(database, assignment, coupon, &users, now)).await {
             Err(error) if is_duplicate(&error) => {
-                let made = find_row(database.pool(), coupon, assignment).await?;
-                Assignment::try_from(made.ok_or(error)?)
+                // An id that belongs to another coupon stays an error.
+                let existing = find_row(database.pool(), coupon, assignment).await?;
+                Assignment::try_from(existing.ok_or(error)?)
             }
             inserted => inserted,
         }
@@ -69,14 +71,15 @@ pub async fn create(
 
 async fn insert(
     database: &Database,
-    (assignment, coupon): (AssignmentId, CouponId),
+    assignment: AssignmentId,
+    coupon: CouponId,
     users: &[(ClaimId, UserId)],
     now: Timestamp,
 ) -> Result<Assignment, sqlx::Error> {
     let requested = u32::try_from(users.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let mut transaction = database.begin().await?;
     sqlx::query(
-        "INSERT INTO assignments /* assignments::create */ (assignment_id, coupon_id, requested, status, created_at) \
+        "INSERT INTO assignments /* assignments::insert */ (assignment_id, coupon_id, requested, status, created_at) \
          VALUES (?, ?, ?, ?, ?)",
     )
     .bind(assignment.0)
@@ -86,7 +89,7 @@ async fn insert(
     .bind(now)
     .execute(&mut *transaction)
     .await?;
-    let head = "INSERT INTO assignment_users /* assignments::create */ (claim_id, assignment_id, user_id) VALUES ";
+    let head = "INSERT INTO assignment_users /* assignments::insert */ (claim_id, assignment_id, user_id) VALUES ";
     let mut statements = Statements::new(database.statement_bytes());
     statements.push_rows(head, "", users, |sql, (claim, user)| {
         write_into(sql, format_args!("({},{},{user})", id(claim.0), id(assignment.0)));
@@ -101,12 +104,13 @@ async fn find_row(
     coupon: CouponId,
     assignment: AssignmentId,
 ) -> Result<Option<AssignmentRow>, sqlx::Error> {
-    let sql =
-        format!("SELECT /* assignments::find */ {COLUMNS} FROM assignments WHERE assignment_id = ? AND coupon_id = ?");
+    let sql = format!(
+        "SELECT /* assignments::find_row */ {COLUMNS} FROM assignments WHERE assignment_id = ? AND coupon_id = ?"
+    );
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(assignment.0).bind(coupon.get()).fetch_optional(pool).await
 }
 
-/// The assignment of that id, if the coupon has one.
+/// The assignment of that id, if it exists and assigns that coupon.
 pub async fn find(
     pool: &MySqlPool,
     coupon: CouponId,
@@ -115,13 +119,13 @@ pub async fn find(
     find_row(pool, coupon, assignment).await?.map(Assignment::try_from).transpose()
 }
 
-/// The same, with what has become of its users.
+/// The same, with the number of users by outcome.
 pub async fn find_state(
     pool: &MySqlPool,
     coupon: CouponId,
     assignment: AssignmentId,
 ) -> Result<Option<AssignmentState>, sqlx::Error> {
-    // Looked at before its users: of one that is done, all outcomes are there.
+    // Read before its users: when it is done, all their outcomes are there.
     let Some(row) = find_row(pool, coupon, assignment).await? else { return Ok(None) };
     let (created_at, done_at) = (row.created_at, row.done_at);
     let counts: Vec<(String, i64)> = sqlx::query_as(
@@ -139,7 +143,7 @@ pub async fn find_state(
     Ok(Some(AssignmentState { assignment: Assignment::try_from(row)?, assigned, refused, created_at, done_at }))
 }
 
-/// At most `limit` assignments that are not done, the oldest first.
+/// At most `limit` assignments that are not done, oldest first.
 pub async fn list_pending(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment>, sqlx::Error> {
     let sql = format!(
         "SELECT /* assignments::list_pending */ {COLUMNS} FROM assignments WHERE status = ? ORDER BY assignment_id LIMIT ?"
@@ -152,8 +156,8 @@ pub async fn list_pending(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment
     rows.into_iter().map(Assignment::try_from).collect()
 }
 
-/// At most `limit` users of an assignment for whom no outcome is written down, in the order given, from the one after
-/// the claim `after` on; each with what has become of the claim meanwhile.
+/// At most `limit` users of an assignment without a stored outcome, in claim order, after the claim `after`; each with the
+/// outcome of the claim if it has one by now.
 pub async fn list_pending_users(
     pool: &MySqlPool,
     assignment: AssignmentId,
@@ -182,7 +186,7 @@ pub async fn list_pending_users(
     rows.into_iter().map(waiting).collect()
 }
 
-/// Writes down what became of users of an assignment. What is written stays.
+/// Stores the outcomes of users of an assignment. A stored outcome never changes.
 pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, AssignmentOutcome)]) -> Result<()> {
     let mut by_outcome: HashMap<AssignmentOutcome, Vec<Uuid>> = HashMap::new();
     for (claim, outcome) in outcomes {
@@ -205,10 +209,10 @@ pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, Assignme
     .map(drop)
 }
 
-/// Ends an assignment, unless a user is still without an outcome; whether it is done.
+/// Marks an assignment done, unless a user has no outcome yet. Returns whether it is done.
 pub async fn finish(pool: &MySqlPool, assignment: AssignmentId, now: Timestamp) -> Result<bool, sqlx::Error> {
     let open: Option<i64> = sqlx::query_scalar(
-        "SELECT /* assignments::finish: an outcome that is written stays */ 1 FROM assignment_users \
+        "SELECT /* assignments::finish: a stored outcome never changes, so no lock */ 1 FROM assignment_users \
          WHERE assignment_id = ? AND outcome IS NULL LIMIT 1",
     )
     .bind(assignment.0)

@@ -71,22 +71,21 @@ impl TryFrom<CampaignRow> for Campaign {
     }
 }
 
-/// A campaign that was added, by this call or an earlier one of the same operation.
+/// A campaign that this call or an earlier one of the same operation created.
 #[derive(Clone, Copy, Debug)]
 pub struct CreatedCampaign {
-    /// Its id.
     pub id: CouponId,
-    /// Where it lives in Redis.
     pub partition: Partition,
-    /// Whether this call added it.
+    /// Whether this call created it.
     pub is_new: bool,
 }
 
-/// Adds a campaign, once for an operation: a repeat finds the one that is there.
+/// Inserts a campaign. A repeat of `operation` returns the existing one, with the partition that it was created in.
 pub async fn create(
     pool: &MySqlPool,
     terms: &CampaignTerms,
-    (partition, operation): (Partition, Uuid),
+    partition: Partition,
+    operation: Uuid,
     now: Timestamp,
 ) -> Result<CreatedCampaign, sqlx::Error> {
     let (days, until) = match terms.validity {
@@ -126,7 +125,7 @@ pub async fn create(
     }
 }
 
-/// The campaign of that id, if there is one.
+/// The campaign of that id, if it exists.
 pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
     let sql = format!("SELECT /* campaigns::find */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
     let row: Option<CampaignRow> =
@@ -134,7 +133,7 @@ pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>
     row.map(Campaign::try_from).transpose()
 }
 
-/// At most `limit` campaigns whose window ends after `moment`, by id, from the one after `after` on.
+/// At most `limit` campaigns whose claim window ends after `moment`, by id, after the campaign `after`.
 pub async fn list_not_ended(
     pool: &MySqlPool,
     moment: Timestamp,
@@ -154,7 +153,7 @@ pub async fn list_not_ended(
     rows.into_iter().map(Campaign::try_from).collect()
 }
 
-/// Locks the campaigns of a batch, in id order so that two batches cannot wait for each other, and reads them.
+/// Locks the campaigns of a batch and reads them. Locks are taken in id order, so that two batches cannot deadlock.
 pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Result<Vec<Campaign>, sqlx::Error> {
     let ids = vec!["?"; coupons.len()].join(", ");
     let sql = format!(

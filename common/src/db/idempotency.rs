@@ -1,8 +1,9 @@
-//! The table `idempotency_keys`: requests that came with an `Idempotency-Key`, and what they were answered.
+//! The table `idempotency_keys`: requests with an `Idempotency-Key` and their responses, as in the IETF draft
+//! `draft-ietf-httpapi-idempotency-key-header`.
 //!
-//! A row begins with the id of its operation and a time until which it is in progress. Whoever runs it stores the
-//! answer. When that time is over without an answer, the process that ran it is taken to be dead: the next repeat
-//! takes the row over, and runs again with the same operation id.
+//! A row begins with the id of its operation and a time until which it is in progress. The process that runs the request
+//! stores the response. If that time passes without a response, the process counts as dead: the next repeat acquires
+//! the row and runs the request again with the same operation id.
 
 use std::time::Duration;
 
@@ -13,22 +14,22 @@ use uuid::Uuid;
 use super::{errors::is_contention, is_duplicate, within_limit};
 use crate::{clock::Timestamp, error::Result};
 
-/// How long an answer is kept; after that the key counts as new.
+/// How long a response is kept. After that the key counts as new.
 pub const RETENTION: TimeDelta = TimeDelta::hours(24);
-/// How long a request may run before its process counts as dead.
-const LONGEST_RUN: TimeDelta = TimeDelta::seconds(60);
-/// How often a row that others change is looked at again before the request counts as in progress.
-const ROUNDS: u32 = 5;
-/// Rows that one statement purges, and how long it may take.
-const PURGE_BATCH: u64 = 1_000;
-const LONGEST_PURGE: Duration = Duration::from_secs(10);
+/// A request that runs for longer counts as abandoned by a dead process.
+const ATTEMPT_TIMEOUT: TimeDelta = TimeDelta::seconds(60);
+/// How often a row that other requests change is read again before the request counts as in progress.
+const MAX_ROUNDS: u32 = 5;
+/// Rows of one DELETE: few enough that no insert waits long for its locks.
+const PURGE_BATCH_SIZE: u64 = 1_000;
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request with a key, by its hashes.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyedRequest {
     /// SHA-256 of method, path and key, with line feeds between them.
     pub key_hash: [u8; 32],
-    /// SHA-256 of the body.
+    /// SHA-256 of the body: the fingerprint of the request.
     pub body_hash: [u8; 32],
 }
 
@@ -45,27 +46,23 @@ pub enum KeyState {
     FingerprintMismatch,
 }
 
-/// One run of a request. The time tells it from those before and after it.
+/// One run of a request. Its deadline distinguishes it from earlier and later attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// The id of what the request makes, the same at every attempt.
+    /// The id of what the request creates, the same for every attempt.
     pub operation: Uuid,
-    /// Whether nobody has run it before.
+    /// Whether no attempt was made before.
     pub is_first: bool,
     key_hash: [u8; 32],
     until: Timestamp,
 }
 
-/// An answer, to be given again.
+/// A response that repeats receive again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// The HTTP status.
     pub status: u16,
-    /// The header of that name.
     pub content_type: Option<String>,
-    /// The header of that name.
     pub location: Option<String>,
-    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -81,15 +78,16 @@ struct KeyRow {
     created_at: Timestamp,
 }
 
-/// Finds out what to do with a request; `operation` becomes the id of its operation when its key is new.
+/// Looks a request's key up, and acquires it when it is new or abandoned. A new key gets `operation` as the id of its
+/// operation.
 pub async fn begin(
     pool: &MySqlPool,
     request: &KeyedRequest,
     operation: Uuid,
     now: Timestamp,
 ) -> Result<KeyState, sqlx::Error> {
-    for _ in 0..ROUNDS {
-        // Nearly always the key is new, so it is not looked for first.
+    for _ in 0..MAX_ROUNDS {
+        // Nearly always the key is new, so the insert comes first, without a read before it.
         match insert(pool, request, operation, now).await {
             Ok(attempt) => return Ok(KeyState::Acquired(attempt)),
             Err(error) if is_duplicate(&error) => {}
@@ -99,8 +97,8 @@ pub async fn begin(
         let Some(row) = find(pool, request).await? else { continue };
         if row.created_at <= now - RETENTION {
             delete_expired(pool, request, row.created_at).await?;
-        } else if let Some(begun) = repeat(pool, request, row, now).await? {
-            return Ok(begun);
+        } else if let Some(state) = repeat(pool, request, row, now).await? {
+            return Ok(state);
         }
     }
     Ok(KeyState::InProgress)
@@ -112,9 +110,9 @@ async fn insert(
     operation: Uuid,
     now: Timestamp,
 ) -> Result<Attempt, sqlx::Error> {
-    let until = now + LONGEST_RUN;
+    let until = now + ATTEMPT_TIMEOUT;
     sqlx::query(
-        "INSERT INTO idempotency_keys /* idempotency::begin */ \
+        "INSERT INTO idempotency_keys /* idempotency::insert */ \
          (key_hash, body_hash, operation_id, in_progress_until, created_at) VALUES (?, ?, ?, ?, ?)",
     )
     .bind(&request.key_hash[..])
@@ -129,7 +127,7 @@ async fn insert(
 
 async fn find(pool: &MySqlPool, request: &KeyedRequest) -> Result<Option<KeyRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* idempotency::begin */ body_hash, operation_id, in_progress_until, status, content_type, location, body, \
+        "SELECT /* idempotency::find */ body_hash, operation_id, in_progress_until, status, content_type, location, body, \
          created_at FROM idempotency_keys WHERE key_hash = ?",
     )
     .bind(&request.key_hash[..])
@@ -137,22 +135,23 @@ async fn find(pool: &MySqlPool, request: &KeyedRequest) -> Result<Option<KeyRow>
     .await
 }
 
-/// Nothing happens when somebody else has replaced the row meanwhile, or is about to.
+/// Deletes a row whose response is no longer kept, unless another request has replaced it meanwhile.
 async fn delete_expired(pool: &MySqlPool, request: &KeyedRequest, created_at: Timestamp) -> Result<(), sqlx::Error> {
     let deleted = sqlx::query(
-        "DELETE /* idempotency::begin: it is too old */ FROM idempotency_keys WHERE key_hash = ? AND created_at = ?",
+        "DELETE /* idempotency::delete_expired */ FROM idempotency_keys WHERE key_hash = ? AND created_at = ?",
     )
     .bind(&request.key_hash[..])
     .bind(created_at)
     .execute(pool)
     .await;
     match deleted {
+        // Contention: another request is deleting it.
         Err(error) if !is_contention(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// What to do with a request whose key came before; none when another repeat was quicker to take it over.
+/// The state of a key that came before; none when another repeat acquired it first.
 async fn repeat(
     pool: &MySqlPool,
     request: &KeyedRequest,
@@ -169,9 +168,10 @@ async fn repeat(
     if row.in_progress_until.is_some_and(|until| until > now) {
         return Ok(Some(KeyState::InProgress));
     }
-    let until = now + LONGEST_RUN;
+    let until = now + ATTEMPT_TIMEOUT;
+    // Conditional on the deadline that was read, so that only one of several repeats acquires the key.
     let taken = sqlx::query(
-        "UPDATE idempotency_keys /* idempotency::begin: the process that ran it is dead, or gave it back */ \
+        "UPDATE idempotency_keys /* idempotency::repeat: its attempt was abandoned or released */ \
          SET in_progress_until = ? \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until <=> ?",
     )
@@ -185,17 +185,17 @@ async fn repeat(
     Ok((taken.rows_affected() == 1).then_some(KeyState::Acquired(attempt)))
 }
 
-/// Stores the answer of an attempt; that of another attempt at the same operation stays.
-pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, answer: &StoredResponse) -> Result<(), sqlx::Error> {
+/// Stores the response of an attempt, unless another attempt at the same operation stored its response first.
+pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, response: &StoredResponse) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE idempotency_keys /* idempotency::store_response */ \
          SET in_progress_until = NULL, status = ?, content_type = ?, location = ?, body = ? \
          WHERE key_hash = ? AND operation_id = ? AND status IS NULL",
     )
-    .bind(answer.status)
-    .bind(&answer.content_type)
-    .bind(&answer.location)
-    .bind(&answer.body)
+    .bind(response.status)
+    .bind(&response.content_type)
+    .bind(&response.location)
+    .bind(&response.body)
     .bind(&attempt.key_hash[..])
     .bind(attempt.operation)
     .execute(pool)
@@ -203,7 +203,7 @@ pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, answer: &Stored
     .map(drop)
 }
 
-/// Ends an attempt without an answer: a repeat runs at once, with the same operation id.
+/// Ends an attempt without a response: a repeat may run at once, with the same operation id.
 pub async fn release(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
         "UPDATE idempotency_keys /* idempotency::release */ SET in_progress_until = ? \
@@ -218,7 +218,7 @@ pub async fn release(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Res
     .map(drop)
 }
 
-/// Ends an attempt that did nothing: the key counts as new.
+/// Ends an attempt that had no effect: the key counts as new.
 pub async fn discard(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Error> {
     sqlx::query(
         "DELETE /* idempotency::discard */ FROM idempotency_keys \
@@ -232,7 +232,7 @@ pub async fn discard(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Er
     .map(drop)
 }
 
-/// Deletes what was made before that moment, a batch at a time so that nobody waits long; how many rows.
+/// Deletes rows that were created before `before`, in batches. Returns their number.
 pub async fn purge(pool: &MySqlPool, before: Timestamp) -> Result<u64> {
     let mut purged = 0;
     loop {
@@ -240,11 +240,11 @@ pub async fn purge(pool: &MySqlPool, before: Timestamp) -> Result<u64> {
             "DELETE /* idempotency::purge */ FROM idempotency_keys WHERE created_at < ? ORDER BY created_at LIMIT ?",
         )
         .bind(before)
-        .bind(PURGE_BATCH)
+        .bind(PURGE_BATCH_SIZE)
         .execute(pool);
-        let deleted = within_limit(LONGEST_PURGE, batch).await?.rows_affected();
+        let deleted = within_limit(PURGE_TIMEOUT, batch).await?.rows_affected();
         purged += deleted;
-        if deleted < PURGE_BATCH {
+        if deleted < PURGE_BATCH_SIZE {
             return Ok(purged);
         }
     }

@@ -1,4 +1,4 @@
-//! The table `job_runs`: what jobs did, for which day.
+//! The table `job_runs`: runs of jobs, one row for each job and day.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use sqlx::MySqlPool;
 
 use crate::clock::Timestamp;
 
-/// How long a detail may be.
-const LONGEST_DETAIL: usize = 300;
+/// In characters, as the column is.
+const MAX_DETAIL: usize = 300;
 
-/// Notes that a job begins, for a day.
+/// Records that a run begins. It replaces an earlier run for the same day, whose `as_of` stays until this one is done.
 pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO job_runs /* job_runs::begin */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
@@ -24,10 +24,11 @@ pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp)
     .map(drop)
 }
 
-/// Notes what a job did, or why it failed.
+/// Records what a run did, or why it failed.
 pub async fn end(
     pool: &MySqlPool,
-    (name, day): (&str, NaiveDate),
+    name: &str,
+    day: NaiveDate,
     outcome: Result<&str, &str>,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
@@ -35,21 +36,24 @@ pub async fn end(
         Ok(detail) => ("DONE", detail),
         Err(detail) => ("FAILED", detail),
     };
-    let detail: String = detail.chars().take(LONGEST_DETAIL).collect();
-    sqlx::query("UPDATE job_runs /* job_runs::end */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, detail = ? \
-         WHERE name = ? AND day = ?")
-        .bind(status)
-        .bind(status)
-        .bind(now)
-        .bind(detail)
-        .bind(name)
-        .bind(day)
-        .execute(pool)
-        .await
-        .map(drop)
+    let detail: String = detail.chars().take(MAX_DETAIL).collect();
+    sqlx::query(
+        "UPDATE job_runs /* job_runs::end */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, \
+         detail = ? WHERE name = ? AND day = ?",
+    )
+    .bind(status)
+    .bind(status)
+    .bind(now)
+    .bind(detail)
+    .bind(name)
+    .bind(day)
+    .execute(pool)
+    .await
+    .map(drop)
 }
 
-/// The days from `first` on for which a job was done, each with when the last run that was done began.
+/// The days from `first` on with a completed run, each with the start of the last completed one: its result contains
+/// everything committed before that.
 pub async fn list_done(
     pool: &MySqlPool,
     name: &str,

@@ -1,4 +1,5 @@
-//! The table `claim_refusals`: claims that nobody waited for, and that were refused.
+//! The table `claim_refusals`: claim requests of Kafka that Redis rejected. No HTTP caller received the reason, so the
+//! claim status is read from here.
 
 use std::collections::HashSet;
 
@@ -29,7 +30,7 @@ fn encode(error: serde_json::Error) -> sqlx::Error {
     sqlx::Error::Encode(error.into())
 }
 
-/// Which of these claims are issued, rejected or refused.
+/// Those of `claims` that have an outcome: issued, rejected after acceptance, or rejected as a request.
 pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
     let ids = serde_json::to_string(&ids).map_err(encode)?;

@@ -119,7 +119,7 @@ impl Jobs {
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);
         let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());
-        db::within(db::job_runs::end(pool, (name, day), detail, ended)).await?;
+        db::within(db::job_runs::end(pool, name, day, detail, ended)).await?;
         done
     }
 

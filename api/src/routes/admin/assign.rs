@@ -66,5 +66,5 @@ async fn make(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec
     if campaign.state == CampaignState::Closed {
         return Err(Error::CampaignClosed);
     }
-    db::assignments::create(&app.database, (id, coupon), &users, clock::now()).await
+    db::assignments::create(&app.database, id, coupon, &users, clock::now()).await
 }
