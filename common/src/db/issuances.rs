@@ -27,23 +27,24 @@ fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
-/// How many coupons the users of a batch hold, and which of its claims have their answer.
+/// How many coupons the users of a batch hold, and which of its claims have an outcome.
 pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -> Result<ExistingClaims, sqlx::Error> {
     let mut existing = ExistingClaims::default();
-    let asked: Vec<(u64, u64, String)> =
+    let rows: Vec<(u64, u64, String)> =
         claims.iter().map(|claim| (claim.coupon.get(), claim.user.get(), hexadecimal(claim.record.claim_id))).collect();
-    let asked = json(&asked)?;
+    let rows = json(&rows)?;
+    // STRAIGHT_JOIN: the optimizer knows no statistics of JSON_TABLE, and may read the large table first.
     let held: Vec<(Uuid, u64, u64, Timestamp)> = sqlx::query_as(
         "SELECT /* issuances::find_existing: what the users of a batch hold */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
          FROM (SELECT DISTINCT coupon_id, user_id FROM JSON_TABLE(?, '$[*]' COLUMNS( \
              coupon_id BIGINT UNSIGNED PATH '$[0]', user_id BIGINT UNSIGNED PATH '$[1]')) AS h) AS holders \
          STRAIGHT_JOIN user_coupons u ON u.coupon_id = holders.coupon_id AND u.user_id = holders.user_id \
-         UNION SELECT /* and whoever holds one of a claim's id */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
+         UNION SELECT /* and the coupons issued for the claims */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[2]')) AS claims \
          STRAIGHT_JOIN user_coupons u ON u.user_coupon_id = UNHEX(claims.claim_id)",
     )
-    .bind(&asked)
-    .bind(&asked)
+    .bind(&rows)
+    .bind(&rows)
     .fetch_all(&mut *connection)
     .await?;
     for (id, coupon, user, valid_until) in held {
@@ -56,7 +57,7 @@ pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -
     Ok(existing)
 }
 
-/// Which claims were refused before, and why.
+/// Those of `claims` that were rejected before, with the reason.
 pub async fn find_rejected(
     connection: &mut MySqlConnection,
     claims: &[Claim],
@@ -77,24 +78,35 @@ pub async fn find_rejected(
     rejected.into_iter().map(answered).collect()
 }
 
-/// Writes what was decided of a batch, under the locks of its campaigns, in statements of at most `statement_bytes`.
-/// A claim that was issued before, unknown to the plan, breaks a key: see [`super::is_duplicate`].
+/// A batch of claims and what was planned for it, under the locks of its campaigns.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedClaims<'a> {
+    /// The locked campaigns.
+    pub campaigns: &'a [Campaign],
+    pub claims: &'a [Claim],
+    pub plan: &'a IssuancePlan,
+}
+
+/// Inserts the issuances, rejections and events of a batch, in texts of at most `statement_bytes`.
+///
+/// Fails with [`super::is_duplicate`] when a claim was decided before and the plan does not know it.
 pub async fn insert_batch(
     connection: &mut MySqlConnection,
-    (campaigns, claims): (&[Campaign], &[Claim]),
-    plan: &IssuancePlan,
+    batch: PlannedClaims<'_>,
     now: Timestamp,
     statement_bytes: usize,
 ) -> Result<(), sqlx::Error> {
+    let PlannedClaims { campaigns, claims, plan } = batch;
     insert_rejections(connection, claims, plan, now).await?;
     let mut statements = Statements::new(statement_bytes);
     insert_issuances(&mut statements, campaigns, plan, now)?;
-    raise_counts(&mut statements, claims, plan);
+    update_counts(&mut statements, claims, plan);
     statements.push_events(&plan.events(now), now);
     statements.send(connection).await.map(drop)
 }
 
-fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePlan) {
+fn update_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePlan) {
+    // Issued and rejected.
     let mut counts: HashMap<CouponId, (u32, u32)> = HashMap::new();
     for issuance in &plan.issuances {
         counts.entry(issuance.coupon).or_default().0 += 1;
@@ -104,7 +116,7 @@ fn raise_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePl
     }
     for (coupon, (issued, rejected)) in counts {
         statements.push(&format!(
-            "UPDATE coupons /* issuances::insert_batch */ SET issued_quantity = issued_quantity + {issued}, \
+            "UPDATE coupons /* issuances::update_counts */ SET issued_quantity = issued_quantity + {issued}, \
              rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
         ));
     }
@@ -123,11 +135,11 @@ fn insert_issuances(
     if let Some(Err(coupon)) = plan.issuances.iter().map(with_terms).find(Result::is_err) {
         return Err(sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()));
     }
-    let head = "INSERT INTO user_coupons /* issuances::insert_batch: terms are copied from the locked campaign */ (user_coupon_id, \
+    let head = "INSERT INTO user_coupons /* issuances::insert_issuances: terms are copied from the locked campaign */ (user_coupon_id, \
         coupon_id, user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ";
     let issued_at = moment(now);
-    let (mut accepted_at, mut valid_until) = (Written::default(), Written::default());
+    let (mut accepted_at, mut valid_until) = (LastTimestamp::default(), LastTimestamp::default());
     statements.push_rows(head, "", &plan.issuances, |sql, issuance| {
         let Ok(terms) = with_terms(issuance) else { return };
         let Issuance { coupon, user, record, ordinal, .. } = issuance;
@@ -136,7 +148,7 @@ fn insert_issuances(
         let (claim, sequence) = (record.claim_id.0.simple(), record.sequence);
         let max_amount = or_null(max_amount, |amount| amount.to_string());
         let (accepted_at, valid_until) =
-            (accepted_at.as_text(record.accepted_at), valid_until.as_text(issuance.valid_until));
+            (accepted_at.literal(record.accepted_at), valid_until.literal(issuance.valid_until));
         write_into(
             sql,
             format_args!(
@@ -148,12 +160,12 @@ fn insert_issuances(
     Ok(())
 }
 
-/// The last moment that was written out: rows of a batch share most of theirs.
+/// The literal of the last timestamp: most rows of a batch share theirs, and formatting takes longer than comparing.
 #[derive(Default)]
-struct Written(Option<(Timestamp, String)>);
+struct LastTimestamp(Option<(Timestamp, String)>);
 
-impl Written {
-    fn as_text(&mut self, timestamp: Timestamp) -> &str {
+impl LastTimestamp {
+    fn literal(&mut self, timestamp: Timestamp) -> &str {
         match &mut self.0 {
             Some((last, _)) if *last == timestamp => {}
             other => *other = Some((timestamp, moment(timestamp))),
@@ -178,7 +190,7 @@ async fn insert_rejections(
     };
     let rows: Vec<_> = plan.rejections.iter().map(row).collect();
     sqlx::query(
-        "INSERT INTO claim_rejections /* issuances::insert_batch */ (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
+        "INSERT INTO claim_rejections /* issuances::insert_rejections */ (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.sequence, r.code, r.accepted_at, ? \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
              user_id BIGINT UNSIGNED PATH '$[2]', sequence INT UNSIGNED PATH '$[3]', code VARCHAR(40) PATH '$[4]', \
@@ -191,16 +203,14 @@ async fn insert_rejections(
     Ok(())
 }
 
-/// A claim that has its durable answer.
-#[derive(Clone, Copy, Debug)]
+/// A claim with its durable outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserClaim {
-    /// The claim.
     pub record: ClaimRecord,
-    /// Its answer.
     pub outcome: ClaimOutcome,
 }
 
-/// The answered claims of a user on a campaign, the latest first; at most 100 of each kind.
+/// The claims of a user on a campaign that have an outcome, latest first; at most 100 issued and 100 rejected ones.
 pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Vec<UserClaim>, sqlx::Error> {
     type Row = (Uuid, u32, Timestamp, Option<Timestamp>, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(
@@ -229,17 +239,26 @@ pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> R
     Ok(claims)
 }
 
-/// At most `limit` claims of a campaign that were issued, by id from the one after `after` on: for a rebuild.
+/// An issued claim. A user's first coupon of a campaign has the ordinal 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssuedClaim {
+    pub user: UserId,
+    pub ordinal: u16,
+    pub record: ClaimRecord,
+}
+
+/// At most `limit` issued claims of a campaign, by user and ordinal, after the position `after`.
 pub async fn list_issued(
     pool: &MySqlPool,
     coupon: CouponId,
     after: Option<(UserId, u16)>,
     limit: u32,
-) -> Result<Vec<(UserId, u16, ClaimRecord)>, sqlx::Error> {
+) -> Result<Vec<IssuedClaim>, sqlx::Error> {
     let (after_user, after_ordinal) = after.map_or((0, 0), |(user, ordinal)| (user.get(), ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
         "SELECT /* issuances::list_issued */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
-         FORCE INDEX (one_per_ordinal) WHERE coupon_id = ? AND (user_id > ? OR (user_id = ? AND ordinal > ?)) ORDER BY user_id, ordinal LIMIT ?",
+         FORCE INDEX (one_per_ordinal) WHERE coupon_id = ? AND (user_id > ? OR (user_id = ? AND ordinal > ?)) \
+         ORDER BY user_id, ordinal LIMIT ?",
     )
     .bind(coupon.get())
     .bind(after_user)
@@ -248,13 +267,14 @@ pub async fn list_issued(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    let record = |(id, user, ordinal, sequence, accepted_at)| {
-        Ok((identifier(user)?, ordinal, ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at }))
+    let issued = |(id, user, ordinal, sequence, accepted_at)| {
+        let record = ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at };
+        Ok(IssuedClaim { user: identifier(user)?, ordinal, record })
     };
-    rows.into_iter().map(record).collect()
+    rows.into_iter().map(issued).collect()
 }
 
-/// The highest sequence of a claim that was refused; 0 when none was.
+/// The highest sequence of a rejected claim of a campaign; 0 when none was rejected.
 pub async fn last_rejected_sequence(pool: &MySqlPool, coupon: CouponId) -> Result<u32, sqlx::Error> {
     let highest: Option<u32> = sqlx::query_scalar(
         "SELECT /* issuances::last_rejected_sequence */ MAX(sequence) FROM claim_rejections WHERE coupon_id = ?",

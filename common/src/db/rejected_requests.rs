@@ -16,13 +16,9 @@ use crate::{
 /// A claim that was never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RejectedRequest {
-    /// The claim.
     pub claim: ClaimId,
-    /// Of which campaign.
     pub coupon: CouponId,
-    /// Whose.
     pub user: UserId,
-    /// Why.
     pub code: ClaimRejectReason,
 }
 
@@ -49,15 +45,16 @@ pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSe
     Ok(decided)
 }
 
-/// Writes down claims that were refused. One that is there stays as it is.
-pub async fn insert_batch(pool: &MySqlPool, refusals: &[RejectedRequest], now: Timestamp) -> Result<(), sqlx::Error> {
-    if refusals.is_empty() {
+/// Inserts rejected requests. An existing row stays unchanged.
+pub async fn insert_batch(pool: &MySqlPool, requests: &[RejectedRequest], now: Timestamp) -> Result<(), sqlx::Error> {
+    if requests.is_empty() {
         return Ok(());
     }
     let row = |RejectedRequest { claim, coupon, user, code }: &RejectedRequest| {
         (claim.0.simple().to_string(), coupon.get(), user.get(), code.into_str())
     };
-    let rows: Vec<_> = refusals.iter().map(row).collect();
+    let rows: Vec<_> = requests.iter().map(row).collect();
+    // One JSON parameter for all rows: the statement stays the same for every batch size, and so does its plan.
     sqlx::query(
         "INSERT INTO claim_refusals /* rejected_requests::insert_batch */ (claim_id, coupon_id, user_id, code, refused_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.code, ? \
@@ -72,7 +69,7 @@ pub async fn insert_batch(pool: &MySqlPool, refusals: &[RejectedRequest], now: T
     .map(drop)
 }
 
-/// Deletes at most `limit` claims that were refused before `before`; how many.
+/// Deletes at most `limit` rows that were inserted before `before`. Returns their number.
 pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
         "DELETE FROM claim_refusals /* rejected_requests::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?",
@@ -80,7 +77,7 @@ pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u6
     Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
 }
 
-/// The latest claim of a user on a campaign that was refused and never accepted; its sequence is 0.
+/// The latest rejected request of a user for a campaign. Its sequence is 0, as it was never accepted.
 pub async fn find_latest(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Option<UserClaim>, sqlx::Error> {
     let row: Option<(Uuid, String, Timestamp)> = sqlx::query_as(
         "SELECT /* rejected_requests::find_latest */ claim_id, code, refused_at FROM claim_refusals \

@@ -168,12 +168,14 @@ async fn assignments_are_known_and_every_difference_in_them_is_found() {
     let place = TestEnvironment::new().await;
     let campaign_with = async || {
         let (campaign, record) = rushed(&place).await;
-        let about = (AssignmentId::generate(), campaign.id);
-        db::assignments::create(&place.database, about, &[user(1), user(8)], clock::now()).await.expect("made");
+        let assignment = AssignmentId::generate();
+        db::assignments::create(&place.database, assignment, campaign.id, &[user(1), user(8)], clock::now())
+            .await
+            .expect("made");
         while assign_once(&place.database, &place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
             work(&place).await;
         }
-        (campaign, record, about.0.0.simple().to_string())
+        (campaign, record, assignment.0.simple().to_string())
     };
     let (campaign, record, _) = Box::pin(campaign_with()).await;
     assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());

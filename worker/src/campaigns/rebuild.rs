@@ -4,7 +4,7 @@ use std::{
 };
 
 use dibs_common::{
-    db::{self, Database},
+    db::{self, Database, issuances::IssuedClaim},
     domain::{
         campaign::Campaign,
         claim::{Claim, ClaimRecord},
@@ -63,13 +63,13 @@ async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> 
     loop {
         let page = db::issuances::list_issued(database.pool(), campaign.id, after, PAGE);
         let page = db::within_limit(PATIENCE, page).await?;
-        let Some((last_user, last_ordinal, _)) = page.last().copied() else { break };
+        let Some(IssuedClaim { user: last_user, ordinal: last_ordinal, .. }) = page.last().copied() else { break };
         // A user's rows must not be cut apart: the last user's are read again with the next page, unless that is
         // all there is.
-        let whole = page.len() < PAGE as usize || page.first().is_some_and(|(user, ..)| *user == last_user);
-        let kept = page.iter().filter(|(user, ..)| whole || *user != last_user);
+        let whole = page.len() < PAGE as usize || page.first().is_some_and(|claim| claim.user == last_user);
+        let kept = page.iter().filter(|claim| whole || claim.user != last_user);
         let mut records: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
-        for (user, _, record) in kept {
+        for IssuedClaim { user, record, .. } in kept {
             records.entry(*user).or_default().push(*record);
         }
         for (user, records) in &mut records {

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database},
+    db::{self, Database, issuances::PlannedClaims},
     domain::claim::{self, Claim, ClaimOutcome, ExistingClaims, IssuancePlan},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
@@ -70,9 +70,8 @@ async fn attempt(
         // Only rows that go in prove that nothing was there: a refusal needs to know.
         return Ok(None);
     }
-    match db::issuances::insert_batch(&mut transaction, (&campaigns, claims), &plan, now, database.statement_bytes())
-        .await
-    {
+    let batch = PlannedClaims { campaigns: &campaigns, claims, plan: &plan };
+    match db::issuances::insert_batch(&mut transaction, batch, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan)),
         Err(error) if look == DuplicateCheck::Optimistic && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),

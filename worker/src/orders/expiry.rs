@@ -3,7 +3,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database},
+    db::{self, Database, orders::OverdueOrder},
     domain::order::{Action, Command},
     error::{Error, Result},
     identifiers::{CommandId, OrderId, Partition, UserId},
@@ -47,12 +47,12 @@ impl Expiry {
         for _ in 0..PAGES {
             let overdue = db::within(db::orders::list_overdue(database.pool(), now, round.after, PAGE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
-            for (_, order, user) in &overdue {
+            for OverdueOrder { order, user, .. } in &overdue {
                 commands.push(tell_one(redis, partitions, now, (*order, *user)));
             }
             let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
             told += sent.iter().filter(|sent| **sent).count();
-            if let Some((expires_at, order, _)) = overdue.last() {
+            if let Some(OverdueOrder { expires_at, order, .. }) = overdue.last() {
                 round.after = Some((*expires_at, *order));
             }
             self.round = Some(round);

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, orders::DuplicateCheck},
+    db::{
+        self, Database,
+        orders::{DuplicateCheck, PlannedCommands},
+    },
     domain::order::{self, Command, OrderOutcome, OrderRules, execute},
     error::{Error, Result},
 };
@@ -44,8 +47,8 @@ pub(super) async fn fail_permanently(
             let mut transaction = database.begin().await?;
             let mut shop = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
             let plan = order::fail_permanently(&mut shop, command, rules, now);
-            let decided = (&shop, commands, &plan);
-            db::orders::write_plan(&mut transaction, decided, now, database.statement_bytes()).await?;
+            let batch = PlannedCommands { state: &shop, commands, plan: &plan };
+            db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await?;
             transaction.commit().await?;
             Ok(plan.outcomes.into_iter().next())
         })
@@ -76,7 +79,8 @@ async fn attempt(
     let mut transaction = database.begin().await?;
     let mut shop = db::orders::lock_state(&mut transaction, commands, look).await?;
     let plan = execute(&mut shop, commands, rules, now);
-    match db::orders::write_plan(&mut transaction, (&shop, commands, &plan), now, database.statement_bytes()).await {
+    let batch = PlannedCommands { state: &shop, commands, plan: &plan };
+    match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
         Err(error) if db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),

@@ -23,8 +23,8 @@ use crate::support::{accept, request, user, work};
 
 async fn make(place: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
-    let about = (AssignmentId::generate(), campaign.id);
-    db::assignments::create(&place.database, about, &users, clock::now()).await.expect("made")
+    let assignment = AssignmentId::generate();
+    db::assignments::create(&place.database, assignment, campaign.id, &users, clock::now()).await.expect("made")
 }
 
 async fn look(database: &Database, redis: &Redis) -> usize {

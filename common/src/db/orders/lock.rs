@@ -6,7 +6,7 @@ use std::{
 use sqlx::{FromRow, MySqlConnection, mysql::MySqlRow};
 use uuid::Uuid;
 
-use super::{COLUMNS, OrderRow, items, refusal_code};
+use super::{COLUMNS, OrderRow, list_items, reject_code};
 use crate::{
     clock::Timestamp,
     db::{
@@ -22,26 +22,26 @@ use crate::{
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };
 
-/// Whether a batch reads which of its commands were decided before. Nearly always none was, and looking would take
-/// time; the keys of `orders` and `order_commands` do not take one twice.
+/// Whether a batch reads which of its commands were decided before. Nearly always none was, and reading takes time. The
+/// keys of `orders` and `order_commands` reject a second outcome either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateCheck {
-    /// A command that was decided before breaks a key: see [`crate::db::is_duplicate`].
+    /// Writing a command that was decided before fails with [`crate::db::is_duplicate`].
     Optimistic,
-    /// Outcomes that are there are found.
+    /// Existing outcomes are read.
     Explicit,
 }
 
-/// Locks every row that the commands need, table by table and in id order, so that no two batches wait for each other
-/// in a circle: orders, products, coupons, accounts.
+/// Locks every row that the commands need and reads it. Locks go by table (orders, products, coupons, accounts) and by id,
+/// so that no two batches wait for each other in a circle.
 pub async fn lock_state(
     connection: &mut MySqlConnection,
     commands: &[Command],
-    look: DuplicateCheck,
+    duplicate_check: DuplicateCheck,
 ) -> Result<LockedState, sqlx::Error> {
     let mut needs = RequiredRows::of(commands);
-    if look == DuplicateCheck::Optimistic {
-        // An order that is changed is read even so.
+    if duplicate_check == DuplicateCheck::Optimistic {
+        // Orders that the batch changes are read all the same; an order that it places has the id of its command.
         let changed = |command: &&Command| command.order().0 != command.id.0;
         needs.orders = commands.iter().filter(changed).map(Command::order).collect();
         needs.commands.clear();
@@ -53,23 +53,24 @@ pub async fn lock_state(
         products: lock_products(connection, &needs.products).await?,
         coupons: lock_coupons(connection, &needs.coupons).await?,
         accounts: lock_accounts(connection, &needs.accounts).await?,
-        answered: answered(connection, &needs.commands).await?,
+        answered: list_decided(connection, &needs.commands).await?,
     })
 }
 
-/// The rows of which a key is among `keys`, literals in their order; `sql` is what stands before and behind them. A
-/// statement takes so many keys that it is sent at once: see [`crate::db::Database::statement_bytes`].
-async fn rows_of<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
+/// Rows whose key is among `keys`, literals in ascending order. `head` and `tail` are the SQL before and after the list.
+async fn list_locked<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
     connection: &mut MySqlConnection,
-    (before, behind): (&str, &str),
+    head: &str,
+    tail: &str,
     keys: Vec<String>,
 ) -> Result<Vec<R>, sqlx::Error> {
-    const KEYS_AT_ONCE: usize = 350;
+    // Short enough to be sent in one TLS record, see `Database::statement_bytes`.
+    const KEYS_PER_STATEMENT: usize = 350;
     let mut rows = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(KEYS_AT_ONCE) {
-        let sql = format!("{before} ({}) {behind}", keys.join(","));
-        // As text: a statement that is prepared for once costs a round trip more, and the word that it is no longer
-        // needed, which nobody answers, holds up the next one by 40 ms where the client is not TCP_NODELAY.
+    for keys in keys.chunks(KEYS_PER_STATEMENT) {
+        let sql = format!("{head} ({}) {tail}", keys.join(","));
+        // As text: preparing a statement that is used once costs one more round trip. Closing it sends a packet without
+        // a response, which delays the next packet by 40 ms, as the client does not set TCP_NODELAY.
         let found = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
         for row in &found {
             rows.push(R::from_row(row)?);
@@ -86,17 +87,17 @@ async fn lock_orders(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<OrderId>,
 ) -> Result<BTreeMap<OrderId, Order>, sqlx::Error> {
-    let before =
+    let head =
         format!("SELECT /* orders::lock_orders */ {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN");
-    let around = (before.as_str(), "ORDER BY order_id FOR UPDATE");
-    let rows: Vec<OrderRow> = rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
+    let tail = "ORDER BY order_id FOR UPDATE";
+    let rows: Vec<OrderRow> = list_locked(connection, &head, tail, literals(ids, |id| statements::id(id.0))).await?;
     let mut orders = BTreeMap::new();
     for row in rows {
         let order = Order::try_from(row)?;
         orders.insert(order.order_id, order);
     }
-    // What an order is for never changes, so its items need no lock.
-    for (id, item) in items(connection, orders.keys().copied()).await? {
+    // The items of an order never change, so they need no lock.
+    for (id, item) in list_items(connection, orders.keys().copied()).await? {
         if let Some(order) = orders.get_mut(&id) {
             order.items.push(item);
         }
@@ -108,16 +109,14 @@ async fn lock_products(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<ProductId>,
 ) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
-    let around = (
-        "SELECT /* orders::lock_products */ product_id, name, price, stock, status FROM products FORCE INDEX (PRIMARY) \
-         WHERE product_id IN",
-        "ORDER BY product_id FOR UPDATE",
-    );
-    let rows: Vec<(u64, String, i64, i64, String)> = rows_of(connection, around, literals(ids, |id| id)).await?;
+    let head = "SELECT /* orders::lock_products */ product_id, name, price, stock, status FROM products \
+        FORCE INDEX (PRIMARY) WHERE product_id IN";
+    let tail = "ORDER BY product_id FOR UPDATE";
+    let rows: Vec<(u64, String, i64, i64, String)> =
+        list_locked(connection, head, tail, literals(ids, |id| id)).await?;
     let product = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
-        let status = parse("products.status", &status)?;
         let id = identifier(id)?;
-        Ok((id, Product { id, name, price, stock, status }))
+        Ok((id, Product { id, name, price, stock, status: parse("products.status", &status)? }))
     };
     rows.into_iter().map(product).collect()
 }
@@ -139,13 +138,11 @@ async fn lock_coupons(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<ClaimId>,
 ) -> Result<BTreeMap<ClaimId, IssuedCoupon>, sqlx::Error> {
-    let around = (
-        "SELECT /* orders::lock_coupons */ user_coupon_id, user_id, discount_type, discount_value, discount_max_amount, \
+    let head = "SELECT /* orders::lock_coupons */ user_coupon_id, user_id, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, status, valid_until, used_at FROM user_coupons FORCE INDEX (PRIMARY) \
-         WHERE user_coupon_id IN",
-        "ORDER BY user_coupon_id FOR UPDATE",
-    );
-    let rows: Vec<CouponRow> = rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
+         WHERE user_coupon_id IN";
+    let tail = "ORDER BY user_coupon_id FOR UPDATE";
+    let rows: Vec<CouponRow> = list_locked(connection, head, tail, literals(ids, |id| statements::id(id.0))).await?;
     let coupon = |row: CouponRow| {
         let id = row.user_coupon_id;
         let coupon = IssuedCoupon {
@@ -169,24 +166,22 @@ async fn lock_accounts(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<UserId>,
 ) -> Result<BTreeMap<UserId, Account>, sqlx::Error> {
-    let around = (
-        "SELECT /* orders::lock_accounts */ user_id, balance, pending FROM point_accounts FORCE INDEX (PRIMARY) \
-         WHERE user_id IN",
-        "ORDER BY user_id FOR UPDATE",
-    );
-    let rows: Vec<(u64, i64, i64)> = rows_of(connection, around, literals(ids, |id| id)).await?;
+    let head = "SELECT /* orders::lock_accounts */ user_id, balance, pending FROM point_accounts FORCE INDEX (PRIMARY) \
+         WHERE user_id IN";
+    let tail = "ORDER BY user_id FOR UPDATE";
+    let rows: Vec<(u64, i64, i64)> = list_locked(connection, head, tail, literals(ids, |id| id)).await?;
     rows.into_iter().map(|(user, balance, pending)| Ok((identifier(user)?, Account { balance, pending }))).collect()
 }
 
-async fn answered(
+async fn list_decided(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<CommandId>,
 ) -> Result<HashMap<CommandId, Option<OrderRejectReason>>, sqlx::Error> {
-    let around = ("SELECT /* orders::answered */ command_id, code, detail FROM order_commands WHERE command_id IN", "");
+    let head = "SELECT /* orders::list_decided */ command_id, code, detail FROM order_commands WHERE command_id IN";
     let rows: Vec<(Uuid, Option<String>, Option<String>)> =
-        rows_of(connection, around, literals(ids, |id| statements::id(id.0))).await?;
+        list_locked(connection, head, "", literals(ids, |id| statements::id(id.0))).await?;
     let outcome = |(id, code, detail): (Uuid, Option<String>, Option<String>)| {
-        let code = code.as_deref().map(refusal_code).transpose()?;
+        let code = code.as_deref().map(reject_code).transpose()?;
         Ok((CommandId(id), code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()))))
     };
     rows.into_iter().map(outcome).collect()

@@ -1,4 +1,5 @@
-//! The tables `orders`, `order_items`, `payments` and `order_commands`, and what a batch of commands locks and writes.
+//! The tables `orders`, `order_items`, `payments` and `order_commands`, and the rows that a batch of commands locks and
+//! writes.
 
 mod lock;
 mod read;
@@ -6,11 +7,12 @@ mod write;
 
 pub use lock::{DuplicateCheck, lock_state};
 pub use read::{
-    CommandOutcome, OrdersPage, PaymentView, find, find_command_outcome, find_payment, list_of_user, list_overdue,
+    CommandOutcome, OrdersPage, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
+    list_overdue,
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
-pub use write::{purge_commands, write_plan};
+pub use write::{PlannedCommands, purge_commands, write_plan};
 
 use super::{
     decode::{identifier, parse},
@@ -52,7 +54,7 @@ impl TryFrom<OrderRow> for Order {
             order_id: OrderId(row.order_id),
             user_id: identifier(row.user_id)?,
             status: parse("orders.status", &row.status)?,
-            code: row.code.as_deref().map(refusal_code).transpose()?,
+            code: row.code.as_deref().map(reject_code).transpose()?,
             detail: row.detail,
             items: Vec::new(),
             total_amount: row.total_amount,
@@ -69,12 +71,12 @@ impl TryFrom<OrderRow> for Order {
     }
 }
 
-fn refusal_code(code: &str) -> Result<RejectCode, sqlx::Error> {
+fn reject_code(code: &str) -> Result<RejectCode, sqlx::Error> {
     parse("code", code)
 }
 
-/// The items of these orders, by order and product.
-async fn items(
+/// The items of these orders, by order and product. They never change.
+async fn list_items(
     executor: impl MySqlExecutor<'_>,
     orders: impl IntoIterator<Item = OrderId>,
 ) -> Result<Vec<(OrderId, OrderItem)>, sqlx::Error> {
@@ -83,10 +85,10 @@ async fn items(
         return Ok(Vec::new());
     }
     let sql = format!(
-        "SELECT /* orders::items */ order_id, product_id, name, unit_price, quantity FROM order_items \
+        "SELECT /* orders::list_items */ order_id, product_id, name, unit_price, quantity FROM order_items \
          WHERE order_id IN ({ids}) ORDER BY order_id, product_id"
     );
-    // As text: see `lock::rows_of`.
+    // As text, see `lock::list_locked`.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(executor).await?;
     let item = |row: &MySqlRow| {
         let (order, product, name, unit_price, quantity) = <(Uuid, u64, String, i64, u32)>::from_row(row)?;

@@ -4,7 +4,7 @@ use sqlx::MySqlPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{COLUMNS, OrderRow, items, refusal_code};
+use super::{COLUMNS, OrderRow, list_items, reject_code};
 use crate::{
     clock::Timestamp,
     db::decode::{identifier, parse},
@@ -12,7 +12,7 @@ use crate::{
     identifiers::{CommandId, OrderId, PaymentId, UserId},
 };
 
-/// An order, as it is now.
+/// The order of that id with its items, if it exists.
 pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
     let sql = format!("SELECT /* orders::find */ {COLUMNS} FROM orders WHERE order_id = ?");
     let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(pool).await?;
@@ -23,15 +23,13 @@ pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::
 /// Which of a user's orders to list.
 #[derive(Clone, Copy, Debug)]
 pub struct OrdersPage {
-    /// Whose.
     pub user: UserId,
-    /// Only those placed before this one.
+    /// Only orders that were placed before this one.
     pub before: Option<OrderId>,
-    /// At most so many.
     pub limit: u32,
 }
 
-/// A user's orders, the newest first.
+/// A page of a user's orders, newest first.
 pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Order>, sqlx::Error> {
     let sql = format!(
         "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders \
@@ -48,7 +46,7 @@ pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Or
 }
 
 async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Result<Vec<Order>, sqlx::Error> {
-    for (id, item) in items(pool, orders.iter().map(|order| order.order_id)).await? {
+    for (id, item) in list_items(pool, orders.iter().map(|order| order.order_id)).await? {
         if let Some(order) = orders.iter_mut().find(|order| order.order_id == id) {
             order.items.push(item);
         }
@@ -60,27 +58,23 @@ async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Result<Vec<Orde
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentView {
-    /// Its id.
     pub payment_id: PaymentId,
-    /// Of which order.
     pub order_id: OrderId,
-    /// Whose.
     pub user_id: UserId,
-    /// Where it is in its life.
     pub status: PaymentStatus,
     /// In won.
     pub amount: i64,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<RejectCode>,
-    /// When it was carried out, or failed.
+    /// When it was executed, or failed.
     pub created_at: DateTime<Utc>,
     /// When it was refunded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cancelled_at: Option<DateTime<Utc>>,
 }
 
-/// A payment, as it is now.
+/// The payment of that id, if it exists.
 pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<PaymentView>, sqlx::Error> {
     type Row = (Uuid, u64, i64, String, Option<String>, Timestamp, Option<Timestamp>);
     let row: Option<Row> = sqlx::query_as(
@@ -97,26 +91,24 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
         user_id: identifier(user)?,
         status: parse("payments.status", &status)?,
         amount,
-        code: code.as_deref().map(refusal_code).transpose()?,
+        code: code.as_deref().map(reject_code).transpose()?,
         created_at,
         cancelled_at,
     }))
 }
 
-/// A command that has its durable outcome.
-#[derive(Clone, Debug)]
+/// The durable outcome of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOutcome {
-    /// Which order it was for.
     pub order: OrderId,
     /// PAY, CONFIRM or CANCEL.
     pub kind: String,
-    /// Why it was refused; none when it was done.
+    /// Why it was rejected; none when it was executed.
     pub refusal: Option<OrderRejectReason>,
-    /// When it was decided.
     pub decided_at: Timestamp,
 }
 
-/// The outcome of a command to pay, confirm or cancel, once it has one.
+/// The outcome of a command to pay, confirm or cancel, if it has one. The outcome of placing an order is the order.
 pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
     type Row = (Uuid, String, Option<String>, Option<String>, Timestamp);
     let row: Option<Row> = sqlx::query_as(
@@ -127,18 +119,26 @@ pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Opt
     .fetch_optional(pool)
     .await?;
     let Some((order, kind, code, detail, decided_at)) = row else { return Ok(None) };
-    let code = code.as_deref().map(refusal_code).transpose()?;
+    let code = code.as_deref().map(reject_code).transpose()?;
     let refusal = code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()));
     Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
 }
 
-/// At most `limit` orders that were not paid in time, from the one after `after` on, by the end of their time.
+/// An unpaid order whose time to pay is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverdueOrder {
+    pub expires_at: Timestamp,
+    pub order: OrderId,
+    pub user: UserId,
+}
+
+/// At most `limit` overdue orders, by expiry and id, after the position `after`.
 pub async fn list_overdue(
     pool: &MySqlPool,
     now: Timestamp,
     after: Option<(Timestamp, OrderId)>,
     limit: u32,
-) -> Result<Vec<(Timestamp, OrderId, UserId)>, sqlx::Error> {
+) -> Result<Vec<OverdueOrder>, sqlx::Error> {
     let (after_time, after_order) = after.unwrap_or((Timestamp::UNIX_EPOCH, OrderId(Uuid::nil())));
     let rows: Vec<(Timestamp, Uuid, u64)> = sqlx::query_as(
         "SELECT /* orders::list_overdue */ expires_at, order_id, user_id FROM orders WHERE status = 'DEPOSIT_WAIT' \
@@ -152,5 +152,7 @@ pub async fn list_overdue(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(|(expires_at, order, user)| Ok((expires_at, OrderId(order), identifier(user)?))).collect()
+    let overdue =
+        |(expires_at, order, user)| Ok(OverdueOrder { expires_at, order: OrderId(order), user: identifier(user)? });
+    rows.into_iter().map(overdue).collect()
 }

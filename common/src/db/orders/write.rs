@@ -7,19 +7,29 @@ use crate::{
     domain::order::{Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus},
 };
 
-/// Writes what was decided of a batch, under its locks, in statements of at most `longest` bytes.
-/// A command that was decided before, unknown to the plan, breaks a key: see [`crate::db::is_duplicate`].
+/// A batch of commands and what was planned for it, under the locks of `state`.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedCommands<'a> {
+    pub state: &'a LockedState,
+    pub commands: &'a [Command],
+    pub plan: &'a OrderPlan,
+}
+
+/// Writes the plan of a batch, in texts of at most `statement_bytes`.
+///
+/// Fails with [`crate::db::is_duplicate`] when a command was decided before and the plan does not know it.
 pub async fn write_plan(
     connection: &mut MySqlConnection,
-    (shop, commands, plan): (&LockedState, &[Command], &OrderPlan),
+    batch: PlannedCommands<'_>,
     now: Timestamp,
-    longest: usize,
+    statement_bytes: usize,
 ) -> Result<(), sqlx::Error> {
-    let mut statements = Statements::new(longest);
-    let mut rows = write_order_rows(&mut statements, shop, plan);
+    let PlannedCommands { state, commands, plan } = batch;
+    let mut statements = Statements::new(statement_bytes);
+    let mut rows = write_orders(&mut statements, state, plan);
     rows += write_stock(&mut statements, plan, now);
-    rows += write_coupons(&mut statements, shop, plan);
-    rows += write_points(&mut statements, shop, plan, now);
+    rows += write_coupons(&mut statements, state, plan);
+    rows += write_points(&mut statements, state, plan, now);
     rows += write_payments(&mut statements, plan, now);
     rows += write_outcomes(&mut statements, commands, plan, now);
     statements.push_events(&plan.events, now);
@@ -28,8 +38,8 @@ pub async fn write_plan(
     if affected == rows as u64 {
         Ok(())
     } else {
-        // Every row was locked, so this is a defect, and nothing of it may stay.
-        Err(sqlx::Error::Encode(format!("{rows} rows were to be written, {affected} were").into()))
+        // Every row is locked, so a different count is a defect, and the transaction must roll back.
+        Err(sqlx::Error::Encode(format!("expected to write {rows} rows, wrote {affected}").into()))
     }
 }
 
@@ -41,16 +51,16 @@ fn optional_moment(value: Option<Timestamp>) -> String {
     or_null(value, moment)
 }
 
-fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
-    // First what ends: a coupon that an order gives back may be taken by one of the same batch, and the table holds
-    // that no two live orders have it at any moment.
-    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
+fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPlan) -> usize {
+    // Changes go before inserts: a new order may use the coupon that a cancelled order of the same batch gives back, and
+    // the key `coupon_used_once` rejects two live orders with one coupon after every statement.
+    let head = "UPDATE /* orders::write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
         ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o ON o.order_id = UNHEX(n.order_id) \
         SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
         o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
-    let changed = plan.changed.iter().filter_map(|id| shop.orders.get(id));
+    let changed = plan.changed.iter().filter_map(|id| state.orders.get(id));
     statements.push_rows(head, tail, changed, |sql, order| {
         let payment = json_id(order.payment_id.map(|payment| payment.0));
         let (paid, confirmed, ended) =
@@ -58,13 +68,13 @@ fn write_order_rows(statements: &mut Statements, shop: &LockedState, plan: &Orde
         let (order_id, status) = (order.order_id.0.simple(), order.status.into_str());
         write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
     });
-    let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| shop.orders.get(id)).collect();
-    let head = "INSERT INTO orders /* orders::write_plan */ (order_id, user_id, status, code, detail, total_amount, \
+    let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| state.orders.get(id)).collect();
+    let head = "INSERT INTO orders /* orders::write_orders */ (order_id, user_id, status, code, detail, total_amount, \
         discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
         ended_at) VALUES ";
     statements.push_rows(head, "", &placed, |sql, order| write_order(sql, order));
     let head =
-        "INSERT INTO order_items /* orders::write_plan */ (order_id, product_id, name, unit_price, quantity) VALUES ";
+        "INSERT INTO order_items /* orders::write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
     let items: Vec<_> = placed.iter().flat_map(|order| order.items.iter().map(|item| (order.order_id, item))).collect();
     statements.push_rows(head, "", &items, |sql, (order, item)| {
         write_into(sql, format_args!("({},{},", id(order.0), item.product_id));
@@ -107,9 +117,9 @@ fn write_order(sql: &mut String, order: &Order) {
     );
 }
 
-/// Units sold and given back. The table itself holds that stock is neither negative nor off.
+/// Units sold and restored. CHECK constraints of the table keep the stock non-negative and equal to its sum.
 fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
+    let head = "UPDATE /* orders::write_stock */ JSON_TABLE('[";
     let tail = format!(
         "]', '$[*]' COLUMNS(product_id BIGINT UNSIGNED PATH '$[0]', sold BIGINT PATH '$[1]', \
          restored BIGINT PATH '$[2]')) AS n STRAIGHT_JOIN products p ON p.product_id = n.product_id \
@@ -124,12 +134,12 @@ fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) ->
     plan.stock.len()
 }
 
-fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan) -> usize {
-    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
+fn write_coupons(statements: &mut Statements, state: &LockedState, plan: &OrderPlan) -> usize {
+    let head = "UPDATE /* orders::write_coupons */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(user_coupon_id CHAR(32) PATH '$[0]', status VARCHAR(7) PATH '$[1]', \
         used_at DATETIME(3) PATH '$[2]')) AS n STRAIGHT_JOIN user_coupons c \
         ON c.user_coupon_id = UNHEX(n.user_coupon_id) SET c.status = n.status, c.used_at = n.used_at";
-    let coupons = plan.coupons.iter().filter_map(|id| Some((id, shop.coupons.get(id)?)));
+    let coupons = plan.coupons.iter().filter_map(|id| Some((id, state.coupons.get(id)?)));
     statements.push_rows(head, tail, coupons, |sql, (id, coupon)| {
         let (status, used_at) = (coupon.status.into_str(), json_moment(coupon.used_at));
         write_into(sql, format_args!("[\"{}\",\"{status}\",{used_at}]", id.0.simple()));
@@ -137,18 +147,18 @@ fn write_coupons(statements: &mut Statements, shop: &LockedState, plan: &OrderPl
     plan.coupons.len()
 }
 
-fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "UPDATE /* orders::write_plan */ JSON_TABLE('[";
+fn write_points(statements: &mut Statements, state: &LockedState, plan: &OrderPlan, now: Timestamp) -> usize {
+    let head = "UPDATE /* orders::write_points */ JSON_TABLE('[";
     let now = moment(now);
     let tail = format!(
         "]', '$[*]' COLUMNS(user_id BIGINT UNSIGNED PATH '$[0]', balance BIGINT PATH '$[1]')) AS n \
          STRAIGHT_JOIN point_accounts a ON a.user_id = n.user_id SET a.balance = n.balance, a.updated_at = {now}"
     );
-    let accounts = plan.accounts.iter().filter_map(|user| Some((user, shop.accounts.get(user)?)));
+    let accounts = plan.accounts.iter().filter_map(|user| Some((user, state.accounts.get(user)?)));
     statements.push_rows(head, &tail, accounts, |sql, (user, account)| {
         write_into(sql, format_args!("[{user},{}]", account.balance));
     });
-    let head = "INSERT INTO point_histories /* orders::write_plan */ (user_id, type, amount, balance_after, reference_id, \
+    let head = "INSERT INTO point_histories /* orders::write_points */ (user_id, type, amount, balance_after, reference_id, \
         order_id, created_at) VALUES ";
     statements.push_rows(head, "", &plan.ledger, |sql, row| {
         let LedgerRow { user, kind, amount, balance_after, payment, order } = row;
@@ -160,7 +170,7 @@ fn write_points(statements: &mut Statements, shop: &LockedState, plan: &OrderPla
 
 fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
     let now = moment(now);
-    let head = "INSERT INTO payments /* orders::write_plan */ (payment_id, order_id, user_id, amount, status, code, \
+    let head = "INSERT INTO payments /* orders::write_payments */ (payment_id, order_id, user_id, amount, status, code, \
         created_at, cancelled_at) VALUES ";
     statements.push_rows(head, "", &plan.payments, |sql, payment| {
         let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
@@ -170,7 +180,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
         write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
     });
     let head = format!(
-        "UPDATE payments /* orders::write_plan */ SET status = 'CANCELLED', cancelled_at = {now} \
+        "UPDATE payments /* orders::write_payments */ SET status = 'CANCELLED', cancelled_at = {now} \
          WHERE status = 'DONE' AND payment_id IN ("
     );
     statements.push_rows(&head, ")", &plan.refunded, |sql, payment| sql.push_str(&id(payment.0)));
@@ -178,7 +188,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
 }
 
 fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "INSERT INTO order_commands /* orders::write_plan */ (command_id, order_id, user_id, type, code, detail, \
+    let head = "INSERT INTO order_commands /* orders::write_outcomes */ (command_id, order_id, user_id, type, code, detail, \
         decided_at) VALUES ";
     let now = moment(now);
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
@@ -198,7 +208,7 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
     plan.decided.len()
 }
 
-/// Deletes at most `limit` outcomes of commands that were decided before `before`; how many. Placing orders has none here.
+/// Deletes at most `limit` outcomes of commands that were decided before `before`. Returns their number.
 pub async fn purge_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
         "DELETE /* orders::purge_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?",
