@@ -1,4 +1,7 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tokio::{
     io::copy_bidirectional,
@@ -10,6 +13,7 @@ use tokio::{
 /// server is gone.
 pub struct FaultProxy {
     open: Arc<watch::Sender<bool>>,
+    refused: Arc<AtomicU64>,
 }
 
 impl FaultProxy {
@@ -25,10 +29,13 @@ impl FaultProxy {
         let (open, _) = watch::channel(true);
         let open = Arc::new(open);
         let watched = Arc::clone(&open);
+        let refused = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&refused);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let mut shut = watched.subscribe();
                 if !*shut.borrow() {
+                    counted.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
                 let server = server.clone();
@@ -46,7 +53,12 @@ impl FaultProxy {
                 });
             }
         });
-        (Self { open }, format!("{scheme}://{user}{address}{path}"))
+        (Self { open, refused }, format!("{scheme}://{user}{address}{path}"))
+    }
+
+    /// Connections that were refused while it was shut: attempts that failed.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The server is gone.
