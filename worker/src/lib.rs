@@ -13,6 +13,7 @@ pub mod ranking;
 pub mod relay;
 pub mod seed;
 pub mod settings;
+pub mod streams;
 pub mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -23,33 +24,29 @@ use dibs_common::{
     db::Database,
     domain::order::OrderRules,
     error::Result,
-    identifiers::{Partition, new_uuid},
+    identifiers::Partition,
     integrations::{messages::Receiver, payment_gateway::PaymentGateway},
-    redis::{Redis, streams::OrderStream},
+    redis::Redis,
     retry,
     supervisor::{Lifetime, Supervisor, Task},
 };
-use futures::{FutureExt as _, future::join_all};
-use tokio::sync::mpsc;
+use futures::FutureExt as _;
 
 #[cfg(feature = "kafka")]
 use crate::kafka::{Intake, KafkaSink, RankingConsumer};
 use crate::{
     charges::Settlement,
-    issuance::{Consumer, ReclaimPolicy},
+    issuance::claim_worker,
     jobs::Jobs,
     kafka::{KafkaSettings, RankingSource},
-    orders::{CommandProcessor, InFlight, Reader},
+    orders::command_processor,
     ranking::RankingSink,
     relay::{Relay, Sink},
+    streams::ReclaimPolicy,
     webhooks::{WebhookSink, Webhooks},
 };
 
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
-/// Reads of commands that wait for the command processor: enough that a batch has its share of every partition.
-const CHANNEL_CAPACITY: usize = 64;
-/// How long the readers of commands wait after a partition could not be joined.
-const JOIN_DELAY: Duration = Duration::from_secs(1);
 
 /// The work of one process.
 #[derive(Clone)]
@@ -59,7 +56,8 @@ pub struct Worker {
     /// Without one, pending charges of points stay pending.
     pub payment_gateway: Option<PaymentGateway>,
     pub webhooks: Webhooks,
-    pub pace: ReclaimPolicy,
+    /// When its consumers reclaim the entries of others.
+    pub reclaim: ReclaimPolicy,
     pub rules: OrderRules,
     /// Where a business day begins.
     pub time_zone: Tz,
@@ -164,43 +162,16 @@ impl Worker {
     }
 
     async fn confirm_claims(self, partition: Partition) -> Result<()> {
-        let name = format!("worker-{}", new_uuid());
-        let consumer = Consumer::join(&self.database, &self.redis, partition, name, self.pace).await?;
-        Box::pin(consumer.run(self.supervisor.stopping)).await;
+        let worker = claim_worker(&self.database, &self.redis, partition, self.reclaim);
+        worker.run([partition], self.supervisor.stopping).await;
         Ok(())
     }
 
     /// Executes the commands of all partitions.
     async fn execute_commands(self, partitions: u16) -> Result<()> {
-        let (tx, rx) = mpsc::channel(CHANNEL_CAPACITY);
-        let processor = CommandProcessor::new(&self.database, &self.redis, self.rules);
-        let readers = (0..partitions).map(|number| self.read_commands(Partition(number), tx.clone()));
-        let reading = join_all(readers);
-        drop(tx);
-        let ((), streams) = tokio::join!(processor.run(rx, self.supervisor.stopping.clone()), reading);
-        // Only now is nothing of them in flight.
-        join_all(streams.iter().flatten().map(|stream| stream.close())).await;
+        let processor = command_processor(&self.database, &self.redis, self.rules, self.reclaim);
+        processor.run((0..partitions).map(Partition), self.supervisor.stopping).await;
         Ok(())
-    }
-
-    /// None when the process stopped before the partition could be joined.
-    async fn read_commands(&self, partition: Partition, tx: mpsc::Sender<Vec<InFlight>>) -> Option<Arc<OrderStream>> {
-        loop {
-            let name = format!("worker-{}", new_uuid());
-            match Reader::join(&self.redis, partition, name, self.pace).await {
-                Ok(reader) => {
-                    let stream = reader.stream();
-                    reader.run(tx, self.supervisor.stopping.clone()).await;
-                    return Some(stream);
-                }
-                Err(error) => {
-                    tracing::warn!(partition = partition.0, cause = error.chain(), "partition not joined; retrying");
-                }
-            }
-            if !retry::sleep(JOIN_DELAY, &self.supervisor.stopping).await {
-                return None;
-            }
-        }
     }
 
     pub fn ranking_sink(&self) -> RankingSink {

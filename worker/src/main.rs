@@ -14,10 +14,10 @@ use dibs_common::{
 };
 use dibs_worker::{
     Worker, campaigns,
-    issuance::ReclaimPolicy,
     jobs::{Job, Jobs},
     ranking, seed,
     settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
+    streams::ReclaimPolicy,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
         redis,
         payment_gateway,
         webhooks,
-        pace: ReclaimPolicy::default(),
+        reclaim: ReclaimPolicy::default(),
         rules: settings.order_rules(),
         time_zone: settings.shared.time_zone,
         kafka: settings.kafka,

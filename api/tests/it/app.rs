@@ -16,8 +16,9 @@ use dibs_common::{
 };
 use dibs_worker::{
     Worker,
-    issuance::{Consumer, ReclaimPolicy},
+    issuance::{ClaimWorker, claim_worker},
     kafka::KafkaSettings,
+    streams::ReclaimPolicy,
     webhooks::Webhooks,
 };
 use futures::future::join_all;
@@ -117,7 +118,7 @@ impl TestApp {
             redis: self.place.redis.clone(),
             payment_gateway: None,
             webhooks: Webhooks::default(),
-            pace: ReclaimPolicy::default(),
+            reclaim: ReclaimPolicy::default(),
             rules,
             time_zone: self.place.settings.time_zone,
             kafka: KafkaSettings::default(),
@@ -169,19 +170,15 @@ impl TestApp {
     }
 
     /// A worker for one partition.
-    pub async fn worker(&self, partition: Partition) -> Consumer {
-        let place = &self.place;
-        Consumer::join(&place.database, &place.redis, partition, "test".into(), ReclaimPolicy::default())
-            .await
-            .expect("joined")
+    pub fn worker(&self, partition: Partition) -> ClaimWorker {
+        claim_worker(&self.place.database, &self.place.redis, partition, ReclaimPolicy::default())
     }
 
     /// Confirms every claim that was accepted so far.
     pub async fn work(&self) {
         let partitions = 0..self.place.settings.claim_partitions;
-        join_all(partitions.map(async |number| {
-            let consumer = self.worker(Partition(number)).await;
-            while consumer.run_once().await.expect("worked") > 0 {}
+        join_all(partitions.map(Partition).map(async |partition| {
+            self.worker(partition).drain(partition).await.expect("drained");
         }))
         .await;
     }

@@ -9,7 +9,6 @@ use dibs_common::{
     redis::scripts::return_seats,
     testing::{TestEnvironment, eventually, open_terms},
 };
-use dibs_worker::issuance::{Consumer, ReclaimPolicy};
 use futures::future::join_all;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -120,7 +119,8 @@ async fn a_waiting_caller_gets_the_issued_coupon() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(3).await.id;
     let stopping = CancellationToken::new();
-    let working = tokio::spawn(app.worker(ONLY).await.run(stopping.clone()));
+    let (worker, stop) = (app.worker(ONLY), stopping.clone());
+    let working = tokio::spawn(async move { worker.run([ONLY], stop).await });
     let issued = app.claim_and_wait(coupon, 7).await;
     assert_eq!((issued.status.as_u16(), &issued.body["status"]), (200, &json!("ISSUED")));
     assert_eq!(issued.body["userCouponId"], issued.body["claimId"]);
@@ -267,8 +267,6 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
     let unanswered = dibs_common::redis::streams::ClaimStream::unanswered(&app.place.redis, Partition(0), coupon).await;
     let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
     assert_eq!(requests, ["from-the-shop"]);
-    let place = &app.place;
-    let other = Consumer::join(&place.database, &place.redis, ONLY, "other".into(), ReclaimPolicy::default()).await;
-    assert_eq!(other.expect("joined").run_once().await.expect("worked"), 1);
+    assert_eq!(app.worker(ONLY).drain(ONLY).await.expect("drained"), 1);
     app.end().await;
 }

@@ -13,10 +13,7 @@ use dibs_loadtest::{
     record::{Answer, ClientRecord, Entry, Receipt},
     stores::Stores,
 };
-use dibs_worker::{
-    assignments::assign_once,
-    issuance::{Consumer, ReclaimPolicy},
-};
+use dibs_worker::{assignments::assign_once, issuance::claim_worker, streams::ReclaimPolicy};
 use fred::interfaces::HashesInterface as _;
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
@@ -47,9 +44,7 @@ async fn rushed(place: &TestEnvironment) -> (Campaign, ClientRecord) {
 
 async fn work(place: &TestEnvironment) {
     let impatient = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
-    let worker =
-        Consumer::join(&place.database, &place.redis, FIRST, "worker".into(), impatient).await.expect("joined");
-    while worker.run_once().await.expect("worked") > 0 {}
+    claim_worker(&place.database, &place.redis, FIRST, impatient).drain(FIRST).await.expect("drained");
 }
 
 pub fn stores(place: &TestEnvironment) -> Stores {

@@ -6,10 +6,7 @@ use dibs_common::{
     domain::claim::{self, Claim, ClaimOutcome, ExistingClaims, IssuancePlan},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
-    redis::{
-        Redis, scripts,
-        streams::{ClaimEntry, ClaimOutcomeMessage},
-    },
+    redis::{Redis, scripts},
 };
 
 use crate::campaigns::KEPT_AFTER_END;
@@ -110,25 +107,4 @@ pub async fn return_seats(
 async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
     let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
     Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
-}
-
-/// Tells the outcomes to the processes that wait for one of them. A word that is lost is found in the database.
-pub async fn answer_waiting(redis: &Redis, entries: &[&ClaimEntry], outcomes: &[ClaimOutcome]) {
-    let mut outcomes = outcomes.iter();
-    let mut words: BTreeMap<&str, Vec<ClaimOutcomeMessage>> = BTreeMap::new();
-    for entry in entries {
-        let answers = entry.claims.iter().zip(outcomes.by_ref());
-        if entry.answers.is_empty() {
-            answers.for_each(drop);
-        } else {
-            let answers =
-                answers.map(|(claim, outcome)| ClaimOutcomeMessage { claim: claim.record.claim_id, outcome: *outcome });
-            words.entry(&entry.answers).or_default().extend(answers);
-        }
-    }
-    for (channel, answers) in words {
-        if let Err(error) = redis.publish(channel, ClaimOutcomeMessage::write_all(&answers)).await {
-            tracing::debug!(channel, %error, "a word about outcomes was not sent; it is in the database");
-        }
-    }
 }

@@ -1,11 +1,19 @@
-//! Confirms claims: reads a partition's stream in batches, decides each batch in one transaction, and only then
-//! takes its entries off the stream.
-//!
-//! Every entry can come twice: after a crash, from a worker that was thought dead, after an answer that was lost.
-//! So nothing here relies on an entry being new; the tables know which claims have their outcome.
+//! Confirms claims: decides each batch in one transaction, gives the quantity of rejected claims back to Redis, and only
+//! then lets the entries leave their stream.
 
 mod confirm;
-mod consumer;
+mod handler;
 
-pub use confirm::{answer_waiting, confirm, return_seats};
-pub use consumer::{Consumer, ReclaimPolicy};
+pub use confirm::{confirm, return_seats};
+use dibs_common::{db::Database, identifiers::Partition, redis::Redis};
+pub use handler::ClaimHandler;
+
+use crate::streams::{ReclaimPolicy, StreamWorker};
+
+/// Confirms the claims of one partition.
+pub type ClaimWorker = StreamWorker<ClaimHandler>;
+
+/// A worker for the claims of `partition`, and of no other.
+pub fn claim_worker(database: &Database, redis: &Redis, partition: Partition, policy: ReclaimPolicy) -> ClaimWorker {
+    StreamWorker::new(ClaimHandler::new(database, redis, partition), redis, policy)
+}

@@ -4,17 +4,29 @@ use dibs_common::{
     clock,
     domain::claim::{Claim, ClaimOutcome},
     redis::{
+        BLOCK,
         keys::ISSUANCE_GROUP,
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
     testing::{FIRST, TestEnvironment, eventually},
 };
-use dibs_worker::issuance::{Consumer, ReclaimPolicy, confirm, return_seats};
+use dibs_worker::{
+    issuance::{claim_worker, confirm, return_seats},
+    streams::ReclaimPolicy,
+};
 use fred::interfaces::StreamsInterface as _;
 use sqlx::Executor as _;
-use tokio_util::sync::CancellationToken;
 
-use crate::support::{IMPATIENT, accept, consumer, user, work};
+use crate::support::{
+    IMPATIENT, Running, accept, claims_of, consumer, dead_letters, expect_reclaimed_in_time, user, work,
+};
+
+/// Entries that were delivered and are not acknowledged.
+async fn pending(place: &TestEnvironment) -> usize {
+    let (key, page) = (place.redis.keys.claim_stream(FIRST), ("-", "+", 10));
+    let pending: fred::types::Value = place.redis.client().xpending(key, ISSUANCE_GROUP, page).await.expect("pending");
+    pending.into_array().len()
+}
 
 fn claims(deliveries: &[Delivery<ClaimEntry>]) -> Vec<Claim> {
     let entries = deliveries.iter().map(|delivery| delivery.entry.as_ref().expect("decode"));
@@ -64,51 +76,42 @@ async fn i4_a_death_between_any_two_steps_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dead_workers_entries_are_taken_over_in_time() {
+async fn a_dead_workers_entries_are_reclaimed_in_time() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=5).await;
-    die_after(&place, 0).await;
-    let quick = ReclaimPolicy { min_idle: Duration::from_millis(300), poll_interval: Duration::from_millis(100) };
-    let other = Consumer::join(&place.database, &place.redis, FIRST, "other".into(), quick).await.expect("joined");
-    let stopping = CancellationToken::new();
-    let working = tokio::spawn(other.run(stopping.clone()));
-    eventually("the claims are issued", Duration::from_secs(5), async || {
+    let worker = |policy| claim_worker(&place.database, &place.redis, FIRST, policy);
+    expect_reclaimed_in_time(Box::pin(die_after(&place, 0)), worker, async || {
         place.count("SELECT COUNT(*) FROM user_coupons").await == 5
     })
     .await;
-    stopping.cancel();
-    working.await.expect("drained");
     let usual = ReclaimPolicy::default();
-    assert!(usual.min_idle + usual.poll_interval + Duration::from_secs(1) <= Duration::from_secs(15));
+    assert!(usual.min_idle + usual.poll_interval + BLOCK <= Duration::from_secs(15));
     place.end().await;
 }
 
 #[tokio::test]
-async fn an_entry_that_cannot_be_understood_is_buried_after_five_attempts_and_blocks_nobody() {
+async fn an_entry_that_cannot_be_decoded_is_dead_lettered_after_five_attempts_and_blocks_no_other() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let key = place.redis.keys.claim_stream(FIRST);
     let fields = vec![("type", "claims.v9"), ("coupon", "1")];
     place.redis.client().xadd::<(), _, _, _, _>(&key, false, None::<()>, "*", fields).await.expect("added");
     accept(&place, &campaign, [1]).await;
-    let worker = consumer(&place, "worker").await;
+    let mut worker = consumer(&place, "worker").await;
+    let dead = place.redis.keys.dead_claims(FIRST);
     for attempt in 1..=5 {
-        let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-        assert_eq!(stream.lengths().await.expect("redis").1, 0, "not buried before attempt {attempt}");
-        worker.run_once().await.expect("worked");
+        assert_eq!(dead_letters(&place, dead.clone()).await, 0, "before attempt {attempt}");
+        worker.run_once().await;
         assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 1, "the other is issued at once");
     }
-    let dead = place.redis.keys.dead_claims(FIRST);
     let letters: Vec<fred::types::Value> = place.redis.client().xrange(&dead, "-", "+", None).await.expect("read");
     let letter = format!("{letters:?}");
     assert_eq!(letters.len(), 1);
     for part in ["claims.v9", "unknown type", "attempts", "\"5\""] {
         assert!(letter.contains(part), "{part} in {letter}");
     }
-    let pending: fred::types::Value =
-        place.redis.client().xpending(&key, ISSUANCE_GROUP, ("-", "+", 10)).await.expect("pending");
-    assert_eq!(pending.into_array().len(), 0);
+    assert_eq!(pending(&place).await, 0);
     place.lose_redis().await;
     place.end().await;
 }
@@ -123,14 +126,13 @@ async fn an_entry_that_breaks_its_transaction_fails_alone() {
     accept(&place, &sound, [1]).await;
     accept(&place, &broken, [1]).await;
     accept(&place, &sound, [2]).await;
-    let worker = consumer(&place, "worker").await;
-    worker.run_once().await.expect("worked");
+    let mut worker = consumer(&place, "worker").await;
+    worker.run_once().await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
     for _ in 2..=5 {
-        worker.run_once().await.expect("worked");
+        worker.run_once().await;
     }
-    let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-    assert_eq!(stream.lengths().await.expect("redis"), (0, 1));
+    assert_eq!(dead_letters(&place, place.redis.keys.dead_claims(FIRST)).await, 1);
     place.lose_redis().await;
     place.end().await;
 }
@@ -141,57 +143,33 @@ async fn a_batch_waits_for_the_database_and_is_confirmed_when_it_is_back() {
     let campaign = place.campaign(5).await;
     let (settings, gate, _redis) = place.gated().await;
     let database = settings.database(4).expect("a pool");
-    let worker = Consumer::join(&database, &place.redis, FIRST, "worker".into(), IMPATIENT).await.expect("joined");
     gate.shut();
     accept(&place, &campaign, 1..=5).await;
-    let stopping = CancellationToken::new();
-    let working = tokio::spawn(worker.run(stopping.clone()));
-    let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-    tokio::time::timeout(Duration::from_secs(3), async {
-        while place
-            .redis
-            .client()
-            .xpending::<fred::types::Value, _, _, _>(
-                place.redis.keys.claim_stream(FIRST),
-                ISSUANCE_GROUP,
-                ("-", "+", 10),
-            )
-            .await
-            .expect("pending")
-            .into_array()
-            .is_empty()
-        {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("the worker has the entries in hand");
-    assert_eq!(stream.lengths().await.expect("redis"), (1, 0));
+    let worker = Running::start(claim_worker(&database, &place.redis, FIRST, IMPATIENT));
+    eventually("an attempt failed", Duration::from_secs(3), async || gate.refused() > 0).await;
+    assert_eq!((pending(&place).await, place.count("SELECT COUNT(*) FROM user_coupons").await), (1, 0));
     gate.open();
     eventually("the claims are issued", Duration::from_secs(3), async || {
         place.count("SELECT COUNT(*) FROM user_coupons").await == 5
     })
     .await;
-    stopping.cancel();
-    working.await.expect("drained");
+    worker.stop().await;
     place.end().await;
 }
 
 #[tokio::test]
-async fn a_worker_that_is_told_to_stop_ends_what_it_has_in_hand() {
+async fn a_worker_that_is_stopped_finishes_what_is_in_flight() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(2000).await;
     for step in 0..8 {
         accept(&place, &campaign, step * 250 + 1..=step * 250 + 250).await;
     }
-    let stopping = CancellationToken::new();
-    let working = tokio::spawn(consumer(&place, "worker").await.run(stopping.clone()));
+    let worker = Running::start(claims_of(&place));
     eventually("it has begun", Duration::from_secs(5), async || {
         place.count("SELECT COUNT(*) FROM user_coupons").await > 0
     })
     .await;
-    stopping.cancel();
-    working.await.expect("drained");
+    worker.stop().await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2000);
     let outcome = dibs_common::db::issuances::list_of_user(place.database.pool(), campaign.id, user(2000)).await;
     assert!(matches!(outcome.expect("read")[0].outcome, ClaimOutcome::Issued { .. }));

@@ -29,12 +29,12 @@ use dibs_common::{
 };
 use dibs_worker::{
     Worker,
-    issuance::ReclaimPolicy,
     kafka::{
         ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
         RankingConsumer, RankingSource, Record, SalesCounter,
     },
     relay::{Relay, Sink, Step},
+    streams::ReclaimPolicy,
     webhooks::Webhooks,
 };
 use fred::interfaces::{KeysInterface as _, StreamsInterface as _};
@@ -638,7 +638,7 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         redis: place.redis.clone(),
         payment_gateway: None,
         webhooks: Webhooks::default(),
-        pace: ReclaimPolicy::default(),
+        reclaim: ReclaimPolicy::default(),
         rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
         time_zone: ZONE,
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },

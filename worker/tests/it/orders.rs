@@ -1,24 +1,23 @@
 //! Commands carried out by a worker that dies, is late, is one of two, or has lost its servers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
     domain::order::{Action, Command, Line, OrderOutcome, OrderRules},
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, new_uuid},
-    redis::{
-        keys::ORDERS_GROUP,
-        scripts,
-        streams::{OrderEntry, OrderStream},
-    },
+    redis::{scripts, streams::OrderEntry},
     testing::{FIRST, TestEnvironment, eventually},
 };
-use dibs_worker::orders::{CommandProcessor, Expiry, InFlight, Reader, execute_batch};
+use dibs_worker::{
+    orders::{CommandProcessor, Expiry, command_processor, execute_batch},
+    streams::InFlight,
+};
 use fred::interfaces::StreamsInterface as _;
 use futures::future::join_all;
 
-use crate::support::{IMPATIENT, user};
+use crate::support::{IMPATIENT, Running, dead_letters, expect_reclaimed_in_time, user};
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
 
@@ -37,24 +36,21 @@ async fn enqueue(place: &TestEnvironment, command: &Command) {
     scripts::enqueue(&place.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
 }
 
-async fn reader(place: &TestEnvironment, name: &str) -> Reader {
-    Reader::join(&place.redis, FIRST, name.into(), IMPATIENT).await.expect("joined")
+fn processor_of(place: &TestEnvironment) -> CommandProcessor {
+    command_processor(&place.database, &place.redis, RULES, IMPATIENT)
 }
 
 /// Carries out what is on the stream until nothing is left that can be ended.
 async fn work(place: &TestEnvironment) {
-    let desk = CommandProcessor::new(&place.database, &place.redis, RULES);
-    let mut reader = reader(place, "worker").await;
-    loop {
-        let batch = reader.next().await.expect("read");
-        if batch.is_empty() {
-            break;
-        }
-        desk.work(batch).await;
-    }
+    processor_of(place).drain(FIRST).await.expect("drained");
 }
 
-fn commands(batch: &[InFlight]) -> Vec<Command> {
+/// Entries on the stream.
+async fn left(place: &TestEnvironment) -> u64 {
+    place.redis.client().xlen(place.redis.keys.order_stream(FIRST)).await.expect("a length")
+}
+
+fn commands(batch: &[InFlight<OrderEntry>]) -> Vec<Command> {
     batch.iter().map(|entry| entry.delivery.entry.as_ref().expect("decode").command.clone()).collect()
 }
 
@@ -98,7 +94,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         for command in a_day(&place).await {
             enqueue(&place, &command).await;
         }
-        let mut mortal = reader(&place, "mortal").await;
+        let mut mortal = processor_of(&place).join(FIRST, "mortal").await.expect("joined");
         let batch = mortal.next().await.expect("read");
         assert_eq!(batch.len(), 8);
         let mut outcomes = Vec::new();
@@ -214,16 +210,14 @@ async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back(
         enqueue(&place, command).await;
     }
     let database = settings.database(4).expect("a pool");
-    let desk = CommandProcessor::new(&database, &place.redis, RULES);
-    let mut reader = reader(&place, "worker").await;
-    let batch = reader.next().await.expect("read");
     database_gate.shut();
-    let working = tokio::spawn(async move { desk.work(batch).await });
+    let processor = Running::start(command_processor(&database, &place.redis, RULES, IMPATIENT));
+    eventually("an attempt failed", Duration::from_secs(5), async || database_gate.refused() > 0).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM orders").await, 0);
-    let waiting: u64 = place.redis.client().xlen(place.redis.keys.order_stream(FIRST)).await.expect("a length");
-    assert_eq!(waiting, 8);
+    assert_eq!(left(&place).await, 8);
     database_gate.open();
-    working.await.expect("worked");
+    eventually("the stream is empty", Duration::from_secs(5), async || left(&place).await == 0).await;
+    processor.stop().await;
     expect_the_day(&place, "after the database was back").await;
     database.close().await;
     place.end().await;
@@ -240,8 +234,7 @@ async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
     enqueue(&place, &place_order(1, product, false)).await;
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 1);
-    let left = OrderStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-    assert_eq!(left.lengths().await.expect("lengths"), (0, 1));
+    assert_eq!((left(&place).await, dead_letters(&place, place.redis.keys.dead_orders(FIRST)).await), (0, 1));
     place
         .redis
         .client()
@@ -265,8 +258,7 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 2);
     // It has an outcome like any other.
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE code = 'COMMAND_FAILED'").await, 1);
-    let left = OrderStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-    assert_eq!(left.lengths().await.expect("lengths"), (0, 1));
+    assert_eq!((left(&place).await, dead_letters(&place, place.redis.keys.dead_orders(FIRST)).await), (0, 1));
     place
         .redis
         .client()
@@ -335,24 +327,17 @@ async fn i7_the_database_itself_refuses_what_must_not_be() {
 }
 
 #[tokio::test]
-async fn a_dead_workers_commands_are_taken_over_in_time() {
+async fn a_dead_workers_commands_are_reclaimed_in_time() {
     let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     enqueue(&place, &place_order(1, product, false)).await;
-    let mut mortal = reader(&place, "mortal").await;
-    assert_eq!(mortal.next().await.expect("read").len(), 1);
-    let pending: fred::types::Value =
-        place.redis.client().xpending(place.redis.keys.order_stream(FIRST), ORDERS_GROUP, ()).await.expect("pending");
-    assert_eq!(pending.into_array().first().and_then(fred::types::Value::as_u64), Some(1));
-    let place = Arc::new(place);
-    let other = Arc::clone(&place);
-    eventually("the order is placed", Duration::from_secs(5), async || {
-        work(&other).await;
-        other.count("SELECT COUNT(*) FROM orders").await == 1
-    })
-    .await;
-    drop(other);
-    Arc::into_inner(place).expect("nobody else has it").end().await;
+    let die = async {
+        let mut mortal = processor_of(&place).join(FIRST, "mortal").await.expect("joined");
+        assert_eq!(mortal.next().await.expect("read").len(), 1);
+    };
+    let processor = |policy| command_processor(&place.database, &place.redis, RULES, policy);
+    expect_reclaimed_in_time(die, processor, async || place.count("SELECT COUNT(*) FROM orders").await == 1).await;
+    place.end().await;
 }
 
 /// A coupon that does not exist is no reason to fail for anybody.

@@ -59,7 +59,7 @@ pub struct StreamConsumer<E> {
     key: String,
     consumer: String,
     /// Entries that this consumer works on: they are not its own to take over.
-    in_hand: Mutex<HashSet<String>>,
+    in_flight: Mutex<HashSet<String>>,
     entries: PhantomData<fn() -> E>,
 }
 
@@ -74,7 +74,7 @@ impl<E: Entry> StreamConsumer<E> {
             partition,
             key,
             consumer,
-            in_hand: Mutex::default(),
+            in_flight: Mutex::default(),
             entries: PhantomData,
         };
         stream.make_group().await?;
@@ -99,23 +99,23 @@ impl<E: Entry> StreamConsumer<E> {
             .await;
         let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let entries = streams_entries(streams).unwrap_or_default();
-        Ok(self.taken(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect()))
+        Ok(self.deliver(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect()))
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn taken(&self, deliveries: Vec<Delivery<E>>) -> Vec<Delivery<E>> {
-        self.in_hand().extend(deliveries.iter().map(|delivery| delivery.id.clone()));
+    fn deliver(&self, deliveries: Vec<Delivery<E>>) -> Vec<Delivery<E>> {
+        self.in_flight().extend(deliveries.iter().map(|delivery| delivery.id.clone()));
         deliveries
     }
 
     /// Leaves entries for later: they stay pending, and come again.
     pub fn release<'i>(&self, entries: impl IntoIterator<Item = &'i str>) {
-        let mut in_hand = self.in_hand();
+        let mut in_flight = self.in_flight();
         for entry in entries {
-            in_hand.remove(entry);
+            in_flight.remove(entry);
         }
     }
 
@@ -134,8 +134,8 @@ impl<E: Entry> StreamConsumer<E> {
         let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let mut pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
         {
-            let in_hand = self.in_hand();
-            pending.retain(|(id, ..)| !in_hand.contains(id));
+            let in_flight = self.in_flight();
+            pending.retain(|(id, ..)| !in_flight.contains(id));
         }
         if pending.is_empty() {
             return Ok(Vec::new());
@@ -149,7 +149,7 @@ impl<E: Entry> StreamConsumer<E> {
             .xclaim(&self.key, E::GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
             .await
             .map_err(redis_error)?;
-        Ok(self.taken(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect()))
+        Ok(self.deliver(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect()))
     }
 
     /// Ends entries whose outcome is durable.
@@ -160,28 +160,30 @@ impl<E: Entry> StreamConsumer<E> {
     }
 
     /// Moves an entry to the dead-letter stream of the partition.
-    pub async fn bury(&self, delivery: &Delivery<E>, reason: &str) -> Result<bool> {
+    pub async fn dead_letter(&self, delivery: &Delivery<E>, reason: &str) -> Result<bool> {
         let streams = (self.key.clone(), E::dead(&self.redis.keys, self.partition));
-        let buried =
+        let moved =
             scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await;
         self.release([delivery.id.as_str()]);
-        buried
+        moved
     }
 
-    /// How many entries are on the stream, and how many on the dead-letter stream.
-    pub async fn lengths(&self) -> Result<(u64, u64)> {
-        let client = self.redis.client();
-        let waiting = client.xlen(&self.key).await.map_err(redis_error)?;
-        let dead = client.xlen(E::dead(&self.redis.keys, self.partition)).await.map_err(redis_error)?;
-        Ok((waiting, dead))
+    /// How many entries are on the stream, those in flight included.
+    pub async fn len(&self) -> Result<u64> {
+        self.redis.client().xlen(&self.key).await.map_err(redis_error)
+    }
+
+    /// The key of the stream.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Leaves the group, unless something is still in this consumer's hands, and ends the reader's connection.
     pub async fn close(&self) {
         let client = self.redis.client();
         let mine = ("-", "+", 1, &*self.consumer);
-        let in_hand: Result<Value, RedisError> = client.xpending(&self.key, E::GROUP, mine).await;
-        if in_hand.is_ok_and(|in_hand| in_hand.into_array().is_empty()) {
+        let in_flight: Result<Value, RedisError> = client.xpending(&self.key, E::GROUP, mine).await;
+        if in_flight.is_ok_and(|in_flight| in_flight.into_array().is_empty()) {
             let left: Result<u64, RedisError> = client.xgroup_delconsumer(&self.key, E::GROUP, &*self.consumer).await;
             tracing::debug!(consumer = self.consumer, ?left, "left the group");
         }

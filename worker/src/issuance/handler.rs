@@ -1,0 +1,109 @@
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::Database,
+    domain::claim::{Claim, ClaimOutcome},
+    error::Result,
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{ClaimEntry, ClaimOutcomeMessage},
+    },
+};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::confirm::{confirm, return_seats};
+use crate::streams::{Handler, Limits, publish_outcomes};
+
+/// Confirms the claims of one partition.
+pub struct ClaimHandler {
+    database: Database,
+    redis: Redis,
+    partition: Partition,
+    meters: Meters,
+}
+
+struct Meters {
+    issued: Counter,
+    rejected: Counter,
+    batch_size: Histogram,
+    lag: Histogram,
+}
+
+impl ClaimHandler {
+    pub fn new(database: &Database, redis: &Redis, partition: Partition) -> Self {
+        let meters = Meters {
+            issued: counter!("dibs_claims_confirmed_total", "outcome" => "issued"),
+            rejected: counter!("dibs_claims_confirmed_total", "outcome" => "rejected"),
+            batch_size: histogram!("dibs_confirm_batch_size"),
+            lag: histogram!("dibs_confirm_lag_seconds"),
+        };
+        Self { database: database.clone(), redis: redis.clone(), partition, meters }
+    }
+}
+
+impl Handler for ClaimHandler {
+    type Entry = ClaimEntry;
+    /// Of each claim of the entry, in order.
+    type Outcome = Vec<ClaimOutcome>;
+
+    // Two batches in flight: while one waits for its commit or leaves the stream, the next is in its transaction.
+    const LIMITS: Limits = Limits { read: 500, queued_reads: 1, entries: 500, load: 500, processing: 2, in_flight: 2 };
+
+    fn load(entry: &ClaimEntry) -> usize {
+        entry.claims.len()
+    }
+
+    fn backlog(partition: Partition) -> Gauge {
+        gauge!("dibs_claim_backlog_entries", "partition" => partition.0.to_string())
+    }
+
+    fn dead_lettered() -> Counter {
+        counter!("dibs_claim_entries_dead_lettered_total")
+    }
+
+    /// The rows come first. A quantity that went back to Redis for a claim without a durable rejection could be issued
+    /// twice.
+    async fn process(&self, entries: &[&ClaimEntry]) -> Result<Vec<Vec<ClaimOutcome>>> {
+        let claims: Vec<Claim> = entries.iter().flat_map(|entry| entry.claims.iter().cloned()).collect();
+        let outcomes = confirm(&self.database, &claims, clock::now()).await?.outcomes;
+        return_seats(&self.database, &self.redis, self.partition, &claims, &outcomes).await?;
+        let mut outcomes = outcomes.into_iter();
+        Ok(entries.iter().map(|entry| outcomes.by_ref().take(entry.claims.len()).collect()).collect())
+    }
+
+    async fn publish(&self, entries: &[&ClaimEntry], outcomes: &[Vec<ClaimOutcome>]) {
+        let mut messages = Vec::new();
+        // Without a channel nothing waits: nearly all callers take 202 for an answer.
+        for (entry, outcomes) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.answers.is_empty()) {
+            for (claim, outcome) in entry.claims.iter().zip(outcomes) {
+                let message = ClaimOutcomeMessage { claim: claim.record.claim_id, outcome: *outcome };
+                messages.push((entry.answers.as_str(), message));
+            }
+        }
+        publish_outcomes(&self.redis, messages, usize::MAX, |batch| Ok(ClaimOutcomeMessage::write_all(batch))).await;
+    }
+
+    fn measure(&self, entries: &[&ClaimEntry], outcomes: &[Vec<ClaimOutcome>], durable_at: Timestamp) {
+        let (mut claims, mut issued) = (0, 0);
+        for (claim, outcome) in entries.iter().flat_map(|entry| &entry.claims).zip(outcomes.iter().flatten()) {
+            self.meters.lag.record((durable_at - claim.record.accepted_at).to_std().unwrap_or_default());
+            claims += 1_u32;
+            issued += u32::from(matches!(outcome, ClaimOutcome::Issued { .. }));
+            trace(claim, *outcome);
+        }
+        self.meters.batch_size.record(f64::from(claims));
+        self.meters.issued.increment(issued.into());
+        self.meters.rejected.increment((claims - issued).into());
+    }
+}
+
+/// The end of a request's trace, under its request id.
+fn trace(claim: &Claim, outcome: ClaimOutcome) {
+    // Hundreds of claims a batch: the id is formatted only for those who read it.
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let claim_id = claim.record.claim_id.to_string();
+        let request_id = if claim.request.is_empty() { &claim_id } else { &claim.request };
+        let span = tracing::debug_span!("confirm", request_id, coupon = %claim.coupon, user = %claim.user);
+        span.in_scope(|| tracing::debug!(?outcome, "claim has its outcome"));
+    }
+}

@@ -1,0 +1,100 @@
+use dibs_common::{
+    clock::{self, Timestamp},
+    db::Database,
+    domain::order::{Command, OrderOutcome, OrderRules},
+    error::Result,
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{OrderEntry, OrderOutcomeMessage},
+    },
+};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::{execute_batch, transaction};
+use crate::streams::{Handler, Limits, publish_outcomes};
+
+/// Outcomes of one message. An outcome holds a whole order.
+const OUTCOMES_PER_MESSAGE: usize = 50;
+
+/// Executes the commands of all partitions.
+pub struct CommandHandler {
+    database: Database,
+    redis: Redis,
+    rules: OrderRules,
+    meters: Meters,
+}
+
+struct Meters {
+    done: Counter,
+    rejected: Counter,
+    batch_size: Histogram,
+    lag: Histogram,
+}
+
+impl CommandHandler {
+    pub fn new(database: &Database, redis: &Redis, rules: OrderRules) -> Self {
+        let meters = Meters {
+            done: counter!("dibs_commands_total", "outcome" => "done"),
+            rejected: counter!("dibs_commands_total", "outcome" => "refused"),
+            batch_size: histogram!("dibs_command_batch_size"),
+            lag: histogram!("dibs_command_lag_seconds"),
+        };
+        Self { database: database.clone(), redis: redis.clone(), rules, meters }
+    }
+}
+
+impl Handler for CommandHandler {
+    type Entry = OrderEntry;
+    type Outcome = OrderOutcome;
+
+    // One transaction after the other: a product that everybody orders is locked once for hundreds of orders, and a
+    // user's commands keep their order. Up to four batches leave their streams beside it. The queue is long enough that
+    // a batch gets entries of every partition.
+    const LIMITS: Limits =
+        Limits { read: 200, queued_reads: 64, entries: 500, load: 2_000, processing: 1, in_flight: 5 };
+
+    /// Lines of an order: each needs the row of its product.
+    fn load(entry: &OrderEntry) -> usize {
+        entry.command.lines()
+    }
+
+    fn backlog(partition: Partition) -> Gauge {
+        gauge!("dibs_order_backlog_entries", "partition" => partition.0.to_string())
+    }
+
+    fn dead_lettered() -> Counter {
+        counter!("dibs_command_entries_dead_lettered_total")
+    }
+
+    async fn process(&self, entries: &[&OrderEntry]) -> Result<Vec<OrderOutcome>> {
+        let commands: Vec<Command> = entries.iter().map(|entry| entry.command.clone()).collect();
+        execute_batch(&self.database, &commands, &self.rules, clock::now()).await
+    }
+
+    async fn publish(&self, entries: &[&OrderEntry], outcomes: &[OrderOutcome]) {
+        let mut messages = Vec::new();
+        for (entry, outcome) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.answers.is_empty()) {
+            let message = OrderOutcomeMessage { command: entry.command.id, outcome: outcome.clone() };
+            messages.push((entry.answers.as_str(), message));
+        }
+        publish_outcomes(&self.redis, messages, OUTCOMES_PER_MESSAGE, OrderOutcomeMessage::write_all).await;
+    }
+
+    fn measure(&self, entries: &[&OrderEntry], outcomes: &[OrderOutcome], durable_at: Timestamp) {
+        for (OrderEntry { request, command, .. }, outcome) in entries.iter().zip(outcomes) {
+            self.meters.lag.record((durable_at - command.at).to_std().unwrap_or_default());
+            match outcome {
+                OrderOutcome::Done(_) => self.meters.done.increment(1),
+                OrderOutcome::Rejected(_) => self.meters.rejected.increment(1),
+            }
+            tracing::debug!(request_id = request, command = %command.id, user = %command.user, "command has its outcome");
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        self.meters.batch_size.record(entries.len() as f64);
+    }
+
+    async fn fail_permanently(&self, entry: &OrderEntry) -> Result<Option<OrderOutcome>> {
+        transaction::fail_permanently(&self.database, &entry.command, &self.rules, clock::now()).await.map(Some)
+    }
+}

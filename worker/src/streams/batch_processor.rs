@@ -1,0 +1,159 @@
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use dibs_common::{
+    clock,
+    error::{Error, Result},
+    identifiers::Partition,
+    redis::streams::{Entry, StreamConsumer},
+    retry::{self, RetryPolicy},
+};
+use metrics::Counter;
+use tokio_util::sync::CancellationToken;
+
+use super::{Handler, InFlight};
+
+/// Deliveries after which an entry that fails by itself is dead-lettered.
+const MAX_ATTEMPTS: u64 = 5;
+const RETRY: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(50), Duration::from_secs(1));
+
+/// Carries batches through, from delivery to acknowledgement.
+pub struct BatchProcessor<H> {
+    handler: H,
+    dead_lettered: Counter,
+}
+
+/// Entries whose outcomes are durable, and these, in the same order.
+pub(super) struct Processed<H: Handler> {
+    entries: Vec<InFlight<H::Entry>>,
+    outcomes: Vec<H::Outcome>,
+}
+
+impl<H: Handler> BatchProcessor<H> {
+    pub fn new(handler: H) -> Self {
+        Self { handler, dead_lettered: H::dead_lettered() }
+    }
+
+    /// Makes the outcomes of a batch durable. When the fault is in an entry, halves the batch until the entry is alone.
+    /// What is not among the result stays on its stream and comes again.
+    pub(super) async fn process(&self, batch: Vec<InFlight<H::Entry>>, stopping: &CancellationToken) -> Processed<H> {
+        let mut processed = Processed { entries: Vec::with_capacity(batch.len()), outcomes: Vec::new() };
+        let (readable, malformed): (Vec<_>, Vec<_>) = batch.into_iter().partition(|entry| entry.delivery.entry.is_ok());
+        for entry in malformed {
+            if let Err(malformed) = &entry.delivery.entry {
+                self.fail(&entry, &malformed.to_string()).await;
+            }
+        }
+        // The last part is the next one, so that parts are processed in the order of their entries.
+        let mut parts = vec![readable];
+        while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
+            let entries = decoded(&part);
+            match self.until_available(stopping, || self.handler.process(&entries)).await {
+                Ok(mut outcomes) => {
+                    processed.outcomes.append(&mut outcomes);
+                    processed.entries.append(&mut part);
+                }
+                Err(error) if error.is_transient() => {
+                    // The parts behind it wait as well: a user's commands must not overtake each other.
+                    parts.push(part);
+                    let released = parts.drain(..).flatten().map(|entry| entry.release()).count();
+                    tracing::warn!(entries = released, cause = error.chain(), "batch released; it is delivered again");
+                }
+                Err(error) if part.len() == 1 => self.fail(&part[0], &error.chain()).await,
+                Err(error) => {
+                    tracing::warn!(entries = part.len(), cause = error.chain(), "batch failed; bisecting");
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+            }
+        }
+        processed
+    }
+
+    /// Publishes durable outcomes, then takes their entries off the streams.
+    pub(super) async fn settle(&self, processed: Processed<H>, stopping: &CancellationToken) {
+        let Processed { entries, outcomes } = processed;
+        if entries.is_empty() {
+            return;
+        }
+        let decoded = decoded(&entries);
+        self.handler.measure(&decoded, &outcomes, clock::now());
+        self.handler.publish(&decoded, &outcomes).await;
+        if let Err(error) = self.until_available(stopping, || acknowledge(&entries)).await {
+            tracing::warn!(entries = entries.len(), cause = error.chain(), "processed entries are not acknowledged");
+            entries.iter().for_each(InFlight::release);
+        }
+    }
+
+    /// Repeats a step while a dependency is unavailable, until `stopping`.
+    async fn until_available<T, F>(&self, stopping: &CancellationToken, step: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut attempt = 0;
+        loop {
+            match step().await {
+                Err(error @ Error::DependencyUnavailable { .. }) if !stopping.is_cancelled() => {
+                    attempt += 1;
+                    tracing::warn!(attempt, cause = error.chain(), "dependency unavailable; retrying batch");
+                    retry::sleep(RETRY.next_delay(attempt, Duration::ZERO).unwrap_or(RETRY.cap), stopping).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// An entry failed by itself. It stays pending and comes again; after [`MAX_ATTEMPTS`] it is dead-lettered.
+    async fn fail(&self, entry: &InFlight<H::Entry>, reason: &str) {
+        let (id, attempts) = (&entry.delivery.id, entry.delivery.attempts);
+        if attempts < MAX_ATTEMPTS {
+            tracing::warn!(entry = id, attempts, reason, "entry failed; it is delivered again");
+            entry.release();
+            return;
+        }
+        match self.dead_letter(entry, reason).await {
+            Ok(()) => {
+                self.dead_lettered.increment(1);
+                tracing::error!(entry = id, attempts, reason, "entry dead-lettered");
+            }
+            Err(error) => {
+                tracing::warn!(
+                    entry = id,
+                    cause = error.chain(),
+                    "entry cannot be dead-lettered; it is delivered again"
+                );
+                entry.release();
+            }
+        }
+    }
+
+    async fn dead_letter(&self, entry: &InFlight<H::Entry>, reason: &str) -> Result<()> {
+        if let Ok(decoded) = &entry.delivery.entry {
+            match self.handler.fail_permanently(decoded).await {
+                Ok(Some(outcome)) => self.handler.publish(&[decoded], &[outcome]).await,
+                Ok(None) => {}
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    let id = &entry.delivery.id;
+                    tracing::warn!(entry = id, cause = error.chain(), "entry has no outcome: it cannot be failed");
+                }
+            }
+        }
+        entry.stream.dead_letter(&entry.delivery, reason).await.map(drop)
+    }
+}
+
+fn decoded<E>(entries: &[InFlight<E>]) -> Vec<&E> {
+    entries.iter().filter_map(|entry| entry.delivery.entry.as_ref().ok()).collect()
+}
+
+/// Takes entries off their streams, those of a stream in one call. Those that are off already stay so.
+async fn acknowledge<E: Entry>(entries: &[InFlight<E>]) -> Result<()> {
+    let mut streams: BTreeMap<Partition, (&StreamConsumer<E>, Vec<String>)> = BTreeMap::new();
+    for InFlight { stream, delivery } in entries {
+        streams.entry(stream.partition).or_insert_with(|| (stream, Vec::new())).1.push(delivery.id.clone());
+    }
+    for (stream, ids) in streams.into_values() {
+        stream.acknowledge(&ids).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+use std::future::{Future, ready};
+
+use dibs_common::{clock::Timestamp, error::Result, identifiers::Partition, redis::streams::Entry};
+use metrics::{Counter, Gauge};
+
+/// How much one worker takes at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries that one read returns.
+    pub read: u64,
+    /// Reads that wait in memory for their batch.
+    pub queued_reads: usize,
+    /// Entries of a batch.
+    pub entries: usize,
+    /// Load of a batch, see [`Handler::load`]. An entry that exceeds it is a batch of its own.
+    pub load: usize,
+    /// Batches that are processed at once. With one, entries are processed in the order of their stream.
+    pub processing: usize,
+    /// Batches that are processed or settled at once.
+    pub in_flight: usize,
+}
+
+/// What differs between the streams.
+pub trait Handler: Send + Sync + 'static {
+    type Entry: Entry + 'static;
+    /// The durable outcome of one entry.
+    type Outcome: Send + Sync;
+
+    const LIMITS: Limits;
+
+    /// How much of [`Limits::load`] an entry takes.
+    fn load(entry: &Self::Entry) -> usize;
+
+    /// The length of a partition's stream.
+    fn backlog(partition: Partition) -> Gauge;
+
+    /// Counts dead-lettered entries.
+    fn dead_lettered() -> Counter;
+
+    /// Decides the entries and makes their outcomes durable, one for each, in their order. When it returns, the entries
+    /// may leave their stream. Safe to repeat.
+    fn process(&self, entries: &[&Self::Entry]) -> impl Future<Output = Result<Vec<Self::Outcome>>> + Send;
+
+    /// Sends outcomes to the processes that wait for them. A lost message is no error: the outcome is in the database.
+    fn publish(&self, entries: &[&Self::Entry], outcomes: &[Self::Outcome]) -> impl Future<Output = ()> + Send;
+
+    /// Records metrics of entries whose outcomes became durable at `durable_at`.
+    fn measure(&self, entries: &[&Self::Entry], outcomes: &[Self::Outcome], durable_at: Timestamp);
+
+    /// Gives an entry that failed for good an outcome that says so, when the stream has such an outcome.
+    fn fail_permanently(&self, _entry: &Self::Entry) -> impl Future<Output = Result<Option<Self::Outcome>>> + Send {
+        ready(Ok(None))
+    }
+}

@@ -1,0 +1,20 @@
+//! Workers of the streams between API and worker.
+//!
+//! A [`Reader`] reads the stream of one partition. A [`StreamWorker`] gathers the entries of its readers into batches,
+//! and a [`BatchProcessor`] carries each batch through: process (durable), publish, acknowledge. A [`Handler`] is what
+//! differs between claims and commands.
+//!
+//! Every entry can come twice: after a crash, from a worker that was slow, after a lost acknowledgement. No step relies
+//! on an entry being new. The tables know which claims and commands have their outcome.
+
+mod batch_processor;
+mod handler;
+mod publish;
+mod reader;
+mod stream_worker;
+
+pub use batch_processor::BatchProcessor;
+pub use handler::{Handler, Limits};
+pub(crate) use publish::publish_outcomes;
+pub use reader::{InFlight, Reader, ReclaimPolicy};
+pub use stream_worker::StreamWorker;

@@ -1,0 +1,126 @@
+use std::{sync::Arc, time::Duration};
+
+use dibs_common::{
+    error::Result,
+    identifiers::Partition,
+    redis::{
+        Redis,
+        streams::{Delivery, Entry, StreamConsumer},
+    },
+    retry::{self, RetryPolicy},
+};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::Handler;
+
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+const READ_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
+
+/// When a consumer reclaims the entries of others.
+#[derive(Clone, Copy, Debug)]
+pub struct ReclaimPolicy {
+    /// An entry that was delivered longer ago, and is not acknowledged, is reclaimed.
+    pub min_idle: Duration,
+    /// How often a consumer looks for such entries.
+    pub poll_interval: Duration,
+}
+
+impl Default for ReclaimPolicy {
+    fn default() -> Self {
+        Self { min_idle: Duration::from_secs(10), poll_interval: Duration::from_secs(2) }
+    }
+}
+
+/// An entry that was delivered to this process and is not acknowledged, and the stream that it came from.
+pub struct InFlight<E> {
+    pub stream: Arc<StreamConsumer<E>>,
+    pub delivery: Delivery<E>,
+}
+
+impl<E: Entry> InFlight<E> {
+    /// Leaves the entry pending. It is delivered again after [`ReclaimPolicy::min_idle`].
+    pub(super) fn release(&self) {
+        self.stream.release([self.delivery.id.as_str()]);
+    }
+}
+
+/// Reads the stream of one partition.
+pub struct Reader<H: Handler> {
+    stream: Arc<StreamConsumer<H::Entry>>,
+    policy: ReclaimPolicy,
+    last_reclaim: Option<Instant>,
+}
+
+impl<H: Handler> Reader<H> {
+    /// Joins the consumer group of a partition as the consumer of that name, which no other process may have.
+    pub async fn join(redis: &Redis, partition: Partition, name: String, policy: ReclaimPolicy) -> Result<Self> {
+        let stream = StreamConsumer::open(redis, partition, name).await?;
+        Ok(Self { stream: Arc::new(stream), policy, last_reclaim: None })
+    }
+
+    /// The stream, to leave its group once nothing of it is in flight.
+    pub fn stream(&self) -> Arc<StreamConsumer<H::Entry>> {
+        Arc::clone(&self.stream)
+    }
+
+    /// Sends entries until `stopping`, or until the receiver is gone. Waits while the receiver is full.
+    pub(super) async fn run(mut self, tx: mpsc::Sender<Vec<InFlight<H::Entry>>>, stopping: &CancellationToken) {
+        let stream = self.stream();
+        let done = CancellationToken::new();
+        let reading = async {
+            self.send_entries(tx, stopping).await;
+            done.cancel();
+        };
+        // The gauge has a loop of its own, so that it goes on while a full receiver holds up the reading.
+        tokio::join!(reading, export_backlog::<H>(&stream, &done));
+    }
+
+    async fn send_entries(&mut self, tx: mpsc::Sender<Vec<InFlight<H::Entry>>>, stopping: &CancellationToken) {
+        while !stopping.is_cancelled() {
+            match self.next().await {
+                Ok(entries) if entries.is_empty() => {}
+                Ok(entries) => {
+                    if tx.send(entries).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let stream = self.stream.key();
+                    tracing::warn!(stream, cause = error.chain(), "stream cannot be read; retrying");
+                    retry::sleep(READ_RETRY.base, stopping).await;
+                }
+            }
+        }
+    }
+
+    /// The next entries: now and then those that other consumers have left, else new ones.
+    pub async fn next(&mut self) -> Result<Vec<InFlight<H::Entry>>> {
+        if self.last_reclaim.is_none_or(|last| last.elapsed() >= self.policy.poll_interval) {
+            let reclaimed = self.stream.reclaim(self.policy.min_idle, H::LIMITS.read).await?;
+            if !reclaimed.is_empty() {
+                // No pause before the next look: a consumer that died may have left more than one read returns.
+                tracing::info!(stream = self.stream.key(), entries = reclaimed.len(), "reclaimed idle entries");
+                return Ok(self.in_flight(reclaimed));
+            }
+            self.last_reclaim = Some(Instant::now());
+        }
+        Ok(self.in_flight(self.stream.read(H::LIMITS.read).await?))
+    }
+
+    fn in_flight(&self, deliveries: Vec<Delivery<H::Entry>>) -> Vec<InFlight<H::Entry>> {
+        deliveries.into_iter().map(|delivery| InFlight { stream: self.stream(), delivery }).collect()
+    }
+}
+
+/// Exports the length of the stream until `done`.
+async fn export_backlog<H: Handler>(stream: &StreamConsumer<H::Entry>, done: &CancellationToken) {
+    let backlog = H::backlog(stream.partition);
+    while !done.is_cancelled() {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
+        if let Ok(length) = stream.len().await {
+            backlog.set(length as f64);
+        }
+        retry::sleep(GAUGE_INTERVAL, done).await;
+    }
+}
