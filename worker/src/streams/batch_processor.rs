@@ -5,7 +5,7 @@ use dibs_common::{
     error::{Error, Result},
     identifiers::Partition,
     redis::streams::{Entry, StreamConsumer},
-    retry::{self, RetryPolicy},
+    retry::{self, Backoff, RetryPolicy},
 };
 use metrics::Counter;
 use tokio_util::sync::CancellationToken;
@@ -89,13 +89,12 @@ impl<H: Handler> BatchProcessor<H> {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut attempt = 0;
+        let mut backoff = Backoff::new(RETRY);
         loop {
             match step().await {
                 Err(error @ Error::DependencyUnavailable { .. }) if !stopping.is_cancelled() => {
-                    attempt += 1;
-                    tracing::warn!(attempt, cause = error.chain(), "dependency unavailable; retrying batch");
-                    retry::sleep(RETRY.next_delay(attempt, Duration::ZERO).unwrap_or(RETRY.cap), stopping).await;
+                    tracing::warn!(cause = error.chain(), "dependency unavailable; retrying batch");
+                    retry::sleep(backoff.next_delay().unwrap_or(RETRY.cap), stopping).await;
                 }
                 done => return done,
             }
