@@ -104,7 +104,7 @@ pub const METRICS: &[Metric] = &[
         &["sink"],
         "Messages that wait for their next attempt, and those behind them.",
     ),
-    gauge("dibs_dead_letters", &["source"], "Dead letters that nobody has redriven, at most 1,000."),
+    gauge("dibs_dead_letters", &["source"], "Dead letters that were not redriven, at most 1,000."),
     counter("dibs_dead_letters_total", &["source"], "Messages that became dead letters."),
     counter(
         "dibs_kafka_messages_total",
