@@ -7,18 +7,18 @@ help: ## this list
 run: ## build, find or start MySQL and Redis, start Dibs, show a first claim; Ctrl-C stops everything
 	@scripts/run
 
-test: ## format, clippy, and every test on real servers
+test: ## lint, and every test on real servers
 	@scripts/test
 
-lint: ## format, clippy, licences and advisories
+lint: ## format, clippy, documents against the code, licences and advisories
 	@scripts/lint
 
 bench: ## the figures, measured side by side on this machine (BENCH_ARGUMENTS='...')
 	@scripts/bench
 
-load: ## a rush on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='[shop] ...')
+load: ## a burst on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='[shop] ...')
 	@scripts/load
 
-openapi: ## api/openapi.json anew, from the code
+openapi: ## write api/openapi.json from the code
 	@cargo run --quiet --package dibs-api -- --database-url mysql://none/none --redis-url redis://none openapi >api/openapi.json.new
 	@mv api/openapi.json.new api/openapi.json
