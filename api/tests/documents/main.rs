@@ -6,4 +6,3 @@ mod links;
 mod metrics;
 mod settings;
 mod sources;
-
