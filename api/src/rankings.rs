@@ -12,9 +12,9 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, best_sellers::ProductSummary},
+    db::{self, Database},
     domain::{
-        product::ProductStatus,
+        product::{Product, ProductStatus},
         ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
     },
     error::{Dependency, Error, Result},
@@ -92,11 +92,11 @@ pub struct BestSeller<'p> {
 /// Those that the shop still knows.
 fn show(
     sold: &[(ProductId, i64)],
-    products: &HashMap<ProductId, ProductSummary>,
+    products: &HashMap<ProductId, Product>,
 ) -> Result<Vec<Box<RawValue>>, serde_json::Error> {
     let mut shown = Vec::with_capacity(sold.len());
     for (rank, (product, units)) in (1..).zip(sold) {
-        let Some(ProductSummary { name, price, status }) = products.get(product) else { continue };
+        let Some(Product { name, price, status, .. }) = products.get(product) else { continue };
         let (product_id, price, status, sold_quantity) = (*product, *price, *status, *units);
         shown.push(to_raw_value(&BestSeller { rank, product_id, name, price, status, sold_quantity })?);
     }
@@ -171,8 +171,8 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
-        let products = db::within(db::best_sellers::list_products(self.database.pool(), listed)).await?;
-        let products: HashMap<ProductId, ProductSummary> = products.into_iter().collect();
+        let products = db::within(db::products::list_by_ids(self.database.pool(), listed)).await?;
+        let products: HashMap<ProductId, Product> = products.into_iter().map(|product| (product.id, product)).collect();
         let mut rankings = Loaded::new();
         for (days, (source, sold)) in read {
             let shown = Arc::new(show(&sold, &products).map_err(Error::internal)?);

@@ -1,54 +1,16 @@
-//! What the tables `product_daily_sales` and `best_sellers` tell those who read.
+//! Reads of the tables `product_daily_sales` and `best_sellers`: rankings of days that are over.
 
 use chrono::NaiveDate;
 use sqlx::MySqlPool;
 
-use super::decode::{identifier, parse};
+use super::decode::identifier;
 use crate::{
     clock::Timestamp,
-    domain::{
-        product::ProductStatus,
-        ranking::{LONGEST_RANKING, first_of},
-    },
+    domain::ranking::{LONGEST_RANKING, first_of},
     identifiers::ProductId,
 };
 
-/// What is shown of a product that is ranked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProductSummary {
-    /// What it is called.
-    pub name: String,
-    /// Won for one.
-    pub price: i64,
-    /// Whether it is for sale.
-    pub status: ProductStatus,
-}
-
-/// The names, prices and statuses of these products, of those that there are.
-pub async fn list_products(
-    pool: &MySqlPool,
-    products: impl IntoIterator<Item = ProductId> + Send,
-) -> Result<Vec<(ProductId, ProductSummary)>, sqlx::Error> {
-    let ids: Vec<String> = products.into_iter().map(|product| product.to_string()).collect();
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids = ids.join(",");
-    let sql = format!(
-        "SELECT /* best_sellers::list_products */ product_id, name, price, status FROM products WHERE product_id IN ({ids})"
-    );
-    // As text, not prepared: lists of ids come in any length.
-    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
-    let mut shown = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (id, name, price, status) = <(u64, String, i64, String) as sqlx::FromRow<_>>::from_row(row)?;
-        let status = parse("products.status", &status)?;
-        shown.push((identifier(id)?, ProductSummary { name, price, status }));
-    }
-    Ok(shown)
-}
-
-/// The last day that the job `persist-daily-sales` has persisted, and as of when; none when there is none yet.
+/// The last day that the job `persist-daily-sales` has persisted, and the time up to which its sales are contained.
 pub async fn find_last_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timestamp)>, sqlx::Error> {
     sqlx::query_as(
         "SELECT /* best_sellers::find_last_day */ day, as_of FROM job_runs WHERE name = 'persist-daily-sales' \
@@ -58,8 +20,8 @@ pub async fn find_last_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timest
     .await
 }
 
-/// The products that sold best in the `days` days up to `to`, as the tables know them: those of three days are ranked
-/// already.
+/// The products that sold most in the `days` days up to `to`, and their units. The job has ranked windows of three days;
+/// others are summed up here.
 pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(ProductId, i64)>, sqlx::Error> {
     let rows: Vec<(u64, i64)> = if days == 3 {
         sqlx::query_as(
@@ -82,7 +44,7 @@ pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(Prod
     rows.into_iter().map(|(product, units)| Ok((identifier(product)?, units))).collect()
 }
 
-/// Units of a product sold in the `days` days up to `to`, as the table of days knows them.
+/// Units of a product sold in the `days` days up to `to`.
 pub async fn sum_units(pool: &MySqlPool, product: ProductId, to: NaiveDate, days: u8) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(
         "SELECT /* best_sellers::sum_units */ CAST(COALESCE(SUM(quantity), 0) AS SIGNED) FROM product_daily_sales \

@@ -1,4 +1,4 @@
-//! The table `user_coupons`, as the users who own the coupons see it.
+//! The table `user_coupons`, as its owners see it.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -20,33 +20,30 @@ use crate::{
     identifiers::{ClaimId, CouponId, UserId},
 };
 
-/// A coupon in a user's hands, as the user sees it.
+/// The status of a user's coupon. It expires at its time, also before the job has marked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum OwnedStatus {
-    /// It can be used.
     Usable,
     /// An order uses it.
     Used,
-    /// Its validity is over.
     Expired,
-    /// An administrator took it back.
+    /// By an administrator.
     Revoked,
 }
 
-/// A coupon in a user's hands.
+/// A coupon that a user owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OwnedCoupon {
-    /// Its own id: that of the claim it answers.
+    /// The id of the claim that it was issued for.
     pub user_coupon_id: ClaimId,
-    /// The campaign it came from.
+    /// The campaign that issued it.
     pub coupon_id: CouponId,
-    /// The campaign's name.
+    /// The name of the campaign.
     pub name: String,
     /// What it takes off an order.
     pub discount: Discount,
-    /// What can be done with it now.
     pub status: OwnedStatus,
     /// When it was issued.
     pub issued_at: DateTime<Utc>,
@@ -102,19 +99,21 @@ impl OwnedRow {
 
 /// Which of a user's coupons to list.
 #[derive(Clone, Copy, Debug)]
-pub struct OwnedCoupons {
-    /// Whose.
+pub struct OwnedCouponsFilter {
     pub user: UserId,
-    /// Only those of this status.
+    /// Only coupons of this status.
     pub status: Option<OwnedStatus>,
-    /// Only those older than this one.
+    /// Only coupons that were claimed before this one.
     pub before: Option<ClaimId>,
-    /// At most so many.
     pub limit: u32,
 }
 
-/// A user's coupons, the newest first.
-pub async fn list(pool: &MySqlPool, wanted: OwnedCoupons, now: Timestamp) -> Result<Vec<OwnedCoupon>, sqlx::Error> {
+/// A page of a user's coupons, newest first.
+pub async fn list(
+    pool: &MySqlPool,
+    wanted: OwnedCouponsFilter,
+    now: Timestamp,
+) -> Result<Vec<OwnedCoupon>, sqlx::Error> {
     let status = match wanted.status {
         None => "",
         Some(OwnedStatus::Usable) => "AND u.status = 'ISSUED' AND u.valid_until > ?",
@@ -138,9 +137,10 @@ pub async fn list(pool: &MySqlPool, wanted: OwnedCoupons, now: Timestamp) -> Res
     rows.into_iter().map(|row| row.into_owned_coupon(now)).collect()
 }
 
-/// Marks at most `limit` issued coupons whose validity was over at `moment` as expired, and tells of it; how many.
+/// Marks at most `limit` issued coupons whose validity ended by `moment` as expired, with an event each. Returns their
+/// number. Run it inside [`super::retrying`].
 pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Timestamp) -> Result<u64, sqlx::Error> {
-    let over: Vec<(Uuid,)> = sqlx::query_as(
+    let ended: Vec<(Uuid,)> = sqlx::query_as(
         "SELECT /* owned_coupons::expire */ user_coupon_id FROM user_coupons FORCE INDEX (expiring) \
          WHERE status = 'ISSUED' AND valid_until <= ? LIMIT ?",
     )
@@ -148,12 +148,13 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
     .bind(limit)
     .fetch_all(database.pool())
     .await?;
-    if over.is_empty() {
+    if ended.is_empty() {
         return Ok(0);
     }
     let mut transaction = database.begin().await?;
-    // By id, as batches of commands lock them; one that an order took meanwhile is no longer ISSUED.
-    let ids = statements::ids(over.into_iter().map(|(id,)| id));
+    // Locked by id, in the order in which batches of commands lock coupons. A coupon that an order took since the first
+    // read is no longer ISSUED.
+    let ids = statements::ids(ended.into_iter().map(|(id,)| id));
     let sql = format!(
         "SELECT /* owned_coupons::expire */ user_coupon_id, coupon_id, user_id FROM user_coupons FORCE INDEX (PRIMARY) \
          WHERE user_coupon_id IN ({ids}) AND status = 'ISSUED' ORDER BY user_coupon_id FOR UPDATE"

@@ -1,4 +1,4 @@
-//! The tables `point_accounts` and `point_histories`: what users hold, and the ledger of how it came about.
+//! The tables `point_accounts` and `point_histories`: the balances of users and their ledger.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -13,14 +13,14 @@ use crate::{
     identifiers::{ChargeId, OrderId, PaymentId, UserId},
 };
 
-/// Locks a user's account, and makes it when there is none. Every transaction on a charge begins with it, before
-/// it locks the charge, so that two of one user follow each other.
+/// Locks a user's account, and creates it if it does not exist. Every transaction on a charge begins with it, so that the
+/// transactions of one user run one after the other.
 pub async fn lock(connection: &mut MySqlConnection, user: UserId, now: Timestamp) -> Result<Account, sqlx::Error> {
     if let Some(account) = lock_existing(connection, user).await? {
         return Ok(account);
     }
-    // INSERT IGNORE would lock a row that another has just made for reading only: two that did so, and then both
-    // wanted to write, would be a deadlock.
+    // Not INSERT IGNORE: on a duplicate key it takes a shared lock. Two transactions that hold it and then both want to
+    // write are a deadlock. ON DUPLICATE KEY UPDATE takes an exclusive lock at once.
     sqlx::query(
         "INSERT INTO point_accounts /* points::lock */ (user_id, balance, created_at, updated_at) \
          VALUES (?, 0, ?, ?) ON DUPLICATE KEY UPDATE updated_at = updated_at",
@@ -35,7 +35,7 @@ pub async fn lock(connection: &mut MySqlConnection, user: UserId, now: Timestamp
 
 async fn lock_existing(connection: &mut MySqlConnection, user: UserId) -> Result<Option<Account>, sqlx::Error> {
     let row: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT /* points::lock: the cap is checked and the balance changed under this lock */ balance, pending \
+        "SELECT /* points::lock_existing: the cap is checked and the balance changed under this lock */ balance, pending \
          FROM point_accounts WHERE user_id = ? FOR UPDATE",
     )
     .bind(user.get())
@@ -44,7 +44,7 @@ async fn lock_existing(connection: &mut MySqlConnection, user: UserId) -> Result
     Ok(row.map(|(balance, pending)| Account { balance, pending }))
 }
 
-/// Writes an account that [`lock`] has locked.
+/// Updates an account that the caller has locked with [`lock`].
 pub async fn update(
     connection: &mut MySqlConnection,
     user: UserId,
@@ -63,7 +63,7 @@ pub async fn update(
     if written.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
-/// What a user can spend; 0 for one who was never seen.
+/// What a user can spend; 0 for a user without an account.
 pub async fn find_balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::Error> {
     let balance: Option<i64> =
         sqlx::query_scalar("SELECT /* points::find_balance */ balance FROM point_accounts WHERE user_id = ?")
@@ -77,25 +77,23 @@ pub async fn find_balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::E
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerEntry {
-    /// Its id: later ones are higher.
+    /// Later rows have higher ids.
     pub point_history_id: u64,
-    /// What moved the points.
     #[serde(rename = "type")]
     pub kind: LedgerType,
-    /// Won: positive when points came in, negative when they went out.
+    /// Won: positive for a charge or refund, negative for a payment.
     pub amount: i64,
     /// The balance right after it.
     pub balance_after: i64,
     /// The charge, for a CHARGE.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charge_id: Option<ChargeId>,
-    /// The payment that was made or given back, for a PAYMENT or a REFUND.
+    /// The payment that was made or refunded, for a PAYMENT or a REFUND.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_id: Option<PaymentId>,
     /// The order of that payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<OrderId>,
-    /// When.
     pub created_at: DateTime<Utc>,
 }
 
@@ -130,7 +128,7 @@ impl TryFrom<LedgerRow> for LedgerEntry {
     }
 }
 
-/// At most `limit` rows of a user's ledger, the newest first, only those older than the one of id `before`.
+/// At most `limit` rows of a user's ledger, newest first, before the row `before`.
 pub async fn list_history(
     pool: &MySqlPool,
     user: UserId,

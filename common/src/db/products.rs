@@ -1,6 +1,6 @@
 //! The table `products`.
 
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{FromRow as _, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::{
@@ -46,7 +46,7 @@ impl TryFrom<ProductRow> for Product {
     }
 }
 
-/// Whether there is any product.
+/// Whether any product exists.
 pub async fn exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     let found: Option<u64> = sqlx::query_scalar("SELECT /* products::exist */ product_id FROM products LIMIT 1")
         .fetch_optional(pool)
@@ -54,7 +54,7 @@ pub async fn exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
     Ok(found.is_some())
 }
 
-/// The product of that id, if there is one.
+/// The product of that id, if it exists.
 pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
     let sql = format!("SELECT /* products::find */ {COLUMNS} FROM products WHERE product_id = ?");
     let row: Option<ProductRow> =
@@ -64,17 +64,16 @@ pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product
 
 /// Which products to list.
 #[derive(Clone, Copy, Debug)]
-pub struct WantedProducts {
-    /// Only those of this status.
+pub struct ProductsFilter {
+    /// Only products of this status.
     pub status: Option<ProductStatus>,
-    /// Only those after this one.
+    /// Only products after this one.
     pub after: Option<ProductId>,
-    /// At most so many.
     pub limit: u32,
 }
 
-/// Products by id.
-pub async fn list(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Product>, sqlx::Error> {
+/// A page of products by id.
+pub async fn list(pool: &MySqlPool, wanted: ProductsFilter) -> Result<Vec<Product>, sqlx::Error> {
     let status = wanted.status.map_or("", |_| "AND status = ?");
     let sql = format!(
         "SELECT /* products::list */ {COLUMNS} FROM products WHERE product_id > ? {status} ORDER BY product_id LIMIT ?"
@@ -88,12 +87,28 @@ pub async fn list(pool: &MySqlPool, wanted: WantedProducts) -> Result<Vec<Produc
     rows.into_iter().map(Product::try_from).collect()
 }
 
-/// Adds a product and tells of it, once for an operation: a repeat answers the product that is there.
+/// Those of `products` that exist.
+pub async fn list_by_ids(
+    pool: &MySqlPool,
+    products: impl IntoIterator<Item = ProductId> + Send,
+) -> Result<Vec<Product>, sqlx::Error> {
+    let ids: Vec<String> = products.into_iter().map(|product| product.to_string()).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = ids.join(",");
+    let sql = format!("SELECT /* products::list_by_ids */ {COLUMNS} FROM products WHERE product_id IN ({ids})");
+    // As text, not prepared: each length of the list would be a statement of its own.
+    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
+    rows.iter().map(|row| Product::try_from(ProductRow::from_row(row)?)).collect()
+}
+
+/// Inserts a product with its event. A repeat of `operation` returns the existing product.
 pub async fn create(database: &Database, terms: &ProductTerms, operation: Uuid, now: Timestamp) -> Result<Product> {
     retrying("create_product", || async {
         match with_timeout(insert(database, terms, operation, now)).await {
             Err(error) if is_duplicate(&error) => find_created_by(database.pool(), operation).await,
-            made => made,
+            created => created,
         }
     })
     .await
@@ -113,7 +128,7 @@ async fn insert(
 ) -> Result<Product, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO products /* products::create */ \
+        "INSERT INTO products /* products::insert */ \
          (name, price, stock, initial_stock, status, operation_id, created_at, updated_at) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -135,17 +150,17 @@ async fn insert(
     Ok(product)
 }
 
-/// Changes a product, tells of it, and answers it as it is then.
+/// Applies a change to a product, with its event. Returns the changed product.
 pub async fn update(
     database: &Database,
     product: ProductId,
     change: &ProductChange,
     now: Timestamp,
 ) -> Result<Product> {
+    // The outer result is the database's, the inner one the rules': a rejection is not retried.
     retrying("change_product", || with_timeout(update_locked(database, product, change, now))).await?
 }
 
-/// The inner result is what the rules say.
 async fn update_locked(
     database: &Database,
     id: ProductId,
@@ -153,16 +168,16 @@ async fn update_locked(
     now: Timestamp,
 ) -> Result<Result<Product>, sqlx::Error> {
     let mut transaction = database.begin().await?;
-    let Some(product) = lock_product(&mut transaction, id).await? else {
+    let Some(product) = lock(&mut transaction, id).await? else {
         return Ok(Err(Error::ProductNotFound(id)));
     };
     let stock = product.stock;
     let changed = match change.apply(product) {
         Ok(changed) => changed,
-        Err(refusal) => return Ok(Err(refused(refusal, id, stock, change))),
+        Err(reason) => return Ok(Err(rejection(reason, id, stock, change))),
     };
     sqlx::query(
-        "UPDATE products /* products::update */ \
+        "UPDATE products /* products::update_locked */ \
          SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, updated_at = ? WHERE product_id = ?",
     )
     .bind(&changed.name)
@@ -179,9 +194,9 @@ async fn update_locked(
     Ok(Ok(changed))
 }
 
-async fn lock_product(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
+async fn lock(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* products::lock_product: orders take from the stock that is changed under this lock */ {COLUMNS} \
+        "SELECT /* products::lock: orders change the stock under the same lock */ {COLUMNS} \
          FROM products WHERE product_id = ? FOR UPDATE"
     );
     let row: Option<ProductRow> =
@@ -189,8 +204,8 @@ async fn lock_product(connection: &mut MySqlConnection, product: ProductId) -> R
     row.map(Product::try_from).transpose()
 }
 
-fn refused(refusal: ProductRejectReason, product: ProductId, stock: i64, change: &ProductChange) -> Error {
-    match refusal {
+fn rejection(reason: ProductRejectReason, product: ProductId, stock: i64, change: &ProductChange) -> Error {
+    match reason {
         ProductRejectReason::StockInsufficient => {
             Error::StockInsufficient { product, stock, change: change.stock_change.unwrap_or(0) }
         }

@@ -1,4 +1,5 @@
-//! The tables `product_daily_sales` and `best_sellers`, and what orders themselves say of sales.
+//! Sales as the tables of orders show them, and the tables `product_daily_sales` and `best_sellers` that jobs fill with
+//! them.
 
 use std::collections::BTreeSet;
 
@@ -16,42 +17,43 @@ use crate::{
     },
 };
 
-/// What orders say was sold, as of one event: everything is read of one moment, and orders that were changed by then
-/// whose events have no sequence yet are counted as they were before, as these events will be counted.
+/// Sales from the tables of orders as of one event. All reads see one consistent snapshot. Orders that it contains but whose
+/// events have no sequence yet are counted without those events, because the sink will count them when they come.
 pub struct SalesSnapshot<'c> {
-    /// Every event up to this sequence is counted, and none after it.
+    /// Every event up to this sequence is contained, and none after it.
     pub sequence: u64,
-    moment: Transaction<'c, MySql>,
-    unnumbered: Vec<Effect>,
+    snapshot: Transaction<'c, MySql>,
+    unsequenced: Vec<Effect>,
     zone: Tz,
 }
 
 impl<'c> SalesSnapshot<'c> {
-    /// Sales as of the last event that has its sequence.
+    /// Opens a snapshot as of the last event with a sequence. It ends when the value is dropped.
     pub async fn open(connection: &'c mut MySqlConnection, zone: Tz) -> Result<Self, sqlx::Error> {
+        // Sessions use READ COMMITTED, under which each statement would see a state of its own.
         sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
-        let mut moment = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-        let sequence = sqlx::query_scalar("SELECT /* sales::sales_snapshot */ last_sequence FROM outbox_sequence")
-            .fetch_one(&mut *moment)
+        let mut snapshot = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+        let sequence = sqlx::query_scalar("SELECT /* sales::open */ last_sequence FROM outbox_sequence")
+            .fetch_one(&mut *snapshot)
             .await?;
-        let unnumbered = unnumbered_effects(&mut moment, zone).await?;
-        Ok(Self { sequence, moment, unnumbered, zone })
+        let unsequenced = unsequenced_effects(&mut snapshot, zone).await?;
+        Ok(Self { sequence, snapshot, unsequenced, zone })
     }
 
     /// The scores of a business day.
     pub async fn day(&mut self, day: NaiveDate) -> Result<Scores, sqlx::Error> {
-        let mut scores = sum_of_day(&mut self.moment, day, self.zone).await?;
-        for effect in self.unnumbered.iter().filter(|effect| effect.day == day) {
+        let mut scores = sum_of_day(&mut self.snapshot, day, self.zone).await?;
+        for effect in self.unsequenced.iter().filter(|effect| effect.day == day) {
             add(&mut scores, effect.product, -effect.units);
         }
         Ok(scores)
     }
 }
 
-async fn unnumbered_effects(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<Effect>, sqlx::Error> {
+async fn unsequenced_effects(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<Effect>, sqlx::Error> {
     let [paid, cancelled] = EVENTS;
     let rows: Vec<(String, sqlx::types::Json<SoldOrder>)> = sqlx::query_as(
-        "SELECT /* sales::sales_snapshot */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
+        "SELECT /* sales::unsequenced_effects */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
     )
     .bind(paid)
     .bind(cancelled)
@@ -60,7 +62,7 @@ async fn unnumbered_effects(connection: &mut MySqlConnection, zone: Tz) -> Resul
     Ok(rows.iter().flat_map(|(kind, order)| effects(kind, order, zone)).collect())
 }
 
-/// What orders paid on a business day are for, and were not cancelled since.
+/// Units of the orders that were paid on a business day and not cancelled since.
 async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) -> Result<Scores, sqlx::Error> {
     let sql = format!("SELECT /* sales::sum_of_day */ product_id, quantity FROM ({SOLD}) AS sold");
     let mut rows = sqlx::query_as::<_, (u64, i64)>(sqlx::AssertSqlSafe(sql))
@@ -74,13 +76,14 @@ async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) 
     Ok(scores)
 }
 
-/// Units by product of the orders that were paid from one moment on and before another.
+/// Units by product of the orders paid in a span of time and not cancelled since. The index is forced,
+/// because the optimizer may prefer the one on `status`, which holds nearly all orders.
 const SOLD: &str = "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) AS quantity \
     FROM orders o FORCE INDEX (paid_at) JOIN order_items i ON i.order_id = o.order_id \
     WHERE o.paid_at >= ? AND o.paid_at < ? AND o.status IN ('PAY_DONE', 'BUY_CONFIRM') GROUP BY i.product_id";
 
-/// Writes what was sold on a business day into `product_daily_sales`, in the place of what was there; how many
-/// products. Run it inside [`super::retrying`].
+/// Replaces the rows of a business day in `product_daily_sales`. Returns the number of products. Run it inside
+/// [`super::retrying`].
 pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Result<u64, sqlx::Error> {
     let mut transaction = database.begin().await?;
     sqlx::query("DELETE FROM product_daily_sales /* sales::persist_day */ WHERE day = ?")
@@ -101,8 +104,8 @@ pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Resul
     Ok(written.rows_affected())
 }
 
-/// Ranks the three days up to `day`, as `product_daily_sales` knows them, in `best_sellers`, in the place of what was
-/// there; how many products. Run it inside [`super::retrying`].
+/// Replaces the ranking of the three days up to `day` in `best_sellers`, from `product_daily_sales`. Returns the number of
+/// products. Run it inside [`super::retrying`].
 pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result<u64, sqlx::Error> {
     let mut transaction = database.begin().await?;
     sqlx::query("DELETE FROM best_sellers /* sales::persist_best_sellers */ WHERE day = ?")
@@ -125,7 +128,7 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
     Ok(written.rows_affected())
 }
 
-/// Business days before `day` on which orders were paid that were cancelled from `since` on.
+/// Business days before `day` whose sales changed from `since` on, because orders that were paid on them were cancelled.
 pub async fn list_days_cancelled_since(
     pool: &MySqlPool,
     day: NaiveDate,

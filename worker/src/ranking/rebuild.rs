@@ -47,7 +47,7 @@ async fn rebuild_and_move(
     let progress = db::within(db::outbox::find_sink_progress(lock.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just there"))?.delivered_through;
     let sequence = rebuild_under_lock(redis, lock, zone, now).await?;
-    db::within(db::outbox::advance_sink(lock.connection(), RANKING, (from, sequence), now)).await?;
+    db::within(db::outbox::advance_sink(lock.connection(), RANKING, from, sequence, now)).await?;
     warm(redis, zone, now).await.map(drop)
 }
 

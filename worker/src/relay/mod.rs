@@ -160,7 +160,7 @@ impl<S: Sink> Relay<S> {
         }
         self.serve(lock, progress, now).await?;
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch()));
-        let events = db::outbox::list_between(lock.connection(), (first, last), self.sink.kinds());
+        let events = db::outbox::list_between(lock.connection(), first..=last, self.sink.kinds());
         let events = db::within_limit(PATIENCE, events).await?;
         let taken = self.sink.deliver(&Batch { first, last, at: now, events }, lock).await?;
         self.looked_at = Some(now);
@@ -168,7 +168,7 @@ impl<S: Sink> Relay<S> {
             lock.commit().await?;
             return Ok(if last < first { Step::UpToDate } else { Step::Held });
         }
-        if !db::within(db::outbox::advance_sink(lock.connection(), sink, (delivered_through, taken), now)).await? {
+        if !db::within(db::outbox::advance_sink(lock.connection(), sink, delivered_through, taken, now)).await? {
             return Err(Error::internal("another process has moved the sink"));
         }
         lock.commit().await?;

@@ -5,7 +5,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{
         self, Database,
-        outbox::{Backlog, SEQUENCE_BATCH_SIZE},
+        outbox::{Backlog, SEQUENCE_BATCH_SIZE, SinkBacklog},
     },
 };
 use tokio::time::Instant;
@@ -51,12 +51,12 @@ async fn show(database: &Database) {
     }
 }
 
-fn show_backlog(Backlog { unnumbered_since, sinks }: &Backlog, now: Timestamp) {
+fn show_backlog(Backlog { unsequenced_since, sinks }: &Backlog, now: Timestamp) {
     let age = |since: Option<Timestamp>| since.map_or(TimeDelta::zero(), |since| now - since).as_seconds_f64().max(0.0);
-    metrics::gauge!("dibs_outbox_unsequenced_age_seconds").set(age(*unnumbered_since));
-    for (sink, events, since) in sinks {
+    metrics::gauge!("dibs_outbox_unsequenced_age_seconds").set(age(*unsequenced_since));
+    for SinkBacklog { sink, events, waiting_since } in sinks {
         let events = f64::from(u32::try_from(*events).unwrap_or(u32::MAX));
         metrics::gauge!("dibs_outbox_backlog_events", "sink" => sink.clone()).set(events);
-        metrics::gauge!("dibs_outbox_lag_seconds", "sink" => sink.clone()).set(age(*since));
+        metrics::gauge!("dibs_outbox_lag_seconds", "sink" => sink.clone()).set(age(*waiting_since));
     }
 }

@@ -1,6 +1,6 @@
 use dibs_common::{
     clock,
-    db::{self, owned_coupons::OwnedCoupons},
+    db::{self, owned_coupons::OwnedCouponsFilter},
     domain::{
         campaign::{CampaignTerms, Validity},
         claim::{ClaimOutcome, ClaimRejectReason},
@@ -59,7 +59,7 @@ async fn terms_are_copied_onto_the_issued_coupon() {
     let campaign = place.campaign(5).await;
     let ids = accept(&place, &campaign, [1]).await;
     work(&place).await;
-    let wanted = OwnedCoupons { user: user(1), status: None, before: None, limit: 10 };
+    let wanted = OwnedCouponsFilter { user: user(1), status: None, before: None, limit: 10 };
     let owned = db::owned_coupons::list(place.database.pool(), wanted, clock::now()).await.expect("read");
     let [coupon] = &owned[..] else { panic!("{owned:?}") };
     assert_eq!((coupon.user_coupon_id, coupon.discount), (ids[0], campaign.terms.discount));

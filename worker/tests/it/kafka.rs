@@ -213,7 +213,7 @@ async fn send_all(place: &TestEnvironment, sink: impl Sink) {
 async fn expected_ids(place: &TestEnvironment) -> BTreeSet<String> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
-    let events = db::outbox::list_between(&mut connection, (1, u64::from(u32::MAX)), &kinds).await.expect("events");
+    let events = db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &kinds).await.expect("events");
     events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
 }
 
@@ -545,7 +545,7 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
 async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
     let events =
-        db::outbox::list_between(&mut connection, (1, u64::from(u32::MAX)), &EVENTS[..1]).await.expect("events");
+        db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &EVENTS[..1]).await.expect("events");
     let values = events.iter().flat_map(|event| messages(event).expect("readable"));
     let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
     let record = |(offset, value): (i64, Vec<u8>)| Record {

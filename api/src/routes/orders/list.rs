@@ -1,6 +1,6 @@
 use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, orders::OrdersPage},
+    db::{self, orders::OrdersFilter},
     domain::order::Order,
     identifiers::{OrderId, UserId},
 };
@@ -50,7 +50,7 @@ pub async fn list(
 ) -> Result<Json<OrderList>, ApiError> {
     let limit = page_limit(query.limit)?;
     // One more than asked for tells whether there is a next page.
-    let wanted = OrdersPage { user: query.user_id, before: query.cursor, limit: limit + 1 };
+    let wanted = OrdersFilter { user: query.user_id, before: query.cursor, limit: limit + 1 };
     let mut items = db::within(db::orders::list_of_user(app.database.pool(), wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -1,6 +1,6 @@
 use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, products::WantedProducts},
+    db::{self, products::ProductsFilter},
     domain::product::{Product, ProductStatus},
     error::Error,
     identifiers::ProductId,
@@ -83,7 +83,7 @@ pub async fn list_products(
         return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
-    let wanted = WantedProducts { status: query.status.wanted(), after: query.cursor, limit: limit + 1 };
+    let wanted = ProductsFilter { status: query.status.wanted(), after: query.cursor, limit: limit + 1 };
     let mut items = db::within(db::products::list(app.database.pool(), wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

@@ -3,7 +3,7 @@ use dibs_common::{
     clock,
     db::{
         self,
-        owned_coupons::{OwnedCoupon, OwnedCoupons, OwnedStatus},
+        owned_coupons::{OwnedCoupon, OwnedCouponsFilter, OwnedStatus},
     },
     error::Error,
     identifiers::{ClaimId, UserId},
@@ -64,7 +64,7 @@ pub async fn coupons(
         return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
     }
     // One more than asked for tells whether there is a next page.
-    let wanted = OwnedCoupons { user, status: query.status, before: query.cursor, limit: limit + 1 };
+    let wanted = OwnedCouponsFilter { user, status: query.status, before: query.cursor, limit: limit + 1 };
     let mut items = db::within(db::owned_coupons::list(app.database.pool(), wanted, clock::now())).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);

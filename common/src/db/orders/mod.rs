@@ -7,7 +7,7 @@ mod write;
 
 pub use lock::{DuplicateCheck, lock_state};
 pub use read::{
-    CommandOutcome, OrdersPage, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
+    CommandOutcome, OrdersFilter, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
     list_overdue,
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};

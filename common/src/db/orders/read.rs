@@ -22,7 +22,7 @@ pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::
 
 /// Which of a user's orders to list.
 #[derive(Clone, Copy, Debug)]
-pub struct OrdersPage {
+pub struct OrdersFilter {
     pub user: UserId,
     /// Only orders that were placed before this one.
     pub before: Option<OrderId>,
@@ -30,7 +30,7 @@ pub struct OrdersPage {
 }
 
 /// A page of a user's orders, newest first.
-pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersPage) -> Result<Vec<Order>, sqlx::Error> {
+pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersFilter) -> Result<Vec<Order>, sqlx::Error> {
     let sql = format!(
         "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders \
          WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"

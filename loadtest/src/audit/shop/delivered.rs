@@ -1,6 +1,6 @@
 //! I10: that every sink was told everything. By the tables, and by what the receivers recorded.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result, anyhow};
 use dibs_common::{
@@ -83,7 +83,7 @@ async fn of_receiver(
     let oldest = oldest_sequence(pool).await?;
     while let Some(from) = first.filter(|from| *from <= last) {
         let through = last.min(from + EVENTS - 1);
-        for event in events(pool, (from, through), receiver).await? {
+        for event in events(pool, from..=through, receiver).await? {
             let told = messages(&event).map_err(|error| anyhow!("event {}: {error}", event.sequence))?;
             for message in told {
                 messages_told += 1;
@@ -138,7 +138,7 @@ async fn oldest_sequence(pool: &MySqlPool) -> Result<Option<u64>> {
     oldest.fetch_one(pool).await.context("reading the oldest event")
 }
 
-async fn events(pool: &MySqlPool, span: (u64, u64), receiver: Receiver) -> Result<Vec<OutboxEvent>> {
+async fn events(pool: &MySqlPool, span: RangeInclusive<u64>, receiver: Receiver) -> Result<Vec<OutboxEvent>> {
     let mut connection = pool.acquire().await.context("reading events")?;
     db::outbox::list_between(&mut connection, span, receiver.kinds()).await.context("reading events")
 }
