@@ -66,7 +66,6 @@ pub const METRICS: &[Metric] = &[
         "Outcomes of claims: issued or rejected. A redelivered claim counts again.",
     ),
     gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
-    gauge("dibs_claim_dead_letters", &["partition"], "Dead letters of a partition's claims."),
     counter("dibs_claim_entries_dead_lettered_total", &[], "Entries of claims that became dead letters."),
     histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),
     histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
@@ -76,7 +75,6 @@ pub const METRICS: &[Metric] = &[
         "Outcomes of commands: done or refused. A redelivered command counts again.",
     ),
     gauge("dibs_order_backlog_entries", &["partition"], "Commands on a partition's stream."),
-    gauge("dibs_order_dead_letters", &["partition"], "Dead letters of a partition's commands."),
     counter("dibs_command_entries_dead_lettered_total", &[], "Commands that became dead letters."),
     gauge("dibs_charges_pending", &[], "Charges that the payment gateway has not decided."),
     counter(
