@@ -1,4 +1,4 @@
-//! What every handler works with.
+//! The state that all handlers share.
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -6,30 +6,21 @@ use axum::extract::FromRef;
 use dibs_common::supervisor::Supervisor;
 use dibs_common::{db::Database, error::Result, integrations::payment_gateway::PaymentGateway, redis::Redis};
 use metrics_exporter_prometheus::PrometheusHandle;
-use secrecy::SecretString;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, orders::Orders, rankings::Rankings, settings::ApiSettings};
+use crate::{claims::Claims, extract::AdminToken, orders::Orders, rankings::Rankings, settings::ApiSettings};
 
-/// The state of the API: connections, claims in progress, background work.
 pub struct App {
-    /// Settings, as given.
     pub settings: ApiSettings,
-    /// The database.
     pub database: Database,
-    /// Redis.
     pub redis: Redis,
-    /// Who takes the money for points; without one every charge is approved.
+    /// Without one every charge of points is approved.
     pub payment_gateway: Option<PaymentGateway>,
-    /// The hot path.
     pub claims: Claims,
-    /// Commands on their way.
     pub orders: Orders,
-    /// What sold best.
     pub rankings: Rankings,
-    /// The metrics.
     pub metrics: PrometheusHandle,
-    /// Work that a client cannot cancel, waited for at the end.
+    /// Work that a client cannot cancel; the process waits for it before it ends.
     pub tasks: TaskTracker,
     pub supervisor: Supervisor,
     /// Cancelled when the process is about to end.
@@ -38,7 +29,6 @@ pub struct App {
     pub in_progress: AtomicU32,
 }
 
-/// [`App`], as handlers share it.
 pub type SharedApp = Arc<App>;
 
 const DATABASE_CONNECTIONS: u32 = 48;
@@ -53,8 +43,9 @@ impl App {
         let stopping = CancellationToken::new();
         let supervisor = Supervisor::new(stopping.clone());
         let tasks = supervisor.tracker.clone();
-        let claims = Claims::start(&database, &redis, &tasks).await?;
-        let orders = Orders::start(&database, &redis, settings.shared.claim_partitions).await?;
+        let max_waiting = max_waiting_callers(settings.max_requests_in_progress);
+        let claims = Claims::start(&database, &redis, &tasks, max_waiting).await?;
+        let orders = Orders::start(&database, &redis, settings.shared.claim_partitions, max_waiting).await?;
         let zone = settings.shared.time_zone;
         let (rankings, reading) = Rankings::start((&database, &redis), zone, stopping.clone());
         tasks.spawn(reading);
@@ -76,9 +67,11 @@ impl App {
     }
 }
 
-/// The administrator's token, when one is set.
-#[derive(Clone)]
-pub struct AdminToken(pub Option<SecretString>);
+/// How many callers may wait for outcomes of claims, and how many for outcomes of commands: half of all requests in
+/// progress together, so that callers that wait while no worker runs leave room for all other calls.
+fn max_waiting_callers(max_requests_in_progress: u32) -> usize {
+    (max_requests_in_progress as usize / 4).max(1)
+}
 
 impl FromRef<SharedApp> for AdminToken {
     fn from_ref(app: &SharedApp) -> Self {

@@ -3,7 +3,6 @@
 
 mod idempotency;
 mod meter;
-mod request_id;
 
 use std::{
     any::Any,
@@ -23,13 +22,13 @@ use dibs_common::Error;
 use futures::{FutureExt as _, future::Either};
 pub use idempotency::{IDEMPOTENCY_KEY_NAME, LONGEST_KEY};
 use meter::Meter;
-pub use request_id::RequestId;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::{
     app::SharedApp,
     problem::{ApiError, render},
+    request_id::RequestId,
 };
 
 /// The layer around every route.

@@ -8,6 +8,7 @@ pub mod orders;
 pub mod outcome_waiters;
 pub mod problem;
 pub mod rankings;
+pub mod request_id;
 pub mod routes;
 pub mod settings;
 

@@ -58,6 +58,16 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("dibs_claims_total", &["decision"], "Claims decided: accepted, refused, or refused_locally without Redis."),
     histogram("dibs_claim_batch_size", &[], "Claims decided by one call of the claim script."),
+    counter(
+        "dibs_outcome_look_ups_total",
+        &["kind"],
+        "Queries for the outcomes that callers of this process wait for.",
+    ),
+    counter(
+        "dibs_outcomes_looked_up_total",
+        &["kind"],
+        "Outcomes that such a query found: their message was late or lost.",
+    ),
     histogram("dibs_confirm_lag_seconds", &[], "Time from a claim's acceptance to its outcome in MySQL."),
     histogram("dibs_confirm_batch_size", &[], "Claims confirmed by one transaction."),
     counter(

@@ -159,6 +159,10 @@ impl TestEnvironment {
         sqlx::query_scalar(sql).fetch_one(self.database.pool()).await.expect("a count")
     }
 
+    pub async fn stream_length(&self, stream: &str) -> i64 {
+        self.redis.client().xlen(stream).await.expect("a length")
+    }
+
     /// Every key of this place.
     pub async fn keys(&self) -> Vec<String> {
         let mut pages = Box::pin(self.redis.client().scan(format!("{}:*", self.name), Some(1000), None));

@@ -17,94 +17,93 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::sold_out::SoldOut;
+use super::exhausted::Exhausted;
 
 /// Claims that one call of the script decides.
 const MAX_BATCH: usize = 250;
 /// Calls in flight for one campaign; while they are, the next batch gathers.
 const MAX_CALLS: usize = 4;
 /// Claims that wait for a call; more are answered `OVERLOADED`.
-const MAX_WAITING: usize = 10_000;
-/// How long after its arrival a claim may be tried, when Redis goes away. The claim ids make trying again harmless.
-const TRY_FOR: Duration = Duration::from_millis(750);
-const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const MAX_QUEUED: usize = 10_000;
+/// How long after its arrival a claim is tried while Redis is unreachable.
+const CLAIM_TIMEOUT: Duration = Duration::from_millis(750);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The claims of one campaign in this process.
 pub struct CampaignBatcher {
     coupon: CouponId,
     partition: Partition,
-    queue: mpsc::Sender<WaitingClaim>,
-    sold_out: Arc<SoldOut>,
+    queue: mpsc::Sender<QueuedClaim>,
+    exhausted: Arc<Exhausted>,
     refused_locally: Counter,
 }
 
-/// An accepted claim.
+/// A claim that Redis accepted.
 #[derive(Clone, Copy, Debug)]
-pub struct Accepted {
-    /// What Redis keeps of it.
+pub struct AcceptedClaim {
     pub record: ClaimRecord,
-    /// Seats left right after it.
+    /// The remaining quantity right after it.
     pub remaining: u32,
 }
 
-struct WaitingClaim {
+struct QueuedClaim {
     request: ClaimRequest,
     /// Whether the caller waits for the outcome.
     awaited: bool,
     arrived: Instant,
-    caller: oneshot::Sender<Result<Accepted>>,
+    caller: oneshot::Sender<Result<AcceptedClaim>>,
 }
 
 impl CampaignBatcher {
-    /// Opens the lane of a campaign; it ends when its last owner drops it, or `closing` is cancelled.
+    /// Opens the batcher of a campaign. It ends when its last owner drops it, or `closing` is cancelled.
     pub(super) fn open(
         campaign: &Campaign,
         redis: &Redis,
-        answers: &str,
+        outcome_channel: &str,
         (tasks, closing): (&TaskTracker, &CancellationToken),
     ) -> Arc<Self> {
-        let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        let sold_out = SoldOut::new(campaign, redis);
-        let caller = Arc::new(Caller {
+        let (queue, queued) = mpsc::channel(MAX_QUEUED);
+        let exhausted = Exhausted::new(campaign, redis);
+        let caller = Arc::new(ScriptCaller {
             coupon: campaign.id,
             closes_at: campaign.terms.closes_at,
             partition: campaign.partition,
             redis: redis.clone(),
-            answers: answers.to_owned(),
-            sold_out: Arc::clone(&sold_out),
+            outcome_channel: outcome_channel.to_owned(),
+            exhausted: Arc::clone(&exhausted),
             accepted: counter!("dibs_claims_total", "decision" => "accepted"),
             refused: counter!("dibs_claims_total", "decision" => "refused"),
             batch_size: histogram!("dibs_claim_batch_size"),
         });
-        tasks.spawn(caller.run(waiting, tasks.clone(), closing.clone()));
+        tasks.spawn(caller.run(queued, tasks.clone(), closing.clone()));
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
             queue,
-            sold_out,
+            exhausted,
             refused_locally: counter!("dibs_claims_total", "decision" => "refused_locally"),
         })
     }
 
     /// Claims a coupon. Once Redis has accepted the claim it stands, whether or not the caller is still there.
-    pub async fn claim(&self, request: ClaimRequest, awaited: bool) -> Result<Accepted> {
-        if self.sold_out.refuses(request.user) {
+    pub async fn claim(&self, request: ClaimRequest, awaited: bool) -> Result<AcceptedClaim> {
+        if self.exhausted.refuses(request.user) {
             self.refused_locally.increment(1);
             return Err(Error::CouponExhausted);
         }
-        let (caller, answer) = oneshot::channel();
+        let (caller, decision) = oneshot::channel();
         self.queue
-            .try_send(WaitingClaim { request, awaited, arrived: Instant::now(), caller })
+            .try_send(QueuedClaim { request, awaited, arrived: Instant::now(), caller })
             .map_err(|_| Error::Overloaded)?;
-        answer.await.map_err(Error::internal)?
+        decision.await.map_err(Error::internal)?
     }
 
     /// Whether claims are refused from memory now.
-    pub fn remembers_sold_out(&self) -> bool {
-        self.sold_out.is_remembered()
+    pub fn remembers_exhausted(&self) -> bool {
+        self.exhausted.is_remembered()
     }
 
-    /// Seats taken, as Redis counts them; none when it does not hold the campaign.
+    /// The claimed quantity, as Redis counts it; none when Redis does not hold the campaign.
     pub async fn claimed(&self, redis: &Redis) -> Result<Option<u32>> {
         let counts = campaign_state::counts(redis, self.partition, self.coupon).await?;
         Ok(counts.map(|counts| counts.claimed))
@@ -116,23 +115,23 @@ impl CampaignBatcher {
     }
 }
 
-/// Takes waiting claims to Redis, many in one call.
-struct Caller {
+/// Sends queued claims to Redis, many in one call of the script.
+struct ScriptCaller {
     coupon: CouponId,
     closes_at: Timestamp,
     partition: Partition,
     redis: Redis,
-    answers: String,
-    sold_out: Arc<SoldOut>,
+    outcome_channel: String,
+    exhausted: Arc<Exhausted>,
     accepted: Counter,
     refused: Counter,
     batch_size: Histogram,
 }
 
-impl Caller {
+impl ScriptCaller {
     async fn run(
         self: Arc<Self>,
-        mut waiting: mpsc::Receiver<WaitingClaim>,
+        mut queued: mpsc::Receiver<QueuedClaim>,
         tasks: TaskTracker,
         closing: CancellationToken,
     ) {
@@ -142,10 +141,10 @@ impl Caller {
             let Ok(permit) = Arc::clone(&calls).acquire_owned().await else { return };
             let mut batch = Vec::with_capacity(MAX_BATCH);
             let received = tokio::select! {
-                received = waiting.recv_many(&mut batch, MAX_BATCH) => received,
-                () = closing.cancelled(), if !waiting.is_closed() => {
-                    // No more may come in; what waits is decided.
-                    waiting.close();
+                received = queued.recv_many(&mut batch, MAX_BATCH) => received,
+                () = closing.cancelled(), if !queued.is_closed() => {
+                    // No more may come in; what is queued is decided.
+                    queued.close();
                     continue;
                 }
             };
@@ -160,88 +159,91 @@ impl Caller {
         }
     }
 
-    async fn decide(&self, batch: Vec<WaitingClaim>) {
+    async fn decide(&self, batch: Vec<QueuedClaim>) {
         #[expect(clippy::cast_precision_loss, reason = "a batch is at most 250 claims")]
         self.batch_size.record(batch.len() as f64);
-        let answers = if batch.iter().any(|waiting| waiting.awaited) { self.answers.as_str() } else { "" };
-        // The first has waited longest. A call that it cannot wait for is not made at all.
-        let deadline = batch.first().map_or_else(Instant::now, |first| first.arrived) + TRY_FOR;
+        // Without a channel the worker publishes nothing: most claims have no caller that waits.
+        let channel = if batch.iter().any(|claim| claim.awaited) { self.outcome_channel.as_str() } else { "" };
+        // The first has waited longest. A call for which it cannot wait is not sent at all.
+        let deadline = batch.first().map_or_else(Instant::now, |first| first.arrived) + CLAIM_TIMEOUT;
         let (requests, callers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.request, waiting.caller)).unzip();
-        let answer = self.call(answers, &requests, deadline).await;
-        if let Ok(Some(decided)) = &answer {
-            self.note(decided);
+            batch.into_iter().map(|claim| (claim.request, claim.caller)).unzip();
+        let decided = self.call(channel, &requests, deadline).await;
+        if let Ok(Some(decisions)) = &decided {
+            self.note(decisions);
         }
-        let mut remaining = remaining_before(&answer);
+        let mut remaining = remaining_before(&decided);
         for (place, caller) in callers.into_iter().enumerate() {
-            let answer = match &answer {
-                Ok(Some(decided)) => verdict(decided, place, &mut remaining),
+            let decision = match &decided {
+                Ok(Some(decisions)) => result_of(decisions, place, &mut remaining),
+                // A Redis that lost its data gets back only the campaigns that are not over.
                 Ok(None) if clock::now() >= self.closes_at => Err(Error::CampaignClosed),
                 Ok(None) => Err(Error::CampaignUnavailable(self.coupon)),
-                Err(error) => Err(again(error)),
+                Err(error) => Err(copy(error)),
             };
-            // A caller who has gone away finds the claim at its status URL.
-            let _gone = caller.send(answer);
+            // A caller that went away finds the claim at its status URL.
+            let _gone = caller.send(decision);
         }
     }
 
-    /// Calls the script, again when the connection broke: a claim that was accepted then is replayed.
-    async fn call(&self, answers: &str, requests: &[ClaimRequest], deadline: Instant) -> Result<Option<Decisions>> {
+    /// Calls the script, again when the connection broke. The script replays a claim that it accepted in a call whose
+    /// response was lost, so trying again is harmless.
+    async fn call(&self, channel: &str, requests: &[ClaimRequest], deadline: Instant) -> Result<Option<Decisions>> {
         let mut failed: Option<Error> = None;
         loop {
-            // A time-out polls what it limits once, and so would send a call that is too late.
+            // `timeout_at` polls the call once even after the deadline, and so would send it.
             if Instant::now() >= deadline {
                 return Err(failed.unwrap_or_else(|| Error::unavailable(Dependency::Redis, "no answer in time")));
             }
-            let call = scripts::claim(&self.redis, self.partition, self.coupon, answers, requests);
+            let call = scripts::claim(&self.redis, self.partition, self.coupon, channel, requests);
             match tokio::time::timeout_at(deadline, call).await {
                 Ok(Err(error @ Error::DependencyUnavailable { .. })) => failed = Some(error),
-                Ok(answer) => return answer,
+                Ok(decided) => return decided,
                 Err(elapsed) => {
                     return Err(failed.unwrap_or_else(|| Error::unavailable(Dependency::Redis, elapsed)));
                 }
             }
-            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    fn note(&self, decided: &Decisions) {
-        // One that is replayed was accepted by a call whose answer was lost.
-        let seated = |decision: &&Decision| matches!(decision, Decision::Accepted(_) | Decision::Replayed(_));
-        let accepted = decided.decisions.iter().filter(seated).count();
-        let refused = decided.decisions.len() - accepted;
+    fn note(&self, decisions: &Decisions) {
+        // One that is replayed was accepted by a call whose response was lost, and is not counted yet.
+        let is_accepted = |decision: &&Decision| matches!(decision, Decision::Accepted(_) | Decision::Replayed(_));
+        let accepted = decisions.decisions.iter().filter(is_accepted).count();
+        let refused = decisions.decisions.len() - accepted;
         self.accepted.increment(accepted as u64);
         self.refused.increment(refused as u64);
-        if decided.decisions.contains(&Decision::Exhausted) {
-            self.sold_out.suspect();
+        if decisions.decisions.contains(&Decision::Exhausted) {
+            self.exhausted.suspect();
         }
     }
 }
 
-/// Seats that were left before the call, so that each claim can be told what was left after it.
-fn remaining_before(answer: &Result<Option<Decisions>>) -> u32 {
-    let Ok(Some(decided)) = answer else { return 0 };
-    let accepted = decided.decisions.iter().filter(|decision| matches!(decision, Decision::Accepted(_))).count();
-    decided.remaining.saturating_add(u32::try_from(accepted).unwrap_or(u32::MAX))
+/// The remaining quantity before the call, from which that after each claim follows.
+fn remaining_before(decided: &Result<Option<Decisions>>) -> u32 {
+    let Ok(Some(decisions)) = decided else { return 0 };
+    let accepted = decisions.decisions.iter().filter(|decision| matches!(decision, Decision::Accepted(_))).count();
+    decisions.remaining.saturating_add(u32::try_from(accepted).unwrap_or(u32::MAX))
 }
 
-fn verdict(decided: &Decisions, place: usize, remaining: &mut u32) -> Result<Accepted> {
-    match decided.decisions[place] {
+fn result_of(decisions: &Decisions, place: usize, remaining: &mut u32) -> Result<AcceptedClaim> {
+    match decisions.decisions[place] {
         Decision::Accepted(record) => {
             *remaining -= 1;
-            Ok(Accepted { record, remaining: *remaining })
+            Ok(AcceptedClaim { record, remaining: *remaining })
         }
-        Decision::Replayed(record) => Ok(Accepted { record, remaining: *remaining }),
+        Decision::Replayed(record) => Ok(AcceptedClaim { record, remaining: *remaining }),
         Decision::AlreadyClaimed(first) => Err(Error::CouponAlreadyIssued(first)),
         Decision::Exhausted => Err(Error::CouponExhausted),
-        Decision::NotOpen => Err(Error::CampaignNotOpen { opens_at: decided.opens_at, now: decided.now }),
+        Decision::NotOpen => Err(Error::CampaignNotOpen { opens_at: decisions.opens_at, now: decisions.now }),
         Decision::Closed => Err(Error::CampaignClosed),
         Decision::Paused => Err(Error::CampaignPaused),
     }
 }
 
-/// The error of a call or a look-up, for one more of those who waited for it.
-pub(super) fn again(error: &Error) -> Error {
+/// The error of a shared call or query, for one more of its callers. Errors are not `Clone`: their causes are not.
+pub(super) fn copy(error: &Error) -> Error {
     match error {
         Error::DependencyUnavailable { dependency, cause } => Error::unavailable(*dependency, cause.to_string()),
         Error::CouponNotFound(coupon) => Error::CouponNotFound(*coupon),

@@ -27,11 +27,12 @@ use sha2::{Digest as _, Sha256};
 use tower::Service;
 use tracing::Instrument as _;
 
-use super::{InProgress, RequestId, panicked};
+use super::{InProgress, panicked};
 use crate::{
     app::SharedApp,
     extract::{Administrator, OperationId, longest_body, whole},
     problem::{ApiError, PROBLEM_JSON, render},
+    request_id::RequestId,
 };
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

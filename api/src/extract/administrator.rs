@@ -3,9 +3,13 @@ use axum::{
     http::{header, request::Parts},
 };
 use dibs_common::Error;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::{app::AdminToken, problem::ApiError};
+use crate::problem::ApiError;
+
+/// The administrator's token, when one is set.
+#[derive(Clone)]
+pub struct AdminToken(pub Option<SecretString>);
 
 /// A caller who has shown the administrator's token.
 pub struct Administrator;

@@ -5,12 +5,10 @@ mod json;
 mod operation;
 mod parameters;
 mod prefer;
-mod submission;
 
-pub use administrator::Administrator;
+pub use administrator::{AdminToken, Administrator};
 pub use json::JsonBody;
 pub(crate) use json::{longest_body, whole};
 pub use operation::OperationId;
 pub use parameters::{PathOf, QueryOf, page_limit};
 pub use prefer::Prefer;
-pub use submission::Submission;

@@ -29,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 pub const ADMIN_TOKEN: &str = "a token of the tests";
 
+/// Orders as settings have them by default.
+pub const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
+
 /// An answer, taken apart.
 #[derive(Debug)]
 pub struct Answer {
@@ -106,7 +109,7 @@ impl TestApp {
     /// The API, and a worker that works.
     pub async fn with_worker() -> Self {
         let mut app = Self::new().await;
-        app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+        app.start_worker(RULES);
         app
     }
 

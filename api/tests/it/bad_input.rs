@@ -34,8 +34,8 @@ async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
         assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{body}");
         assert_eq!(answer.body["errors"].is_array(), code == "VALIDATION_FAILED", "{body}");
     }
-    let lane = app.app.claims.lane(coupon).await.expect("a lane");
-    assert_eq!(lane.claimed(&app.place.redis).await.expect("redis"), Some(0), "nothing was stored");
+    let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
+    assert_eq!(batcher.claimed(&app.place.redis).await.expect("redis"), Some(0), "nothing was stored");
     app.end().await;
 }
 

@@ -151,8 +151,8 @@ async fn sold_out_is_remembered_and_holders_are_still_told_so() {
     app.claim(coupon, 2).await;
     let refused = app.claim(coupon, 3).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (422, "COUPON_EXHAUSTED"));
-    let lane = app.app.claims.lane(coupon).await.expect("a lane");
-    eventually("it is remembered", Duration::from_secs(1), async || lane.remembers_sold_out()).await;
+    let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
+    eventually("it is remembered", Duration::from_secs(1), async || batcher.remembers_exhausted()).await;
     assert_eq!(app.claim(coupon, 3).await.code(), "COUPON_EXHAUSTED");
     let holder = app.claim(coupon, 1).await;
     assert_eq!(holder.code(), "COUPON_ALREADY_ISSUED");
@@ -167,11 +167,11 @@ async fn a_freed_seat_is_claimable_within_a_second() {
     let campaign = app.place.campaign(1).await;
     app.claim(campaign.id, 1).await;
     assert_eq!(app.claim(campaign.id, 2).await.code(), "COUPON_EXHAUSTED");
-    let lane = app.app.claims.lane(campaign.id).await.expect("a lane");
-    eventually("it is remembered", Duration::from_secs(1), async || lane.remembers_sold_out()).await;
+    let batcher = app.app.claims.batcher(campaign.id).await.expect("a batcher");
+    eventually("it is remembered", Duration::from_secs(1), async || batcher.remembers_exhausted()).await;
     app.work().await;
 
-    let held = lane.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
+    let held = batcher.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
     let seats = [(user(1), held.claim_id)];
     assert_eq!(return_seats(&app.place.redis, ONLY, campaign.id, &seats).await.expect("redis"), 1);
     eventually("the seat is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
@@ -191,8 +191,8 @@ fn user(number: u64) -> dibs_common::identifiers::UserId {
 async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(100).await.id;
-    let lane = app.app.claims.lane(coupon).await.expect("a lane");
-    let claimed = async || lane.claimed(&app.place.redis).await.expect("redis").expect("counted");
+    let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
+    let claimed = async || batcher.claimed(&app.place.redis).await.expect("redis").expect("counted");
     for number in 1..=20_u32 {
         let body = claim_body(coupon, number.into()).to_string();
         let length = body.len();

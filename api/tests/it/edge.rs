@@ -64,9 +64,9 @@ async fn a_claim_in_progress_is_finished_when_the_process_is_told_to_stop() {
         })
         .await;
         app.app.stopping.cancel();
-        let lane = app.app.claims.lane(coupon).await.expect("a lane");
+        let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
         eventually("redis has accepted it", Duration::from_secs(5), async || {
-            lane.claimed(&app.place.redis).await.expect("redis") == Some(1)
+            batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
         })
         .await;
         app.work().await;

@@ -263,7 +263,7 @@ async fn what_a_dependency_refused_is_run_again() {
     let (settings, database, redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
-    assert_eq!(app.claim(coupon, 1).await.status, 202, "the lane is open");
+    assert_eq!(app.claim(coupon, 1).await.status, 202, "the batcher is open");
 
     redis.shut();
     let refused = claim(&app, coupon, "redis").await;
@@ -289,12 +289,12 @@ async fn an_answer_that_cannot_be_stored_still_goes_out() {
     let (settings, database, _redis) = place.gated().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
-    let lane = app.app.claims.lane(coupon).await.expect("a lane");
+    let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     let request = with_key(app.request(Method::POST, "/coupons/issue"), "key").header("prefer", "wait=10");
     let waiting = Answer::of(request.json(&claim_body(coupon, 7)));
     let issuing = async {
         eventually("the claim is accepted", Duration::from_secs(5), async || {
-            lane.claimed(&app.place.redis).await.expect("redis") == Some(1)
+            batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
         })
         .await;
         database.shut();
@@ -317,7 +317,7 @@ async fn an_answer_that_cannot_be_stored_still_goes_out() {
 async fn a_client_that_goes_away_leaves_a_stored_answer() {
     let app = TestApp::new().await;
     let coupon = several_for_each(&app).await;
-    let lane = app.app.claims.lane(coupon).await.expect("a lane");
+    let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     let body = claim_body(coupon, 7).to_string();
     let length = body.len();
     let request = format!(
@@ -327,7 +327,7 @@ async fn a_client_that_goes_away_leaves_a_stored_answer() {
     let mut connection = tokio::net::TcpStream::connect(app.address).await.expect("connected");
     connection.write_all(request.as_bytes()).await.expect("sent");
     eventually("the claim is accepted", Duration::from_secs(5), async || {
-        lane.claimed(&app.place.redis).await.expect("redis") == Some(1)
+        batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
     })
     .await;
     drop(connection);

@@ -17,3 +17,4 @@ mod owned_coupons;
 mod points;
 mod products;
 mod rankings;
+mod waiting;

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, TestApp};
+use crate::app::{Answer, RULES, TestApp};
 
 fn order_of(user: u64, product: ProductId, quantity: u32) -> Value {
     json!({ "userId": user, "items": [{ "productId": product, "quantity": quantity }] })
@@ -429,7 +429,7 @@ async fn a_command_that_is_not_waited_for_can_be_asked_after() {
     assert_eq!(app.get(&command).await.body["status"], "PENDING");
     let confirming = send(&format!("/orders/{order}/confirm"), json!({ "userId": 1 })).await;
     let refused = confirming.header("location").expect("where").to_owned();
-    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    app.start_worker(RULES);
     eventually("all are carried out", Duration::from_secs(10), async || {
         app.get(&refused).await.body["status"] == "REFUSED"
     })
@@ -451,7 +451,7 @@ async fn without_a_worker_a_caller_is_told_to_come_back() {
         Answer::of(app.request(Method::POST, "/orders").header("prefer", "wait=1").json(&order_of(1, product, 1)))
             .await;
     assert_eq!(taken.status, 202);
-    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    app.start_worker(RULES);
     let at = taken.header("location").expect("where");
     eventually("it is placed", Duration::from_secs(10), async || app.get(at).await.body["status"] == "DEPOSIT_WAIT")
         .await;
@@ -617,7 +617,7 @@ async fn paying_before_the_order_is_placed_is_too_early() {
     let late = dibs_common::redis::streams::OrderStream::open(&app.place.redis, crate::app::ONLY, "late".into()).await;
     let late = late.expect("opened");
     assert_eq!(late.read(10).await.expect("read").len(), 1);
-    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    app.start_worker(RULES);
     let early = pay(&app, 1, &order).await;
     assert_eq!((early.status.as_u16(), early.code()), (409, "ORDER_STATE_CONFLICT"));
     assert_eq!(early.header("retry-after"), Some("1"));
@@ -650,7 +650,7 @@ async fn without_the_database_an_order_is_taken_and_carried_out_later() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     database_gate.open();
-    app.start_worker(OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 });
+    app.start_worker(RULES);
     eventually("it is placed", Duration::from_secs(10), async || app.get(&at).await.body["status"] == "DEPOSIT_WAIT")
         .await;
     app.end().await;

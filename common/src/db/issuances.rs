@@ -227,16 +227,44 @@ pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> R
     .await?;
     let mut claims = Vec::with_capacity(rows.len());
     for (id, sequence, accepted_at, valid_until, code) in rows {
-        let outcome = match (valid_until, code) {
-            (Some(valid_until), _) => ClaimOutcome::Issued { valid_until },
-            (None, code) => {
-                ClaimOutcome::Rejected(parse("claim_rejections.code", code.as_deref().unwrap_or_default())?)
-            }
-        };
+        let outcome = outcome(valid_until, code)?;
         claims.push(UserClaim { record: ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at }, outcome });
     }
     claims.sort_by_key(|claim| std::cmp::Reverse(claim.record.accepted_at));
     Ok(claims)
+}
+
+/// The outcomes of those of these claims that have one: issued or rejected.
+pub async fn find_outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<Vec<(ClaimId, DecidedClaim)>, sqlx::Error> {
+    type Row = (Uuid, u64, u64, Option<Timestamp>, Option<String>);
+    let ids: Vec<String> = claims.iter().copied().map(hexadecimal).collect();
+    let ids = json(&ids)?;
+    // One statement whatever the number of ids: it is prepared once, and both servers look up each id by primary key.
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT /* issuances::find_outcomes */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until, NULL AS code \
+         FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS issued \
+         STRAIGHT_JOIN user_coupons u ON u.user_coupon_id = UNHEX(issued.claim_id) \
+         UNION ALL SELECT r.claim_id, r.coupon_id, r.user_id, NULL, r.code \
+         FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS rejected \
+         STRAIGHT_JOIN claim_rejections r ON r.claim_id = UNHEX(rejected.claim_id)",
+    )
+    .bind(&ids)
+    .bind(&ids)
+    .fetch_all(pool)
+    .await?;
+    let decided = |(id, coupon, user, valid_until, code): Row| {
+        let (coupon, user, outcome) = (identifier(coupon)?, identifier(user)?, outcome(valid_until, code)?);
+        Ok((ClaimId(id), DecidedClaim { coupon, user, outcome }))
+    };
+    rows.into_iter().map(decided).collect()
+}
+
+/// The outcome in a row of issuances, which have an end of validity, and of rejections, which have a code.
+fn outcome(valid_until: Option<Timestamp>, code: Option<String>) -> Result<ClaimOutcome, sqlx::Error> {
+    match valid_until {
+        Some(valid_until) => Ok(ClaimOutcome::Issued { valid_until }),
+        None => parse("claim_rejections.code", &code.unwrap_or_default()).map(ClaimOutcome::Rejected),
+    }
 }
 
 /// An issued claim. A user's first coupon of a campaign has the ordinal 1.

@@ -4,7 +4,7 @@ use std::sync::{
 };
 
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
@@ -14,6 +14,7 @@ use tokio::{
 pub struct FaultProxy {
     open: Arc<watch::Sender<bool>>,
     refused: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
 }
 
 impl FaultProxy {
@@ -29,22 +30,25 @@ impl FaultProxy {
         let (open, _) = watch::channel(true);
         let open = Arc::new(open);
         let watched = Arc::clone(&open);
-        let refused = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&refused);
+        let (refused, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (count_refused, count_sent) = (Arc::clone(&refused), Arc::clone(&sent));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let mut shut = watched.subscribe();
                 if !*shut.borrow() {
-                    counted.fetch_add(1, Ordering::Relaxed);
+                    count_refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                let server = server.clone();
+                let (server, count_sent) = (server.clone(), Arc::clone(&count_sent));
                 tokio::spawn(async move {
                     let passed = async {
-                        let (mut client, mut server) = (client, TcpStream::connect(server).await?);
+                        let server = TcpStream::connect(server).await?;
                         server.set_nodelay(true)?;
                         client.set_nodelay(true)?;
-                        copy_bidirectional(&mut client, &mut server).await
+                        let (from_client, to_client) = client.into_split();
+                        let (from_server, to_server) = server.into_split();
+                        let back = AtomicU64::new(0);
+                        tokio::try_join!(pass(from_client, to_server, &count_sent), pass(from_server, to_client, &back))
                     };
                     tokio::select! {
                         _ended = passed => {}
@@ -53,12 +57,17 @@ impl FaultProxy {
                 });
             }
         });
-        (Self { open, refused }, format!("{scheme}://{user}{address}{path}"))
+        (Self { open, refused, sent }, format!("{scheme}://{user}{address}{path}"))
     }
 
     /// Connections that were refused while it was shut: attempts that failed.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How often clients have sent something so far: about once a statement.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The server is gone.
@@ -69,5 +78,22 @@ impl FaultProxy {
     /// The server is back.
     pub fn open(&self) {
         self.open.send_replace(true);
+    }
+}
+
+/// Passes on what is read until the end of it, and counts the reads.
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    reads: &AtomicU64,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        reads.fetch_add(1, Ordering::Relaxed);
+        to.write_all(&buffer[..length]).await?;
     }
 }

@@ -57,7 +57,7 @@ async fn make(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<C
     let created = db::campaigns::create(app.database.pool(), &terms, partition, operation, clock::now());
     let db::campaigns::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
-    app.claims.made(&campaign).await;
+    app.claims.created(&campaign).await;
     if !is_new {
         // Redis holds what became of it, or a worker makes it again with its counts.
         return Ok(campaign);

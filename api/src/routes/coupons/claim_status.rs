@@ -3,7 +3,7 @@ use chrono::{DateTime, Utc};
 use dibs_common::{
     db,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
-    error::{Error, Result},
+    error::Error,
     identifiers::{ClaimId, CouponId, UserId},
 };
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::{
     problem::{ApiError, Problem},
 };
 
-/// What became of a claim.
+/// Where a claim is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ClaimStatus {
@@ -48,7 +48,7 @@ pub struct ClaimState {
     code: Option<ClaimRejectReason>,
 }
 
-/// What became of a claim
+/// Look at a claim
 #[utoipa::path(
     get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons",
     params(("couponId" = u64, Path), ("userId" = u64, Path)),
@@ -62,24 +62,23 @@ pub async fn claim_status(
     State(app): State<SharedApp>,
     PathOf((coupon, user)): PathOf<(CouponId, UserId)>,
 ) -> Result<Json<ClaimState>, ApiError> {
-    let lane = app.claims.lane(coupon).await?;
+    let batcher = app.claims.batcher(coupon).await?;
     // Redis first: a claim that is issued or rejected between the two looks is then found in the database.
-    let held = lane.latest_claim(&app.redis, user).await;
-    let answered = db::within(db::issuances::list_of_user(app.database.pool(), coupon, user)).await?;
-    let of_held = |record: ClaimRecord| {
-        let outcome = answered.iter().find(|claim| claim.record.claim_id == record.claim_id);
-        (record, outcome.map(|claim| claim.outcome))
-    };
-    let mut latest_answered = answered.first().copied();
-    if latest_answered.is_none() && !matches!(held, Ok(Some(_))) {
-        latest_answered = db::within(db::rejected_requests::find_latest(app.database.pool(), coupon, user)).await?;
+    let held = batcher.latest_claim(&app.redis, user).await;
+    let decided = db::within(db::issuances::list_of_user(app.database.pool(), coupon, user)).await?;
+    let mut latest_decided = decided.first().copied();
+    if latest_decided.is_none() && !matches!(held, Ok(Some(_))) {
+        latest_decided = db::within(db::rejected_requests::find_latest(app.database.pool(), coupon, user)).await?;
     }
-    let latest_answered = latest_answered.map(|claim| (claim.record, Some(claim.outcome)));
+    let latest_decided = latest_decided.map(|claim| (claim.record, Some(claim.outcome)));
     let (record, outcome) = match held {
-        Ok(Some(record)) => of_held(record),
-        Ok(None) => latest_answered.ok_or(Error::ClaimNotFound { coupon, user })?,
-        // Without Redis, what is durable can still be told.
-        Err(error) => latest_answered.ok_or(error)?,
+        Ok(Some(record)) => {
+            let same = decided.iter().find(|claim| claim.record.claim_id == record.claim_id);
+            (record, same.map(|claim| claim.outcome))
+        }
+        Ok(None) => latest_decided.ok_or(Error::ClaimNotFound { coupon, user })?,
+        // Without Redis, a durable outcome is still an answer.
+        Err(error) => latest_decided.ok_or(error)?,
     };
     Ok(Json(state(coupon, user, record, outcome)))
 }
@@ -93,15 +92,4 @@ fn state(coupon_id: CouponId, user_id: UserId, record: ClaimRecord, outcome: Opt
     let ClaimRecord { claim_id, sequence, accepted_at } = record;
     let user_coupon_id = valid_until.map(|_| claim_id);
     ClaimState { claim_id, coupon_id, user_id, sequence, status, accepted_at, user_coupon_id, valid_until, code }
-}
-
-/// The durable outcome of one claim, when it has one.
-pub async fn find_outcome(
-    app: &SharedApp,
-    coupon: CouponId,
-    user: UserId,
-    claim: ClaimId,
-) -> Result<Option<ClaimOutcome>> {
-    let answered = db::within(db::issuances::list_of_user(app.database.pool(), coupon, user)).await?;
-    Ok(answered.iter().find(|found| found.record.claim_id == claim).map(|found| found.outcome))
 }

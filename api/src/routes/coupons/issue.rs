@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use axum::{
     Json,
     extract::State,
@@ -18,17 +16,16 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::claim_status::{ClaimStatus, find_outcome};
+use super::claim_status::ClaimStatus;
 use crate::{
     app::SharedApp,
-    claims::Accepted,
-    edge::RequestId,
+    claims::{AcceptedClaim, AwaitedClaim},
     extract::{JsonBody, Prefer},
-    outcome_waiters::Waiting,
     problem::{ApiError, Problem},
+    request_id::RequestId,
 };
 
-/// A user's wish for a coupon.
+/// A user's claim on a coupon.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimBody {
@@ -45,7 +42,7 @@ pub struct ClaimAnswer {
     user_id: UserId,
     /// Its place in the order of acceptance, from 1.
     sequence: u32,
-    /// Seats left right after it.
+    /// The remaining quantity right after it.
     remaining: u32,
     status: ClaimStatus,
     accepted_at: DateTime<Utc>,
@@ -57,7 +54,7 @@ pub struct ClaimAnswer {
 
 /// Claim a coupon
 ///
-/// Accepted claims are issued by the worker, usually within a few milliseconds; `Location` tells what became of it.
+/// Accepted claims are issued by the worker, usually within a few milliseconds; `Location` shows its outcome.
 /// With `Prefer: wait=N` the answer waits for up to N seconds (at most 10) and is 200 once the coupon is issued.
 #[utoipa::path(
     post, path = "/coupons/issue", tag = "coupons", request_body = ClaimBody,
@@ -78,52 +75,25 @@ pub async fn issue(
     prefer: Prefer,
     JsonBody(body): JsonBody<ClaimBody>,
 ) -> Result<Response, ApiError> {
-    let lane = app.claims.lane(body.coupon_id).await?;
-    let (claim, request) = request_id.for_claim();
-    let waiting = prefer.wait.map(|longest| (app.claims.wait_for(claim), longest));
-    let request = ClaimRequest { user: body.user_id, claim, request };
-    let accepted = lane.claim(request, waiting.is_some()).await?;
-    let Some((waiting, longest)) = waiting else { return Ok(answer(body, accepted, None)) };
-    let outcome = wait(&app, body, accepted, waiting, longest).await;
-    let mut answered = match outcome {
-        Some(ClaimOutcome::Rejected(rejection)) => {
-            return Err(ApiError(rejected(&app, rejection, body, accepted).await));
-        }
+    let batcher = app.claims.batcher(body.coupon_id).await?;
+    let (id, request) = request_id.for_claim();
+    let awaited = AwaitedClaim { id, coupon: body.coupon_id, user: body.user_id };
+    // Where too many callers wait, this one is answered as if it did not prefer to.
+    let waiting = prefer.wait.and_then(|wait| Some((app.claims.wait_for(awaited)?, wait)));
+    let request = ClaimRequest { user: body.user_id, claim: id, request };
+    let accepted = batcher.claim(request, waiting.is_some()).await?;
+    let Some((waiter, wait)) = waiting else { return Ok(answer(body, accepted, None)) };
+    let mut answered = match waiter.outcome(Instant::now() + wait).await {
+        Some(ClaimOutcome::Rejected(reason)) => return Err(ApiError(rejection(&app, reason, body, accepted).await)),
         Some(ClaimOutcome::Issued { valid_until }) => answer(body, accepted, Some(valid_until)),
         None => answer(body, accepted, None),
     };
-    let applied = HeaderValue::from_str(&format!("wait={}", longest.as_secs())).map_err(Error::internal)?;
+    let applied = HeaderValue::from_str(&format!("wait={}", wait.as_secs())).map_err(Error::internal)?;
     answered.headers_mut().insert(HeaderName::from_static("preference-applied"), applied);
     Ok(answered)
 }
 
-/// The outcome, from the worker's word or, when that was lost, from the database; none when it takes longer.
-async fn wait(
-    app: &SharedApp,
-    body: ClaimBody,
-    accepted: Accepted,
-    mut waiting: Waiting<ClaimOutcome>,
-    longest: Duration,
-) -> Option<ClaimOutcome> {
-    const LOOK_EVERY: Duration = Duration::from_secs(1);
-    let deadline = Instant::now() + longest;
-    loop {
-        let next_look = deadline.min(Instant::now() + LOOK_EVERY);
-        if let Ok(outcome) = tokio::time::timeout_at(next_look, waiting.outcome()).await {
-            return Some(outcome);
-        }
-        // The claim stands whatever the database says now, or does not.
-        let found = find_outcome(app, body.coupon_id, body.user_id, accepted.record.claim_id).await;
-        if let Ok(Some(outcome)) = found {
-            return Some(outcome);
-        }
-        if Instant::now() >= deadline {
-            return None;
-        }
-    }
-}
-
-fn answer(body: ClaimBody, accepted: Accepted, valid_until: Option<DateTime<Utc>>) -> Response {
+fn answer(body: ClaimBody, accepted: AcceptedClaim, valid_until: Option<DateTime<Utc>>) -> Response {
     let ClaimBody { user_id, coupon_id } = body;
     let record = accepted.record;
     let (code, status) = match valid_until {
@@ -145,13 +115,14 @@ fn answer(body: ClaimBody, accepted: Accepted, valid_until: Option<DateTime<Utc>
     (code, [(header::LOCATION, location)], Json(answer)).into_response()
 }
 
-/// A claim that was refused after its acceptance, as a refusal of the call that waited for it.
-async fn rejected(app: &SharedApp, rejection: ClaimRejectReason, body: ClaimBody, accepted: Accepted) -> Error {
-    match rejection {
+/// A claim that was rejected after its acceptance, as the error of the call that waited for it.
+async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, accepted: AcceptedClaim) -> Error {
+    match reason {
         ClaimRejectReason::CouponNotFound => Error::CouponNotFound(body.coupon_id),
         ClaimRejectReason::CouponExhausted => Error::CouponExhausted,
         ClaimRejectReason::CampaignNotOpen | ClaimRejectReason::CampaignPaused | ClaimRejectReason::CampaignClosed => {
-            Error::internal("a claim that was accepted is refused as one that was not")
+            // Redis decided these before it accepted the claim.
+            Error::internal("an accepted claim was rejected with a reason for which none is accepted")
         }
         ClaimRejectReason::CouponAlreadyIssued => {
             let claims = db::issuances::list_of_user(app.database.pool(), body.coupon_id, body.user_id);

@@ -21,13 +21,13 @@ pub struct CampaignView {
     coupon_id: CouponId,
     #[serde(flatten)]
     terms: CampaignTerms,
-    /// Seats left now.
+    /// The remaining quantity now.
     remaining: u32,
     status: CampaignStatus,
 }
 
 impl CampaignView {
-    /// The campaign now, with `claimed` seats taken.
+    /// The campaign now, of which `claimed` are claimed.
     pub fn new(campaign: Campaign, claimed: u32) -> Self {
         Self {
             coupon_id: campaign.id,
@@ -53,8 +53,8 @@ pub async fn show(
 ) -> Result<Json<CampaignView>, ApiError> {
     let campaign =
         db::within(db::campaigns::find(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
-    let lane = app.claims.lane(coupon).await?;
-    // Without Redis, what is issued is the best count there is.
-    let claimed = lane.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);
+    let batcher = app.claims.batcher(coupon).await?;
+    // Without Redis, the issued quantity is the best count there is.
+    let claimed = batcher.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);
     Ok(Json(CampaignView::new(campaign, claimed)))
 }

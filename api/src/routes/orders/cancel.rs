@@ -11,8 +11,8 @@ use dibs_common::{
 use super::OrderUser;
 use crate::{
     app::SharedApp,
-    extract::{JsonBody, PathOf, Submission},
-    orders::{Pending, Submitted},
+    extract::{JsonBody, PathOf},
+    orders::{AcceptedCommand, CommandContext, Submitted},
     problem::{ApiError, Problem},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     params(("orderId" = String, Path)),
     responses(
         (status = 200, description = "the order afterwards", body = Order),
-        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
         (status = 409, description = "ORDER_STATE_CONFLICT", body = Problem),
@@ -34,12 +34,12 @@ use crate::{
 )]
 pub async fn cancel(
     State(app): State<SharedApp>,
-    submission: Submission,
+    context: CommandContext,
     PathOf(order): PathOf<OrderId>,
     JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
 ) -> Result<Response, ApiError> {
-    match app.orders.submit(submission, user_id, Action::Cancel { order }).await? {
-        Submitted::Pending(pending) => Ok(pending.into_response()),
+    match app.orders.submit(context, user_id, Action::Cancel { order }).await? {
+        Submitted::Pending(accepted) => Ok(accepted.into_response()),
         Submitted::Done(done) => Ok(Json(done.order).into_response()),
     }
 }

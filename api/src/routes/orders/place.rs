@@ -14,8 +14,8 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::{JsonBody, Submission},
-    orders::{Pending, Submitted},
+    extract::JsonBody,
+    orders::{AcceptedCommand, CommandContext, Submitted},
     problem::{ApiError, Problem},
 };
 
@@ -46,7 +46,7 @@ pub struct OrderBody {
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
     responses(
         (status = 201, description = "placed, and paid if asked", body = Order),
-        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
         (status = 422, description = "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT",
@@ -56,7 +56,7 @@ pub struct OrderBody {
 )]
 pub async fn place(
     State(app): State<SharedApp>,
-    submission: Submission,
+    context: CommandContext,
     JsonBody(body): JsonBody<OrderBody>,
 ) -> Result<Response, ApiError> {
     let errors = line_errors(&body.items);
@@ -68,8 +68,8 @@ pub async fn place(
         coupon: body.user_coupon_id,
         payment: body.pay.then(PaymentId::generate),
     };
-    match app.orders.submit(submission, body.user_id, action).await? {
-        Submitted::Pending(pending) => Ok(pending.into_response()),
+    match app.orders.submit(context, body.user_id, action).await? {
+        Submitted::Pending(accepted) => Ok(accepted.into_response()),
         Submitted::Done(done) => {
             let location = format!("/orders/{}", done.order.order_id);
             Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(done.order)).into_response())

@@ -13,7 +13,7 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::PathOf,
-    orders::Pending,
+    orders::AcceptedCommand,
     problem::{ApiError, Problem},
 };
 
@@ -35,7 +35,7 @@ pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> 
         return Ok(Json(order).into_response());
     }
     match pending? {
-        Some(found) if found.kind == "PLACE" => Ok(Json(Pending::of(CommandId(id.0), id)).into_response()),
+        Some(found) if found.kind == "PLACE" => Ok(Json(AcceptedCommand::placing(id)).into_response()),
         _ => Err(ApiError(Error::OrderNotFound(id))),
     }
 }

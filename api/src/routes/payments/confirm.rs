@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::{JsonBody, Submission},
-    orders::{Pending, Submitted},
+    extract::JsonBody,
+    orders::{AcceptedCommand, CommandContext, Submitted},
     problem::{ApiError, Problem},
 };
 
@@ -70,7 +70,7 @@ fn failed(error: Error, payment: PaymentId) -> Error {
     post, path = "/payments/confirm", tag = "payments", request_body = PaymentBody,
     responses(
         (status = 200, description = "paid", body = PaymentAnswer),
-        (status = 202, description = "taken; the outcome follows", body = Pending),
+        (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
         (status = 409, description = "ORDER_STATE_CONFLICT", body = Problem),
@@ -80,13 +80,13 @@ fn failed(error: Error, payment: PaymentId) -> Error {
 )]
 pub async fn confirm(
     State(app): State<SharedApp>,
-    submission: Submission,
+    context: CommandContext,
     JsonBody(PaymentBody { user_id, order_id }): JsonBody<PaymentBody>,
 ) -> Result<Response, ApiError> {
-    let payment = PaymentId(submission.id.0);
-    let submitted = app.orders.submit(submission, user_id, Action::Pay { order: order_id }).await;
+    let payment = PaymentId(context.id.0);
+    let submitted = app.orders.submit(context, user_id, Action::Pay { order: order_id }).await;
     match submitted.map_err(|error| failed(error, payment))? {
-        Submitted::Pending(pending) => Ok(pending.into_response()),
+        Submitted::Pending(accepted) => Ok(accepted.into_response()),
         Submitted::Done(done) => Ok(Json(PaymentAnswer::of(&done)?).into_response()),
     }
 }

@@ -2,10 +2,12 @@
 //! writes.
 
 mod lock;
+mod outcomes;
 mod read;
 mod write;
 
 pub use lock::{DuplicateCheck, lock_state};
+pub use outcomes::{AwaitedCommand, find_outcomes};
 pub use read::{
     CommandOutcome, OrdersFilter, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
     list_overdue,

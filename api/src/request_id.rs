@@ -9,42 +9,41 @@ use dibs_common::identifiers::{ClaimId, new_uuid};
 use uuid::Uuid;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest request id that is taken from a caller, in bytes; the stream carries its length in one byte.
-const LONGEST: usize = 128;
+/// The longest request id that a caller may give; the stream carries its length in one byte.
+const MAX_BYTES: usize = 128;
 
-/// The id of a request: the caller's own, or a new one, which a claim that it makes takes as well.
+/// The id of a request: the caller's own, or a new one, which its claim takes as well.
 #[derive(Clone)]
 pub struct RequestId {
     header: HeaderValue,
-    made: Option<ClaimId>,
+    generated: Option<ClaimId>,
     /// Set when the request has an operation id, which its claim takes.
     operation: Option<ClaimId>,
 }
 
 impl RequestId {
-    pub(super) fn of(request: &Request) -> Self {
+    pub(crate) fn of(request: &Request) -> Self {
         let given = request.headers().get(&X_REQUEST_ID);
-        match given.filter(|id| (1..=LONGEST).contains(&id.len()) && id.to_str().is_ok()) {
-            Some(id) => Self { header: id.clone(), made: None, operation: None },
-            None => Self::make(),
+        match given.filter(|id| (1..=MAX_BYTES).contains(&id.len()) && id.to_str().is_ok()) {
+            Some(id) => Self { header: id.clone(), generated: None, operation: None },
+            None => Self::generate(),
         }
     }
 
-    fn make() -> Self {
+    fn generate() -> Self {
         let id = new_uuid();
         let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
         let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
-        Self { header, made: Some(ClaimId(id)), operation: None }
+        Self { header, generated: Some(ClaimId(id)), operation: None }
     }
 
-    /// The id as text.
     pub fn as_str(&self) -> &str {
         self.header.to_str().unwrap_or_default()
     }
 
-    /// The id of the claim that this request makes, and what the stream has to carry to name the request.
+    /// The id of this request's claim, and the request id that the stream carries: empty when it is the claim's id.
     pub fn for_claim(&self) -> (ClaimId, Bytes) {
-        match (self.operation, self.made) {
+        match (self.operation, self.generated) {
             (None, Some(id)) => (id, Bytes::new()),
             (operation, _) => {
                 let claim = operation.unwrap_or_else(ClaimId::generate);
@@ -53,12 +52,12 @@ impl RequestId {
         }
     }
 
-    /// The same id, of a request whose claim takes that id: made again, it is the same claim.
-    pub(super) fn with_operation(&self, operation: Uuid) -> Self {
+    /// The same id, of a request whose claim takes the id of the operation, so that a repeat is the same claim.
+    pub(crate) fn with_operation(&self, operation: Uuid) -> Self {
         Self { operation: Some(ClaimId(operation)), ..self.clone() }
     }
 
-    pub(super) fn write_into(self, headers: &mut HeaderMap) {
+    pub(crate) fn write_into(self, headers: &mut HeaderMap) {
         headers.insert(X_REQUEST_ID.clone(), self.header);
     }
 }
@@ -67,6 +66,6 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.remove().unwrap_or_else(Self::make))
+        Ok(parts.extensions.remove().unwrap_or_else(Self::generate))
     }
 }

@@ -14,24 +14,32 @@ use dibs_common::{
     redis::{Redis, campaign_state},
 };
 
-/// How often the memory is held against Redis.
-const LOOK_EVERY: Duration = Duration::from_millis(400);
-/// Holders kept in memory for one campaign, 8 bytes each; a larger campaign is always asked of Redis.
+/// How often the memory is compared with Redis.
+const POLL_INTERVAL: Duration = Duration::from_millis(400);
+/// Holders kept in memory for one campaign, 8 bytes each. Claims on a larger campaign always go to Redis.
 const MAX_HOLDERS: u32 = 4_000_000;
 
-/// Remembers that a campaign is sold out, and who holds its coupons: these are sent to Redis, which tells them so.
-/// Everyone else is refused here. A freed seat, a raised quantity or a change of hands is seen within
-/// [`LOOK_EVERY`]; when Redis cannot be asked, nothing is remembered.
-pub(super) struct SoldOut {
+/// Remembers that a campaign is exhausted, and who holds its coupons: the claims of these go to Redis, which answers with
+/// the first claim. All other claims are refused here. A slot that comes free, a raised quantity or a change of holders
+/// takes effect within [`POLL_INTERVAL`]. When Redis does not answer, nothing is remembered.
+pub(super) struct Exhausted {
     coupon: CouponId,
     partition: Partition,
     redis: Redis,
-    /// Sorted; none while there may be a seat.
+    /// Sorted; none while there may be a slot.
     holders: RwLock<Option<Arc<[u64]>>>,
     watching: AtomicBool,
 }
 
-impl SoldOut {
+/// What Redis says of an exhausted campaign.
+struct Observed {
+    /// Coupons change hands only with a new sequence.
+    sequence: u32,
+    /// None when the sequence is that observed before.
+    holders: Option<Arc<[u64]>>,
+}
+
+impl Exhausted {
     pub(super) fn new(campaign: &Campaign, redis: &Redis) -> Arc<Self> {
         Arc::new(Self {
             coupon: campaign.id,
@@ -42,18 +50,17 @@ impl SoldOut {
         })
     }
 
-    /// Whether the campaign is known to have no seat for this user, nor to have given one.
+    /// Whether the campaign is known to have no slot for this user, nor to have issued one.
     pub(super) fn refuses(&self, user: UserId) -> bool {
         let holders = self.holders.read().unwrap_or_else(PoisonError::into_inner);
         holders.as_ref().is_some_and(|holders| holders.binary_search(&user.get()).is_err())
     }
 
-    /// Whether anything is remembered now.
     pub(super) fn is_remembered(&self) -> bool {
         self.holders.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Redis has refused a claim for want of a seat: begin to watch, unless that is being done.
+    /// Redis has refused a claim because no slot is left: begin to watch, if no task does.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.watching.swap(true, Ordering::AcqRel) {
             tokio::spawn(Arc::clone(self).watch());
@@ -62,10 +69,10 @@ impl SoldOut {
 
     async fn watch(self: Arc<Self>) {
         let mut known: Option<u32> = None;
-        // Alone with itself, the lane that would ask is gone.
+        // Once the batcher is dropped, this task holds the only reference.
         while Arc::strong_count(&self) > 1 {
-            match self.look(known).await {
-                Ok(Some((sequence, holders))) => {
+            match self.observe(known).await {
+                Ok(Some(Observed { sequence, holders })) => {
                     known = Some(sequence);
                     if let Some(holders) = holders {
                         self.remember(Some(holders));
@@ -73,12 +80,13 @@ impl SoldOut {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(coupon = %self.coupon, %error, "what is sold out cannot be known now");
+                    tracing::debug!(coupon = %self.coupon, %error, "exhausted campaign not readable");
                     break;
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
+        // Forgotten before another task may begin to watch: that one must not be overwritten.
         self.remember(None);
         self.watching.store(false, Ordering::Release);
     }
@@ -87,19 +95,19 @@ impl SoldOut {
         *self.holders.write().unwrap_or_else(PoisonError::into_inner) = holders;
     }
 
-    /// None when there may be a seat; else the sequence reached, and the holders unless `known` is that sequence:
-    /// coupons change hands only with a new sequence.
-    async fn look(&self, known: Option<u32>) -> Result<Option<(u32, Option<Arc<[u64]>>)>> {
+    /// None when there may be a slot.
+    async fn observe(&self, known: Option<u32>) -> Result<Option<Observed>> {
         let Some(counts) = campaign_state::counts(&self.redis, self.partition, self.coupon).await? else {
             return Ok(None);
         };
         if !counts.sold_out(clock::now()) || counts.claimed > MAX_HOLDERS {
             return Ok(None);
         }
-        if known == Some(counts.sequence) {
-            return Ok(Some((counts.sequence, None)));
+        let sequence = counts.sequence;
+        if known == Some(sequence) {
+            return Ok(Some(Observed { sequence, holders: None }));
         }
         let holders = campaign_state::holders(&self.redis, self.partition, self.coupon).await?;
-        Ok(Some((counts.sequence, Some(holders.into()))))
+        Ok(Some(Observed { sequence, holders: Some(holders.into()) }))
     }
 }
