@@ -1,4 +1,4 @@
-use crate::sources::read;
+use crate::read;
 
 #[test]
 fn every_invariant_has_tests_that_exist() {

@@ -1,6 +1,9 @@
 use std::path::Path;
 
-use crate::sources::{documents, read, root};
+use crate::{
+    read,
+    sources::{documents, root},
+};
 
 #[test]
 fn links_lead_to_files_and_headings_that_exist() {

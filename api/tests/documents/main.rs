@@ -6,3 +6,8 @@ mod links;
 mod metrics;
 mod settings;
 mod sources;
+
+/// The text of a file, by its path from the root.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(sources::root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}

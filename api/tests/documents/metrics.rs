@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use dibs_common::metric_table::METRICS;
 
-use crate::sources::{files, read};
+use crate::{read, sources::files};
 
 /// A call of a macro of the crate `metrics`.
 struct Call {

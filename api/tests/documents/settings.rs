@@ -4,7 +4,7 @@ use clap::{Command, CommandFactory as _};
 use dibs_api::settings::ApiSettings;
 use dibs_worker::settings::WorkerSettings;
 
-use crate::sources::read;
+use crate::read;
 
 /// What the document says of a setting: its programs, and its default.
 type Documented = (String, String);

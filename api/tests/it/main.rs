@@ -9,6 +9,7 @@ mod claims;
 mod dead_letters;
 mod dependencies;
 mod document;
+mod documented_commands;
 mod edge;
 mod gateway;
 mod idempotency;
