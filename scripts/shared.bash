@@ -4,7 +4,7 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 PATH=$PATH:/usr/local/sbin:/usr/sbin # where Debian keeps mysqld and mariadbd, off a user's PATH
-ulimit -S -n 16384 2>/dev/null || true # a rush has more connections than the usual 1024
+ulimit -S -n 16384 2>/dev/null || true # a burst has more connections than the usual 1024
 release=${CARGO_TARGET_DIR:-target}/release
 server_folder=                       # data and logs of what was started: .dibs/run or .dibs/test.XXXX
 started=' '                          # process ids, the last one first, a space around each
@@ -139,7 +139,7 @@ open_server_folder() { # run | test | bench | load
     flock --timeout 5 9 || fail "another 'make run' has its servers in .dibs/run"
     return
   fi
-  exec 8<.dibs # one at a time: nobody removes a folder between its making and its locking
+  exec 8<.dibs # one at a time: no other script removes a folder between its making and its locking
   flock --timeout 10 8 || fail "the folder .dibs is locked"
   local leftover
   for leftover in .dibs/{test,bench,load}.*; do
@@ -193,7 +193,7 @@ start_container() { # NAME READY-PATTERN INNER-PORT DATA-FOLDER [OPTION...] -- I
   if [[ $purpose == run ]]; then
     volume=dibs-$(checksum "$PWD")-$name${database_name:+-of-$database_name}
     options+=(--volume "$volume:$data")
-    # Half made, or its .dibs removed: start anew.
+    # Half made, or its .dibs removed: start again.
     [[ -e $server_folder/$volume ]] || docker volume rm --force "$volume" >/dev/null
   fi
   start_server "$name" "$ready" docker run --rm --label "$container_label" \
