@@ -39,13 +39,13 @@ pub async fn redrive_source(pool: &MySqlPool, source: &str) -> Result<u64> {
 pub fn dead_letter_line(letter: &DeadLetter) -> String {
     let fields = [
         letter.id.to_string(),
-        letter.status.as_str().to_owned(),
+        letter.status.into_str().to_owned(),
         letter.source.clone(),
         letter.source_key.clone(),
         letter.kind.clone(),
         letter.aggregate_id.clone().unwrap_or_else(|| "-".into()),
         format!("{} attempts", letter.attempts),
-        letter.buried_at.to_rfc3339(),
+        letter.dead_lettered_at.to_rfc3339(),
         letter.reason.clone(),
         beginning(&letter.payload, SHOWN).to_owned(),
     ];
@@ -74,9 +74,10 @@ mod tests {
             reason: "it answered 422:\nno".into(),
             attempts: 2,
             status: DeadLetterStatus::Dead,
-            buried_at: from_millis(0),
+            dead_lettered_at: from_millis(0),
             redrive_at: None,
             sent_at: None,
+            dropped_at: None,
         };
         let line = dead_letter_line(&letter);
         assert!(line.starts_with("3\tDEAD\tdata-platform\tevent-7-0\torder.paid\t-\t2 attempts\t1970-01-01"), "{line}");

@@ -152,7 +152,7 @@ async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> R
     let DeadLetters { source, status, limit, action } = letters.clone();
     if let Some(DeadLetterAction::Redrive(Redrive { id, source })) = action {
         if let Some(id) = id {
-            println!("{id} {}", dibs_worker::redrive(pool, id).await?.as_str());
+            println!("{id} {}", dibs_worker::redrive(pool, id).await?.into_str());
         }
         if let Some(source) = source {
             println!("{} asked for", dibs_worker::redrive_source(pool, &source).await?);
@@ -160,7 +160,7 @@ async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> R
         return Ok(());
     }
     let page = DeadLettersPage { source, status, before: None, limit, is_short: true };
-    for letter in db::within(db::dead_letters::dead_letters(pool, &page)).await? {
+    for letter in db::within(db::dead_letters::list(pool, &page)).await? {
         println!("{}", dibs_worker::dead_letter_line(&letter));
     }
     Ok(())

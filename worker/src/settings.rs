@@ -95,7 +95,7 @@ pub struct DeadLetters {
     /// Only those of this source, such as data-platform
     #[arg(long)]
     pub source: Option<String>,
-    /// Only those of this status: DEAD, REDRIVE or SENT
+    /// Only those of this status: DEAD, REDRIVE, SENT or DROPPED
     #[arg(long, value_parser = dead_letter_status)]
     pub status: Option<DeadLetterStatus>,
     /// At most so many, 1 to 1000
@@ -126,7 +126,7 @@ pub struct Redrive {
 }
 
 fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {
-    DeadLetterStatus::from_spelling(text).ok_or_else(|| "expected DEAD, REDRIVE or SENT".into())
+    text.parse().map_err(|_| "expected DEAD, REDRIVE, SENT or DROPPED".into())
 }
 
 fn dead_letter_id(text: &str) -> Result<DeadLetterId, String> {

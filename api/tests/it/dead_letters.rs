@@ -25,7 +25,7 @@ fn letter(source: &str, key: &str) -> NewDeadLetter {
 
 async fn bury(app: &TestApp, letter: NewDeadLetter) {
     let mut connection = app.place.database.pool().acquire().await.expect("a connection");
-    db::dead_letters::bury(&mut connection, &letter, clock::now()).await.expect("buried");
+    db::dead_letters::insert(&mut connection, &letter, clock::now()).await.expect("buried");
 }
 
 async fn list(app: &TestApp, query: &str) -> Answer {
@@ -79,23 +79,20 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
     assert_eq!((asked.status, &asked.body["status"]), (StatusCode::ACCEPTED, &json!("REDRIVE")));
     assert_eq!(redrive(&app, &id).await.body, asked.body);
     let mut connection = app.place.database.pool().acquire().await.expect("a connection");
-    let taken = db::dead_letters::letters_to_redrive(&mut connection, "data-platform", None, 10).await.expect("taken");
+    let taken = db::dead_letters::list_to_redrive(&mut connection, "data-platform", None, 10).await.expect("taken");
     let again = Redriven::Dead { reason: "no once more".into(), attempts: 2 };
-    db::dead_letters::note_redriven(&mut connection, taken[0].id, &again, clock::now()).await.expect("noted");
+    db::dead_letters::mark_redriven(&mut connection, taken[0].id, &again, clock::now()).await.expect("noted");
     let dead = list(&app, "?status=DEAD").await.body["items"][0].clone();
     assert_eq!((&dead["reason"], &dead["attempts"]), (&json!("no once more"), &json!(5)));
     redrive(&app, &id).await;
-    db::dead_letters::note_redriven(&mut connection, taken[0].id, &Redriven::Sent { attempts: 1 }, clock::now())
+    db::dead_letters::mark_redriven(&mut connection, taken[0].id, &Redriven::Sent { attempts: 1 }, clock::now())
         .await
         .expect("noted");
     bury(&app, letter("data-platform", "event-7-0")).await;
     let sent = redrive(&app, &id).await;
     assert_eq!((sent.status, &sent.body["status"]), (StatusCode::ACCEPTED, &json!("SENT")), "it is not sent twice");
     assert!(
-        db::dead_letters::letters_to_redrive(&mut connection, "data-platform", None, 10)
-            .await
-            .expect("none")
-            .is_empty()
+        db::dead_letters::list_to_redrive(&mut connection, "data-platform", None, 10).await.expect("none").is_empty()
     );
     drop(connection);
     app.end().await;

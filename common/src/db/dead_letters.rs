@@ -1,11 +1,14 @@
-//! The table `dead_letters`: what was given up on, until it is sent again.
+//! The table `dead_letters`: messages and stream entries that could not be processed.
 //!
-//! Whoever gives something up buries it, in the transaction in which it moves on. An administrator asks for a letter to
-//! be sent again. Whoever serves its source, one process at a time, then takes it and notes what became of it.
+//! What gives something up inserts it, before or in the transaction in which it moves on. An administrator requests a
+//! redrive. The process that serves the source, one at a time, redrives it and marks the outcome.
 
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{decode::identifier, is_duplicate};
+use super::{
+    decode::{identifier, parse},
+    is_duplicate,
+};
 use crate::{
     clock::Timestamp,
     domain::dead_letter::{
@@ -14,15 +17,16 @@ use crate::{
     identifiers::DeadLetterId,
 };
 
-/// How far dead letters are counted.
+/// The highest count that [`count`] returns.
 pub const COUNTED: u32 = 1_000;
 
 const COLUMNS: &str = "dead_letter_id, source, source_key, kind, aggregate_id, payload, payload_bytes, \
-                       redrivable <> 0 AS redrivable, reason, attempts, status, buried_at, redrive_at, sent_at";
-/// The same, and of the payload no more than its beginning.
+                       redrivable <> 0 AS redrivable, reason, attempts, status, dead_lettered_at, redrive_at, sent_at, \
+                       dropped_at";
+/// The same with only the beginning of the payload.
 const COLUMNS_SHORT: &str = "dead_letter_id, source, source_key, kind, aggregate_id, LEFT(payload, 300) AS payload, \
-                             payload_bytes, redrivable <> 0 AS redrivable, reason, attempts, status, buried_at, \
-                             redrive_at, sent_at";
+                             payload_bytes, redrivable <> 0 AS redrivable, reason, attempts, status, \
+                             dead_lettered_at, redrive_at, sent_at, dropped_at";
 
 #[derive(sqlx::FromRow)]
 struct DeadLetterRow {
@@ -37,19 +41,18 @@ struct DeadLetterRow {
     reason: String,
     attempts: u32,
     status: String,
-    buried_at: Timestamp,
+    dead_lettered_at: Timestamp,
     redrive_at: Option<Timestamp>,
     sent_at: Option<Timestamp>,
+    dropped_at: Option<Timestamp>,
 }
 
 impl TryFrom<DeadLetterRow> for DeadLetter {
     type Error = sqlx::Error;
 
     fn try_from(row: DeadLetterRow) -> Result<Self, sqlx::Error> {
-        let id: DeadLetterId = identifier(row.dead_letter_id)?;
-        let strange = || sqlx::Error::Decode(format!("dead letter {id}: unknown status").into());
         Ok(Self {
-            id,
+            id: identifier(row.dead_letter_id)?,
             source: row.source,
             source_key: row.source_key,
             kind: row.kind,
@@ -59,22 +62,23 @@ impl TryFrom<DeadLetterRow> for DeadLetter {
             redrivable: row.redrivable,
             reason: row.reason,
             attempts: row.attempts,
-            status: DeadLetterStatus::from_spelling(&row.status).ok_or_else(strange)?,
-            buried_at: row.buried_at,
+            status: parse("dead_letters.status", &row.status)?,
+            dead_lettered_at: row.dead_lettered_at,
             redrive_at: row.redrive_at,
             sent_at: row.sent_at,
+            dropped_at: row.dropped_at,
         })
     }
 }
 
-/// Which dead letters are asked for.
+/// A page of dead letters, and its filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLettersPage {
     /// Only those of this source.
     pub source: Option<String>,
     /// Only those of this status.
     pub status: Option<DeadLetterStatus>,
-    /// Only those that were buried before this one for the first time.
+    /// Only those with a lower id.
     pub before: Option<DeadLetterId>,
     /// At most so many.
     pub limit: u32,
@@ -82,18 +86,17 @@ pub struct DeadLettersPage {
     pub is_short: bool,
 }
 
-/// Gives something up; whether that is new. What its source has given up before stays as it is: twice is once, whatever
-/// became of it since.
-pub async fn bury(
+/// Inserts a dead letter; whether it is new. One that its source has inserted before stays as it is, whatever its status.
+pub async fn insert(
     connection: &mut MySqlConnection,
     letter: &NewDeadLetter,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    dead_letter_truncated(connection, letter, letter.payload.len(), now).await
+    insert_truncated(connection, letter, letter.payload.len(), now).await
 }
 
-/// Gives something up of whose payload, so many bytes, the letter has the beginning or all; as [`bury`].
-pub async fn dead_letter_truncated(
+/// As [`insert`], of a payload of so many bytes of which the letter has the beginning or all.
+pub async fn insert_truncated(
     connection: &mut MySqlConnection,
     letter: &NewDeadLetter,
     payload_bytes: usize,
@@ -101,9 +104,9 @@ pub async fn dead_letter_truncated(
 ) -> Result<bool, sqlx::Error> {
     let payload = beginning(&letter.payload, LONGEST_PAYLOAD);
     let whole = payload.len() == payload_bytes;
-    let buried = sqlx::query(
-        "INSERT INTO dead_letters /* bury */ (source, source_key, kind, aggregate_id, payload, payload_bytes, \
-         redrivable, reason, attempts, status, buried_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'DEAD', ?)",
+    let inserted = sqlx::query(
+        "INSERT INTO dead_letters /* dead_letters::insert */ (source, source_key, kind, aggregate_id, payload, payload_bytes, \
+         redrivable, reason, attempts, status, dead_lettered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'DEAD', ?)",
     )
     .bind(&letter.source)
     .bind(&letter.key)
@@ -117,7 +120,7 @@ pub async fn dead_letter_truncated(
     .bind(now)
     .execute(connection)
     .await;
-    match buried {
+    match inserted {
         Ok(_) => Ok(true),
         Err(error) if is_duplicate(&error) => Ok(false),
         Err(error) => Err(error),
@@ -128,8 +131,8 @@ fn reason_of(reason: &str) -> String {
     reason.chars().take(LONGEST_REASON).collect()
 }
 
-/// A page of dead letters, the newest first.
-pub async fn dead_letters(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Vec<DeadLetter>, sqlx::Error> {
+/// The newest first.
+pub async fn list(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let mut only = String::new();
     for (given, condition) in [
         (page.source.is_some(), " AND source = ?"),
@@ -140,14 +143,14 @@ pub async fn dead_letters(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Ve
     }
     let columns = if page.is_short { COLUMNS_SHORT } else { COLUMNS };
     let sql = format!(
-        "SELECT /* dead_letters */ {columns} FROM dead_letters WHERE TRUE{only} ORDER BY dead_letter_id DESC LIMIT ?"
+        "SELECT /* dead_letters::list */ {columns} FROM dead_letters WHERE TRUE{only} ORDER BY dead_letter_id DESC LIMIT ?"
     );
     let mut query = sqlx::query_as(sqlx::AssertSqlSafe(sql));
     if let Some(source) = &page.source {
         query = query.bind(source);
     }
     if let Some(status) = page.status {
-        query = query.bind(status.as_str());
+        query = query.bind(status.into_str());
     }
     if let Some(before) = page.before {
         query = query.bind(before.get());
@@ -156,29 +159,33 @@ pub async fn dead_letters(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Ve
     rows.into_iter().map(DeadLetter::try_from).collect()
 }
 
-/// Asks for a letter to be sent again, unless that was asked before or it was sent. Returns the letter as it is then,
-/// DEAD when it cannot be sent again; none when there is no such letter.
+pub async fn find(pool: &MySqlPool, id: DeadLetterId) -> Result<Option<DeadLetter>, sqlx::Error> {
+    let sql = format!("SELECT /* dead_letters::find */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
+    let row: Option<DeadLetterRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
+    row.map(DeadLetter::try_from).transpose()
+}
+
+/// Requests a redrive of a DEAD letter that is redrivable; another stays as it is. Returns the letter after that; none
+/// when there is no such letter.
 pub async fn request_redrive(
     pool: &MySqlPool,
     id: DeadLetterId,
     now: Timestamp,
 ) -> Result<Option<DeadLetter>, sqlx::Error> {
     sqlx::query(
-        "UPDATE dead_letters /* request_redrive */ SET status = 'REDRIVE', redrive_at = ? \
+        "UPDATE dead_letters /* dead_letters::request_redrive */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE dead_letter_id = ? AND status = 'DEAD' AND redrivable",
     )
     .bind(now)
     .bind(id.get())
     .execute(pool)
     .await?;
-    let sql = format!("SELECT /* request_redrive */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
-    let row: Option<DeadLetterRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
-    row.map(DeadLetter::try_from).transpose()
+    find(pool, id).await
 }
 
-/// Asks for the next letters of a source to be sent again, of those that nobody has asked for and that can be: at most
-/// `limit` with a higher id than `after`. Returns the id of the last, and how many there were; none at the end.
+/// Requests a redrive of the next DEAD letters of a source that are redrivable: at most `limit` with a higher id than
+/// `after`. Returns the id of the last, and how many there were; none at the end.
 pub async fn request_redrive_of_source(
     pool: &MySqlPool,
     source: &str,
@@ -188,7 +195,7 @@ pub async fn request_redrive_of_source(
 ) -> Result<Option<(DeadLetterId, u64)>, sqlx::Error> {
     let after = after.map_or(0, DeadLetterId::get);
     let last: Option<u64> = sqlx::query_scalar(
-        "SELECT /* request_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
+        "SELECT /* dead_letters::request_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
          WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND redrivable \
          ORDER BY dead_letter_id LIMIT ?) AS next",
     )
@@ -199,7 +206,7 @@ pub async fn request_redrive_of_source(
     .await?;
     let Some(last) = last else { return Ok(None) };
     let asked = sqlx::query(
-        "UPDATE dead_letters /* request_redrive_of_source */ SET status = 'REDRIVE', redrive_at = ? \
+        "UPDATE dead_letters /* dead_letters::request_redrive_of_source */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND dead_letter_id <= ? AND redrivable",
     )
     .bind(now)
@@ -211,16 +218,16 @@ pub async fn request_redrive_of_source(
     Ok(Some((identifier(last)?, asked.rows_affected())))
 }
 
-/// At most `limit` letters of a source that are to be sent again and have a higher id than `after`, in the order in
-/// which they were buried. They are there again until [`note_redriven`]: only one process may send those of a source.
-pub async fn letters_to_redrive(
+/// At most `limit` letters of a source whose redrive is requested, with a higher id than `after`, in the order of ids.
+/// They are listed until [`mark_redriven`]: the caller holds the lease of the source.
+pub async fn list_to_redrive(
     connection: &mut MySqlConnection,
     source: &str,
     after: Option<DeadLetterId>,
     limit: u32,
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* letters_to_redrive */ {COLUMNS} FROM dead_letters WHERE status = 'REDRIVE' AND source = ? \
+        "SELECT /* dead_letters::list_to_redrive */ {COLUMNS} FROM dead_letters WHERE status = 'REDRIVE' AND source = ? \
          AND dead_letter_id > ? ORDER BY dead_letter_id LIMIT ?"
     );
     let rows: Vec<DeadLetterRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
@@ -232,14 +239,14 @@ pub async fn letters_to_redrive(
     rows.into_iter().map(DeadLetter::try_from).collect()
 }
 
-/// The same for a sink that parks what it sends: only letters that are not parked yet.
-pub async fn letters_to_retry(
+/// The same for a sink with a retry queue: only letters that are not in it yet.
+pub async fn list_to_retry(
     connection: &mut MySqlConnection,
     sink: &str,
     limit: u32,
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let sql = format!(
-        "SELECT /* letters_to_retry */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
+        "SELECT /* dead_letters::list_to_retry */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
          AND NOT EXISTS (SELECT 1 FROM parked_messages p WHERE p.dead_letter_id = d.dead_letter_id) \
          ORDER BY dead_letter_id LIMIT ?"
     );
@@ -248,8 +255,8 @@ pub async fn letters_to_retry(
     rows.into_iter().map(DeadLetter::try_from).collect()
 }
 
-/// Notes what became of a letter that was sent again.
-pub async fn note_redriven(
+/// Marks the outcome of a redrive.
+pub async fn mark_redriven(
     connection: &mut MySqlConnection,
     id: DeadLetterId,
     redriven: &Redriven,
@@ -257,13 +264,13 @@ pub async fn note_redriven(
 ) -> Result<(), sqlx::Error> {
     let query = match redriven {
         Redriven::Sent { attempts } => sqlx::query(
-            "UPDATE dead_letters /* note_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + ? \
+            "UPDATE dead_letters /* dead_letters::mark_redriven */ SET status = 'SENT', sent_at = ?, attempts = attempts + ? \
              WHERE dead_letter_id = ? AND status = 'REDRIVE'",
         )
         .bind(now)
         .bind(attempts),
         Redriven::Dead { reason, attempts } => sqlx::query(
-            "UPDATE dead_letters /* note_redriven */ SET status = 'DEAD', buried_at = ?, reason = ?, \
+            "UPDATE dead_letters /* dead_letters::mark_redriven */ SET status = 'DEAD', dead_lettered_at = ?, reason = ?, \
              attempts = attempts + ? WHERE dead_letter_id = ? AND status = 'REDRIVE'",
         )
         .bind(now)
@@ -273,10 +280,42 @@ pub async fn note_redriven(
     query.bind(id.get()).execute(connection).await.map(drop)
 }
 
-/// How many letters of a source nobody has asked for, up to [`COUNTED`].
-pub async fn count_dead_letters(connection: &mut MySqlConnection, source: &str) -> Result<u64, sqlx::Error> {
+/// Drops a DEAD letter; whether it was one.
+pub async fn mark_dropped(pool: &MySqlPool, id: DeadLetterId, now: Timestamp) -> Result<bool, sqlx::Error> {
+    let dropped = sqlx::query(
+        "UPDATE dead_letters /* dead_letters::mark_dropped */ SET status = 'DROPPED', dropped_at = ? \
+         WHERE dead_letter_id = ? AND status = 'DEAD'",
+    );
+    Ok(dropped.bind(now).bind(id.get()).execute(pool).await?.rows_affected() == 1)
+}
+
+/// The payloads of a source's letters about one aggregate that are neither sent nor dropped.
+pub async fn list_open_payloads(
+    pool: &MySqlPool,
+    source: &str,
+    aggregate_id: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT /* dead_letters::list_open_payloads */ payload FROM dead_letters \
+         WHERE source = ? AND aggregate_id = ? AND status IN ('DEAD', 'REDRIVE')",
+    )
+    .bind(source)
+    .bind(aggregate_id)
+    .fetch_all(pool)
+    .await
+}
+
+/// Every source that has a letter, of any status.
+pub async fn list_sources(connection: &mut MySqlConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* dead_letters::list_sources */ DISTINCT source FROM dead_letters")
+        .fetch_all(connection)
+        .await
+}
+
+/// How many letters of a source are DEAD, up to [`COUNTED`].
+pub async fn count(connection: &mut MySqlConnection, source: &str) -> Result<u64, sqlx::Error> {
     let count: i64 = sqlx::query_scalar(
-        "SELECT /* count_dead_letters */ COUNT(*) FROM \
+        "SELECT /* dead_letters::count */ COUNT(*) FROM \
          (SELECT 1 FROM dead_letters WHERE status = 'DEAD' AND source = ? LIMIT ?) AS dead",
     )
     .bind(source)
@@ -286,14 +325,16 @@ pub async fn count_dead_letters(connection: &mut MySqlConnection, source: &str) 
     Ok(count.unsigned_abs())
 }
 
-/// Deletes at most `limit` letters that were sent before this moment; how many.
-pub async fn purge_dead_letters(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(
-        "DELETE FROM dead_letters /* purge_dead_letters */ WHERE sent_at < ? ORDER BY sent_at, dead_letter_id LIMIT ?",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(deleted.rows_affected())
+/// Deletes at most `limit` letters that were sent, and as many that were dropped, before this moment; how many.
+pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    // Two statements: with OR, neither index would serve.
+    let sent = "DELETE FROM dead_letters /* dead_letters::purge */ WHERE sent_at < ? \
+                ORDER BY sent_at, dead_letter_id LIMIT ?";
+    let dropped = "DELETE FROM dead_letters /* dead_letters::purge */ WHERE dropped_at < ? \
+                   ORDER BY dropped_at, dead_letter_id LIMIT ?";
+    let mut deleted = 0;
+    for sql in [sent, dropped] {
+        deleted += sqlx::query(sql).bind(before).bind(limit).execute(pool).await?.rows_affected();
+    }
+    Ok(deleted)
 }

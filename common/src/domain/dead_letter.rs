@@ -1,119 +1,100 @@
-//! Dead letters: what Dibs has given up on, until somebody asks for it to be sent again.
+//! Dead letters: messages and stream entries that could not be processed, until an administrator redrives or drops them.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::identifiers::DeadLetterId;
 
-/// The longest payload that is kept whole, in bytes.
+/// The source of dead-lettered entries of claims.
+pub const CLAIMS: &str = "claims";
+/// The source of dead-lettered entries of commands.
+pub const COMMANDS: &str = "commands";
+/// The longest payload that is stored completely, in bytes.
 pub const LONGEST_PAYLOAD: usize = 256 * 1024;
 /// The longest reason, in characters.
 pub const LONGEST_REASON: usize = 1_000;
 
-/// Where a dead letter is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum DeadLetterStatus {
-    /// It was given up on.
     Dead,
-    /// Somebody asked for it to be sent again.
+    /// A redrive is requested.
     Redrive,
-    /// It was sent again and taken.
+    /// The redrive succeeded.
     Sent,
+    /// An administrator dropped it. It is kept for a while, so that its end can be looked up.
+    Dropped,
 }
 
-impl DeadLetterStatus {
-    const ALL: [Self; 3] = [Self::Dead, Self::Redrive, Self::Sent];
-
-    /// As the database spells it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Dead => "DEAD",
-            Self::Redrive => "REDRIVE",
-            Self::Sent => "SENT",
-        }
-    }
-
-    /// The status of that spelling, if there is one.
-    pub fn from_spelling(spelled: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == spelled)
-    }
-}
-
-/// Something to give up on.
+/// A message or entry to dead-letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDeadLetter {
-    /// The sink that did not take it, or the intake it came in by; at most 100 characters.
+    /// The sink that did not accept it, the intake it came in by, or the streams it was read from; at most 100
+    /// characters.
     pub source: String,
-    /// What the source knows it by; at most 200 characters.
+    /// Its id at the source, at most 200 characters. The same key is dead-lettered once.
     pub key: String,
-    /// What it tells, such as `order.paid`; at most 100 characters.
+    /// Its type, such as `order.paid`; at most 100 characters.
     pub kind: String,
-    /// The id of what it is about, when that is known; at most 100 characters.
+    /// The id of the coupon or order that it is about, when that is known; at most 100 characters.
     pub aggregate_id: Option<String>,
-    /// As it was sent or came; any text. Beyond [`LONGEST_PAYLOAD`] it is cut, and can then not be sent again.
+    /// As it was sent or came; any text. Beyond [`LONGEST_PAYLOAD`] it is cut, and then not redrivable.
     pub payload: String,
-    /// Whether it can be sent again as it is.
+    /// Whether a redrive can succeed.
     pub redrivable: bool,
-    /// Why it is given up on; beyond [`LONGEST_REASON`] it is cut.
+    /// The error of the last attempt; beyond [`LONGEST_REASON`] it is cut.
     pub reason: String,
-    /// How often it was tried.
     pub attempts: u32,
 }
 
-/// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
-    /// Its id.
     #[serde(rename = "deadLetterId")]
     pub id: DeadLetterId,
-    /// The sink that did not take it, such as `data-platform`, or the intake it came in by, such as
-    /// `coupon.issue.requested`.
+    /// The sink that did not accept it, such as `data-platform`, the intake it came in by, such as
+    /// `coupon.issue.requested`, or the streams it was read from: `claims` or `commands`.
     pub source: String,
-    /// What the source knows it by: the id of a message, or topic, partition and offset.
+    /// Its id at the source: of a message; topic, partition and offset; or partition, stream and entry.
     pub source_key: String,
-    /// What it tells, such as `order.paid`.
+    /// Its type, such as `order.paid` or `claims.v1`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The id of what it is about; null when that is not known.
+    /// The id of the coupon or order that it is about; null when that is not known.
     pub aggregate_id: Option<String>,
-    /// As it was sent or came; it need not be JSON.
+    /// As it was sent or came; it need not be JSON. Of a stream entry, an object of its fields.
     pub payload: String,
     /// How long the payload was, in bytes.
     pub payload_bytes: u32,
-    /// Whether it can be sent again as it is. One whose payload was cut cannot.
+    /// Whether a redrive can succeed. One whose payload was cut cannot.
     pub redrivable: bool,
-    /// Why it was given up on: the last answer it got.
+    /// The error of the last attempt.
     pub reason: String,
-    /// How often it was tried in all.
+    /// All attempts, those of redrives included.
     pub attempts: u32,
-    /// Where it is in its life.
     pub status: DeadLetterStatus,
-    /// When it was last given up on.
-    pub buried_at: DateTime<Utc>,
-    /// When somebody last asked for it to be sent again; null when nobody did.
+    /// When its last attempt failed.
+    pub dead_lettered_at: DateTime<Utc>,
+    /// When a redrive was last requested; null when none was.
     pub redrive_at: Option<DateTime<Utc>>,
-    /// When it was taken; null when it was not.
+    /// When a redrive succeeded; null when none did.
     pub sent_at: Option<DateTime<Utc>>,
+    /// When it was dropped; null when it was not.
+    pub dropped_at: Option<DateTime<Utc>>,
 }
 
-/// What became of a dead letter that was sent again.
+/// The outcome of a redrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Redriven {
-    /// It was taken.
-    Sent {
-        /// How often it was tried this time.
-        attempts: u32,
-    },
-    /// It was given up on once more.
-    Dead {
-        /// Why; beyond [`LONGEST_REASON`] it is cut.
-        reason: String,
-        /// How often it was tried this time.
-        attempts: u32,
-    },
+    /// Attempts are those of this redrive.
+    Sent { attempts: u32 },
+    /// It failed for good again.
+    Dead { reason: String, attempts: u32 },
 }
 
 /// The beginning of a text: at most so many bytes, and whole characters.
@@ -132,12 +113,5 @@ mod tests {
         assert_eq!(beginning("커피", 6), "커피");
         assert_eq!(beginning("커피", 100), "커피");
         assert_eq!(beginning("", 3), "");
-    }
-
-    #[test]
-    fn statuses_are_read_as_they_are_spelled() {
-        for status in DeadLetterStatus::ALL {
-            assert_eq!(DeadLetterStatus::from_spelling(status.as_str()), Some(status));
-        }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     campaign::{CampaignState, CampaignStatus, DiscountType},
     charge::ChargeStatus,
     claim::ClaimRejectReason,
+    dead_letter::DeadLetterStatus,
     order::{CouponStatus, OrderStatus, PaymentStatus, RejectCode},
     points::LedgerType,
     product::ProductStatus,
@@ -34,6 +35,7 @@ fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
     assert_eq!(spellings::<CampaignState>(), ["ACTIVE", "PAUSED", "CLOSED"]);
     assert_eq!(spellings::<CampaignStatus>(), ["SCHEDULED", "OPEN", "EXHAUSTED", "PAUSED", "CLOSED"]);
     assert_eq!(spellings::<AssignmentStatus>(), ["PENDING", "DONE"]);
+    assert_eq!(spellings::<DeadLetterStatus>(), ["DEAD", "REDRIVE", "SENT", "DROPPED"]);
     let claim_reject_reasons = [
         "COUPON_NOT_FOUND",
         "COUPON_ALREADY_ISSUED",

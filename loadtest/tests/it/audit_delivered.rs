@@ -93,7 +93,7 @@ async fn i10_what_a_sink_was_not_told_is_named() {
     let letter = |key: &str, status: &str, reason: &str| {
         format!(
             "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
-             status, buried_at) VALUES ('notifications', '{key}', 'coupon.issued', '', 0, TRUE, '{reason}', 1, \
+             status, dead_lettered_at) VALUES ('notifications', '{key}', 'coupon.issued', '', 0, TRUE, '{reason}', 1, \
              '{status}', NOW(3))"
         )
     };

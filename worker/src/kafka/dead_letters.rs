@@ -22,7 +22,7 @@ pub(super) async fn bury(database: &Database, source: &str, kind: &str, record: 
     };
     let burying = async {
         let mut connection = database.pool().acquire().await?;
-        db::dead_letters::dead_letter_truncated(&mut connection, &letter, record.bytes, clock::now()).await
+        db::dead_letters::insert_truncated(&mut connection, &letter, record.bytes, clock::now()).await
     };
     if !db::within(burying).await? {
         return Ok(());

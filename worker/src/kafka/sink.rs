@@ -131,7 +131,7 @@ async fn bury(lock: &mut Lease, refused: &[NewDeadLetter]) -> Result<()> {
     }
     lock.begin().await?;
     for letter in refused {
-        if db::within(db::dead_letters::bury(lock.connection(), letter, clock::now())).await? {
+        if db::within(db::dead_letters::insert(lock.connection(), letter, clock::now())).await? {
             metrics::counter!("dibs_dead_letters_total", "source" => KAFKA).increment(1);
             tracing::error!(
                 key = letter.key,

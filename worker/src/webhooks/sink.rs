@@ -180,14 +180,14 @@ impl WebhookSink {
             return Ok(Vec::new());
         }
         let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let letters = db::within(db::dead_letters::letters_to_retry(connection, self.name(), most)).await?;
+        let letters = db::within(db::dead_letters::list_to_retry(connection, self.name(), most)).await?;
         let mut again = Vec::new();
         for letter in letters {
             match letter.source_key.parse() {
                 Ok(id) => again.push(redriven(&letter, id, self.receiver, now)),
                 Err(why) => {
                     let dead = Redriven::Dead { reason: String::from(why), attempts: 0 };
-                    db::within(db::dead_letters::note_redriven(connection, letter.id, &dead, now)).await?;
+                    db::within(db::dead_letters::mark_redriven(connection, letter.id, &dead, now)).await?;
                 }
             }
         }
@@ -200,7 +200,7 @@ impl WebhookSink {
         if self.counted_at.is_some_and(|counted| now - counted < COUNT_EVERY) {
             return Ok(());
         }
-        self.show_dead(db::within(db::dead_letters::count_dead_letters(connection, self.name())).await?);
+        self.show_dead(db::within(db::dead_letters::count(connection, self.name())).await?);
         self.counted_at = Some(now);
         Ok(())
     }
@@ -254,7 +254,7 @@ impl WebhookSink {
         let parking = db::parked::park(connection, self.database.statement_bytes(), sink, &settled.parked);
         db::within_limit(WRITTEN_WITHIN, parking).await?;
         for letter in &settled.buried {
-            db::within(db::dead_letters::bury(connection, letter, now)).await?;
+            db::within(db::dead_letters::insert(connection, letter, now)).await?;
             tell_of_dead(sink, &letter.key, &letter.reason);
         }
         for outgoing in due {
@@ -274,7 +274,7 @@ impl WebhookSink {
             Fate::Taken => {
                 if let Some(letter) = message.dead_letter {
                     let sent = Redriven::Sent { attempts: message.attempts };
-                    db::within(db::dead_letters::note_redriven(connection, letter, &sent, now)).await?;
+                    db::within(db::dead_letters::mark_redriven(connection, letter, &sent, now)).await?;
                 }
                 db::within(db::parked::unpark(connection, sink, message.id)).await
             }
@@ -303,9 +303,9 @@ async fn fail_permanently(
     let letter = dead_letter(sink, message);
     if let Some(id) = message.dead_letter {
         let dead = Redriven::Dead { reason: letter.reason.clone(), attempts: letter.attempts };
-        db::within(db::dead_letters::note_redriven(connection, id, &dead, now)).await?;
+        db::within(db::dead_letters::mark_redriven(connection, id, &dead, now)).await?;
     } else {
-        db::within(db::dead_letters::bury(connection, &letter, now)).await?;
+        db::within(db::dead_letters::insert(connection, &letter, now)).await?;
     }
     tell_of_dead(sink, &letter.key, &letter.reason);
     db::within(db::parked::unpark(connection, sink, message.id)).await

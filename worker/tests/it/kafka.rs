@@ -496,7 +496,7 @@ async fn i10_consumers_that_come_and_go_count_each_event_once() {
 /// What dead letters say: source, key, reason.
 async fn letters(place: &TestEnvironment) -> Vec<(String, String, String)> {
     let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
-    let letters = db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters");
+    let letters = db::dead_letters::list(place.database.pool(), &page).await.expect("letters");
     letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
 }
 

@@ -97,11 +97,11 @@ impl Line {
 
 async fn letters(place: &TestEnvironment, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
-    db::dead_letters::dead_letters(place.database.pool(), &page).await.expect("letters")
+    db::dead_letters::list(place.database.pool(), &page).await.expect("letters")
 }
 
 async fn count_letters(place: &TestEnvironment, status: DeadLetterStatus) -> i64 {
-    place.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.as_str())).await
+    place.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.into_str())).await
 }
 
 /// Issues so many coupons of a campaign, a hundred in an event.
@@ -307,7 +307,7 @@ async fn bury(place: &TestEnvironment, source: &str, status: &str, keys: std::op
         let payload = "커피".repeat(200);
         format!("('{source}', '{key}', 'order.paid', '{payload}', 1, TRUE, '', 1, '{status}', NOW(3), {sent_at})")
     });
-    let columns = "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, buried_at, \
+    let columns = "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, dead_lettered_at, \
                    sent_at";
     let rows = rows.collect::<Vec<_>>().join(",");
     place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES {rows}")).await;
@@ -326,7 +326,7 @@ async fn all_letters_of_a_source_are_asked_for_at_once() {
     assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
     assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 5);
     let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };
-    let short = db::dead_letters::dead_letters(pool, &page).await.expect("a letter");
+    let short = db::dead_letters::list(pool, &page).await.expect("a letter");
     assert_eq!((short[0].payload.chars().count(), &*short[0].source), (300, "notifications"));
     place.end().await;
 }
@@ -337,8 +337,7 @@ async fn only_letters_that_were_sent_are_purged() {
     for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
         bury(&place, "data-platform", status, number..number + 1).await;
     }
-    let purge =
-        async |before| db::dead_letters::purge_dead_letters(place.database.pool(), before, 2).await.expect("purged");
+    let purge = async |before| db::dead_letters::purge(place.database.pool(), before, 2).await.expect("purged");
     let now = clock::now();
     assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
     assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
