@@ -1,4 +1,4 @@
-//! The calls on Dibs that are not measured: an administrator's, and of health.
+//! The administrator's client of a stack, for requests that are not measured.
 
 use std::time::Duration;
 
@@ -13,13 +13,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::waiting;
+use crate::wait;
 
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// A campaign is in MySQL first, and in Redis soon after.
-const OPENING_LIMIT: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A campaign is created in MySQL first, and in Redis by the worker soon after.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// An API of Dibs.
 pub struct Api {
     client: Client,
     base: String,
@@ -40,28 +39,29 @@ struct Product {
 }
 
 #[derive(Deserialize)]
-struct Public {
+struct PublicCampaign {
     status: String,
 }
 
 impl Api {
-    /// The API at `base`, such as `http://127.0.0.1:8080`.
+    /// `base` is such as `http://127.0.0.1:8080`.
     pub fn new(base: &str, token: SecretString) -> Result<Self> {
-        let client = Client::builder().timeout(CALL_LIMIT).build().context("making an HTTP client")?;
+        let client = Client::builder().timeout(REQUEST_TIMEOUT).build().context("creating an HTTP client")?;
         Ok(Self { client, base: base.trim_end_matches('/').to_owned(), token })
     }
 
-    /// Where it is.
+    /// The base URL.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// Makes a campaign that has been open since yesterday and is until tomorrow, wherever Redis's clock is in between; answers when it takes claims.
+    /// Creates a campaign, and returns once it accepts claims. It is open from yesterday to tomorrow, so that the clocks of
+    /// this machine and of Redis may differ.
     pub async fn open_campaign(&self, name: &str, quantity: u32) -> Result<CouponId> {
         self.open_campaign_of(name, quantity, &json!({"discount": {"type": "FIXED", "value": 1000}})).await
     }
 
-    /// The same with these `terms`, its discount among them.
+    /// The same with `terms`, which include the discount.
     pub async fn open_campaign_of(&self, name: &str, quantity: u32, terms: &Value) -> Result<CouponId> {
         let now = clock::now();
         let mut body = json!({
@@ -79,28 +79,25 @@ impl Api {
         Ok(coupon_id)
     }
 
-    /// Makes a product.
     pub async fn create_product(&self, body: &Value) -> Result<ProductId> {
         let product: Product = self.administer(Method::POST, "/admin/products", body).await?;
         Ok(product.product_id)
     }
 
-    /// Adds to what is in stock of a product.
+    /// Adds units to the stock of a product.
     pub async fn restock(&self, product: ProductId, units: i64) -> Result<()> {
         let path = format!("/admin/products/{product}");
         let Product { .. } = self.administer(Method::PATCH, &path, &json!({"stockChange": units})).await?;
         Ok(())
     }
 
-    /// What is in stock of a product.
+    /// The stock of a product.
     pub async fn stock(&self, product: ProductId) -> Result<i64> {
         let url = format!("{}/products/{product}", self.base);
-        let answer = self.client.get(&url).send().await.with_context(|| url.clone())?;
-        let product: Product = answer.json().await.with_context(|| url.clone())?;
-        Ok(product.stock)
+        Ok(self.read::<Product>(&url).await?.stock)
     }
 
-    /// How many products the first page of what sold best shows.
+    /// Products on the first page of best sellers.
     pub async fn best_sellers(&self) -> Result<usize> {
         let url = format!("{}/products/best-sellers", self.base);
         let page: Value = self
@@ -115,33 +112,114 @@ impl Api {
         Ok(page["items"].as_array().map_or(0, Vec::len))
     }
 
-    /// Makes a call as the administrator.
+    async fn read<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
+        let read = async { self.client.get(url).send().await?.error_for_status()?.json().await };
+        read.await.with_context(|| format!("GET {url}"))
+    }
+
     async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let what = format!("{method} {path}");
         let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
-        let answer = call.json(body).send().await.with_context(|| what.clone())?;
-        let status = answer.status();
-        let text = answer.text().await.with_context(|| what.clone())?;
+        let response = call.json(body).send().await.with_context(|| what.clone())?;
+        let status = response.status();
+        let text = response.text().await.with_context(|| what.clone())?;
         if !status.is_success() {
-            bail!("{what} answered {status}: {text}");
+            bail!("{what} returned {status}: {text}");
         }
-        serde_json::from_str(&text).with_context(|| format!("the answer of {what}"))
+        serde_json::from_str(&text).with_context(|| format!("reading the response of {what}"))
     }
 
     async fn until_open(&self, coupon: CouponId) -> Result<()> {
         let url = format!("{}/coupons/{coupon}", self.base);
         let every = Duration::from_millis(20);
-        waiting::until(format!("coupon {coupon} open"), OPENING_LIMIT, every, async || {
-            let answer = self.client.get(&url).send().await.context("GET /coupons")?;
-            let public: Option<Public> = answer.json().await.ok();
+        wait::until(format!("coupon {coupon} to open"), OPENING_TIMEOUT, every, async || {
+            let response = self.client.get(&url).send().await.context("GET /coupons")?;
+            let public: Option<PublicCampaign> = response.json().await.ok();
             Ok(public.is_some_and(|public| public.status == "OPEN"))
         })
         .await
     }
 }
 
-/// Whether the process at `base` says that it is ready.
+/// Whether the process at `base` reports that it is ready.
 pub async fn is_ready(client: &Client, base: &str) -> bool {
     let call = client.get(format!("{base}/health/ready")).timeout(Duration::from_secs(2));
-    call.send().await.is_ok_and(|answer| answer.status().is_success())
+    call.send().await.is_ok_and(|response| response.status().is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{
+        Json, Router,
+        http::{HeaderMap, StatusCode},
+        response::IntoResponse as _,
+        routing::{any, get, post},
+    };
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn serve(router: Router) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        url
+    }
+
+    async fn create_campaign(headers: HeaderMap, Json(body): Json<Value>) -> axum::response::Response {
+        let is_valid =
+            headers["authorization"] == "Bearer token" && body["totalQuantity"] == 7 && body["perUserLimit"] == 2;
+        let status = if is_valid { StatusCode::CREATED } else { StatusCode::BAD_REQUEST };
+        (status, Json(json!({"couponId": 3}))).into_response()
+    }
+
+    #[tokio::test]
+    async fn a_campaign_is_returned_once_it_is_open() {
+        let polls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let opens_at_third = {
+            let polls = polls.clone();
+            move || async move {
+                let poll = polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Json(json!({"status": if poll < 2 { "SCHEDULED" } else { "OPEN" }}))
+            }
+        };
+        let router =
+            Router::new().route("/admin/coupons", post(create_campaign)).route("/coupons/3", get(opens_at_third));
+        let api = Api::new(&format!("{}/", serve(router).await), "token".into()).expect("a client");
+        let coupon = api.open_campaign_of("x", 7, &json!({"perUserLimit": 2})).await.expect("an open campaign");
+        assert_eq!((coupon.get(), polls.load(std::sync::atomic::Ordering::Relaxed)), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn a_rejection_is_an_error_with_its_body() {
+        let router = Router::new().route("/admin/products", any(async || (StatusCode::FORBIDDEN, "no scope")));
+        let api = Api::new(&serve(router).await, "token".into()).expect("a client");
+        let error = api.create_product(&json!({})).await.expect_err("an error").to_string();
+        assert_eq!(error, "POST /admin/products returned 403 Forbidden: no scope");
+    }
+
+    #[tokio::test]
+    async fn stock_and_best_sellers_are_read_from_their_pages() {
+        let router = Router::new()
+            .route("/products/5", get(async || Json(json!({"productId": 5, "stock": 12, "name": "x"}))))
+            .route("/products/best-sellers", get(async || Json(json!({"items": [{}, {}]}))));
+        let api = Api::new(&serve(router).await, "token".into()).expect("a client");
+        let product = ProductId::try_from(5).expect("an id");
+        assert_eq!((api.stock(product).await.expect("a stock"), api.best_sellers().await.expect("a page")), (12, 2));
+        let missing = api.stock(ProductId::try_from(6).expect("an id")).await.expect_err("an error");
+        assert!(
+            format!("{missing:#}").contains("/products/6") && format!("{missing:#}").contains("404"),
+            "{missing:#}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_process_is_ready_when_it_says_so() {
+        let ready = serve(Router::new().route("/health/ready", get(async || "UP"))).await;
+        let down =
+            serve(Router::new().route("/health/ready", get(async || (StatusCode::SERVICE_UNAVAILABLE, "DOWN")))).await;
+        let client = Client::new();
+        assert!(is_ready(&client, &ready).await);
+        assert!(!is_ready(&client, &down).await);
+    }
 }

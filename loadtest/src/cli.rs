@@ -3,64 +3,148 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    audit::AuditArguments, bare::BareArguments, bench::BenchArguments, receiver::ReceiverArguments,
-    rush::RushArguments, shop::ShopArguments,
+    audit::AuditArguments, baseline::BaselineArguments, bench::BenchArguments, burst::BurstArguments,
+    receiver::ReceiverArguments, shop::ShopArguments,
 };
 
-/// Loads Dibs, breaks it, measures it, and looks afterwards whether everything is right.
+/// Load tests, fault runs, benchmarks and audits of Dibs
 ///
-/// Exit status: 0 when everything is right, 1 when something is wrong, 2 when that could not be found out.
+/// Exit status: 0 when no difference was found, 1 when the audit found differences, 2 when the command could not run.
 #[derive(Debug, Parser)]
 #[command(name = "dibs-loadtest", version, max_term_width = 110)]
 pub struct Cli {
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Many users rush one campaign; then the audit
+    /// Many users claim one campaign at the same time; then the audit
     ///
-    /// Makes a campaign on the running stack, lets users claim it through goose, some of them twice or three times,
-    /// waits until every claim is confirmed, and audits MySQL, Redis and the answers against I1 to I4.
+    /// Creates a campaign on the running stack. Goose users claim it, some of them two or three times. The command then
+    /// waits until the worker has confirmed every claim, and compares MySQL, Redis and the recorded responses (I1 to I4,
+    /// I11).
     ///
-    /// With --worker-kills or --redis-kills it brings a stack of its own (API, worker, Redis, and a database beside the
-    /// one given) and kills parts of it with SIGKILL while claims are accepted and confirmed.
-    Rush(RushArguments),
-    /// Users browse, charge, claim, order, pay, confirm and cancel; then the audit
+    /// With --worker-kills or --redis-kills it starts a stack of its own (API, worker, Redis, and a second database on
+    /// the given MySQL server) and sends SIGKILL to the worker or to Redis while claims are accepted and confirmed.
+    Burst(BurstArguments),
+    /// Users browse, charge points, claim, order, pay, confirm and cancel; then the audit
     ///
-    /// Makes products and campaigns on the running stack and lets users shop through goose: one of the products takes
-    /// half of all orders, some requests are made twice with their idempotency key, and every 202 is followed up until
-    /// it has an outcome. Then it waits until all commands are carried out, and audits MySQL, Redis and the answers.
+    /// Creates products and campaigns on the running stack. One of the products takes half of all orders. Some requests
+    /// are sent twice with the same Idempotency-Key, and every 202 is polled until it has an outcome. The command then
+    /// waits until all commands are processed and all events are delivered, and runs the audit.
     ///
-    /// With --worker-kill-seconds it brings a stack of its own (API, worker, Redis, and a database beside the one
-    /// given) and kills the worker with SIGKILL again and again.
+    /// With --worker-kill-seconds it starts a stack of its own (API, worker, Redis, and a second database on the given
+    /// MySQL server) and sends SIGKILL to the worker at that interval.
     Shop(ShopArguments),
-    /// MySQL against Redis: I1 to I8, I10 and I12, and that all is at rest
+    /// Compares MySQL with Redis: invariants I1 to I12, and that all streams are drained
     ///
-    /// Prints each invariant with what was compared and the differences found. Reads only.
+    /// Prints one line for each check: the invariant, what was compared, and the number of differences. Reads only.
     Audit(AuditArguments),
-    /// Claims and confirmations beside the barest thing that could do the same
+    /// Measures claims, confirmations, orders and rankings next to a baseline
     ///
-    /// Starts API, worker and a bare server itself, against the database and the Redis given, and measures them in
-    /// alternation. Nothing else should run on those servers, nor much on the machine.
+    /// Starts API, worker and baseline server against the given MySQL and Redis, and measures them in alternation.
+    /// Use servers that nothing else uses, on an idle machine: the bench writes and deletes its own data.
     Bench(BenchArguments),
-    /// The barest server that could answer a claim: parses the JSON, touches nothing
-    Bare(BareArguments),
-    /// A receiver of webhooks, which checks and records what comes, and fails if asked
+    /// The HTTP baseline of the bench: parses the JSON of a claim, stores nothing, answers 202
+    Baseline(BaselineArguments),
+    /// A webhook receiver that verifies and records every delivery, and fails on demand
     ///
-    /// Point the two URLs of the worker at it, as /data-platform and /notifications.
+    /// Set the worker's `DATA_PLATFORM_URL` to its /data-platform, and `NOTIFICATION_URL` to its /notifications.
     Receiver(ReceiverArguments),
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    const DATABASE: &str = "--database-url=mysql://u:p@h/dibs";
+
+    fn parse(arguments: &[&str]) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(["dibs-loadtest"].iter().chain(arguments)).map(|cli| cli.command)
+    }
+
+    fn error(arguments: &[&str]) -> ErrorKind {
+        parse(arguments).expect_err("an error").kind()
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    /// The help text, whatever the width of the terminal and the environment are.
+    fn help_of(subcommand: &str) -> String {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        let help = command.find_subcommand_mut(subcommand).expect("a subcommand").render_long_help().to_string();
+        let line = |line: &str| match line.split_once("[env: ") {
+            Some((indent, variable)) => {
+                format!("{indent}[env: {}]", variable.split(['=', ']']).next().unwrap_or_default())
+            }
+            None => line.trim_end().to_owned(),
+        };
+        help.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_help_of_every_subcommand_is_as_reviewed() {
+        for subcommand in ["burst", "shop", "audit", "bench", "baseline", "receiver"] {
+            insta::assert_snapshot!(format!("help_{subcommand}"), help_of(subcommand));
+        }
+    }
+
+    #[test]
+    fn a_burst_has_the_defaults_of_the_documents() {
+        let Command::Burst(burst) = parse(&["burst", DATABASE]).expect("valid") else { panic!("another command") };
+        assert_eq!((burst.coupons, burst.users, burst.requests), (10_000, 100_000, 130_000));
+        assert_eq!((burst.worker_kills, burst.redis_kills, burst.load.seed), (0, 0, 1));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for arguments in [
+            ["burst", "--coupons=0"],
+            ["burst", "--users=10000001"],
+            ["burst", "--redis-kills=1001"],
+            ["shop", "--products=1001"],
+            ["shop", "--worker-kill-seconds=0"],
+            ["bench", "--rounds=0"],
+        ] {
+            assert_eq!(error(&[arguments[0], DATABASE, arguments[1]]), ErrorKind::ValueValidation, "{arguments:?}");
+        }
+        let receiver = ["receiver", "--secret=whsec_x", "--delay-milliseconds=60001"];
+        assert_eq!(error(&receiver), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn arguments_that_need_each_other_are_given_together() {
+        for arguments in [
+            &["shop", DATABASE, "--midnight"][..],
+            &["shop", DATABASE, "--receiver-address=127.0.0.1:1"],
+            &["receiver", "--secret=whsec_x", "--outage-seconds=1"],
+            &["receiver", "--secret=whsec_x", "--outage-after-seconds=1"],
+        ] {
+            assert_eq!(error(arguments), ErrorKind::MissingRequiredArgument, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn an_audit_takes_the_id_of_a_campaign() {
+        let Command::Audit(audit) = parse(&["audit", DATABASE, "--coupon=7"]).expect("valid") else {
+            panic!("another command")
+        };
+        assert_eq!(audit.coupon.map(dibs_common::identifiers::CouponId::get), Some(7));
+        assert_eq!(error(&["audit", DATABASE, "--coupon=0"]), ErrorKind::ValueValidation);
+        assert_eq!(error(&["audit", DATABASE, "--coupon=x"]), ErrorKind::ValueValidation);
+    }
+
+    #[test]
+    fn secrets_are_not_in_the_debug_output() {
+        let command = parse(&["shop", DATABASE, "--webhook-secret=whsec_hidden", "--admin-token=hidden"]);
+        let text = format!("{:?}", command.expect("valid"));
+        assert!(!text.contains("hidden") && !text.contains("u:p@h"), "{text}");
     }
 }

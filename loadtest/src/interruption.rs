@@ -1,24 +1,23 @@
-//! SIGINT, SIGTERM and SIGHUP. Taken before goose takes SIGINT for itself: its handler ends the process on the
-//! second one without letting anything be stopped.
+//! SIGINT, SIGTERM and SIGHUP. The handler is installed before goose installs its own for SIGINT, which would end the
+//! process at the second signal and leave the processes of the run behind.
 
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-/// Hears of the first signal.
 pub struct Interruption(Arc<Notify>);
 
-/// Listens from now on.
+/// Installs the handler.
 pub fn listen() -> Result<Interruption, ctrlc::Error> {
-    let heard = Arc::new(Notify::new());
-    let signal = Arc::clone(&heard);
-    // A permit is kept when nobody waits yet.
+    let received = Arc::new(Notify::new());
+    let signal = Arc::clone(&received);
+    // `notify_one` keeps a permit, so a signal before `wait` is not lost.
     ctrlc::set_handler(move || signal.notify_one())?;
-    Ok(Interruption(heard))
+    Ok(Interruption(received))
 }
 
 impl Interruption {
-    /// Returns when a signal has come.
+    /// Returns after the first signal.
     pub async fn wait(&self) {
         self.0.notified().await;
     }

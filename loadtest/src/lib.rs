@@ -1,20 +1,24 @@
-//! Load, faults, measurements and audits of Dibs, all from outside: over HTTP, and by reading MySQL and Redis.
+//! Load, faults, benchmarks and audits of Dibs, all from outside: over HTTP, and by reading MySQL and Redis.
 //!
-//! - [`rush`]: many users rush one campaign, through goose; with faults if asked; then the audit.
-//! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel, through goose; while the
-//!   worker is killed if asked; then the audit.
-//! - [`audit`]: MySQL against Redis against what a client was answered.
-//! - [`bench`]: claims and confirmations beside the barest thing that could do the same.
-//! - [`receiver`]: a receiver of webhooks, which records what comes.
-//! - [`bare`]: that barest thing for HTTP.
+//! - [`burst`]: many users claim one campaign through goose, with faults on demand; then the audit.
+//! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel through goose, while the
+//!   worker is killed on demand; then the audit.
+//! - [`audit`]: compares MySQL, Redis and the responses that a client recorded.
+//! - [`bench`]: measures Dibs and a baseline in alternation.
+//! - [`receiver`]: a webhook receiver that records every delivery attempt.
+//! - [`baseline`]: the HTTP baseline, a server that parses a claim and stores nothing.
 
 use std::{process::ExitCode, time::Duration};
 
+use anyhow::{Context as _, Result};
+
 pub mod api;
 pub mod audit;
-pub mod bare;
+pub mod baseline;
 pub mod bench;
+pub mod burst;
 pub mod cli;
+pub mod goose_run;
 pub mod interruption;
 pub mod latency;
 pub mod numbers;
@@ -22,67 +26,80 @@ pub mod output;
 pub mod processes;
 pub mod receiver;
 pub mod record;
-pub mod rng;
-pub mod rush;
 pub mod shop;
 pub mod stores;
-pub mod waiting;
+pub mod wait;
 
-use anyhow::{Context as _, Result};
 use cli::{Cli, Command};
 
-/// What a command found.
+/// What a command concluded about the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Everything is as it must be.
-    Right,
-    /// Something is not.
-    Wrong,
+pub enum RunStatus {
+    Passed,
+    /// The audit found differences.
+    Failed,
 }
 
-/// Runs a command: 0 when all is right, 1 when something is wrong, 2 when it could not be found out, 130 when
-/// interrupted.
+/// Runs a command. Exit status 0: passed; 1: differences found; 2: the command could not run; 130: interrupted.
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::note(&format!("no runtime: {error}"));
+            output::note(&format!("starting the runtime: {error}"));
             return ExitCode::from(2);
         }
     };
     output::quiet_libraries();
-    let outcome = runtime.block_on(execute(cli));
-    // Whatever is still going on belongs to a run that is over; processes it started are gone already.
+    let result = runtime.block_on(execute(cli));
+    // Tasks that still run belong to a finished command; its processes are stopped already.
     runtime.shutdown_timeout(Duration::from_millis(100));
-    match outcome {
-        Ok(Some(Verdict::Right)) => ExitCode::SUCCESS,
-        Ok(Some(Verdict::Wrong)) => ExitCode::FAILURE,
+    exit_code(result)
+}
+
+fn exit_code(result: Result<Option<RunStatus>>) -> ExitCode {
+    match result {
+        Ok(Some(RunStatus::Passed)) => ExitCode::SUCCESS,
+        Ok(Some(RunStatus::Failed)) => ExitCode::FAILURE,
         Ok(None) => {
             output::note("interrupted");
             ExitCode::from(130)
         }
-        Err(failure) => {
-            output::note(&format!("{failure:#}"));
+        Err(error) => {
+            output::note(&format!("{error:#}"));
             ExitCode::from(2)
         }
     }
 }
 
-/// None when interrupted: the command is dropped where it stands, and with it the processes it started.
-async fn execute(cli: Cli) -> Result<Option<Verdict>> {
+/// None when interrupted. The command is then dropped, which kills the processes that it started.
+async fn execute(cli: Cli) -> Result<Option<RunStatus>> {
     let interrupted = interruption::listen().context("listening for signals")?;
     let command = async {
         match cli.command {
-            Command::Rush(arguments) => rush::run(arguments).await,
+            Command::Burst(arguments) => burst::run(arguments).await,
             Command::Shop(arguments) => shop::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
-            Command::Bare(arguments) => bare::run(arguments).await,
+            Command::Baseline(arguments) => baseline::run(arguments).await,
             Command::Receiver(arguments) => receiver::run(arguments).await,
         }
     };
     tokio::select! {
-        verdict = command => verdict.map(Some),
+        status = command => status.map(Some),
         () = interrupted.wait() => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_tells_differences_from_errors_and_interruptions() {
+        let codes = [Ok(Some(RunStatus::Passed)), Ok(Some(RunStatus::Failed)), Err(anyhow::anyhow!("x")), Ok(None)];
+        let expected = [0, 1, 2, 130].map(ExitCode::from);
+        for (code, expected) in codes.into_iter().map(exit_code).zip(expected) {
+            assert_eq!(format!("{code:?}"), format!("{expected:?}"));
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! `dibs-loadtest`: loads a stack, breaks it, measures it, and looks afterwards whether everything is right.
+//! `dibs-loadtest`: load tests, fault runs, benchmarks and audits of Dibs.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use dibs_loadtest::cli::Cli;
 
-/// The same allocator as `dibs-api`, for the bare server to be compared with it, and for a cheap client.
+/// The allocator of `dibs-api`, so that the baseline server differs from it only in what it does.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

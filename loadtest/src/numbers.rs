@@ -1,19 +1,19 @@
-//! Rates, ratios and medians of counts.
+//! Rates, medians and formats of numbers.
 
 use std::time::Duration;
 
-/// A count as a real number: exact up to 2^53, far beyond what is counted here.
+/// A count as a real number: exact up to 2^53, far beyond any count here.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
 pub fn real(count: u64) -> f64 {
     count as f64
 }
 
-/// So many in a second.
+/// Counts per second.
 pub fn per_second(count: u64, elapsed: Duration) -> f64 {
     real(count) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
-/// The middle of the values; 0 when there are none.
+/// The median; 0 of no values.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -48,10 +48,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn the_median_is_the_middle_value_or_the_mean_of_two() {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median(&[]).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_rate_is_per_second_even_of_no_time() {
+        assert!((per_second(30, Duration::from_secs(2)) - 15.0).abs() < f64::EPSILON);
+        assert!(per_second(0, Duration::ZERO).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn rates_are_rounded_and_never_negative() {
+        assert_eq!([1_234.4, 1_234.5, -3.0].map(grouped_rate), ["1,234", "1,235", "0"]);
     }
 
     #[test]

@@ -6,46 +6,41 @@ use std::{borrow::Cow, io::IsTerminal, time::Duration};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::filter::LevelFilter;
 
-/// Lets libraries say only what breaks. Must come before goose, which else sets up a log of its own, where every
-/// broken connection of a fault run is a line.
+/// Limits the log of libraries to errors. Goose installs its own logger unless there is one, and logs every broken
+/// connection of a fault run.
 pub fn quiet_libraries() {
     tracing_subscriber::fmt().with_max_level(LevelFilter::ERROR).with_writer(std::io::stderr).init();
 }
 
-/// A line of the result.
+/// Prints a part of the report.
 pub fn line(text: &str) {
     println!("{text}");
 }
 
-/// A line about what is going on.
+/// Prints a note about the progress of the run.
 pub fn note(text: &str) {
     eprintln!("dibs-loadtest: {text}");
 }
 
-/// A table of text; columns are as wide as they need to be.
+/// A text table. Each column is as wide as its widest cell.
 pub struct Table {
     rows: Vec<Vec<String>>,
     right_aligned_from: usize,
 }
 
 impl Table {
-    /// Columns from `right_aligned_from` on are numbers.
+    /// Columns from `right_aligned_from` on are right-aligned, for numbers.
     pub fn new(headers: &[&str], right_aligned_from: usize) -> Self {
         Self { rows: vec![headers.iter().map(|&header| header.to_owned()).collect()], right_aligned_from }
     }
 
-    /// Adds a row.
     pub fn row<'c>(&mut self, cells: impl IntoIterator<Item = impl Into<Cow<'c, str>>>) {
         self.rows.push(cells.into_iter().map(|cell| cell.into().into_owned()).collect());
     }
 
-    /// Prints it under `title`.
-    pub fn print(&self, title: &str) {
-        line("");
-        line(title);
-        for text in self.lines() {
-            line(&text);
-        }
+    /// The table as text under `title`, after an empty line.
+    pub fn render(&self, title: &str) -> String {
+        format!("\n{title}\n{}", self.lines().join("\n"))
     }
 
     fn lines(&self) -> Vec<String> {
@@ -67,19 +62,19 @@ impl Table {
     }
 }
 
-/// A progress bar on a terminal; nothing elsewhere.
+/// A progress threshold on a terminal; nothing elsewhere.
 pub fn progress(total: u64, message: &'static str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+    let threshold = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
     let template = "{msg} [{wide_bar}] {human_pos}/{human_len} {per_sec} {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        threshold.set_style(style);
     }
-    bar.set_message(message);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    threshold.set_message(message);
+    threshold.enable_steady_tick(Duration::from_millis(200));
+    threshold
 }
 
 #[cfg(test)]
@@ -90,6 +85,13 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(&["what", "count"], 1);
         table.row(["accepted", "7"]);
-        assert_eq!(table.lines(), ["what      count", "--------  -----", "accepted      7"]);
+        assert_eq!(table.render("Claims"), "\nClaims\nwhat      count\n--------  -----\naccepted      7");
+    }
+
+    #[test]
+    fn an_empty_cell_at_the_end_leaves_no_blanks() {
+        let mut table = Table::new(&["what", "count", "result"], 1);
+        table.row(["réfusé", "1,000", ""]);
+        assert_eq!(table.lines()[2], "réfusé  1,000");
     }
 }

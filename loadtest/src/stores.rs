@@ -1,4 +1,4 @@
-//! The database and the Redis that are looked into.
+//! MySQL and Redis of a stack.
 
 use std::collections::HashMap;
 
@@ -20,53 +20,48 @@ use secrecy::SecretString;
 
 const DATABASE_CONNECTIONS: u32 = 4;
 const REDIS_CONNECTIONS: usize = 2;
-const DEAD_LETTERS_AT_ONCE: u64 = 100;
+const DEAD_LETTER_PAGE: u64 = 100;
 /// What `CLAIM_PARTITIONS` may be at most.
 const MAX_PARTITIONS: u16 = 1024;
 
-/// Where they are.
 #[derive(Clone, Debug, Args)]
 pub struct StoreArguments {
-    /// The database of the stack: mysql://user:password@host:port/database
+    /// Database of the stack: mysql://user:password@host:port/database
     #[arg(long, env, hide_env_values = true)]
     pub database_url: SecretString,
-    /// The Redis of the stack
+    /// Redis of the stack
     #[arg(long, env, hide_env_values = true, default_value = "redis://127.0.0.1:6379")]
     pub redis_url: SecretString,
-    /// What every Redis key of the stack begins with
+    /// Prefix of all Redis keys of the stack
     #[arg(long, env, default_value = "")]
     pub redis_key_prefix: String,
 }
 
-/// Commands without an outcome.
+/// Commands without an outcome, of all partitions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandsLeft {
-    /// On the streams.
+    /// Entries on the streams.
     pub waiting: u64,
-    /// Handed to a worker that has not acknowledged them.
+    /// Entries that a worker read and has not acknowledged.
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
 }
 
 impl CommandsLeft {
-    /// Whether every stream is empty. Nobody waits for dead letters.
-    pub const fn is_nothing(self) -> bool {
+    /// Whether every stream is drained. A dead letter stays until it is redriven, so waiting for it is pointless.
+    pub const fn is_drained(self) -> bool {
         self.waiting == 0 && self.pending == 0
     }
 }
 
-/// Connections to both.
 #[derive(Clone)]
 pub struct Stores {
-    /// The source of truth.
     pub database: Database,
-    /// What admits claims.
     pub redis: Redis,
 }
 
 impl Stores {
-    /// Connects to both.
     pub async fn connect(arguments: &StoreArguments) -> Result<Self> {
         let database = Database::new(&arguments.database_url, DATABASE_CONNECTIONS).context("DATABASE_URL")?;
         database.ping().await.context("connecting to the database")?;
@@ -76,21 +71,25 @@ impl Stores {
         Ok(Self { database, redis })
     }
 
-    /// The campaign as the database has it.
+    pub async fn close(self) {
+        self.database.close().await;
+        self.redis.close().await;
+    }
+
+    /// The campaign as MySQL has it.
     pub async fn campaign(&self, coupon: CouponId) -> Result<Campaign> {
         let found = db::campaigns::find(self.database.pool(), coupon).await.context("reading the campaign")?;
         found.ok_or_else(|| anyhow!("the database has no coupon {coupon}"))
     }
 
-    /// Entries on the stream of `partition` that wait to be confirmed.
+    /// Claims of `partition` that are not confirmed yet.
     pub async fn backlog(&self, partition: Partition) -> Result<u64> {
         let key = self.redis.keys.claim_stream(partition);
-        self.redis.client().xlen(key).await.context("the length of the stream")
+        self.redis.client().xlen(key).await.context("reading the length of a claim stream")
     }
 
-    /// What is left of the commands of all users.
     pub async fn commands_left(&self) -> Result<CommandsLeft> {
-        // All partitions that there can be: how many there are is a setting of others, and changes.
+        // All possible partitions: their number is a setting of the stack, and can be raised.
         let partitions = (0..MAX_PARTITIONS).map(|number| self.commands_left_of(Partition(number)));
         let mut left = CommandsLeft::default();
         for of_partition in try_join_all(partitions).await? {
@@ -101,7 +100,7 @@ impl Stores {
         Ok(left)
     }
 
-    /// Events that the ranking has not counted yet.
+    /// Events that the ranking has not applied yet.
     pub async fn events_left(&self) -> Result<u64> {
         let left: i64 = sqlx::query_scalar(
             "SELECT /* events_left */ CAST((SELECT COUNT(*) FROM outbox_events WHERE sequence IS NULL) + last_sequence - \
@@ -116,15 +115,15 @@ impl Stores {
     async fn commands_left_of(&self, partition: Partition) -> Result<CommandsLeft> {
         let (client, keys) = (self.redis.client(), &self.redis.keys);
         let stream = keys.order_stream(partition);
-        let waiting = client.xlen(&stream).await.context("the length of a stream")?;
+        let waiting = client.xlen(&stream).await.context("reading the length of an order stream")?;
         let dead = client.xlen(keys.dead_orders(partition)).await.context("dead letters")?;
-        // Without a group, nothing was delivered.
+        // XPENDING fails while there is no group, and then no entry is pending.
         let pending: Value = client.xpending(&stream, ORDERS_GROUP, ()).await.unwrap_or(Value::Null);
         let pending = pending.into_array().first().and_then(Value::as_u64).unwrap_or(0);
         Ok(CommandsLeft { waiting, pending, dead })
     }
 
-    /// Dead letters of a campaign: entries that nobody will try again by himself.
+    /// Dead letters of a campaign.
     pub async fn dead_letters(&self, partition: Partition, coupon: CouponId) -> Result<u64> {
         let key = self.redis.keys.dead_claims(partition);
         let (mut found, mut start) = (0, "-".to_owned());
@@ -132,7 +131,7 @@ impl Stores {
             let page: Vec<(String, HashMap<String, Bytes>)> = self
                 .redis
                 .client()
-                .xrange_values(&key, &*start, "+", Some(DEAD_LETTERS_AT_ONCE))
+                .xrange_values(&key, &*start, "+", Some(DEAD_LETTER_PAGE))
                 .await
                 .context("reading dead letters")?;
             let own = coupon.to_string();

@@ -1,4 +1,4 @@
-//! The invariants of a campaign at rest, one function each.
+//! The invariants of a campaign, one function each.
 
 use std::{collections::HashSet, pin::pin};
 
@@ -11,15 +11,15 @@ use dibs_common::{
 use futures::TryStreamExt as _;
 
 use super::{
-    STEP,
+    BATCH_SIZE,
     check::Check,
+    client::ClientAudit,
+    redis_claims,
     rows::{self, Totals},
-    seats,
-    witness::Witness,
 };
 use crate::{numbers::grouped, stores::Stores};
 
-/// I1: no more issued than there are, in Redis and in MySQL.
+/// I1: no more coupons are issued than the total quantity, in Redis and in MySQL.
 pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {
     let mut check = Check::new("I1");
     let total = u64::from(campaign.terms.total_quantity);
@@ -31,7 +31,7 @@ pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> 
     check
 }
 
-/// I2: nobody holds more than the limit.
+/// I2: no user holds more coupons than the limit.
 pub async fn per_user(stores: &Stores, campaign: &Campaign) -> Result<Check> {
     let mut check = Check::new("I2");
     let limit = campaign.terms.per_user_limit;
@@ -42,19 +42,19 @@ pub async fn per_user(stores: &Stores, campaign: &Campaign) -> Result<Check> {
     Ok(check)
 }
 
-/// How many claims Redis holds, and of how many users.
+/// Claims in Redis, and their users.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claims {
     records: u64,
     users: u64,
 }
 
-/// I3, and I2 in Redis: every claim that Redis holds has its one outcome.
+/// I3, and I2 in Redis: every claim in Redis is issued.
 pub async fn claims_have_outcomes(stores: &Stores, campaign: &Campaign) -> Result<(Check, Claims)> {
     let mut check = Check::new("I3");
     let limit = usize::from(campaign.terms.per_user_limit);
     let mut claims = Claims::default();
-    let mut pages = pin!(seats::scan(&stores.redis, campaign.partition, campaign.id));
+    let mut pages = pin!(redis_claims::scan(&stores.redis, campaign.partition, campaign.id));
     while let Some(page) = pages.try_next().await? {
         claims.users += page.len() as u64;
         for (user, records) in &page {
@@ -65,11 +65,11 @@ pub async fn claims_have_outcomes(stores: &Stores, campaign: &Campaign) -> Resul
             .into_iter()
             .flat_map(|(user, records)| records.into_iter().map(move |record| (user, record)))
             .collect();
-        for step in held.chunks(STEP) {
-            check_outcomes(&mut check, stores, campaign.id, step).await?;
+        for batch in held.chunks(BATCH_SIZE) {
+            check_outcomes(&mut check, stores, campaign.id, batch).await?;
         }
     }
-    check.compared(format!("{} claims in Redis: each issued or refused in MySQL", grouped(claims.records)));
+    check.compared(format!("{} claims in Redis: each issued in MySQL", grouped(claims.records)));
     Ok((check, claims))
 }
 
@@ -87,7 +87,7 @@ async fn check_outcomes(
             None => check.require(false, || format!("claim {claim} of user {user} has no outcome")),
             Some(outcome) => {
                 check.require(outcome.is_issued, || {
-                    format!("claim {claim} of user {user} was refused, and has its seat")
+                    format!("claim {claim} of user {user} was rejected in MySQL, and still counts in Redis")
                 });
                 let (found, expected) =
                     ((outcome.coupon, outcome.user, outcome.sequence), (coupon.get(), user.get(), record.sequence));
@@ -100,89 +100,92 @@ async fn check_outcomes(
     Ok(())
 }
 
-/// I4: every issuance has the claim that it answers, in Redis and in the client's record.
+/// I4: every issuance has its claim in Redis and in the client's record.
 pub async fn issuances_have_claims(
     stores: &Stores,
     campaign: &Campaign,
     totals: Totals,
-    witness: Option<&Witness<'_>>,
+    client: Option<&ClientAudit<'_>>,
 ) -> Result<Check> {
     let mut check = Check::new("I4");
     let mut last = None;
     loop {
-        let step = rows::issuances(stores.database.pool(), campaign.id, last).await?;
-        let Some(&end) = step.last() else { break };
+        let batch = rows::issuances(stores.database.pool(), campaign.id, last).await?;
+        let Some(&end) = batch.last() else { break };
         last = Some(end);
-        let users: Vec<UserId> = step.iter().map(|issued| issued.user).collect();
-        let held = seats::claims_of(&stores.redis, campaign.partition, campaign.id, &users).await?;
-        let claims = step.iter().map(|issued| (issued.record.claim_id, issued.user));
-        let unknown = claims.filter(|(claim, user)| witness.is_some_and(|witness| !witness.knows(*claim, *user)));
+        let users: Vec<UserId> = batch.iter().map(|issued| issued.user).collect();
+        let held = redis_claims::claims_of(&stores.redis, campaign.partition, campaign.id, &users).await?;
+        let claims = batch.iter().map(|issued| (issued.record.claim_id, issued.user));
+        let unknown = claims.filter(|(claim, user)| client.is_some_and(|client| !client.knows(*claim, *user)));
         let mut unknown: HashSet<ClaimId> = unknown.map(|(claim, _)| claim).collect();
-        // No client claims what an administrator assigns.
+        // The claims of an assignment come from an administrator, so no client knows them.
         for claim in rows::assigned(stores.database.pool(), &unknown).await? {
             unknown.remove(&claim);
         }
-        for issued in step {
+        for issued in batch {
             let (user, record) = (issued.user, issued.record);
             check.require(held.get(&user).is_some_and(|records| records.contains(&record)), || {
-                format!("issuance {} of user {user} answers no claim in Redis", record.claim_id)
+                format!("issuance {} of user {user} has no claim in Redis", record.claim_id)
             });
             check.require(!unknown.contains(&record.claim_id), || {
                 let claim = record.claim_id;
-                format!("issuance {claim} of user {user} was never assigned, nor accepted as far as the client knows")
+                format!("issuance {claim} of user {user} was neither assigned nor accepted for the client")
             });
         }
     }
     check.require(totals.sequences == totals.issued, || {
         format!("{} issuances share {} sequence numbers", totals.issued, totals.sequences)
     });
-    check.require(totals.contradictory == 0, || format!("{} claims are both issued and refused", totals.contradictory));
-    let known = if witness.is_some() { "Redis, and known to the client" } else { "Redis" };
+    check
+        .require(totals.contradictory == 0, || format!("{} claims are both issued and rejected", totals.contradictory));
+    let known = if client.is_some() { "Redis, known to the client" } else { "Redis" };
     check.compared(format!("{} issuances: each a claim in {known}", grouped(totals.issued)));
     Ok(check)
 }
 
-/// I3 and I4 of assignments: who is said to have the coupon by one has it, who was refused has not.
-pub async fn assignments_say_what_is(stores: &Stores, campaign: &Campaign) -> Result<Check> {
+/// I3 and I4 of assignments: the outcome of each user matches the issuances.
+pub async fn assignments_match(stores: &Stores, campaign: &Campaign) -> Result<Check> {
     let mut check = Check::new("I4");
     let assigned = rows::assignments(stores.database.pool(), campaign.id).await?;
     check.require(assigned.without_outcome == 0, || {
-        format!("{} users of assignments that are done have no outcome", assigned.without_outcome)
+        format!("{} users of finished assignments have no outcome", assigned.without_outcome)
     });
-    check.require(assigned.wrong == 0, || format!("{} users of assignments are told what is not so", assigned.wrong));
-    check.require(assigned.missing == 0, || format!("{} users of assignments are not there", assigned.missing));
-    check.compared(format!("{} users of assignments: issued or not, as they are told", assigned.users));
+    check.require(assigned.wrong == 0, || {
+        format!("{} users of assignments have an outcome that does not match the issuances", assigned.wrong)
+    });
+    check.require(assigned.missing == 0, || format!("{} users of assignments have no row", assigned.missing));
+    check.compared(format!("{} users of assignments: each outcome matches the issuances", assigned.users));
     Ok(check)
 }
 
-/// I11: at rest, Redis and MySQL say the same.
-pub async fn at_rest(
+/// I11: Redis and MySQL of a drained stack agree.
+pub async fn stores_agree(
     stores: &Stores,
     campaign: &Campaign,
     totals: Totals,
     (counts, claims): (Option<Counts>, Claims),
 ) -> Result<Check> {
     let mut check = Check::new("I11");
-    let mut same =
+    let mut equal =
         |what: &str, one: u64, other: u64| check.require(one == other, || format!("{what}: {one} and {other}"));
-    same("rows of user_coupons, coupons.issued_quantity", totals.issued, u64::from(campaign.issued));
-    same("rows of claim_rejections, coupons.rejected_quantity", totals.rejected, u64::from(campaign.rejected));
+    equal("rows of user_coupons, coupons.issued_quantity", totals.issued, u64::from(campaign.issued));
+    equal("rows of claim_rejections, coupons.rejected_quantity", totals.rejected, u64::from(campaign.rejected));
     match counts {
         Some(counts) => {
-            same("issued in MySQL, claimed in Redis", totals.issued, counts.claimed.into());
-            same("claimed in Redis, claims in Redis", counts.claimed.into(), claims.records);
-            same("quantity in MySQL, in Redis", campaign.terms.total_quantity.into(), counts.total.into());
-            let users = seats::users(&stores.redis, campaign.partition, campaign.id).await?;
-            same("users in Redis, users seen while looking", users, claims.users);
+            equal("issued in MySQL, claimed in Redis", totals.issued, counts.claimed.into());
+            equal("claimed in Redis, claims in Redis", counts.claimed.into(), claims.records);
+            equal("quantity in MySQL, in Redis", campaign.terms.total_quantity.into(), counts.total.into());
+            let users = redis_claims::users(&stores.redis, campaign.partition, campaign.id).await?;
+            equal("users in Redis, users scanned", users, claims.users);
             let behind = totals.highest.saturating_sub(counts.sequence);
-            same("sequence in Redis behind that in MySQL by", behind.into(), 0);
+            equal("sequence in Redis behind MySQL by, expected", behind.into(), 0);
         }
-        // Redis need not hold a campaign whose window is over.
-        None => same("Redis does not hold this open campaign", u64::from(is_open(campaign)), 0),
+        // A campaign whose window is over may be missing in Redis.
+        None => equal("open campaign missing in Redis", u64::from(is_open(campaign)), 0),
     }
-    same("entries left on the stream of its partition", stores.backlog(campaign.partition).await?, 0);
-    same("its dead letters", stores.dead_letters(campaign.partition, campaign.id).await?, 0);
-    check.compared("claims, counts and terms in Redis and MySQL; streams empty");
+    equal("entries on the claim stream of its partition, expected", stores.backlog(campaign.partition).await?, 0);
+    equal("dead letters of the campaign, expected", stores.dead_letters(campaign.partition, campaign.id).await?, 0);
+    check.compared("claims, counts and terms in Redis and MySQL; empty stream; no dead letters");
     Ok(check)
 }
 

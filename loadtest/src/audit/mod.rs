@@ -1,53 +1,52 @@
-//! The audit: MySQL against Redis against a client's own record, at rest. Of campaigns here, of the shop in [`shop`].
+//! The audit of a drained stack: compares MySQL, Redis and the record of a client. Campaigns here, the shop in [`shop`].
 //!
-//! Counts are compared by aggregates, single claims in steps of a thousand in both directions: every claim that
-//! Redis holds must have its row, and every row its claim. Nothing grows with the size of a campaign.
+//! Counts are compared by aggregates, single claims in batches in both directions: every claim in Redis must have its
+//! row, and every row its claim. Memory does not grow with the size of a campaign.
 
 mod check;
+mod client;
 mod invariants;
+mod redis_claims;
 mod rows;
-mod seats;
 mod shop;
-mod witness;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
-pub use check::{Check, Findings};
+pub use check::{AuditReport, Check};
 use clap::Args;
+use client::ClientAudit;
 use dibs_common::{identifiers::CouponId, redis::campaign_state};
-pub use shop::{ShopSettings, Witnesses, audit_shop, audit_shop_at_rest, last_sequence, until_at_rest};
-use witness::Witness;
+pub use shop::{Evidence, ShopSettings, audit_shop, audit_shop_drained, last_sequence, until_drained};
 
 use crate::{
-    Verdict,
+    RunStatus,
     numbers::grouped,
     output,
     record::{ClientRecord, Deliveries},
     stores::{StoreArguments, Stores},
-    waiting,
+    wait,
 };
 
-/// Claims that are looked up at once.
-const STEP: usize = 1000;
-const CAMPAIGNS_AT_ONCE: u32 = 100;
+/// Claims in one query.
+const BATCH_SIZE: usize = 1000;
+/// Campaigns in one query.
+const CAMPAIGN_PAGE: u32 = 100;
 
-/// What to audit.
 #[derive(Debug, Args)]
 pub struct AuditArguments {
-    /// Id of the one campaign to audit; all of them, and the shop, when left out
+    /// Audit only the campaign with this id; the shop and all campaigns when left out
     #[arg(long, value_parser = coupon_id)]
     pub coupon: Option<CouponId>,
-    /// What the shop has set.
     #[command(flatten)]
     pub settings: ShopSettings,
-    /// What receivers of webhooks recorded: see dibs-loadtest receiver --record
+    /// Also compare the events with this record of `dibs-loadtest receiver --record`
     #[arg(long)]
     pub deliveries: Option<PathBuf>,
-    /// How long to wait for the worker to do what is on the streams
+    /// Seconds to wait for the worker to drain the streams; what is left then is a difference
     #[arg(long, default_value_t = 30)]
     pub wait_seconds: u64,
-    /// Where the stack keeps its data
+    /// MySQL and Redis of the stack.
     #[command(flatten)]
     pub stores: StoreArguments,
 }
@@ -56,93 +55,110 @@ fn coupon_id(text: &str) -> Result<CouponId, String> {
     CouponId::try_from(text.parse::<u64>().map_err(|error| error.to_string())?)
 }
 
-/// Audits one campaign, or all and the shop, and prints what was found.
-pub async fn run(arguments: AuditArguments) -> Result<Verdict> {
+/// Audits one campaign, or the shop and all campaigns, and prints the reports.
+pub async fn run(arguments: AuditArguments) -> Result<RunStatus> {
     let stores = Stores::connect(&arguments.stores).await?;
-    let limit = Duration::from_secs(arguments.wait_seconds);
+    let timeout = Duration::from_secs(arguments.wait_seconds);
     let differences = if let Some(coupon) = arguments.coupon {
-        audit_and_print(&stores, coupon, limit).await?
+        audit_and_print(&stores, coupon, timeout).await?
     } else {
         let deliveries = arguments.deliveries.as_deref().map(Deliveries::read).transpose()?;
-        let witnesses = Witnesses { client: None, deliveries: deliveries.as_ref() };
-        let shop = audit_shop_at_rest(&stores, limit, arguments.settings, witnesses).await?;
-        shop.print();
-        shop.differences() + audit_all_campaigns(&stores, limit).await?
+        let evidence = Evidence { client: None, deliveries: deliveries.as_ref() };
+        let shop = audit_shop_drained(&stores, timeout, arguments.settings, evidence).await?;
+        output::line(&shop.render());
+        shop.differences() + audit_all_campaigns(&stores, timeout).await?
     };
-    Ok(verdict(differences))
+    Ok(conclude(differences))
 }
 
-/// Says as the last line how it ended.
-pub fn verdict(differences: u64) -> Verdict {
+/// Prints the last line of the report.
+pub fn conclude(differences: u64) -> RunStatus {
     if differences == 0 {
-        output::line("\neverything is right");
-        Verdict::Right
+        output::line("\nno differences");
+        RunStatus::Passed
     } else {
         output::line(&format!("\n{} differences, see above", grouped(differences)));
-        Verdict::Wrong
+        RunStatus::Failed
     }
 }
 
-async fn audit_all_campaigns(stores: &Stores, limit: Duration) -> Result<u64> {
+async fn audit_all_campaigns(stores: &Stores, timeout: Duration) -> Result<u64> {
     let (mut differences, mut after) = (0, 0);
     loop {
-        let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGNS_AT_ONCE).await?;
+        let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGN_PAGE).await?;
         let Some(&last) = ids.last() else { return Ok(differences) };
         for id in ids {
             let coupon = CouponId::try_from(id).map_err(anyhow::Error::msg)?;
-            differences += audit_and_print(stores, coupon, limit).await?;
+            differences += audit_and_print(stores, coupon, timeout).await?;
         }
         after = last;
     }
 }
 
-async fn audit_and_print(stores: &Stores, coupon: CouponId, limit: Duration) -> Result<u64> {
-    let findings = audit_at_rest(stores, coupon, limit, None).await?;
-    findings.print();
-    Ok(findings.differences())
+async fn audit_and_print(stores: &Stores, coupon: CouponId, timeout: Duration) -> Result<u64> {
+    let report = audit_drained(stores, coupon, timeout, None).await?;
+    output::line(&report.render());
+    Ok(report.differences())
 }
 
-/// Waits until nothing of the campaign's partition is on the stream, at most `limit`, then audits the campaign. A
-/// stream that is not empty by then is a difference.
-pub async fn audit_at_rest(
+/// Waits until the claim stream of the campaign's partition is empty, at most `timeout`, then audits the campaign.
+pub async fn audit_drained(
     stores: &Stores,
     coupon: CouponId,
-    limit: Duration,
+    timeout: Duration,
     client: Option<&ClientRecord>,
-) -> Result<Findings> {
-    until_confirmed(stores, coupon, limit).await?;
+) -> Result<AuditReport> {
+    until_confirmed(stores, coupon, timeout).await?;
     audit(stores, coupon, client).await
 }
 
-/// Waits until nothing of the campaign's partition is on the stream, at most `limit`.
-pub async fn until_confirmed(stores: &Stores, coupon: CouponId, limit: Duration) -> Result<()> {
+/// Waits until the claim stream of the campaign's partition is empty, at most `timeout`.
+pub async fn until_confirmed(stores: &Stores, coupon: CouponId, timeout: Duration) -> Result<()> {
     let campaign = stores.campaign(coupon).await?;
-    // Whether it came to rest is one of the checks.
-    let _ = waiting::until("an empty stream", limit, Duration::from_millis(50), async || {
+    // A timeout is no error: the audit reports a stream that is not empty.
+    let _timed_out = wait::until("an empty claim stream", timeout, Duration::from_millis(50), async || {
         Ok(stores.backlog(campaign.partition).await? == 0)
     })
     .await;
     Ok(())
 }
 
-/// Audits a campaign, with what a client was answered, if there is a client.
-pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientRecord>) -> Result<Findings> {
+/// Audits a campaign, and compares it with the record of a client.
+pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientRecord>) -> Result<AuditReport> {
     let campaign = stores.campaign(coupon).await?;
     let pool = stores.database.pool();
     let totals = rows::totals(pool, coupon).await?;
-    let counts = campaign_state::counts(&stores.redis, campaign.partition, coupon).await.context("reading Redis")?;
-    let witness = client.map(Witness::new);
+    let counts = campaign_state::counts(&stores.redis, campaign.partition, coupon)
+        .await
+        .context("reading the counts of a campaign in Redis")?;
+    let client = client.map(ClientAudit::new);
     let mut checks = vec![invariants::quantity(&campaign, totals, counts)];
     checks.push(invariants::per_user(stores, &campaign).await?);
     let (outcomes, claims) = invariants::claims_have_outcomes(stores, &campaign).await?;
     checks.push(outcomes);
-    checks.push(invariants::issuances_have_claims(stores, &campaign, totals, witness.as_ref()).await?);
-    checks.push(invariants::assignments_say_what_is(stores, &campaign).await?);
-    checks.push(invariants::at_rest(stores, &campaign, totals, (counts, claims)).await?);
-    if let Some(witness) = witness {
-        checks.push(witness.per_user(campaign.terms.per_user_limit));
-        checks.push(witness.outcomes(pool, coupon).await?);
-        checks.push(witness.answers());
+    checks.push(invariants::issuances_have_claims(stores, &campaign, totals, client.as_ref()).await?);
+    checks.push(invariants::assignments_match(stores, &campaign).await?);
+    checks.push(invariants::stores_agree(stores, &campaign, totals, (counts, claims)).await?);
+    if let Some(client) = client {
+        checks.push(client.per_user(campaign.terms.per_user_limit));
+        checks.push(client.outcomes(pool, coupon).await?);
+        checks.push(client.responses());
     }
-    Ok(Findings { subject: format!("coupon {coupon}, '{}'", campaign.terms.name), checks })
+    Ok(AuditReport { subject: format!("coupon {coupon}, '{}'", campaign.terms.name), checks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_passes_without_differences_only() {
+        assert_eq!([0, 1, 1_000].map(conclude), [RunStatus::Passed, RunStatus::Failed, RunStatus::Failed]);
+    }
+
+    #[test]
+    fn the_id_of_a_campaign_is_a_positive_integer() {
+        assert_eq!(coupon_id("7").map(CouponId::get), Ok(7));
+        assert!(["0", "-1", "x", ""].into_iter().all(|text| coupon_id(text).is_err()));
+    }
 }

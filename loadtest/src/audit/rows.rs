@@ -1,4 +1,4 @@
-//! What the database says of a campaign: counts by aggregates, rows in steps.
+//! A campaign in MySQL: counts by aggregates, rows in batches.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,26 +11,22 @@ use dibs_common::{
 use sqlx::{FromRow, MySqlPool, QueryBuilder};
 use uuid::Uuid;
 
-use super::STEP;
+use super::BATCH_SIZE;
 
-/// Counts of a campaign's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
 pub struct Totals {
-    /// Issuances.
     pub issued: u64,
-    /// Users who have one.
     pub users: u64,
     /// Different sequence numbers.
     pub sequences: u64,
     /// The highest sequence number.
     pub highest: u32,
-    /// Refused claims.
+    /// Rejected claims.
     pub rejected: u64,
-    /// Claims both issued and refused.
+    /// Claims both issued and rejected.
     pub contradictory: u64,
 }
 
-/// Counts the rows of a campaign.
 pub async fn totals(pool: &MySqlPool, coupon: CouponId) -> Result<Totals> {
     let totals = sqlx::query_as(
         "SELECT /* audit totals */ CAST(i.issued AS UNSIGNED) AS issued, CAST(i.users AS UNSIGNED) AS users, \
@@ -44,7 +40,7 @@ pub async fn totals(pool: &MySqlPool, coupon: CouponId) -> Result<Totals> {
     totals.bind(coupon.get()).bind(coupon.get()).fetch_one(pool).await.context("counting issuances")
 }
 
-/// Users who hold more than `limit` of a campaign, with how many; at most a hundred.
+/// Users who hold more than `limit` coupons of a campaign, and how many; at most 100 users.
 pub async fn users_above(pool: &MySqlPool, coupon: CouponId, limit: u16) -> Result<Vec<(u64, i64)>> {
     let users = sqlx::query_as(
         "SELECT /* audit users_above */ user_id, COUNT(*) FROM user_coupons WHERE coupon_id = ? \
@@ -53,21 +49,17 @@ pub async fn users_above(pool: &MySqlPool, coupon: CouponId, limit: u16) -> Resu
     users.bind(coupon.get()).bind(limit).fetch_all(pool).await.context("counting coupons of users")
 }
 
-/// An issuance, or a refused claim.
+/// The outcome of a claim: an issuance or a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Of which campaign.
+pub struct ClaimOutcomeRow {
     pub coupon: u64,
-    /// Whose.
     pub user: u64,
-    /// Its place in the order of acceptance.
     pub sequence: u32,
-    /// Whether it was issued.
     pub is_issued: bool,
 }
 
-/// The outcomes of claims; one that is both issued and refused counts as refused.
-pub async fn outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashMap<ClaimId, Outcome>> {
+/// The outcomes of claims. A claim that is both issued and rejected counts as rejected.
+pub async fn outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashMap<ClaimId, ClaimOutcomeRow>> {
     let mut outcomes = HashMap::with_capacity(claims.len());
     if claims.is_empty() {
         return Ok(outcomes);
@@ -86,15 +78,14 @@ pub async fn outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashMap<Cl
         let rows: Vec<(Uuid, u64, u64, u32)> =
             query.build_query_as().fetch_all(pool).await.context("reading the outcomes of claims")?;
         let found = rows.into_iter();
-        outcomes
-            .extend(found.map(|(claim, coupon, user, sequence)| {
-                (ClaimId(claim), Outcome { coupon, user, sequence, is_issued })
-            }));
+        outcomes.extend(found.map(|(claim, coupon, user, sequence)| {
+            (ClaimId(claim), ClaimOutcomeRow { coupon, user, sequence, is_issued })
+        }));
     }
     Ok(outcomes)
 }
 
-/// Which of these claims are those of assignments.
+/// Those of the claims that assignments created.
 pub async fn assigned(pool: &MySqlPool, claims: &HashSet<ClaimId>) -> Result<Vec<ClaimId>> {
     if claims.is_empty() {
         return Ok(Vec::new());
@@ -110,21 +101,21 @@ pub async fn assigned(pool: &MySqlPool, claims: &HashSet<ClaimId>) -> Result<Vec
     Ok(found.into_iter().map(ClaimId).collect())
 }
 
-/// What a campaign's assignments say of their users.
+/// Differences between a campaign's assignments and its issuances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
-pub struct Assigned {
+pub struct AssignmentTotals {
     /// Users of all assignments.
     pub users: i64,
-    /// Those without an outcome, though their assignment is done.
+    /// Users of finished assignments without an outcome.
     pub without_outcome: i64,
-    /// Those who are said to have the coupon and do not, or the other way round.
+    /// Users whose outcome does not match the issuances.
     pub wrong: i64,
-    /// Users that assignments count, and that are not there.
+    /// Users that assignments count and that have no row.
     pub missing: i64,
 }
 
-/// Holds a campaign's assignments against its issuances.
-pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<Assigned> {
+/// Compares a campaign's assignments with its issuances.
+pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<AssignmentTotals> {
     let assigned = sqlx::query_as(
         "SELECT /* audit assignments */ COUNT(*) AS users, \
              COUNT(CASE WHEN a.status = 'DONE' AND u.outcome IS NULL THEN 1 END) AS without_outcome, \
@@ -138,18 +129,16 @@ pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<Assigned>
     assigned.bind(coupon.get()).bind(coupon.get()).fetch_one(pool).await.context("reading assignments")
 }
 
-/// An issuance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// Whose.
     pub user: UserId,
-    /// First, second, .. of this user.
+    /// 1 for the first coupon of the user.
     pub ordinal: u16,
-    /// The claim that it answers.
+    /// Its claim.
     pub record: ClaimRecord,
 }
 
-/// The next issuances of a campaign, by user, from the one after `after` on.
+/// The next batch of issuances after `after`, by user and ordinal.
 pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>) -> Result<Vec<Issued>> {
     let (user, ordinal) = after.map_or((0, 0), |last| (last.user.get(), last.ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
@@ -160,7 +149,7 @@ pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>
     .bind(user)
     .bind(user)
     .bind(ordinal)
-    .bind(STEP as u64)
+    .bind(BATCH_SIZE as u64)
     .fetch_all(pool)
     .await
     .context("reading issuances")?;
@@ -171,7 +160,7 @@ pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>
     issued.collect()
 }
 
-/// Ids of the campaigns, from the one after `after` on; at most `limit`.
+/// At most `limit` ids of campaigns after `after`.
 pub async fn coupon_ids(pool: &MySqlPool, after: u64, limit: u32) -> Result<Vec<u64>> {
     let ids = sqlx::query_scalar(
         "SELECT /* audit coupon_ids */ coupon_id FROM coupons WHERE coupon_id > ? ORDER BY coupon_id LIMIT ?",

@@ -1,7 +1,5 @@
-//! The client of the measurements: as cheap as can be, since it shares the machine with what it measures.
-//!
-//! Connections are kept alive, requests are put together from a few parts, and each client thread has a runtime of
-//! its own, so that nothing is handed from thread to thread.
+//! The HTTP client of the bench. It is as cheap as possible, since it shares the machine with the server it measures:
+//! connections are kept alive, and each client thread has a runtime of its own, so that no task moves between threads.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,24 +18,21 @@ use tokio::{net::TcpStream, task::JoinSet, time::Instant};
 
 use crate::{latency::Latencies, numbers::per_second};
 
-/// What is asked for.
+/// The request that a client repeats.
 #[derive(Clone, Copy, Debug)]
-pub enum Call {
-    /// A coupon of a campaign.
+pub enum BenchRequest {
     Claim {
-        /// Which one.
         coupon: CouponId,
     },
-    /// One unit of a product.
+    /// One unit of one product.
     Order {
-        /// Which one.
         product: ProductId,
     },
-    /// The first page of what sold best.
+    /// The first page.
     BestSellers,
 }
 
-impl Call {
+impl BenchRequest {
     const fn path(self) -> &'static str {
         match self {
             Self::Claim { .. } => "/coupons/issue",
@@ -64,141 +59,133 @@ impl Call {
     }
 }
 
-/// Who is asked for what, and what the answer must be.
+/// The server, the request, and the expected response.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// The server.
     pub address: SocketAddr,
-    /// What every call asks for.
-    pub call: Call,
-    /// The user of the first call; the next ones have the next ids.
+    pub request: BenchRequest,
+    /// The user of the first request. Each further request has a new user.
     pub first_user: u64,
-    /// What every call must be answered with.
+    /// The status of every response.
     pub expected: StatusCode,
 }
 
-/// How many ask.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientPool {
     /// Connections, each with one request in flight.
     pub connections: usize,
-    /// Threads that they share.
+    /// Threads that the connections share.
     pub threads: usize,
 }
 
-/// How long, or how much.
+/// When a closed loop ends.
 #[derive(Clone, Copy, Debug)]
-pub enum Extent {
-    /// Measured for a time, after another that is not.
+pub enum StopCondition {
+    /// Measurement for a time, after another that is not.
     Time {
         /// Not measured.
         warm_up: Duration,
-        /// Measured.
+        /// Measurement.
         measured: Duration,
     },
-    /// So many claims.
-    Count(u64),
+    Requests(u64),
 }
 
-/// What came of it.
 #[derive(Clone, Debug, Default)]
-pub struct Measured {
-    /// Answers as expected.
-    pub answers: u64,
-    /// In that time.
+pub struct Measurement {
+    pub responses: u64,
     pub elapsed: Duration,
-    /// Of these answers.
     pub latencies: Latencies,
 }
 
-impl Measured {
-    /// Adds what was measured afterwards.
+impl Measurement {
+    /// Adds a later measurement.
     pub fn append(&mut self, later: &Self) {
-        self.answers += later.answers;
+        self.responses += later.responses;
         self.elapsed += later.elapsed;
         self.latencies.merge(&later.latencies);
     }
 
-    /// Answers a second.
+    /// Responses a second.
     pub fn rate(&self) -> f64 {
-        per_second(self.answers, self.elapsed)
+        per_second(self.responses, self.elapsed)
     }
 
-    /// Adds what another connection measured at the same time.
+    /// Adds the measurement of another connection at the same time.
     fn join(&mut self, other: &Self) {
-        self.answers += other.answers;
+        self.responses += other.responses;
         self.elapsed = self.elapsed.max(other.elapsed);
         self.latencies.merge(&other.latencies);
     }
 }
 
-/// Every connection sends its next claim when it has the answer to the last: as fast as the server can.
-pub async fn closed_loop(target: Target, crowd: ClientPool, extent: Extent) -> Result<Measured> {
-    let connections = crowd.connections as u64;
-    on_threads(crowd, move |index| async move {
+/// The closed model: every connection sends its next request after the response to the last one.
+pub async fn closed_loop(target: Target, clients: ClientPool, stop: StopCondition) -> Result<Measurement> {
+    let connections = clients.connections as u64;
+    on_threads(clients, move |index| async move {
         let connection = Connection::open(target).await?;
-        // Unique without asking each other.
-        let users = (target.first_user + index as u64..).step_by(crowd.connections);
-        match extent {
-            Extent::Time { warm_up, measured } => for_a_time(connection, users, warm_up, measured).await,
-            Extent::Count(count) => {
+        // Interleaved ids are unique without coordination between connections.
+        let users = (target.first_user + index as u64..).step_by(clients.connections);
+        match stop {
+            StopCondition::Time { warm_up, measured } => for_duration(connection, users, warm_up, measured).await,
+            StopCondition::Requests(count) => {
                 let share = count / connections + u64::from((index as u64) < count % connections);
-                so_many(connection, users, share).await
+                for_requests(connection, users, share).await
             }
         }
     })
     .await
 }
 
-async fn for_a_time(
+async fn for_duration(
     mut connection: Connection,
     mut users: impl Iterator<Item = u64>,
     warm_up: Duration,
     measured: Duration,
-) -> Result<Measured> {
+) -> Result<Measurement> {
     let begin = Instant::now() + warm_up;
     let end = begin + measured;
-    let mut result = Measured { elapsed: measured, ..Measured::default() };
+    let mut result = Measurement { elapsed: measured, ..Measurement::default() };
     let mut sent = Instant::now();
     while sent < end {
-        connection.call(users.next().unwrap_or_default()).await?;
-        let answered = Instant::now();
-        if answered >= begin && answered < end {
-            result.answers += 1;
-            result.latencies.record(answered - sent);
+        connection.send(users.next().unwrap_or_default()).await?;
+        let received = Instant::now();
+        if received >= begin && received < end {
+            result.responses += 1;
+            result.latencies.record(received - sent);
         }
-        sent = answered;
+        sent = received;
     }
     Ok(result)
 }
 
-async fn so_many(mut connection: Connection, users: impl Iterator<Item = u64>, count: u64) -> Result<Measured> {
+async fn for_requests(mut connection: Connection, users: impl Iterator<Item = u64>, count: u64) -> Result<Measurement> {
     let began = Instant::now();
-    let mut result = Measured::default();
+    let mut result = Measurement::default();
     for (user, _) in users.zip(0..count) {
         let sent = Instant::now();
-        connection.call(user).await?;
-        result.answers += 1;
+        connection.send(user).await?;
+        result.responses += 1;
         result.latencies.record(sent.elapsed());
     }
     result.elapsed = began.elapsed();
     Ok(result)
 }
 
-/// Runs `task` once for each connection, on the threads of the crowd, and adds up what they measured.
-pub(super) async fn on_threads<F, M>(crowd: ClientPool, task: M) -> Result<Measured>
+/// Runs `task` once for each connection, on the client threads, and adds up the measurements.
+pub(super) async fn on_threads<F, M>(clients: ClientPool, task: M) -> Result<Measurement>
 where
-    F: Future<Output = Result<Measured>> + Send + 'static,
+    F: Future<Output = Result<Measurement>> + Send + 'static,
     M: Fn(usize) -> F + Clone + Send + 'static,
 {
     let mut threads = JoinSet::new();
-    for thread in 0..crowd.threads {
+    for thread in 0..clients.threads {
         let task = task.clone();
         threads.spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.context("a runtime for the client")?.block_on(async move {
+            runtime.context("starting the runtime of a client thread")?.block_on(async move {
                 let mut connections = JoinSet::new();
-                (thread..crowd.connections).step_by(crowd.threads).for_each(|index| {
+                (thread..clients.connections).step_by(clients.threads).for_each(|index| {
                     connections.spawn(task(index));
                 });
                 joined(connections).await
@@ -208,15 +195,14 @@ where
     joined(threads).await
 }
 
-async fn joined(mut tasks: JoinSet<Result<Measured>>) -> Result<Measured> {
-    let mut total = Measured::default();
+async fn joined(mut tasks: JoinSet<Result<Measurement>>) -> Result<Measurement> {
+    let mut total = Measurement::default();
     while let Some(ended) = tasks.join_next().await {
-        total.join(&ended.context("a client ended")??);
+        total.join(&ended.context("joining a client")??);
     }
     Ok(total)
 }
 
-/// A kept-alive connection.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     target: Target,
@@ -224,35 +210,34 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects.
     pub(super) async fn open(target: Target) -> Result<Self> {
         let stream = TcpStream::connect(target.address).await.context("connecting to the server")?;
         stream.set_nodelay(true).context("connecting to the server")?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("connecting to the server")?;
-        // Its errors come out of the request that they broke.
+        // An error of the connection also fails the request in flight.
         tokio::spawn(connection);
         let host = HeaderValue::try_from(target.address.to_string()).context("naming the host")?;
         Ok(Self { sender, target, host })
     }
 
-    /// Calls for `user`; an answer of another status than expected ends the measurement.
-    pub(super) async fn call(&mut self, user: u64) -> Result<()> {
-        let body = self.target.call.body(user);
+    /// Sends the request of `user`. A response with another status than expected is an error.
+    pub(super) async fn send(&mut self, user: u64) -> Result<()> {
+        let body = self.target.request.body(user);
         let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = self.target.call.method();
-        *request.uri_mut() = Uri::from_static(self.target.call.path());
+        *request.method_mut() = self.target.request.method();
+        *request.uri_mut() = Uri::from_static(self.target.request.path());
         request.headers_mut().insert(HOST, self.host.clone());
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer = self.sender.send_request(request).await.context("sending a call")?;
-        let status = answer.status();
-        let mut body: Incoming = answer.into_body();
+        let response = self.sender.send_request(request).await.context("sending a request")?;
+        let status = response.status();
+        let mut body: Incoming = response.into_body();
         if status != self.target.expected {
-            let body = body.collect().await.context("reading an answer")?.to_bytes();
+            let body = body.collect().await.context("reading a response")?.to_bytes();
             let text = String::from_utf8_lossy(&body);
-            bail!("expected {}, was answered {status}: {text}", self.target.expected);
+            bail!("expected {}, received {status}: {text}", self.target.expected);
         }
         while let Some(frame) = body.frame().await {
-            frame.context("reading an answer")?;
+            frame.context("reading a response")?;
         }
         Ok(())
     }
@@ -262,37 +247,63 @@ impl Connection {
 mod tests {
     use super::*;
     use crate::{
-        bare::{self, BareArguments},
-        bench::open_loop::open_loop,
+        baseline::{self, BaselineArguments},
+        bench::open_loop::{OpenLoad, open_loop},
         processes::free_address,
     };
 
-    const CROWD: ClientPool = ClientPool { connections: 3, threads: 2 };
+    const CLIENTS: ClientPool = ClientPool { connections: 3, threads: 2 };
 
-    async fn bare_target(expected: StatusCode) -> Target {
+    async fn baseline_target(expected: StatusCode) -> Target {
         let address = free_address().expect("a free port");
-        tokio::spawn(bare::run(BareArguments { address }));
+        tokio::spawn(baseline::run(BaselineArguments { address }));
         while TcpStream::connect(address).await.is_err() {
             tokio::task::yield_now().await;
         }
-        let call = Call::Claim { coupon: CouponId::try_from(1).expect("a valid id") };
-        Target { address, call, first_user: 1, expected }
+        let request = BenchRequest::Claim { coupon: CouponId::try_from(1).expect("a valid id") };
+        Target { address, request, first_user: 1, expected }
     }
 
     #[tokio::test]
-    async fn as_many_claims_are_made_as_asked_for() {
-        let target = bare_target(StatusCode::ACCEPTED).await;
-        let counted = closed_loop(target, CROWD, Extent::Count(100)).await.expect("answers");
-        assert_eq!((counted.answers, counted.latencies.count()), (100, 100));
+    async fn both_models_send_the_requested_number() {
+        let target = baseline_target(StatusCode::ACCEPTED).await;
+        let counted = closed_loop(target, CLIENTS, StopCondition::Requests(100)).await.expect("responses");
+        assert_eq!((counted.responses, counted.latencies.count()), (100, 100));
         let (warm_up, measured) = (Duration::from_millis(100), Duration::from_millis(200));
-        let planned = open_loop(target, CROWD, 1000.0, warm_up, measured).await.expect("answers");
-        assert_eq!((planned.answers, planned.latencies.count()), (200, 200));
+        let planned =
+            open_loop(target, CLIENTS, OpenLoad { rate: 1000.0, warm_up, measured }).await.expect("responses");
+        assert_eq!((planned.responses, planned.latencies.count()), (200, 200));
     }
 
     #[tokio::test]
-    async fn another_answer_than_expected_ends_the_measurement() {
-        let target = bare_target(StatusCode::UNPROCESSABLE_ENTITY).await;
-        let failure = closed_loop(target, CROWD, Extent::Count(100)).await.expect_err("a failure").to_string();
-        assert!(failure.starts_with("expected 422 Unprocessable Entity, was answered 202 Accepted"), "{failure}");
+    async fn an_unexpected_status_ends_the_measurement() {
+        let target = baseline_target(StatusCode::UNPROCESSABLE_ENTITY).await;
+        let failure =
+            closed_loop(target, CLIENTS, StopCondition::Requests(100)).await.expect_err("a failure").to_string();
+        assert!(failure.starts_with("expected 422 Unprocessable Entity, received 202 Accepted"), "{failure}");
+    }
+
+    #[test]
+    fn requests_have_the_bodies_of_the_api() {
+        let (coupon, product) = (CouponId::try_from(3).expect("an id"), ProductId::try_from(5).expect("an id"));
+        assert_eq!(BenchRequest::Claim { coupon }.body(7), r#"{"userId":7,"couponId":3}"#);
+        let order = r#"{"userId":7,"items":[{"productId":5,"quantity":1}]}"#;
+        assert_eq!(BenchRequest::Order { product }.body(7), order);
+        assert_eq!((BenchRequest::BestSellers.body(7).as_str(), BenchRequest::BestSellers.method()), ("", Method::GET));
+    }
+
+    #[test]
+    fn measurements_add_up_in_time_or_side_by_side() {
+        let of = |responses, seconds| {
+            let elapsed = Duration::from_secs(seconds);
+            Measurement { responses, elapsed, latencies: Latencies::default() }
+        };
+        let mut later = of(10, 1);
+        later.append(&of(30, 3));
+        assert_eq!((later.responses, later.elapsed), (40, Duration::from_secs(4)));
+        assert!((later.rate() - 10.0).abs() < f64::EPSILON);
+        let mut joined = of(10, 1);
+        joined.join(&of(30, 3));
+        assert_eq!((joined.responses, joined.elapsed), (40, Duration::from_secs(3)));
     }
 }

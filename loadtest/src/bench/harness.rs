@@ -1,4 +1,4 @@
-//! What is measured: a stack without or with its worker, the bare server, and the campaigns made for the purpose.
+//! The processes of the bench: API, worker and baseline server; and the campaigns that it creates and deletes.
 
 use std::{env, net::SocketAddr, time::Duration};
 
@@ -14,93 +14,87 @@ use fred::{
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::{net::TcpStream, process::Command};
 
-use super::client::Call;
+use super::client::BenchRequest;
 use crate::{
     output,
-    processes::{Process, Stack, StackSettings, WorkFolder, free_address},
+    processes::{Process, ResidentBytes, Stack, StackSettings, WorkDirectory, free_address},
     stores::{StoreArguments, Stores},
-    waiting,
+    wait,
 };
 
-const START_LIMIT: Duration = Duration::from_secs(10);
-const DRAIN_LIMIT: Duration = Duration::from_mins(1);
-const PURGE_LIMIT: Duration = Duration::from_secs(20);
-const ROWS_AT_ONCE: u32 = 10_000;
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
+const PURGE_TIMEOUT: Duration = Duration::from_secs(20);
+const DELETE_BATCH: u32 = 10_000;
 
-/// A campaign made to be measured.
+/// A campaign of the bench.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject {
-    /// Its id.
+pub struct BenchCampaign {
     pub coupon: CouponId,
-    /// Where it lives in Redis.
     pub partition: Partition,
 }
 
-impl Subject {
-    /// What a client asks for.
-    pub fn call(self) -> Call {
-        Call::Claim { coupon: self.coupon }
+impl BenchCampaign {
+    /// A claim on it.
+    pub fn request(self) -> BenchRequest {
+        BenchRequest::Claim { coupon: self.coupon }
     }
 }
 
-/// Everything that is measured.
 pub struct Harness {
     stack: Stack,
-    bare: Process,
-    bare_address: SocketAddr,
+    baseline: Process,
+    baseline_address: SocketAddr,
     arguments: StoreArguments,
-    /// Where the stack keeps its data.
     pub stores: Stores,
-    // Last, so that its processes are gone when the folder goes.
-    folder: WorkFolder,
+    // Fields are dropped in order: the folder is deleted after the processes that write into it are killed.
+    folder: WorkDirectory,
 }
 
 impl Harness {
-    /// Starts API and bare server.
+    /// Starts API and baseline server, without a worker.
     pub async fn start(arguments: &StoreArguments) -> Result<Self> {
-        let folder = WorkFolder::new("bench")?;
-        let settings = StackSettings { stores: arguments.clone(), folder: folder.path().to_owned(), more: Vec::new() };
+        let folder = WorkDirectory::new("bench")?;
+        let settings = StackSettings { stores: arguments.clone(), folder: folder.path().to_owned(), extra: Vec::new() };
         let stack = Stack::start(settings).await?;
         let stores = Stores::connect(arguments).await?;
-        let bare_address = free_address()?;
-        let mut command = Command::new(env::current_exe().context("looking for the own program")?);
-        command.args(["bare", "--address", &bare_address.to_string()]);
-        let bare = Process::start("bare", &mut command, folder.path())?;
-        let mut rig = Self { stack, bare, bare_address, arguments: arguments.clone(), stores, folder };
-        waiting::until("the bare server", START_LIMIT, Duration::from_millis(10), async || {
-            rig.bare.expect_alive()?;
-            Ok(TcpStream::connect(bare_address).await.is_ok())
+        let baseline_address = free_address()?;
+        let mut command = Command::new(env::current_exe().context("finding the own program")?);
+        command.args(["baseline", "--address", &baseline_address.to_string()]);
+        let baseline = Process::start("baseline", &mut command, folder.path())?;
+        let mut harness = Self { stack, baseline, baseline_address, arguments: arguments.clone(), stores, folder };
+        wait::until("the baseline server to listen", START_TIMEOUT, Duration::from_millis(10), async || {
+            harness.baseline.expect_alive()?;
+            Ok(TcpStream::connect(baseline_address).await.is_ok())
         })
         .await?;
-        Ok(rig)
+        Ok(harness)
     }
 
-    /// The bare server.
-    pub fn bare_address(&self) -> SocketAddr {
-        self.bare_address
+    pub fn baseline_address(&self) -> SocketAddr {
+        self.baseline_address
     }
 
-    /// The API.
     pub fn api_address(&self) -> SocketAddr {
         self.stack.api_address()
     }
 
-    /// Starts the worker.
+    /// Starts the worker and waits until it is ready.
     pub async fn start_worker(&mut self) -> Result<()> {
         self.stack.start_worker().await
     }
 
-    /// Starts the worker, without waiting for it.
+    /// Starts the worker without waiting for it.
     pub fn launch_worker(&mut self) -> Result<()> {
         self.stack.launch_worker()
     }
 
-    /// Starts a job by hand, beside a worker or without one.
+    /// Starts a job on demand.
     pub fn job(&self, name: &str) -> Result<Process> {
         self.stack.start_command(&["job", name])
     }
 
-    /// How many products the first page of what sold best shows.
+    /// Products on the first page of best sellers.
     pub async fn best_sellers(&self) -> Result<usize> {
         self.stack.api()?.best_sellers().await
     }
@@ -110,72 +104,71 @@ impl Harness {
         self.stack.stop_worker().await
     }
 
-    /// Fails when a process ended by itself.
+    /// Fails when a process exited unexpectedly.
     pub fn expect_alive(&mut self) -> Result<()> {
         self.stack.expect_alive()?;
-        self.bare.expect_alive()
+        self.baseline.expect_alive()
     }
 
-    /// Another way to the database, for so many connections.
+    /// Another pool of database connections.
     pub fn connect(&self, connections: u32) -> Result<Database> {
         Database::new(&self.arguments.database_url, connections).context("DATABASE_URL")
     }
 
-    /// Memory that API and worker have in hand, in bytes; 0 for one that does not run.
-    pub fn resident_bytes(&self) -> Result<(u64, u64)> {
+    /// Resident memory of API and worker.
+    pub fn resident_bytes(&self) -> Result<ResidentBytes> {
         self.stack.resident_bytes()
     }
 
-    /// A new campaign that is open.
-    pub async fn open_campaign(&self, quantity: u32) -> Result<Subject> {
+    /// Creates a campaign that accepts claims.
+    pub async fn open_campaign(&self, quantity: u32) -> Result<BenchCampaign> {
         let coupon = self.stack.api()?.open_campaign("bench", quantity).await?;
-        Ok(Subject { coupon, partition: self.stores.campaign(coupon).await?.partition })
+        Ok(BenchCampaign { coupon, partition: self.stores.campaign(coupon).await?.partition })
     }
 
-    /// Rows confirmed so far.
-    pub async fn confirmed(&self, subject: Subject) -> Result<u64> {
+    /// Confirmed claims.
+    pub async fn confirmed(&self, subject: BenchCampaign) -> Result<u64> {
         Ok(self.stores.campaign(subject.coupon).await?.issued.into())
     }
 
-    /// Waits until nothing is on the stream.
-    pub async fn until_drained(&self, subject: Subject) -> Result<()> {
+    /// Waits until the stream is empty.
+    pub async fn until_drained(&self, subject: BenchCampaign) -> Result<()> {
         let every = Duration::from_millis(20);
-        waiting::until("an empty stream", DRAIN_LIMIT, every, async || {
+        wait::until("an empty claim stream", DRAIN_TIMEOUT, every, async || {
             Ok(self.stores.backlog(subject.partition).await? == 0)
         })
         .await
     }
 
-    /// Bytes that Redis uses.
+    /// `used_memory` of Redis, in bytes.
     pub async fn redis_memory(&self) -> Result<u64> {
-        let answer = self.stores.redis.client().info(Some(InfoKind::Memory)).await;
-        let info: String = answer.context("INFO memory")?;
+        let info = self.stores.redis.client().info(Some(InfoKind::Memory)).await;
+        let info: String = info.context("reading INFO memory")?;
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok());
-        used.context("INFO memory names no used_memory")
+        used.context("INFO memory has no used_memory")
     }
 
-    /// Removes a campaign and what it left, once the worker is stopped.
-    pub async fn retire(&self, Subject { coupon, partition }: Subject) -> Result<()> {
+    /// Deletes a campaign and its data. The worker must be stopped.
+    pub async fn retire(&self, BenchCampaign { coupon, partition }: BenchCampaign) -> Result<()> {
         let (client, keys) = (self.stores.redis.client(), &self.stores.redis.keys);
         let pool = self.stores.database.pool();
-        // The database first: a worker makes a campaign again that only Redis has lost.
+        // MySQL first: a worker rebuilds a campaign that is missing in Redis alone.
         for table in ["user_coupons", "claim_rejections", "coupons"] {
             delete_rows(pool, table, coupon).await?;
         }
         let campaign = vec![keys.campaign(partition, coupon), keys.claims(partition, coupon)];
-        client.unlink::<(), _>(campaign).await.context("removing a campaign from Redis")?;
+        client.unlink::<(), _>(campaign).await.context("deleting a campaign in Redis")?;
         let trimmed = client.xtrim::<(), _, _>(keys.claim_stream(partition), ("MAXLEN", "=", 0)).await;
         trimmed.context("emptying a stream")?;
         until_purged(pool).await;
         Ok(())
     }
 
-    /// Stops everything.
+    /// Stops all processes.
     pub async fn stop(mut self) -> Result<()> {
         self.stack.stop().await?;
-        self.bare.stop().await?;
-        self.stores.database.close().await;
-        self.stores.redis.close().await;
+        self.baseline.stop().await?;
+        self.stores.close().await;
         drop(self.folder);
         Ok(())
     }
@@ -183,28 +176,28 @@ impl Harness {
 
 async fn delete_rows(pool: &MySqlPool, table: &str, coupon: CouponId) -> Result<()> {
     loop {
-        let sql = AssertSqlSafe(format!("DELETE FROM {table} WHERE coupon_id = ? LIMIT {ROWS_AT_ONCE}"));
-        let deleted = sqlx::query(sql).bind(coupon.get()).execute(pool).await.context("removing rows")?;
-        if deleted.rows_affected() < ROWS_AT_ONCE.into() {
+        let sql = AssertSqlSafe(format!("DELETE FROM {table} WHERE coupon_id = ? LIMIT {DELETE_BATCH}"));
+        let deleted = sqlx::query(sql).bind(coupon.get()).execute(pool).await.context("deleting rows of a campaign")?;
+        if deleted.rows_affected() < DELETE_BATCH.into() {
             return Ok(());
         }
     }
 }
 
-/// Waits until the database has done with deleted rows, which it removes behind our back; for a while, since it may
-/// not let us see.
+/// Waits until `InnoDB` has purged the deleted rows, which would slow the next measurement down. A timeout is only noted:
+/// the user of the database may lack the privilege to read the metric.
 async fn until_purged(pool: &MySqlPool) {
     let every = Duration::from_millis(200);
-    let purged = waiting::until("purged rows", PURGE_LIMIT, every, async || {
+    let purged = wait::until("InnoDB to purge deleted rows", PURGE_TIMEOUT, every, async || {
         let left: i64 = sqlx::query_scalar(
             "SELECT CAST(`count` AS SIGNED) FROM information_schema.innodb_metrics WHERE name = 'trx_rseg_history_len'",
         )
         .fetch_one(pool)
         .await
-        .context("the length of the history")?;
+        .context("reading the length of InnoDB's history list")?;
         Ok(left < 100)
     });
-    if let Err(failure) = purged.await {
-        output::note(&format!("rows removed from the database may still cost time: {failure}"));
+    if let Err(error) = purged.await {
+        output::note(&format!("the next measurement may be slowed down: {error:#}"));
     }
 }

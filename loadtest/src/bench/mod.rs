@@ -1,12 +1,14 @@
-//! Measurements, each beside the barest thing that could do the same, in alternation on one machine.
+//! Measurements of Dibs, each in turn with a baseline on the same machine.
 
 mod backlog;
-mod bare_inserts;
-mod bare_orders;
+mod baseline_inserts;
+mod baseline_orders;
 mod client;
 mod harness;
 mod open_loop;
+mod order_memory;
 mod orders;
+mod progress;
 mod ranking;
 mod rates;
 mod report;
@@ -20,194 +22,251 @@ use client::ClientPool;
 use harness::Harness;
 use orders::OrderRounds;
 use ranking::RelayRounds;
-use rates::{Manner, Phase, Rounds};
+use rates::{PairedRounds, SamplingSettings, Workload};
 
-use crate::{Verdict, numbers::median, output, stores::StoreArguments};
+use crate::{RunStatus, numbers::median, output, stores::StoreArguments};
 
-/// What to measure.
 #[derive(Debug, Args)]
 pub struct BenchArguments {
-    /// Measure only this; everything when left out
+    /// Run only this benchmark; all except order-memory when left out
     #[arg(long, value_enum)]
-    pub only: Option<Figure>,
-    /// How many seconds each phase is measured in each round, in turn with the bare server
+    pub only: Option<Benchmark>,
+    /// Measured seconds of each workload in each round, in slices of one second in turn with the baseline
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
-    /// How long it runs before each of these seconds without being measured
+    /// Milliseconds of load before each slice that are not measured
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(..=60_000))]
     pub warm_up_millis: u64,
-    /// Connections, each with one request in flight
+    /// Client connections, each with one request in flight
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
     pub connections: u16,
-    /// Threads of the client
+    /// Client threads
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub client_threads: u16,
-    /// How often everything is measured; medians are shown
+    /// Rounds of each measurement; the report shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub rounds: u16,
-    /// Claims that wait for the worker when it is measured how fast it confirms
+    /// Claims in the backlog of `confirm`, `memory` and `relay`
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1000..))]
     pub backlog: u64,
-    /// Orders that wait for the worker when it is measured how fast it carries them out
+    /// Orders in the backlog of `orders`
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..))]
     pub orders: u64,
-    /// Orders that pass while the memory of API and worker is watched; only when that is asked for with --only
+    /// Orders of `order-memory`
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
     pub memory_orders: u64,
-    /// Products sold on each of seven days when it is measured what the hourly job costs
+    /// Products of `warm`, each sold on seven days
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=10_000_000))]
     pub ranked_products: u64,
-    /// Events that wait for the relay when it is measured how fast it sends them on
+    /// Events in the backlog of `relay`
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub events: u64,
-    /// Where the stack is to keep its data
+    /// MySQL and Redis of the bench.
     #[command(flatten)]
     pub stores: StoreArguments,
 }
 
-/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Figure {
+pub enum Benchmark {
     /// Accepted claims a second
     Accepted,
-    /// Claims a second that are refused because the campaign is sold out
-    Refused,
-    /// Rows a second that the worker confirms
+    /// Rejected claims a second on a sold-out campaign
+    #[value(alias = "refused")]
+    Rejected,
+    /// Claims a second that the worker confirms
     Confirm,
-    /// Bytes of Redis for each claim
+    /// Memory of Redis per claim
     Memory,
-    /// Orders a second on one hot product
+    /// Orders a second of one hot product
     Orders,
-    /// Memory of API and worker while many orders pass
+    /// Resident memory of API and worker while many orders are processed; takes minutes
     OrderMemory,
-    /// Reads of what sold best a second
+    /// Reads a second of the best sellers
     BestSellers,
-    /// What the hourly job costs that adds up what sold
+    /// Cost of the hourly job that computes the ranking windows
     Warm,
-    /// Events a second that the relay sends on
+    /// Events a second that the relay delivers
     Relay,
 }
 
 impl BenchArguments {
-    fn wants(&self, figure: Figure) -> bool {
-        self.only.is_none_or(|only| only == figure)
+    fn wants(&self, benchmark: Benchmark) -> bool {
+        // Order memory takes minutes, so it runs only on demand.
+        self.only.map_or(benchmark != Benchmark::OrderMemory, |only| only == benchmark)
     }
 
-    fn crowd(&self) -> ClientPool {
+    fn clients(&self) -> ClientPool {
         let connections = usize::from(self.connections);
         ClientPool { connections, threads: usize::from(self.client_threads).min(connections) }
     }
 
-    fn manner(&self) -> Manner {
-        Manner {
-            crowd: self.crowd(),
+    fn sampling(&self) -> SamplingSettings {
+        SamplingSettings {
+            clients: self.clients(),
             warm_up: Duration::from_millis(self.warm_up_millis),
             slice: Duration::from_secs(1),
             slices: self.seconds,
         }
     }
+
+    fn workloads(&self) -> Vec<(Workload, PairedRounds)> {
+        let mut workloads = Vec::new();
+        if self.wants(Benchmark::Accepted) {
+            workloads.extend([Workload::Accepted, Workload::Confirming]);
+        }
+        if self.wants(Benchmark::Rejected) {
+            workloads.push(Workload::Rejected);
+        }
+        workloads.into_iter().map(|workload| (workload, PairedRounds::default())).collect()
+    }
+
+    fn note_round(&self, round: u16, what: &str) {
+        output::note(&format!("round {round} of {}: {what}", self.rounds));
+    }
 }
 
-/// Measures and prints.
-pub async fn run(arguments: BenchArguments) -> Result<Verdict> {
-    let mut rig = Harness::start(&arguments.stores).await?;
-    measure_rates(&arguments, &mut rig).await?;
-    measure_backlog(&arguments, &mut rig).await?;
-    measure_orders(&arguments, &mut rig).await?;
-    measure_ranking(&arguments, &mut rig).await?;
-    rig.stop().await?;
-    Ok(Verdict::Right)
+/// Runs the benchmarks and prints their reports.
+pub async fn run(arguments: BenchArguments) -> Result<RunStatus> {
+    let mut harness = Harness::start(&arguments.stores).await?;
+    measure_rates(&arguments, &mut harness).await?;
+    measure_backlog(&arguments, &mut harness).await?;
+    measure_orders(&arguments, &mut harness).await?;
+    measure_ranking(&arguments, &mut harness).await?;
+    harness.stop().await?;
+    Ok(RunStatus::Passed)
 }
 
-async fn measure_rates(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
-    let mut bare = Rounds::default();
-    let mut phases: Vec<(Phase, Rounds)> = Vec::new();
-    if arguments.wants(Figure::Accepted) {
-        phases.extend([Phase::Accepted, Phase::Confirming].map(|phase| (phase, Rounds::default())));
-    }
-    if arguments.wants(Figure::Refused) {
-        phases.push((Phase::Refused, Rounds::default()));
-    }
-    if phases.is_empty() {
+async fn measure_rates(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    let mut workloads = arguments.workloads();
+    if workloads.is_empty() {
         return Ok(());
     }
     for round in 1..=arguments.rounds {
-        for (phase, rounds) in &mut phases {
-            output::note(&format!("round {round} of {}: bare server and {}, in turn", arguments.rounds, phase.name()));
-            rates::measure(rig, arguments.manner(), *phase, (&mut bare, rounds)).await?;
+        for (workload, rounds) in &mut workloads {
+            arguments.note_round(round, &format!("{}, in turn with the baseline server", workload.name()));
+            rates::measure(harness, arguments.sampling(), *workload, rounds).await?;
         }
     }
-    report::print_rates(&bare, &phases, arguments.seconds);
-    if let Some((_, confirming)) = phases.iter().find(|(phase, _)| *phase == Phase::Confirming) {
-        let rate = median(&confirming.rates) / 2.0;
+    output::line(&report::rates(&workloads, arguments.seconds));
+    if let Some((_, confirming)) = workloads.iter().find(|(workload, _)| *workload == Workload::Confirming) {
+        let rate = median(&confirming.dibs.rates) / 2.0;
         output::note("open model");
-        let open = rates::measure_open(rig, arguments.manner(), rate).await?;
-        report::print_open(rate, &open);
+        let open = rates::measure_open(harness, arguments.sampling(), rate).await?;
+        output::line(&report::open_model(rate, &open));
     }
     Ok(())
 }
 
-async fn measure_backlog(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
-    let (confirm, memory) = (arguments.wants(Figure::Confirm), arguments.wants(Figure::Memory));
+async fn measure_backlog(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    let (confirm, memory) = (arguments.wants(Benchmark::Confirm), arguments.wants(Benchmark::Memory));
     if !confirm && !memory {
         return Ok(());
     }
     let mut rounds = BacklogRounds::default();
-    // Memory does not change from round to round.
+    // The memory of a claim is the same in each round.
     for round in 1..=if confirm { arguments.rounds } else { 1 } {
-        output::note(&format!("round {round} of {}: a backlog of {} claims", arguments.rounds, arguments.backlog));
-        let crowd = arguments.crowd();
-        backlog::measure(rig, crowd, arguments.backlog, confirm, &mut rounds).await?;
+        arguments.note_round(round, &format!("a backlog of {} claims", arguments.backlog));
+        backlog::measure(harness, arguments.clients(), arguments.backlog, confirm, &mut rounds).await?;
     }
     if confirm {
-        report::print_confirmation(&rounds, arguments.backlog);
+        output::line(&report::confirmation(&rounds, arguments.backlog));
     }
     if memory {
-        report::print_memory(&rounds);
+        output::line(&report::claim_memory(&rounds));
     }
     Ok(())
 }
 
-async fn measure_ranking(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
-    if arguments.wants(Figure::BestSellers) {
-        output::note("bare server and what sold best, in turn");
-        let rounds = ranking::measure_reads(rig, arguments.manner(), arguments.rounds).await?;
-        report::print_reads(&rounds, arguments.seconds);
+async fn measure_ranking(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    if arguments.wants(Benchmark::BestSellers) {
+        output::note("best sellers, in turn with the baseline server");
+        let rounds = ranking::measure_reads(harness, arguments.sampling(), arguments.rounds).await?;
+        output::line(&report::reads(&rounds, arguments.seconds));
     }
-    if arguments.wants(Figure::Warm) {
+    if arguments.wants(Benchmark::Warm) {
         output::note(&format!("the hourly job over {} products and seven days", arguments.ranked_products));
-        report::print_job(&ranking::watch_job(rig, arguments.ranked_products).await?);
+        output::line(&report::job(&ranking::measure_job(harness, arguments.ranked_products).await?));
     }
-    if arguments.wants(Figure::Relay) {
+    if arguments.wants(Benchmark::Relay) {
         let mut rounds = RelayRounds::default();
         for round in 1..=arguments.rounds {
-            output::note(&format!("round {round} of {}: a backlog of {} events", arguments.rounds, arguments.events));
+            arguments.note_round(round, &format!("a backlog of {} events", arguments.events));
             let mut claims = BacklogRounds::default();
-            backlog::measure(rig, arguments.crowd(), arguments.backlog, false, &mut claims).await?;
+            backlog::measure(harness, arguments.clients(), arguments.backlog, false, &mut claims).await?;
             rounds.confirmed.extend(claims.confirmed);
-            rounds.relayed.push(ranking::measure_relay(rig, arguments.events).await?);
+            rounds.relayed.push(ranking::measure_relay(harness, arguments.events).await?);
         }
-        report::print_relay(&rounds, arguments.events);
+        output::line(&report::relay(&rounds, arguments.events));
     }
     Ok(())
 }
 
-async fn measure_orders(arguments: &BenchArguments, rig: &mut Harness) -> Result<()> {
-    if arguments.wants(Figure::Orders) {
+async fn measure_orders(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    if arguments.wants(Benchmark::Orders) {
         let mut rounds = OrderRounds::default();
         for round in 1..=arguments.rounds {
-            output::note(&format!("round {round} of {}: a backlog of {} orders", arguments.rounds, arguments.orders));
-            orders::measure(rig, arguments.manner(), arguments.orders, &mut rounds).await?;
+            arguments.note_round(round, &format!("a backlog of {} orders", arguments.orders));
+            orders::measure(harness, arguments.sampling(), arguments.orders, &mut rounds).await?;
         }
-        report::print_orders(&rounds, arguments.orders);
+        output::line(&report::orders(&rounds, arguments.orders));
         output::note("orders over HTTP");
-        report::print_orders_over_http(&orders::measure_over_http(rig, arguments.manner()).await?);
+        output::line(&report::http_orders(&orders::measure_over_http(harness, arguments.sampling()).await?));
     }
-    // So many orders take minutes: not without being asked.
-    if arguments.only == Some(Figure::OrderMemory) {
+    if arguments.wants(Benchmark::OrderMemory) {
         output::note(&format!("{} orders over HTTP, in ten parts", arguments.memory_orders));
-        let watch = orders::watch_memory(rig, arguments.crowd(), arguments.memory_orders).await?;
-        report::print_order_memory(&watch);
+        let memory = order_memory::measure(harness, arguments.clients(), arguments.memory_orders).await?;
+        output::line(&report::order_memory(&memory));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArguments,
+    }
+
+    fn arguments(more: &[&str]) -> BenchArguments {
+        Line::parse_from(["bench", "--database-url=mysql://h/dibs"].iter().chain(more)).bench
+    }
+
+    fn wanted(arguments: &BenchArguments) -> Vec<Benchmark> {
+        Benchmark::value_variants().iter().copied().filter(|benchmark| arguments.wants(*benchmark)).collect()
+    }
+
+    #[test]
+    fn all_but_the_longest_benchmark_run_by_default() {
+        let mut expected = Benchmark::value_variants().to_vec();
+        expected.retain(|benchmark| *benchmark != Benchmark::OrderMemory);
+        assert_eq!(wanted(&arguments(&[])), expected);
+        assert_eq!(wanted(&arguments(&["--only=order-memory"])), [Benchmark::OrderMemory]);
+    }
+
+    #[test]
+    fn claims_are_measured_with_and_without_a_worker() {
+        let workloads =
+            |more| arguments(more).workloads().into_iter().map(|(workload, _)| workload).collect::<Vec<_>>();
+        assert_eq!(workloads(&["--only=accepted"]), [Workload::Accepted, Workload::Confirming]);
+        assert_eq!(workloads(&["--only=rejected"]), [Workload::Rejected]);
+        assert_eq!(workloads(&["--only=orders"]), []);
+    }
+
+    #[test]
+    fn no_client_thread_is_without_a_connection() {
+        let clients = arguments(&["--connections=3", "--client-threads=8"]).clients();
+        assert_eq!((clients.connections, clients.threads), (3, 3));
+    }
+
+    #[test]
+    fn a_round_is_made_of_slices_of_a_second() {
+        let sampling = arguments(&["--seconds=7", "--warm-up-millis=100"]).sampling();
+        assert_eq!((sampling.time(), sampling.slices), (Duration::from_secs(7), 7));
+        assert_eq!(sampling.warm_up, Duration::from_millis(100));
+    }
 }

@@ -1,5 +1,5 @@
-//! The open model: claims are sent when they are planned, whether or not earlier ones have been answered, and
-//! their latency counts from the planned moment. A server that stalls cannot slow the client down to look better.
+//! The open model: requests are sent at their planned time, whether or not earlier ones have been answered, and latency
+//! counts from the planned time. A server that stalls cannot slow the client down and so hide its latency.
 
 use std::{
     sync::{
@@ -13,94 +13,147 @@ use std::{
 use anyhow::{Result, anyhow};
 use tokio::sync::Semaphore;
 
-use super::client::{ClientPool, Connection, Measured, Target, on_threads};
+use super::client::{ClientPool, Connection, Measurement, Target, on_threads};
+use crate::numbers::real;
 
-/// A tokio timer is a millisecond coarse; a sleeping thread is not.
+/// A tokio timer has a resolution of a millisecond; a sleeping thread is more precise.
 const TICK: Duration = Duration::from_micros(200);
+/// The time to open the connections before the first request.
+const CONNECT_TIME: Duration = Duration::from_millis(300);
 
-/// When claims are sent.
-struct Plan {
+/// A constant rate of arrivals.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenLoad {
+    /// Requests a second.
+    pub rate: f64,
+    /// Requests planned in this time are sent but not measured.
+    pub warm_up: Duration,
+    pub measured: Duration,
+}
+
+impl OpenLoad {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, positive and small")]
+    fn count(self, time: Duration) -> u64 {
+        (time.as_secs_f64() * self.rate) as u64
+    }
+}
+
+/// The planned time of each request.
+struct ArrivalSchedule {
     start: Instant,
-    rate: f64,
-    measured_from: u64,
+    load: OpenLoad,
     total: u64,
     next: AtomicU64,
     due: Semaphore,
 }
 
-impl Plan {
-    fn moment(&self, claim: u64) -> Instant {
-        self.start + Duration::from_secs_f64(crate::numbers::real(claim) / self.rate)
+impl ArrivalSchedule {
+    fn new(load: OpenLoad, start: Instant) -> Self {
+        let total = load.count(load.warm_up + load.measured);
+        Self { start, load, total, next: AtomicU64::new(0), due: Semaphore::new(0) }
     }
 
-    /// How many should have been sent by now.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, positive and small")]
-    fn count_due(&self) -> u64 {
-        ((self.start.elapsed().as_secs_f64() * self.rate) as u64 + 1).min(self.total)
+    fn planned(&self, request: u64) -> Instant {
+        self.start + Duration::from_secs_f64(real(request) / self.load.rate)
     }
 
-    /// Lets claims go when they are due; then lets every connection end.
+    /// Requests whose planned time is at most `elapsed` after the start.
+    fn due_after(&self, elapsed: Duration) -> u64 {
+        (self.load.count(elapsed) + 1).min(self.total)
+    }
+
+    /// Releases requests when they are due, and at the end lets every connection find that none is left.
     fn release(&self, connections: usize) {
+        thread::sleep(self.start.saturating_duration_since(Instant::now()));
         let mut released = 0;
         while released < self.total {
-            let due = self.count_due();
+            let due = self.due_after(self.start.elapsed());
             self.due.add_permits(usize::try_from(due - released).unwrap_or(0));
             released = due;
             thread::sleep(TICK);
         }
         self.due.add_permits(connections);
     }
+
+    /// Waits for the next request that is due; none at the end.
+    async fn next(&self) -> Option<u64> {
+        // The semaphore is never closed, so this fails for no connection.
+        if let Ok(permit) = self.due.acquire().await {
+            permit.forget();
+        }
+        let request = self.next.fetch_add(1, Relaxed);
+        (request < self.total).then_some(request)
+    }
 }
 
-/// Sends `rate` claims a second; what is planned within `warm_up` is not measured.
-pub async fn open_loop(
-    target: Target,
-    crowd: ClientPool,
-    rate: f64,
-    warm_up: Duration,
-    measured: Duration,
-) -> Result<Measured> {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, positive and small")]
-    let count = |time: Duration| (time.as_secs_f64() * rate) as u64;
-    let plan = Arc::new(Plan {
-        // Connections are made by then.
-        start: Instant::now() + Duration::from_millis(300),
-        rate,
-        measured_from: count(warm_up),
-        total: count(warm_up + measured),
-        next: AtomicU64::new(0),
-        due: Semaphore::new(0),
-    });
-    let releasing = Arc::clone(&plan);
-    let clock = thread::spawn(move || {
-        thread::sleep(releasing.start.saturating_duration_since(Instant::now()));
-        releasing.release(crowd.connections);
-    });
-    let mut result = on_threads(crowd, move |_| {
-        let plan = Arc::clone(&plan);
-        async move { send_planned(&plan, Connection::open(target).await?).await }
+/// Sends requests at a constant rate.
+pub async fn open_loop(target: Target, clients: ClientPool, load: OpenLoad) -> Result<Measurement> {
+    let schedule = Arc::new(ArrivalSchedule::new(load, Instant::now() + CONNECT_TIME));
+    let releasing = Arc::clone(&schedule);
+    let clock = thread::spawn(move || releasing.release(clients.connections));
+    let mut result = on_threads(clients, move |_| {
+        let schedule = Arc::clone(&schedule);
+        async move { send_due(&schedule, Connection::open(target).await?).await }
     })
     .await?;
-    clock.join().map_err(|_| anyhow!("the clock of the open model broke"))?;
-    result.elapsed = measured;
+    clock.join().map_err(|_| anyhow!("the clock thread of the open model panicked"))?;
+    result.elapsed = load.measured;
     Ok(result)
 }
 
-async fn send_planned(plan: &Plan, mut connection: Connection) -> Result<Measured> {
-    let mut result = Measured::default();
-    loop {
-        // Never closed: every connection is let go at the end.
-        if let Ok(permit) = plan.due.acquire().await {
-            permit.forget();
+async fn send_due(schedule: &ArrivalSchedule, mut connection: Connection) -> Result<Measurement> {
+    let measured_from = schedule.load.count(schedule.load.warm_up);
+    let mut result = Measurement::default();
+    while let Some(request) = schedule.next().await {
+        connection.send(request + 1).await?;
+        if request >= measured_from {
+            result.responses += 1;
+            result.latencies.record(schedule.planned(request).elapsed());
         }
-        let claim = plan.next.fetch_add(1, Relaxed);
-        if claim >= plan.total {
-            return Ok(result);
-        }
-        connection.call(claim + 1).await?;
-        if claim >= plan.measured_from {
-            result.answers += 1;
-            result.latencies.record(plan.moment(claim).elapsed());
-        }
+    }
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn schedule(rate: f64, measured: Duration) -> ArrivalSchedule {
+        ArrivalSchedule::new(OpenLoad { rate, warm_up: SECOND, measured }, Instant::now())
+    }
+
+    #[test]
+    fn requests_are_planned_at_equal_intervals() {
+        let schedule = schedule(100.0, SECOND);
+        assert_eq!(schedule.total, 200);
+        assert_eq!(schedule.planned(0), schedule.start);
+        assert_eq!(schedule.planned(50), schedule.start + SECOND / 2);
+    }
+
+    #[test]
+    fn requests_are_due_at_their_planned_time_and_never_more_than_there_are() {
+        let schedule = schedule(100.0, SECOND);
+        let due =
+            [0, 10, 500, 1_000, 5_000].map(|milliseconds| schedule.due_after(Duration::from_millis(milliseconds)));
+        assert_eq!(due, [1, 2, 51, 101, 200]);
+    }
+
+    #[tokio::test]
+    async fn every_connection_finds_the_end() {
+        let schedule = Arc::new(schedule(1_000.0, Duration::ZERO));
+        let releasing = Arc::clone(&schedule);
+        let clock = thread::spawn(move || releasing.release(2));
+        let send_all = async || {
+            let mut sent = 0;
+            while schedule.next().await.is_some() {
+                sent += 1;
+            }
+            sent
+        };
+        let (one, other) = tokio::join!(send_all(), send_all());
+        assert_eq!(one + other, 1_000);
+        clock.join().expect("it ends");
     }
 }

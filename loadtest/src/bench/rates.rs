@@ -1,4 +1,4 @@
-//! Requests a second: accepted claims, and refused ones, each right after the bare server.
+//! Requests a second of accepted and of rejected claims, in turn with the baseline server.
 
 use std::time::Duration;
 
@@ -7,178 +7,223 @@ use hyper::StatusCode;
 use tokio::time::sleep;
 
 use super::{
-    client::{ClientPool, Extent, Measured, Target, closed_loop},
-    harness::{Harness, Subject},
-    open_loop::open_loop,
+    client::{ClientPool, Measurement, StopCondition, Target, closed_loop},
+    harness::{BenchCampaign, Harness},
+    open_loop::{OpenLoad, open_loop},
 };
 use crate::{latency::Latencies, numbers::per_second};
 
 /// More coupons than a bench can claim.
-const ENDLESS: u32 = 2_000_000_000;
-/// More claims than a slice can make, so that each has users of its own.
-const USERS_A_SLICE: u64 = 100_000_000;
+const UNLIMITED_QUANTITY: u32 = 2_000_000_000;
+/// More claims than a slice can send, so that each slice has its own users.
+const USERS_PER_SLICE: u64 = 100_000_000;
 const OPEN_WARM_UP: Duration = Duration::from_secs(1);
 
-/// What the API is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Claims that are accepted; nobody confirms.
+pub enum Workload {
+    /// Claims are accepted; the worker is stopped.
     Accepted,
-    /// Claims that are accepted, and confirmed at the same time.
+    /// Claims are accepted, and the worker confirms them at the same time.
     Confirming,
     /// Claims on a campaign that is sold out.
-    Refused,
+    Rejected,
 }
 
-impl Phase {
-    /// As the table names it.
+impl Workload {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Accepted => "accepted, worker stopped",
             Self::Confirming => "accepted, worker confirming",
-            Self::Refused => "refused, sold out",
+            Self::Rejected => "rejected, sold out",
         }
     }
 
-    /// The least share of the bare server's rate.
-    pub const fn bar(self) -> f64 {
+    /// The smallest share of the baseline server's rate that is acceptable.
+    pub const fn threshold(self) -> f64 {
         match self {
             Self::Accepted | Self::Confirming => 0.6,
-            Self::Refused => 0.85,
+            Self::Rejected => 0.85,
         }
     }
 }
 
-/// The rounds of one phase.
+/// The rounds of one workload, or of the baseline.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
-    /// Requests a second, of each round.
+    /// Requests a second of each round.
     pub rates: Vec<f64>,
-    /// Share of the bare server's rate meanwhile, of each round; empty for the bare server itself.
+    /// Share of the baseline's rate in the same round; empty for the baseline itself.
     pub shares: Vec<f64>,
-    /// Rows confirmed a second meanwhile, of each round with a worker.
+    /// Confirmed claims a second of each round with a worker.
     pub confirmed: Vec<f64>,
-    /// Of all rounds.
     pub latencies: Latencies,
 }
 
 impl Rounds {
-    fn add(&mut self, measured: &Measured) {
+    fn add(&mut self, measured: &Measurement) {
         self.rates.push(measured.rate());
         self.latencies.merge(&measured.latencies);
     }
 }
 
-/// How each phase is measured: in slices, in turn with the bare server, each on new connections. So whatever else
-/// the machine does, and however it happens to spread threads over cores, hits both alike.
+/// The rounds of a workload and of the baseline that was measured in turn with it.
+#[derive(Clone, Debug, Default)]
+pub struct PairedRounds {
+    pub baseline: Rounds,
+    pub dibs: Rounds,
+}
+
+impl PairedRounds {
+    fn add(&mut self, pair: &PairedMeasurement) {
+        self.baseline.add(&pair.baseline);
+        self.dibs.add(&pair.dibs);
+        self.dibs.shares.push(pair.dibs.rate() / pair.baseline.rate());
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct PairedMeasurement {
+    baseline: Measurement,
+    dibs: Measurement,
+}
+
+/// How a workload is measured: in short slices, in turn with the baseline, each on new connections. So noise of the
+/// machine, and how the threads happen to spread over its cores, affect both alike.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// By whom.
-    pub crowd: ClientPool,
-    /// For how long, before a slice counts.
+pub struct SamplingSettings {
+    pub clients: ClientPool,
+    /// Not measured, before each slice.
     pub warm_up: Duration,
-    /// For how long, in each slice.
     pub slice: Duration,
-    /// How many slices a round has.
+    /// Slices in a round.
     pub slices: u32,
 }
 
-impl Manner {
-    /// The time of all slices together.
+impl SamplingSettings {
+    /// The measured time of a round.
     pub fn time(self) -> Duration {
         self.slice * self.slices
     }
 
-    async fn measure(&self, target: Target) -> Result<Measured> {
-        closed_loop(target, self.crowd, Extent::Time { warm_up: self.warm_up, measured: self.slice }).await
+    async fn measure(&self, target: Target) -> Result<Measurement> {
+        closed_loop(target, self.clients, StopCondition::Time { warm_up: self.warm_up, measured: self.slice }).await
     }
 }
 
-/// A round: measures bare server and phase in turn; adds to both.
+/// Measures a round of a workload, in turn with the baseline.
 pub async fn measure(
-    rig: &mut Harness,
-    manner: Manner,
-    phase: Phase,
-    (bare, rounds): (&mut Rounds, &mut Rounds),
+    harness: &mut Harness,
+    sampling: SamplingSettings,
+    workload: Workload,
+    rounds: &mut PairedRounds,
 ) -> Result<()> {
-    let (subject, mut target) = prepare(rig, phase).await?;
-    let bare_target = Target { address: rig.bare_address(), expected: StatusCode::ACCEPTED, ..target };
-    let (mut bare_total, mut total, mut confirmed) = (Measured::default(), Measured::default(), 0);
-    for _ in 0..manner.slices {
-        bare_total.append(&manner.measure(bare_target).await?);
+    let (campaign, mut target) = prepare(harness, workload).await?;
+    let baseline = Target { address: harness.baseline_address(), expected: StatusCode::ACCEPTED, ..target };
+    let (mut pair, mut confirmed) = (PairedMeasurement::default(), 0);
+    for _ in 0..sampling.slices {
+        pair.baseline.append(&sampling.measure(baseline).await?);
         let (measured, newly_confirmed) =
-            tokio::try_join!(manner.measure(target), confirmations(rig, manner, subject))?;
-        total.append(&measured);
+            tokio::try_join!(sampling.measure(target), confirmations(harness, sampling, campaign))?;
+        pair.dibs.append(&measured);
         confirmed += newly_confirmed;
-        target.first_user += USERS_A_SLICE;
-        if phase == Phase::Confirming {
-            rig.until_drained(subject).await?;
+        target.first_user += USERS_PER_SLICE;
+        if workload == Workload::Confirming {
+            harness.until_drained(campaign).await?;
         }
     }
-    bare.add(&bare_total);
-    rounds.add(&total);
-    rounds.shares.push(total.rate() / bare_total.rate());
-    match phase {
-        Phase::Confirming => rounds.confirmed.push(per_second(confirmed, total.elapsed)),
-        // Somebody else's worker would take part in what is measured without one.
-        _ if confirmed > 0 => bail!("another worker confirms claims here: give the bench its own"),
+    rounds.add(&pair);
+    match workload {
+        Workload::Confirming => rounds.dibs.confirmed.push(per_second(confirmed, pair.dibs.elapsed)),
+        // A worker of another stack would falsify what is measured without one.
+        _ if confirmed > 0 => bail!("another worker confirms claims on these servers: the bench needs its own"),
         _ => {}
     }
-    rig.expect_alive()?;
-    rig.stop_worker().await?;
-    rig.retire(subject).await
+    harness.expect_alive()?;
+    harness.stop_worker().await?;
+    harness.retire(campaign).await
 }
 
-/// A round of two targets that need nothing done around them: measures both in turn, and adds to their rounds.
-pub async fn in_turn(
-    manner: Manner,
-    (bare_target, target): (Target, Target),
-    (bare, rounds): (&mut Rounds, &mut Rounds),
+/// Measures a round of two targets in turn. The first is the baseline.
+pub async fn measure_in_turn(
+    sampling: SamplingSettings,
+    (baseline, target): (Target, Target),
+    rounds: &mut PairedRounds,
 ) -> Result<()> {
-    let (mut bare_total, mut total) = (Measured::default(), Measured::default());
-    for _ in 0..manner.slices {
-        bare_total.append(&manner.measure(bare_target).await?);
-        total.append(&manner.measure(target).await?);
+    let mut pair = PairedMeasurement::default();
+    for _ in 0..sampling.slices {
+        pair.baseline.append(&sampling.measure(baseline).await?);
+        pair.dibs.append(&sampling.measure(target).await?);
     }
-    bare.add(&bare_total);
-    rounds.add(&total);
-    rounds.shares.push(total.rate() / bare_total.rate());
+    rounds.add(&pair);
     Ok(())
 }
 
-/// A campaign for the phase, and the claims to make.
-async fn prepare(rig: &mut Harness, phase: Phase) -> Result<(Subject, Target)> {
-    let subject = rig.open_campaign(if phase == Phase::Refused { 1 } else { ENDLESS }).await?;
-    let (address, call) = (rig.api_address(), subject.call());
-    let target = Target { address, call, first_user: 1, expected: StatusCode::ACCEPTED };
-    match phase {
-        Phase::Accepted => Ok((subject, target)),
-        Phase::Confirming => {
-            rig.start_worker().await?;
-            Ok((subject, target))
+/// Creates the campaign of a workload, and the claims on it.
+async fn prepare(harness: &mut Harness, workload: Workload) -> Result<(BenchCampaign, Target)> {
+    let quantity = if workload == Workload::Rejected { 1 } else { UNLIMITED_QUANTITY };
+    let campaign = harness.open_campaign(quantity).await?;
+    let (address, request) = (harness.api_address(), campaign.request());
+    let target = Target { address, request, first_user: 1, expected: StatusCode::ACCEPTED };
+    match workload {
+        Workload::Accepted => Ok((campaign, target)),
+        Workload::Confirming => {
+            harness.start_worker().await?;
+            Ok((campaign, target))
         }
-        Phase::Refused => {
-            let first = ClientPool { connections: 1, threads: 1 };
-            closed_loop(target, first, Extent::Count(1)).await?;
-            Ok((subject, Target { first_user: 2, expected: StatusCode::UNPROCESSABLE_ENTITY, ..target }))
+        Workload::Rejected => {
+            let one = ClientPool { connections: 1, threads: 1 };
+            closed_loop(target, one, StopCondition::Requests(1)).await?;
+            Ok((campaign, Target { first_user: 2, expected: StatusCode::UNPROCESSABLE_ENTITY, ..target }))
         }
     }
 }
 
-/// Rows confirmed while a slice counts.
-async fn confirmations(rig: &Harness, manner: Manner, subject: Subject) -> Result<u64> {
-    sleep(manner.warm_up).await;
-    let before = rig.confirmed(subject).await?;
-    sleep(manner.slice).await;
-    Ok(rig.confirmed(subject).await? - before)
+/// Claims confirmed during a slice, without its warm-up.
+async fn confirmations(harness: &Harness, sampling: SamplingSettings, campaign: BenchCampaign) -> Result<u64> {
+    sleep(sampling.warm_up).await;
+    let before = harness.confirmed(campaign).await?;
+    sleep(sampling.slice).await;
+    Ok(harness.confirmed(campaign).await? - before)
 }
 
 /// The open model: `rate` accepted claims a second while the worker confirms them.
-pub async fn measure_open(rig: &mut Harness, manner: Manner, rate: f64) -> Result<Measured> {
-    let (subject, target) = prepare(rig, Phase::Confirming).await?;
-    let measured = open_loop(target, manner.crowd, rate, OPEN_WARM_UP, manner.time()).await?;
-    rig.until_drained(subject).await?;
-    rig.stop_worker().await?;
-    rig.retire(subject).await?;
+pub async fn measure_open(harness: &mut Harness, sampling: SamplingSettings, rate: f64) -> Result<Measurement> {
+    let (campaign, target) = prepare(harness, Workload::Confirming).await?;
+    let load = OpenLoad { rate, warm_up: OPEN_WARM_UP, measured: sampling.time() };
+    let measured = open_loop(target, sampling.clients, load).await?;
+    harness.until_drained(campaign).await?;
+    harness.stop_worker().await?;
+    harness.retire(campaign).await?;
     Ok(measured)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measurement(responses: u64, seconds: u64) -> Measurement {
+        Measurement { responses, elapsed: Duration::from_secs(seconds), latencies: Latencies::default() }
+    }
+
+    #[test]
+    fn a_share_is_of_the_baseline_in_the_same_round() {
+        let mut rounds = PairedRounds::default();
+        rounds.add(&PairedMeasurement { baseline: measurement(200, 2), dibs: measurement(60, 1) });
+        rounds.add(&PairedMeasurement { baseline: measurement(400, 2), dibs: measurement(100, 1) });
+        assert_eq!((rounds.baseline.rates, rounds.dibs.rates), (vec![100.0, 200.0], vec![60.0, 100.0]));
+        assert_eq!((rounds.dibs.shares, rounds.baseline.shares.len()), (vec![0.6, 0.5], 0));
+    }
+
+    #[test]
+    fn the_time_of_a_round_is_that_of_its_slices() {
+        let clients = ClientPool { connections: 1, threads: 1 };
+        let slice = Duration::from_millis(500);
+        let sampling = SamplingSettings { clients, warm_up: Duration::from_secs(9), slice, slices: 6 };
+        assert_eq!(sampling.time(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_rejection_must_be_cheaper_than_an_acceptance() {
+        assert!(Workload::Rejected.threshold() > Workload::Accepted.threshold());
+    }
 }

@@ -1,9 +1,9 @@
-//! Processes that a run starts, and stops on every path: whoever drops one kills it.
+//! Processes that a run starts. Dropping one kills it, so none outlives the run.
 
-mod own_stack;
+mod dedicated_stack;
 mod redis_server;
 mod stack;
-mod work_folder;
+mod work_directory;
 
 use std::{
     fs::{self, OpenOptions},
@@ -14,16 +14,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-pub use own_stack::OwnStack;
+pub use dedicated_stack::DedicatedStack;
 pub use redis_server::RedisServer;
-pub use stack::{MoreSettings, Stack, StackSettings};
+pub use stack::{ExtraSettings, ResidentBytes, Stack, StackSettings};
 use tokio::process::{Child, Command};
-pub use work_folder::WorkFolder;
+pub use work_directory::WorkDirectory;
 
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const LOG_LINES: usize = 12;
 
-/// A running program, whose output goes to a log.
+/// A running program. Its output goes to a log file.
 pub struct Process {
     name: &'static str,
     child: Child,
@@ -31,7 +31,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`; its output is appended to `name.log` in `folder`.
+    /// Starts a program. Its output is appended to `name.log` in `folder`.
     pub fn start(name: &'static str, command: &mut Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = OpenOptions::new().create(true).append(true).open(&log).context("opening a log")?;
@@ -41,21 +41,20 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
-    /// Fails with the end of its log when it has ended by itself.
+    /// Fails with the end of the log when the process has exited.
     pub fn expect_alive(&mut self) -> Result<()> {
-        match self.child.try_wait().context("looking after a process")? {
+        match self.child.try_wait().context("reading the status of a process")? {
             None => Ok(()),
-            Some(status) => Err(anyhow!("{} ended by itself ({status}):\n{}", self.name, self.log_end())),
+            Some(status) => Err(anyhow!("{} exited unexpectedly ({status}):\n{}", self.name, self.log_end())),
         }
     }
 
-    /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait().context("looking after a process")?.is_none())
+        Ok(self.child.try_wait().context("reading the status of a process")?.is_none())
     }
 
-    /// Waits until it has ended by itself; fails with the end of its log when it failed.
-    pub async fn until_ended(&mut self) -> Result<()> {
+    /// Waits until it exits; fails with the end of the log when it failed.
+    pub async fn until_exited(&mut self) -> Result<()> {
         let status = self.child.wait().await.context("waiting for a process")?;
         if status.success() {
             return Ok(());
@@ -63,13 +62,13 @@ impl Process {
         Err(anyhow!("{} failed ({status}):\n{}", self.name, self.log_end()))
     }
 
-    /// Memory that it has in hand, in bytes.
+    /// Resident memory in bytes; 0 after it exited.
     pub fn resident_bytes(&self) -> Result<u64> {
         let Some(id) = self.child.id() else { return Ok(0) };
-        let status = fs::read_to_string(format!("/proc/{id}/status")).context("the memory of a process")?;
+        let status = fs::read_to_string(format!("/proc/{id}/status")).context("reading the memory of a process")?;
         let kibibytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        let kibibytes: u64 = kibibytes.context("/proc names no VmRSS")?;
+        let kibibytes: u64 = kibibytes.context("/proc/PID/status has no VmRSS")?;
         Ok(kibibytes * 1024)
     }
 
@@ -78,17 +77,17 @@ impl Process {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
-    /// SIGTERM, and SIGKILL when it does not heed that.
+    /// SIGTERM, and SIGKILL after a timeout.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(id) = self.child.id() else { return Ok(()) };
-        // The standard library sends no other signal than SIGKILL; a shell does.
+        // The standard library sends only SIGKILL, so a shell sends the signal.
         let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id.to_string()]).status().await;
         sent.context("sending SIGTERM")?;
-        if let Ok(status) = tokio::time::timeout(STOP_LIMIT, self.child.wait()).await {
+        if let Ok(status) = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
             return status.with_context(|| format!("stopping {}", self.name)).map(drop);
         }
         self.kill().await?;
-        Err(anyhow!("{} did not stop within {} s of SIGTERM", self.name, STOP_LIMIT.as_secs()))
+        Err(anyhow!("{} did not stop within {} s of SIGTERM", self.name, STOP_TIMEOUT.as_secs()))
     }
 
     fn log_end(&self) -> String {
@@ -98,8 +97,60 @@ impl Process {
     }
 }
 
-/// A loopback address that nobody listens on.
+/// A loopback address with a free port.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
-    listener.local_addr().context("looking for a free port")
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
+    listener.local_addr().context("finding a free port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `script` with its log in a folder of its own.
+    fn start(script: &str) -> (WorkDirectory, Process) {
+        let folder = WorkDirectory::new(&format!("test-{}", dibs_common::identifiers::new_uuid())).expect("a folder");
+        let process = Process::start("script", Command::new("sh").args(["-c", script]), folder.path());
+        (folder, process.expect("a process"))
+    }
+
+    #[tokio::test]
+    async fn a_failed_process_is_reported_with_the_end_of_its_log() {
+        let (_folder, mut process) = start("seq 1 20; echo broken >&2; exit 3");
+        let error = process.until_exited().await.expect_err("a failure").to_string();
+        assert!(error.starts_with("script failed (exit status: 3):\n10\n"), "{error}");
+        assert!(error.ends_with("20\nbroken"), "{error}");
+        assert!(process.expect_alive().expect_err("a failure").to_string().contains("exited unexpectedly"));
+        assert!(!process.is_running().expect("a status"));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_succeeds_is_no_error() {
+        let (_folder, mut process) = start("exit 0");
+        process.until_exited().await.expect("success");
+    }
+
+    #[tokio::test]
+    async fn sigterm_stops_a_process_and_its_memory_is_known_until_then() {
+        let (_folder, mut process) = start("exec sleep 60");
+        process.expect_alive().expect("alive");
+        assert!(process.resident_bytes().expect("its memory") > 0);
+        process.stop().await.expect("stopped");
+        assert!(!process.is_running().expect("a status"));
+        assert_eq!(process.resident_bytes().expect("no memory"), 0);
+    }
+
+    #[tokio::test]
+    async fn sigkill_ends_a_process_that_ignores_sigterm() {
+        let (_folder, mut process) = start("trap '' TERM; exec sleep 60");
+        process.kill().await.expect("killed");
+        assert!(!process.is_running().expect("a status"));
+    }
+
+    #[test]
+    fn a_free_address_can_be_listened_on() {
+        let address = free_address().expect("an address");
+        assert!(address.ip().is_loopback());
+        TcpListener::bind(address).expect("free");
+    }
 }

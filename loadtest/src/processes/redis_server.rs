@@ -15,12 +15,12 @@ use tokio::{
 };
 
 use super::{Process, free_address};
-use crate::waiting;
+use crate::wait;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// A Redis, or Valkey, of this run's own, that loses nothing it has answered: every write is on disk first.
+/// A Redis or Valkey of this run's own. `appendfsync always` makes every write durable before its response.
 pub struct RedisServer {
     process: Process,
     program: PathBuf,
@@ -29,7 +29,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts the first of the two that is on PATH, with its data in `folder`.
+    /// Starts the first of [`PROGRAMS`] that is on PATH, with its data in `folder`.
     pub async fn start(folder: &Path) -> Result<Self> {
         let program = find_program()?;
         let address = free_address()?;
@@ -39,12 +39,11 @@ impl RedisServer {
         Ok(server)
     }
 
-    /// Where it is.
     pub fn url(&self) -> SecretString {
         format!("redis://{}", self.address).into()
     }
 
-    /// SIGKILL, an outage, and the same server again on the same data.
+    /// SIGKILL, an outage, and a restart on the same data.
     pub async fn kill_and_restart(&mut self, outage: Duration) -> Result<()> {
         self.process.kill().await?;
         tokio::time::sleep(outage).await;
@@ -59,24 +58,24 @@ impl RedisServer {
 
     async fn until_ready(&mut self) -> Result<()> {
         let (process, address) = (&mut self.process, self.address);
-        waiting::until("a Redis that answers", START_LIMIT, Duration::from_millis(10), async || {
+        wait::until("Redis to answer", START_TIMEOUT, Duration::from_millis(10), async || {
             process.expect_alive()?;
-            Ok(timeout(Duration::from_secs(1), answers(address)).await.unwrap_or(false))
+            Ok(timeout(Duration::from_secs(1), is_answering(address)).await.unwrap_or(false))
         })
         .await
     }
 }
 
-/// While it reads its data, Redis answers LOADING instead.
-async fn answers(address: SocketAddr) -> bool {
-    let asked = async {
+/// Whether a PING succeeds. While Redis reads its data it answers LOADING instead.
+async fn is_answering(address: SocketAddr) -> bool {
+    let ping = async {
         let mut connection = TcpStream::connect(address).await?;
         connection.write_all(b"PING\r\n").await?;
         let mut answer = [0; 5];
         connection.read_exact(&mut answer).await?;
         std::io::Result::Ok(&answer == b"+PONG")
     };
-    asked.await.unwrap_or(false)
+    ping.await.unwrap_or(false)
 }
 
 fn launch(program: &Path, address: SocketAddr, folder: &Path) -> Result<Process> {
@@ -99,8 +98,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_answers_at_a_free_port() -> Result<()> {
-        assert!(!answers(free_address()?).await);
-        Ok(())
+    async fn a_free_port_does_not_answer() {
+        assert!(!is_answering(free_address().expect("an address")).await);
+    }
+
+    /// A server that answers every connection with `answer`.
+    async fn server(answer: &'static [u8]) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let _sent = connection.write_all(answer).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_still_loads_its_data_is_not_answering() {
+        assert!(is_answering(server(b"+PONG\r\n").await).await);
+        assert!(!is_answering(server(b"-LOADING Redis is loading the dataset in memory\r\n").await).await);
     }
 }

@@ -15,26 +15,31 @@ use super::{Process, free_address};
 use crate::{
     api::{Api, is_ready},
     stores::StoreArguments,
-    waiting,
+    wait,
 };
 
-const READY_LIMIT: Duration = Duration::from_secs(30);
-const READY_EVERY: Duration = Duration::from_millis(10);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a stack runs on.
 pub struct StackSettings {
-    /// Its database and Redis.
     pub stores: StoreArguments,
-    /// Where its logs go.
+    /// The folder of the logs.
     pub folder: PathBuf,
-    /// Settings of its programs beyond what they need, by name.
-    pub more: MoreSettings,
+    /// Settings beyond those that every stack needs.
+    pub extra: ExtraSettings,
 }
 
-/// Settings of programs, by name.
-pub type MoreSettings = Vec<(&'static str, String)>;
+/// Environment variables of the programs.
+pub type ExtraSettings = Vec<(&'static str, String)>;
 
-/// An API and, when wanted, a worker of this run's own, from the programs beside this one.
+/// Resident memory, in bytes; 0 for a process that does not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResidentBytes {
+    pub api: u64,
+    pub worker: u64,
+}
+
+/// An API and an optional worker of this run's own. Their programs are in the folder of this one.
 pub struct Stack {
     settings: StackSettings,
     api: Process,
@@ -46,25 +51,24 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Brings the tables up to date and starts the API; the worker is started separately.
+    /// Runs the migrations and starts the API, without a worker.
     pub async fn start(settings: StackSettings) -> Result<Self> {
         let (api_address, worker_address) = (free_address()?, free_address()?);
         let token: SecretString = identifiers::new_uuid().to_string().into();
         let environment = Environment { settings: &settings, api_address, worker_address, token: &token };
         environment.run_to_end("dibs-worker", &["migrate"]).await?;
         let api = environment.start("dibs-api", &[])?;
-        let client = Client::builder().build().context("making an HTTP client")?;
+        let client = Client::builder().build().context("creating an HTTP client")?;
         let mut stack = Self { api, worker: None, api_address, worker_address, token, client, settings };
         until_ready(&mut stack.api, &stack.client, api_address).await?;
         Ok(stack)
     }
 
-    /// Where the API is.
     pub fn api_address(&self) -> SocketAddr {
         self.api_address
     }
 
-    /// Its administrator's client.
+    /// The administrator's client.
     pub fn api(&self) -> Result<Api> {
         Api::new(&format!("http://{}", self.api_address), self.token.clone())
     }
@@ -75,18 +79,18 @@ impl Stack {
         self.until_worker_ready().await
     }
 
-    /// Starts the worker.
+    /// Starts the worker without waiting for it.
     pub fn launch_worker(&mut self) -> Result<()> {
         self.worker = Some(self.environment().start("dibs-worker", &["run"])?);
         Ok(())
     }
 
-    /// Starts the worker's program to do something else than work, beside a worker or without one.
+    /// Starts another command of the worker's program, such as a job.
     pub fn start_command(&self, arguments: &[&str]) -> Result<Process> {
         self.environment().start("dibs-worker", arguments)
     }
 
-    /// Lets the worker's program do something else than work, beside a worker or without one.
+    /// Runs another command of the worker's program to its end.
     pub async fn command_worker(&self, arguments: &[&str]) -> Result<()> {
         self.environment().run_to_end("dibs-worker", arguments).await
     }
@@ -96,7 +100,7 @@ impl Stack {
         Environment { settings, api_address: *api_address, worker_address: *worker_address, token }
     }
 
-    /// Waits until the worker is ready, and so is what it depends on.
+    /// Waits until the worker and its dependencies are ready.
     pub async fn until_worker_ready(&mut self) -> Result<()> {
         match &mut self.worker {
             Some(worker) => until_ready(worker, &self.client, self.worker_address).await,
@@ -104,14 +108,14 @@ impl Stack {
         }
     }
 
-    /// Whether the worker says that it is ready.
     pub async fn worker_is_ready(&self) -> bool {
         is_ready(&self.client, &format!("http://{}", self.worker_address)).await
     }
 
-    /// Memory that API and worker have in hand, in bytes; 0 for one that does not run.
-    pub fn resident_bytes(&self) -> Result<(u64, u64)> {
-        Ok((self.api.resident_bytes()?, self.worker.as_ref().map_or(Ok(0), Process::resident_bytes)?))
+    /// Resident memory of API and worker.
+    pub fn resident_bytes(&self) -> Result<ResidentBytes> {
+        let worker = self.worker.as_ref().map_or(Ok(0), Process::resident_bytes)?;
+        Ok(ResidentBytes { api: self.api.resident_bytes()?, worker })
     }
 
     /// SIGKILL.
@@ -122,7 +126,7 @@ impl Stack {
         }
     }
 
-    /// SIGTERM to the worker: it finishes what it has begun.
+    /// SIGTERM to the worker, which then finishes its batch.
     pub async fn stop_worker(&mut self) -> Result<()> {
         match self.worker.take() {
             Some(mut worker) => worker.stop().await,
@@ -130,13 +134,13 @@ impl Stack {
         }
     }
 
-    /// Fails when a process ended that nobody killed.
+    /// Fails when a process exited unexpectedly.
     pub fn expect_alive(&mut self) -> Result<()> {
         self.api.expect_alive()?;
         self.worker.as_mut().map_or(Ok(()), Process::expect_alive)
     }
 
-    /// SIGTERM to both.
+    /// SIGTERM to worker and API.
     pub async fn stop(&mut self) -> Result<()> {
         self.stop_worker().await?;
         self.api.stop().await
@@ -145,14 +149,14 @@ impl Stack {
 
 async fn until_ready(process: &mut Process, client: &Client, address: SocketAddr) -> Result<()> {
     let base = format!("http://{address}");
-    waiting::until(format!("{} ready", process.name), READY_LIMIT, READY_EVERY, async || {
+    wait::until(format!("{} to be ready", process.name), READY_TIMEOUT, READY_POLL_INTERVAL, async || {
         process.expect_alive()?;
         Ok(is_ready(client, &base).await)
     })
     .await
 }
 
-/// What the programs of a stack are told.
+/// The environment of a stack's programs.
 struct Environment<'s> {
     settings: &'s StackSettings,
     api_address: SocketAddr,
@@ -172,7 +176,7 @@ impl Environment<'_> {
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
             .env("RUST_LOG", "warn")
-            .envs(self.settings.more.iter().map(|(name, value)| (*name, value)));
+            .envs(self.settings.extra.iter().map(|(name, value)| (*name, value)));
         Ok(command)
     }
 
@@ -191,9 +195,9 @@ impl Environment<'_> {
     }
 }
 
-/// The program of that name in the folder of this one.
+/// The path of a program in the folder of this one.
 fn beside(program: &str) -> Result<PathBuf> {
-    let own = env::current_exe().context("looking for the own program")?;
+    let own = env::current_exe().context("finding the own program")?;
     let found = own.parent().unwrap_or(Path::new(".")).join(program);
     if found.is_file() {
         Ok(found)

@@ -3,43 +3,30 @@ use std::collections::{BTreeMap, HashMap};
 use dibs_common::identifiers::{CouponId, UserId};
 use uuid::Uuid;
 
-use super::{ClientRecord, SAMPLES};
+use super::{ClientRecord, MAX_SAMPLES};
 use crate::latency::Latencies;
 
-/// The calls that users of a shop make.
+/// The operations of the API that users of a shop call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Call {
-    /// GET /products
+pub enum Operation {
     ListProducts,
-    /// GET /products/{productId}
     ShowProduct,
-    /// POST /points
     Charge,
-    /// GET /points
     Balance,
-    /// GET /points/history
     History,
-    /// POST /coupons/issue
     Claim,
-    /// GET /users/{userId}/coupons
     Coupons,
-    /// POST /orders
     Place,
-    /// POST /payments/confirm
     Pay,
-    /// POST /orders/{orderId}/confirm
     Confirm,
-    /// POST /orders/{orderId}/cancel
     Cancel,
-    /// GET /orders/{orderId}
     ShowOrder,
-    /// GET /orders
     ListOrders,
-    /// GET of the Location of a 202
-    FollowUp,
+    /// Polls the `Location` of a 202.
+    PollOutcome,
 }
 
-impl Call {
+impl Operation {
     /// Method and path.
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,138 +43,138 @@ impl Call {
             Self::Cancel => "POST /orders/{orderId}/cancel",
             Self::ShowOrder => "GET /orders/{orderId}",
             Self::ListOrders => "GET /orders",
-            Self::FollowUp => "GET Location of a 202",
+            Self::PollOutcome => "GET Location of a 202",
         }
     }
 }
 
-/// What a client was told of something that Dibs made or changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// The order was placed.
+/// The state in MySQL that a response promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumIter)]
+pub enum ExpectedState {
     Placed,
-    /// The command that places the order was taken.
-    PlaceTaken,
-    /// The order was paid.
+    PlaceAccepted,
     Paid,
-    /// The purchase was confirmed.
     Confirmed,
-    /// The order was cancelled.
     Cancelled,
-    /// The command, to pay, confirm or cancel, was taken.
-    CommandTaken,
-    /// The charge was approved.
+    CommandAccepted,
     Charged,
-    /// The charge was taken.
-    ChargeTaken,
+    ChargeAccepted,
 }
 
-impl Told {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Placed,
-        Self::PlaceTaken,
-        Self::Paid,
-        Self::Confirmed,
-        Self::Cancelled,
-        Self::CommandTaken,
-        Self::Charged,
-        Self::ChargeTaken,
-    ];
-
-    /// Whether it was a 202, whose outcome was still to come.
+impl ExpectedState {
+    /// Whether the response was a 202, so that the outcome came later.
     pub const fn is_pending(self) -> bool {
-        matches!(self, Self::PlaceTaken | Self::CommandTaken | Self::ChargeTaken)
+        matches!(self, Self::PlaceAccepted | Self::CommandAccepted | Self::ChargeAccepted)
     }
 
-    /// What must be so in the end.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Placed => "an order that was placed",
-            Self::PlaceTaken => "an order, placed or refused",
-            Self::Paid => "an order that was paid",
-            Self::Confirmed => "a confirmed purchase",
+            Self::Placed => "a placed order",
+            Self::PlaceAccepted => "an order, placed or rejected",
+            Self::Paid => "a paid order",
+            Self::Confirmed => "a confirmed order",
             Self::Cancelled => "a cancelled order",
-            Self::CommandTaken => "a command with an outcome",
+            Self::CommandAccepted => "a command with an outcome",
             Self::Charged => "an approved charge",
-            Self::ChargeTaken => "a charge that was decided",
+            Self::ChargeAccepted => "a charge, approved or declined",
         }
     }
 }
 
-/// Something that a client was told, to be held against the tables.
+/// A response whose promise is compared with the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Promise {
+pub struct Expectation {
     /// Of an order, a command or a charge.
     pub id: Uuid,
-    /// Whose.
     pub user: UserId,
-    /// What was said.
-    pub told: Told,
+    pub state: ExpectedState,
 }
 
-/// What should not have been: all are counted, a few kept.
+/// Observations that must not happen. All are counted, a few are kept.
 #[derive(Clone, Debug, Default)]
-pub struct Oddities {
+pub struct Anomalies {
     count: u64,
     samples: Vec<String>,
 }
 
-impl Oddities {
-    /// Counts one.
-    pub fn add(&mut self, what: String) {
+impl Anomalies {
+    pub fn add(&mut self, anomaly: String) {
         self.count += 1;
-        if self.samples.len() < SAMPLES {
-            self.samples.push(what);
+        if self.samples.len() < MAX_SAMPLES {
+            self.samples.push(anomaly);
         }
     }
 
-    /// How many.
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// A few of them.
     pub fn samples(&self) -> &[String] {
         &self.samples
     }
 }
 
-/// Requests that were made again with the same key.
+/// Requests that were sent twice with the same idempotency key.
 #[derive(Clone, Debug, Default)]
-pub struct Repeats {
-    /// Twice at the same time.
-    pub at_once: u64,
-    /// Once more after the answer.
-    pub afterwards: u64,
-    /// Of these, answered 409 `IDEMPOTENCY_IN_PROGRESS`.
+pub struct DuplicateRequests {
+    /// Both at the same time.
+    pub concurrent: u64,
+    /// The second after the response to the first.
+    pub sequential: u64,
+    /// Of both kinds, those with a 409 `IDEMPOTENCY_IN_PROGRESS`.
     pub in_progress: u64,
-    /// Answers that were not the same.
-    pub unequal: Oddities,
+    /// Pairs of responses that differ.
+    pub mismatches: Anomalies,
 }
 
-/// The answers to one kind of call.
+/// The responses of one operation.
 #[derive(Clone, Debug, Default)]
-pub struct CallRecord {
-    /// Of every answer.
+pub struct OperationStats {
     pub latencies: Latencies,
     /// 202 of a command or a charge.
-    pub taken: u64,
-    /// How many were refused, by status and code.
-    pub refusals: BTreeMap<String, u64>,
+    pub accepted: u64,
+    /// By status and code.
+    pub rejections: BTreeMap<String, u64>,
 }
 
-/// All that the users of a shop were answered.
+/// What all users of a shop observed.
 #[derive(Clone, Debug, Default)]
 pub struct ShopRecord {
-    /// By kind.
-    pub calls: BTreeMap<Call, CallRecord>,
-    /// What they were told was done, or will be.
-    pub promises: Vec<Promise>,
-    /// Of requests that were made again.
-    pub repeats: Repeats,
-    /// Answers that no call may have, and outcomes that never came.
-    pub strange: Oddities,
-    /// Claims, by campaign.
+    pub operations: BTreeMap<Operation, OperationStats>,
+    pub expectations: Vec<Expectation>,
+    pub duplicates: DuplicateRequests,
+    /// Responses that break the contract, and outcomes that never came.
+    pub anomalies: Anomalies,
     pub claims: HashMap<CouponId, ClientRecord>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use strum::IntoEnumIterator as _;
+
+    use super::{
+        ExpectedState::{ChargeAccepted, CommandAccepted, PlaceAccepted},
+        *,
+    };
+
+    #[test]
+    fn all_anomalies_are_counted_and_a_few_are_kept() {
+        let mut anomalies = Anomalies::default();
+        (0..20).for_each(|number| anomalies.add(number.to_string()));
+        assert_eq!((anomalies.count(), anomalies.samples()), (20, &["0", "1", "2", "3", "4"].map(String::from)[..]));
+    }
+
+    #[test]
+    fn a_pending_state_is_one_of_a_202() {
+        let pending: Vec<ExpectedState> = ExpectedState::iter().filter(|state| state.is_pending()).collect();
+        assert_eq!(pending, [PlaceAccepted, CommandAccepted, ChargeAccepted]);
+    }
+
+    #[test]
+    fn each_state_has_a_description_of_its_own() {
+        let descriptions: HashSet<&str> = ExpectedState::iter().map(ExpectedState::describe).collect();
+        assert_eq!(descriptions.len(), ExpectedState::iter().count());
+    }
 }

@@ -1,4 +1,4 @@
-//! A user of the shop: what he has, and what he does next.
+//! A user of the shop: its orders and coupons, and the choice of the next request.
 
 use std::time::Duration;
 
@@ -8,289 +8,301 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
-    answer::Answer,
-    visit::{Broken, Visit},
+    random,
+    response::ApiResponse,
+    session::{GooseFailure, Session},
 };
-use crate::record::{Answer as ClaimAnswer, Call, Entry, Receipt, Told};
+use crate::record::{ClaimObservation, ClaimResponse, ExpectedState, Operation, Receipt};
 
-/// How often a user looks what became of something.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long the outcome of a command may take.
-const OUTCOME_LIMIT: Duration = Duration::from_secs(90);
-/// Things without an outcome, beyond which a user waits.
-const PATIENCE: usize = 3;
-/// Orders, and coupons, that a user keeps in mind.
-const REMEMBERED: usize = 50;
+/// How often a user polls a pending outcome.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the outcome of a command may take: the worker may be killed meanwhile.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(90);
+/// A user with more pending outcomes only polls.
+const MAX_PENDING: usize = 3;
+/// The most orders of each kind, and coupons, that a user remembers.
+const MAX_TRACKED: usize = 50;
 
-/// A user.
 pub struct Shopper<'g> {
-    visit: Visit<'g>,
+    session: Session<'g>,
     unpaid: Vec<Uuid>,
     paid: Vec<Uuid>,
-    over: Vec<Uuid>,
+    /// Confirmed or cancelled.
+    ended: Vec<Uuid>,
     coupons: Vec<ClaimId>,
     pending: Vec<Pending>,
 }
 
-/// Something that was answered 202.
+/// An outcome that a 202 promised.
 struct Pending {
     location: String,
     since: Instant,
-    next_look: Instant,
+    next_poll: Instant,
 }
 
 impl<'g> Shopper<'g> {
-    /// A user with empty hands.
-    pub fn new(visit: Visit<'g>) -> Self {
-        let (unpaid, paid, over) = (Vec::new(), Vec::new(), Vec::new());
-        Self { visit, unpaid, paid, over, coupons: Vec::new(), pending: Vec::new() }
+    pub fn new(session: Session<'g>) -> Self {
+        let (unpaid, paid, ended) = (Vec::new(), Vec::new(), Vec::new());
+        Self { session, unpaid, paid, ended, coupons: Vec::new(), pending: Vec::new() }
     }
 
-    /// Shops until the market closes, then waits for what is still to come.
-    pub async fn shop(mut self) -> Result<(), Broken> {
-        while Instant::now() < self.visit.market.end {
-            self.look_at_pending().await?;
-            if self.pending.len() > PATIENCE {
-                sleep(LOOK_EVERY).await;
+    /// Sends requests until the end of the load, then polls the pending outcomes.
+    pub async fn run(mut self) -> Result<(), GooseFailure> {
+        while Instant::now() < self.session.shop.end {
+            self.poll_pending().await?;
+            if self.pending.len() > MAX_PENDING {
+                sleep(POLL_INTERVAL).await;
             } else {
-                self.do_something().await?;
+                self.send_next().await?;
             }
         }
         while !self.pending.is_empty() {
-            sleep(LOOK_EVERY).await;
-            self.look_at_pending().await?;
+            sleep(POLL_INTERVAL).await;
+            self.poll_pending().await?;
         }
         Ok(())
     }
 
-    async fn do_something(&mut self) -> Result<(), Broken> {
-        match self.visit.dice.below(100) {
-            0..12 => self.look(Call::ListProducts, "/products?limit=20").await,
+    async fn send_next(&mut self) -> Result<(), GooseFailure> {
+        match self.session.rng.u8(..100) {
+            0..12 => self.read(Operation::ListProducts, "/products?limit=20").await,
             12..26 => {
-                let product = self.visit.dice.below(self.visit.market.products.len());
-                let path = format!("/products/{}", self.visit.market.products[product]);
-                self.look(Call::ShowProduct, &path).await
+                let product = self.session.rng.usize(..self.session.shop.products.len());
+                let path = format!("/products/{}", self.session.shop.products[product]);
+                self.read(Operation::ShowProduct, &path).await
             }
             26..32 => self.charge().await,
             32..35 => self.claim().await,
-            35..39 => self.find_coupons().await,
+            35..39 => self.list_coupons().await,
             39..65 => self.place().await,
             65..77 => self.pay().await,
             77..81 => self.confirm().await,
             81..88 => self.cancel().await,
             88..92 => {
-                let path = format!("/orders?userId={}", self.visit.user);
-                self.look(Call::ListOrders, &path).await
+                let path = format!("/orders?userId={}", self.session.user);
+                self.read(Operation::ListOrders, &path).await
             }
             92..96 => {
-                let path = format!("/points?userId={}", self.visit.user);
-                self.look(Call::Balance, &path).await
+                let path = format!("/points?userId={}", self.session.user);
+                self.read(Operation::Balance, &path).await
             }
             96..98 => {
-                let path = format!("/points/history?userId={}", self.visit.user);
-                self.look(Call::History, &path).await
+                let path = format!("/points/history?userId={}", self.session.user);
+                self.read(Operation::History, &path).await
             }
             _ => match self.paid.last().or(self.unpaid.last()).copied() {
-                Some(order) => self.look(Call::ShowOrder, &format!("/orders/{order}")).await,
+                Some(order) => self.read(Operation::ShowOrder, &format!("/orders/{order}")).await,
                 None => self.place().await,
             },
         }
     }
 
-    async fn look(&mut self, call: Call, path: &str) -> Result<(), Broken> {
-        self.visit.get(call, path).await.map(drop)
+    async fn read(&mut self, operation: Operation, path: &str) -> Result<(), GooseFailure> {
+        self.session.get(operation, path).await.map(drop)
     }
 
-    async fn charge(&mut self) -> Result<(), Broken> {
-        // Less, on the whole, than is spent: points run out now and then.
-        let amount = 10_000 * (1 + self.visit.dice.below(12));
-        let body = json!({"userId": self.visit.user, "amount": amount});
-        let answer = self.visit.post_with_key(Call::Charge, "/points", &body).await?;
-        let Some(answer) = answer.filter(Answer::is_success) else { return Ok(()) };
-        self.note(if answer.status == 202 { Told::ChargeTaken } else { Told::Charged }, answer.id("chargeId"));
-        self.follow(answer);
+    async fn charge(&mut self) -> Result<(), GooseFailure> {
+        // Less on average than is spent, so that points run out now and then.
+        let amount = 10_000 * self.session.rng.i64(1..=12);
+        let body = json!({"userId": self.session.user, "amount": amount});
+        let response = self.session.post_with_key(Operation::Charge, "/points", &body).await?;
+        let Some(response) = response.filter(ApiResponse::is_success) else { return Ok(()) };
+        self.expect(
+            if response.status == 202 { ExpectedState::ChargeAccepted } else { ExpectedState::Charged },
+            response.id("chargeId"),
+        );
+        self.follow(response);
         Ok(())
     }
 
-    async fn claim(&mut self) -> Result<(), Broken> {
-        let coupon = self.visit.market.campaigns[self.visit.dice.below(self.visit.market.campaigns.len())];
-        let body = json!({"userId": self.visit.user, "couponId": coupon});
-        let answer = self.visit.post(Call::Claim, "/coupons/issue", &body).await?;
-        self.note_claim(coupon, answer);
+    async fn claim(&mut self) -> Result<(), GooseFailure> {
+        let coupon = self.session.shop.campaigns[self.session.rng.usize(..self.session.shop.campaigns.len())];
+        let body = json!({"userId": self.session.user, "couponId": coupon});
+        let response = self.session.post(Operation::Claim, "/coupons/issue", &body).await?;
+        self.record_claim(coupon, response);
         Ok(())
     }
 
-    fn note_claim(&self, coupon: CouponId, answer: Option<Answer>) {
-        let receipt = |answer: &Answer| serde_json::from_value::<Receipt>(answer.body.clone()).ok();
-        // One that was not answered for good may have been accepted all the same.
-        let is_doubtful = answer.as_ref().is_none_or(|answer| answer.status == 503);
-        let of_claim = match answer {
-            Some(answer) if answer.status == 202 => receipt(&answer).map(ClaimAnswer::Accepted),
-            Some(answer) if answer.code() == "COUPON_ALREADY_ISSUED" => {
-                let first = answer.body["claim"]["claimId"].as_str().and_then(|id| id.parse().ok());
-                Some(ClaimAnswer::AlreadyIssued(first.map(ClaimId)))
+    fn record_claim(&self, coupon: CouponId, response: Option<ApiResponse>) {
+        let receipt = |response: &ApiResponse| serde_json::from_value::<Receipt>(response.body.clone()).ok();
+        // A claim without a final response may have been accepted all the same.
+        let is_uncertain = response.as_ref().is_none_or(|response| response.status == 503);
+        let claim = match response {
+            Some(response) if response.status == 202 => receipt(&response).map(ClaimResponse::Accepted),
+            Some(response) if response.code() == "COUPON_ALREADY_ISSUED" => {
+                let first = response.body["claim"]["claimId"].as_str().and_then(|id| id.parse().ok());
+                Some(ClaimResponse::AlreadyIssued(first.map(ClaimId)))
             }
-            Some(answer) if answer.code() == "COUPON_EXHAUSTED" => Some(ClaimAnswer::Exhausted),
-            // An answer that no claim may have is noted where it came.
-            _ if is_doubtful => Some(ClaimAnswer::Unanswered),
+            Some(response) if response.code() == "COUPON_EXHAUSTED" => Some(ClaimResponse::Exhausted),
+            // A response that breaks the contract is an anomaly already.
+            _ if is_uncertain => Some(ClaimResponse::Unanswered),
             _ => None,
         };
-        let entry = of_claim.map(|answer| Entry { user: self.visit.user, answer, doubtful_tries: is_doubtful.into() });
-        self.visit.market.claimed(coupon, |record| record.entries.extend(entry));
+        let user = self.session.user;
+        let observation =
+            claim.map(|response| ClaimObservation { user, response, uncertain_attempts: is_uncertain.into() });
+        self.session.shop.claimed(coupon, |record| record.observations.extend(observation));
     }
 
-    async fn find_coupons(&mut self) -> Result<(), Broken> {
-        let path = format!("/users/{}/coupons?status=USABLE&limit={REMEMBERED}", self.visit.user);
-        let Some(answer) = self.visit.get(Call::Coupons, &path).await? else { return Ok(()) };
-        let items = answer.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    async fn list_coupons(&mut self) -> Result<(), GooseFailure> {
+        let path = format!("/users/{}/coupons?status=USABLE&limit={MAX_TRACKED}", self.session.user);
+        let Some(response) = self.session.get(Operation::Coupons, &path).await? else { return Ok(()) };
+        let items = response.body["items"].as_array().map(Vec::as_slice).unwrap_or_default();
         let ids = items.iter().filter_map(|item| item["userCouponId"].as_str()?.parse().ok());
         self.coupons = ids.map(ClaimId).collect();
         Ok(())
     }
 
-    async fn place(&mut self) -> Result<(), Broken> {
-        let basket = self.visit.market.basket(&mut self.visit.dice);
+    async fn place(&mut self) -> Result<(), GooseFailure> {
+        let basket = self.session.shop.basket(&mut self.session.rng);
         let items: Vec<_> =
             basket.iter().map(|(product, quantity)| json!({"productId": product, "quantity": quantity})).collect();
-        let mut body = json!({"userId": self.visit.user, "items": items, "pay": self.visit.dice.percent(45)});
-        if self.visit.dice.percent(30)
-            && let Some(coupon) = self.visit.dice.take(&mut self.coupons)
+        let mut body =
+            json!({"userId": self.session.user, "items": items, "pay": random::percent(&mut self.session.rng, 45)});
+        if random::percent(&mut self.session.rng, 30)
+            && let Some(coupon) = random::take(&mut self.session.rng, &mut self.coupons)
         {
             body["userCouponId"] = json!(coupon);
         }
-        let answer = self.visit.post_with_key(Call::Place, "/orders", &body).await?;
-        let Some(answer) = answer.filter(Answer::is_success) else { return Ok(()) };
-        if answer.status == 202 {
-            self.note(Told::PlaceTaken, answer.id("orderId"));
-            self.follow(answer);
+        let response = self.session.post_with_key(Operation::Place, "/orders", &body).await?;
+        let Some(response) = response.filter(ApiResponse::is_success) else { return Ok(()) };
+        if response.status == 202 {
+            self.expect(ExpectedState::PlaceAccepted, response.id("orderId"));
+            self.follow(response);
         } else {
-            self.learn(&answer);
+            self.learn(&response);
         }
         Ok(())
     }
 
-    async fn pay(&mut self) -> Result<(), Broken> {
-        // Now and then what is paid already, which must not be paid twice.
-        let orders = if self.visit.dice.percent(10) { &mut self.paid } else { &mut self.unpaid };
-        let Some(order) = self.visit.dice.take(orders) else { return self.place().await };
-        let body = json!({"userId": self.visit.user, "orderId": order});
-        let answer = self.visit.post_with_key(Call::Pay, "/payments/confirm", &body).await?;
-        match answer {
-            Some(answer) if answer.status == 200 => {
-                self.note(Told::Paid, answer.id("orderId"));
+    async fn pay(&mut self) -> Result<(), GooseFailure> {
+        // Some paid orders, too: none may be paid twice.
+        let orders = if random::percent(&mut self.session.rng, 10) { &mut self.paid } else { &mut self.unpaid };
+        let Some(order) = random::take(&mut self.session.rng, orders) else { return self.place().await };
+        let body = json!({"userId": self.session.user, "orderId": order});
+        let response = self.session.post_with_key(Operation::Pay, "/payments/confirm", &body).await?;
+        match response {
+            Some(response) if response.status == 200 => {
+                self.expect(ExpectedState::Paid, response.id("orderId"));
                 remember(&mut self.paid, order);
             }
-            Some(answer) if answer.status == 202 => {
+            Some(response) if response.status == 202 => {
                 remember(&mut self.paid, order);
-                self.note(Told::CommandTaken, answer.id("commandId"));
-                self.follow(answer);
+                self.expect(ExpectedState::CommandAccepted, response.id("commandId"));
+                self.follow(response);
             }
-            Some(answer) if answer.code() == "POINTS_INSUFFICIENT" => remember(&mut self.unpaid, order),
+            Some(response) if response.code() == "POINTS_INSUFFICIENT" => remember(&mut self.unpaid, order),
             _ => {}
         }
         Ok(())
     }
 
-    async fn confirm(&mut self) -> Result<(), Broken> {
-        let Some(order) = self.visit.dice.take(&mut self.paid) else { return self.place().await };
-        remember(&mut self.over, order);
-        self.change(Call::Confirm, order, "confirm").await
+    async fn confirm(&mut self) -> Result<(), GooseFailure> {
+        let Some(order) = random::take(&mut self.session.rng, &mut self.paid) else { return self.place().await };
+        remember(&mut self.ended, order);
+        self.change(Operation::Confirm, order, "confirm").await
     }
 
-    async fn cancel(&mut self) -> Result<(), Broken> {
-        let orders = match self.visit.dice.below(10) {
+    async fn cancel(&mut self) -> Result<(), GooseFailure> {
+        let orders = match self.session.rng.u8(..10) {
             0..4 => &mut self.unpaid,
             4..9 => &mut self.paid,
-            // Too late, or once more.
-            _ => &mut self.over,
+            // Too late, or a second time.
+            _ => &mut self.ended,
         };
-        let Some(order) = self.visit.dice.take(orders) else { return self.place().await };
-        remember(&mut self.over, order);
-        self.change(Call::Cancel, order, "cancel").await
+        let Some(order) = random::take(&mut self.session.rng, orders) else { return self.place().await };
+        remember(&mut self.ended, order);
+        self.change(Operation::Cancel, order, "cancel").await
     }
 
-    async fn change(&mut self, call: Call, order: Uuid, verb: &str) -> Result<(), Broken> {
-        let body = json!({"userId": self.visit.user});
-        let answer = self.visit.post_with_key(call, &format!("/orders/{order}/{verb}"), &body).await?;
-        match answer {
-            Some(answer) if answer.status == 202 => {
-                self.note(Told::CommandTaken, answer.id("commandId"));
-                self.follow(answer);
+    async fn change(&mut self, operation: Operation, order: Uuid, verb: &str) -> Result<(), GooseFailure> {
+        let body = json!({"userId": self.session.user});
+        let response = self.session.post_with_key(operation, &format!("/orders/{order}/{verb}"), &body).await?;
+        match response {
+            Some(response) if response.status == 202 => {
+                self.expect(ExpectedState::CommandAccepted, response.id("commandId"));
+                self.follow(response);
             }
-            Some(answer) if answer.is_success() => self.learn(&answer),
+            Some(response) if response.is_success() => self.learn(&response),
             _ => {}
         }
         Ok(())
     }
 
-    /// Keeps in mind what an answer says of an order.
-    fn learn(&mut self, answer: &Answer) {
-        let order = answer.id("orderId");
-        let (told, orders) = match answer.text("status") {
-            "DEPOSIT_WAIT" => (Told::Placed, Some(&mut self.unpaid)),
-            "PAY_DONE" => (Told::Paid, Some(&mut self.paid)),
-            "BUY_CONFIRM" => (Told::Confirmed, None),
-            "CANCELLED" => (Told::Cancelled, None),
+    /// Remembers the order of a response by its status.
+    fn learn(&mut self, response: &ApiResponse) {
+        let order = response.id("orderId");
+        let (state, orders) = match response.text("status") {
+            "DEPOSIT_WAIT" => (ExpectedState::Placed, Some(&mut self.unpaid)),
+            "PAY_DONE" => (ExpectedState::Paid, Some(&mut self.paid)),
+            "BUY_CONFIRM" => (ExpectedState::Confirmed, None),
+            "CANCELLED" => (ExpectedState::Cancelled, None),
             _ => return,
         };
         if let (Some(orders), Some(order)) = (orders, order) {
             remember(orders, order);
         }
-        self.note(told, order);
+        self.expect(state, order);
     }
 
-    fn note(&self, told: Told, id: Option<Uuid>) {
+    fn expect(&self, state: ExpectedState, id: Option<Uuid>) {
         match id {
-            Some(id) => self.visit.market.told(self.visit.user, told, id),
-            None => self.visit.market.strange(Call::FollowUp, &format!("an answer names no id of {}", told.describe())),
+            Some(id) => self.session.shop.expect(self.session.user, state, id),
+            None => self
+                .session
+                .shop
+                .anomaly(Operation::PollOutcome, &format!("a response names no id of {}", state.describe())),
         }
     }
 
-    /// Will look where a 202 says.
-    fn follow(&mut self, answer: Answer) {
-        if answer.status != 202 {
+    /// Polls the `Location` of a 202 from now on.
+    fn follow(&mut self, response: ApiResponse) {
+        if response.status != 202 {
             return;
         }
-        match answer.location {
+        match response.location {
             Some(location) => {
                 let now = Instant::now();
-                self.pending.push(Pending { location, since: now, next_look: now + LOOK_EVERY });
+                self.pending.push(Pending { location, since: now, next_poll: now + POLL_INTERVAL });
             }
-            None => self.visit.market.strange(Call::FollowUp, "202 without a Location"),
+            None => self.session.shop.anomaly(Operation::PollOutcome, "202 without a Location"),
         }
     }
 
-    async fn look_at_pending(&mut self) -> Result<(), Broken> {
+    async fn poll_pending(&mut self) -> Result<(), GooseFailure> {
         let now = Instant::now();
         for place in (0..self.pending.len()).rev() {
-            if self.pending[place].next_look > now {
+            if self.pending[place].next_poll > now {
                 continue;
             }
             let Pending { location, since, .. } = &self.pending[place];
             let (location, since) = (location.clone(), *since);
-            let answer = self.visit.get(Call::FollowUp, &location).await?;
-            let is_decided =
-                |answer: &Answer| answer.status == 200 && !["PENDING", "READY"].contains(&answer.text("status"));
-            if let Some(answer) = answer.filter(is_decided) {
+            let response = self.session.get(Operation::PollOutcome, &location).await?;
+            let is_decided = |response: &ApiResponse| {
+                response.status == 200 && !["PENDING", "READY"].contains(&response.text("status"))
+            };
+            if let Some(response) = response.filter(is_decided) {
                 self.pending.swap_remove(place);
-                if location == format!("/orders/{}", answer.text("orderId")) {
-                    self.learn(&answer);
+                if location == format!("/orders/{}", response.text("orderId")) {
+                    self.learn(&response);
                 }
-            } else if since.elapsed() > OUTCOME_LIMIT {
+            } else if since.elapsed() > OUTCOME_TIMEOUT {
                 self.pending.swap_remove(place);
-                let limit = OUTCOME_LIMIT.as_secs();
-                self.visit.market.strange(Call::FollowUp, &format!("{location} had no outcome after {limit} s"));
+                let limit = OUTCOME_TIMEOUT.as_secs();
+                self.session
+                    .shop
+                    .anomaly(Operation::PollOutcome, &format!("{location} had no outcome after {limit} s"));
             } else {
-                self.pending[place].next_look = Instant::now() + LOOK_EVERY;
+                self.pending[place].next_poll = Instant::now() + POLL_INTERVAL;
             }
         }
         Ok(())
     }
 }
 
-/// Adds to what is kept in mind, as long as there is room.
+/// Adds an order unless too many are remembered already.
 fn remember(orders: &mut Vec<Uuid>, order: Uuid) {
-    if orders.len() < REMEMBERED {
+    if orders.len() < MAX_TRACKED {
         orders.push(order);
     }
 }

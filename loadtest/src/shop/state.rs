@@ -1,100 +1,141 @@
-//! What all users of a shop share: what is on offer, until when, and the record of their answers.
+//! The state that all users of a shop share: products, campaigns, the end of the load, and the record.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use dibs_common::identifiers::{CouponId, ProductId, UserId};
+use fastrand::Rng;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::answer::Answer;
-use crate::{
-    record::{Call, ClientRecord, Promise, ShopRecord, Told},
-    rng::Rng,
-};
+use super::{random, response::ApiResponse};
+use crate::record::{ClientRecord, Expectation, ExpectedState, Operation, ShopRecord};
 
-/// Where they shop.
 pub struct ShopState {
-    /// The products; the first is the one that everybody wants.
+    /// The first product is in half of all orders.
     pub products: Vec<ProductId>,
-    /// The campaigns.
     pub campaigns: Vec<CouponId>,
-    /// When the last call is made, but for outcomes that are still to come.
+    /// No request is sent after it, except to poll pending outcomes.
     pub end: Instant,
-    /// Decides what the users do.
     pub seed: u64,
     record: Mutex<ShopRecord>,
 }
 
 impl ShopState {
-    /// A market that nobody has visited yet.
     pub fn new(products: Vec<ProductId>, campaigns: Vec<CouponId>, end: Instant, seed: u64) -> Self {
         Self { products, campaigns, end, seed, record: Mutex::default() }
     }
 
-    /// Adds to the record.
     pub fn with_record<T>(&self, change: impl FnOnce(&mut ShopRecord) -> T) -> T {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes an answer that no call may have, or one that never came.
-    pub fn strange(&self, call: Call, what: &str) {
-        self.with_record(|record| record.strange.add(format!("{}: {what}", call.name())));
+    /// Records a response that breaks the contract, or one that never came.
+    pub fn anomaly(&self, operation: Operation, what: &str) {
+        self.with_record(|record| record.anomalies.add(format!("{}: {what}", operation.name())));
     }
 
-    /// Notes what a user was told.
-    pub fn told(&self, user: UserId, told: Told, id: Uuid) {
-        self.with_record(|record| record.promises.push(Promise { id, user, told }));
+    /// Records the state of an order, command or charge that a response promised.
+    pub fn expect(&self, user: UserId, state: ExpectedState, id: Uuid) {
+        self.with_record(|record| record.expectations.push(Expectation { id, user, state }));
     }
 
-    /// Notes an answer, and what became of a claim.
-    pub fn claimed(&self, coupon: CouponId, note: impl FnOnce(&mut ClientRecord)) {
-        self.with_record(|record| note(record.claims.entry(coupon).or_default()));
+    /// Records an observation of a campaign's claims.
+    pub fn claimed(&self, coupon: CouponId, change: impl FnOnce(&mut ClientRecord)) {
+        self.with_record(|record| change(record.claims.entry(coupon).or_default()));
     }
 
-    /// Notes an answer with the time that it took.
-    pub fn answered(&self, call: Call, answer: &Answer, took: std::time::Duration) {
+    /// Records a response and its latency.
+    pub fn responded(&self, operation: Operation, response: &ApiResponse, latency: Duration) {
         self.with_record(|record| {
-            let of_call = record.calls.entry(call).or_default();
-            of_call.latencies.record(took);
-            of_call.taken += u64::from(answer.status == 202 && !matches!(call, Call::Claim | Call::FollowUp));
-            super::answer::count(&mut of_call.refusals, answer);
+            let stats = record.operations.entry(operation).or_default();
+            stats.latencies.record(latency);
+            let is_command = !matches!(operation, Operation::Claim | Operation::PollOutcome);
+            stats.accepted += u64::from(response.status == 202 && is_command);
+            if !response.is_success() {
+                *stats.rejections.entry(response.rejection()).or_default() += 1;
+            }
         });
-        if !answer.is_expected_of(call) {
-            self.strange(call, &format!("{} {}", answer.status, answer.body));
+        if !response.is_expected_of(operation) {
+            self.anomaly(operation, &format!("{} {}", response.status, response.body));
         }
     }
 
-    /// Products for an order, 1 to 3 of them: in half of all orders the first is that which everybody wants.
-    pub fn basket(&self, dice: &mut Rng) -> Vec<(ProductId, usize)> {
-        let (hot, others) = self.products.split_first().expect("a market has products");
+    /// The items of an order: 1 to 3 products, 1 to 3 units each.
+    pub fn basket(&self, rng: &mut Rng) -> Vec<(ProductId, usize)> {
+        let (hot, others) = self.products.split_first().expect("a shop has products");
         let mut others = others.to_vec();
         let mut basket = Vec::new();
-        if dice.percent(50) || others.is_empty() {
+        if random::percent(rng, 50) || others.is_empty() {
             basket.push(*hot);
         }
-        let wanted = 1 + dice.below(3);
+        let wanted = rng.usize(1..=3);
         while basket.len() < wanted
-            && let Some(product) = dice.take(&mut others)
+            && let Some(product) = random::take(rng, &mut others)
         {
             basket.push(product);
         }
-        basket.into_iter().map(|product| (product, 1 + dice.below(3))).collect()
+        basket.into_iter().map(|product| (product, rng.usize(1..=3))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
+    fn shop(products: u64) -> ShopState {
+        let products = (1..=products).map(|id| ProductId::try_from(id).expect("an id")).collect();
+        ShopState::new(products, Vec::new(), Instant::now(), 1)
+    }
+
     #[test]
-    fn half_of_all_orders_are_for_the_first_product() {
-        let products: Vec<ProductId> = (1..=20).map(|id| ProductId::try_from(id).expect("an id")).collect();
-        let market = ShopState::new(products.clone(), Vec::new(), Instant::now(), 1);
-        let mut dice = Rng::new(1);
-        let baskets: Vec<_> = (0..2000).map(|_| market.basket(&mut dice)).collect();
-        let hot = baskets.iter().filter(|basket| basket.iter().any(|(product, _)| *product == products[0])).count();
+    fn half_of_all_orders_contain_the_first_product() {
+        let (shop, mut rng) = (shop(20), Rng::with_seed(1));
+        let baskets: Vec<_> = (0..2000).map(|_| shop.basket(&mut rng)).collect();
+        let hot =
+            baskets.iter().filter(|basket| basket.iter().any(|(product, _)| *product == shop.products[0])).count();
         assert!((900..1100).contains(&hot), "{hot}");
         assert!(baskets.iter().all(|basket| (1..=3).contains(&basket.len())));
         assert!(baskets.iter().flatten().all(|(_, quantity)| (1..=3).contains(quantity)));
+    }
+
+    #[test]
+    fn a_shop_with_one_product_sells_it() {
+        let (shop, mut rng) = (shop(1), Rng::with_seed(1));
+        assert!((0..100).all(|_| shop.basket(&mut rng).len() == 1));
+    }
+
+    #[test]
+    fn a_response_is_counted_by_operation_and_code() {
+        let shop = shop(1);
+        let respond = |operation, status, code: &str| {
+            let response = ApiResponse { status, location: None, body: json!({"code": code}) };
+            shop.responded(operation, &response, Duration::from_millis(1));
+        };
+        respond(Operation::Place, 201, "");
+        respond(Operation::Place, 202, "");
+        respond(Operation::Place, 422, "STOCK_INSUFFICIENT");
+        respond(Operation::Place, 422, "STOCK_INSUFFICIENT");
+        // The 202 of a claim is not one of a command: a claim is always accepted with 202.
+        respond(Operation::Claim, 202, "");
+        let record = shop.with_record(std::mem::take);
+        let place = &record.operations[&Operation::Place];
+        assert_eq!((place.latencies.count(), place.accepted, place.rejections["422 STOCK_INSUFFICIENT"]), (4, 1, 2));
+        assert_eq!(record.operations[&Operation::Claim].accepted, 0);
+        assert_eq!(record.anomalies.count(), 0);
+    }
+
+    #[test]
+    fn a_response_that_breaks_the_contract_is_an_anomaly() {
+        let shop = shop(1);
+        let response = ApiResponse { status: 500, location: None, body: json!({"code": "INTERNAL"}) };
+        shop.responded(Operation::Pay, &response, Duration::ZERO);
+        let record = shop.with_record(std::mem::take);
+        assert_eq!(record.anomalies.samples(), [r#"POST /payments/confirm: 500 {"code":"INTERNAL"}"#]);
+        assert_eq!(record.operations[&Operation::Pay].rejections["500 INTERNAL"], 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The audit of the shop: nothing is found where nothing is wrong, and every planted fault is.
+//! The audit of the shop: it finds nothing in a valid one, and every planted fault.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use dibs_common::{
     testing::{FIRST, TestEnvironment},
 };
 use dibs_loadtest::{
-    audit::{Check, ShopSettings, Witnesses, audit_shop},
-    record::{Promise, ShopRecord, Told},
+    audit::{Check, Evidence, ShopSettings, audit_shop},
+    record::{Expectation, ExpectedState, ShopRecord},
 };
 use dibs_worker::{
     jobs::{Job, Jobs},
@@ -33,12 +33,12 @@ use fred::{
 use sqlx::Executor as _;
 use uuid::Uuid;
 
-use crate::audit::{broken, stores, user};
+use crate::audit_campaign::{broken, stores, user};
 
 const CAP: i64 = 1_000_000;
 pub const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_zone: chrono_tz::Asia::Seoul };
 
-/// A shop in which everything has happened once: orders by what became of them.
+/// A shop with one order in each state.
 struct Shop {
     place: TestEnvironment,
     product: ProductId,
@@ -77,19 +77,19 @@ impl Shop {
         shop.cancelled = shop.order(3, None, false, now).await;
         shop.execute(Action::Pay { order: shop.cancelled }, now).await;
         shop.execute(Action::Cancel { order: shop.cancelled }, now).await;
-        // The coupon is worth more than the order, so nothing is left to pay.
+        // The discount exceeds the total, so nothing is left to pay.
         shop.free = shop.order(1, Some(coupon), true, now).await;
-        let dear = shop.order(20, None, false, now).await;
-        assert!(matches!(shop.execute(Action::Pay { order: dear }, now).await, OrderOutcome::Rejected(_)));
+        let expensive = shop.order(20, None, false, now).await;
+        assert!(matches!(shop.execute(Action::Pay { order: expensive }, now).await, OrderOutcome::Rejected(_)));
         let over = now + TimeDelta::hours(1);
-        shop.execute(Action::Expire { order: dear }, over).await;
-        assert!(matches!(shop.execute(place_of(product, 500, None, false), now).await, OrderOutcome::Rejected(_)));
+        shop.execute(Action::Expire { order: expensive }, over).await;
+        assert!(matches!(shop.execute(place_action(product, 500, None, false), now).await, OrderOutcome::Rejected(_)));
         shop.rejected = OrderId(shop.id("SELECT order_id FROM orders WHERE status = 'REJECTED'").await);
         shop.count_sales().await;
         shop
     }
 
-    /// Counts what was sold in Redis.
+    /// Applies all events to the sales in Redis.
     async fn count_sales(&self) {
         let (database, redis) = (self.place.database.clone(), self.place.redis.clone());
         ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now()).await.expect("counted");
@@ -106,7 +106,7 @@ impl Shop {
     }
 
     async fn order(&self, quantity: u32, coupon: Option<ClaimId>, pay: bool, now: Timestamp) -> OrderId {
-        match self.execute(place_of(self.product, quantity, coupon, pay), now).await {
+        match self.execute(place_action(self.product, quantity, coupon, pay), now).await {
             OrderOutcome::Done(done) => done.order.order_id,
             OrderOutcome::Rejected(refusal) => panic!("{refusal}"),
         }
@@ -124,13 +124,13 @@ impl Shop {
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
-        let witnesses = Witnesses { client: record, deliveries: None };
-        audit_shop(&stores(&self.place), SETTINGS, witnesses).await.expect("an audit").checks
+        let evidence = Evidence { client: record, deliveries: None };
+        audit_shop(&stores(&self.place), SETTINGS, evidence).await.expect("an audit").checks
     }
 
     async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
-        let witnesses = Witnesses { client: record, deliveries: None };
-        broken(&audit_shop(&stores(&self.place), SETTINGS, witnesses).await.expect("an audit"))
+        let evidence = Evidence { client: record, deliveries: None };
+        broken(&audit_shop(&stores(&self.place), SETTINGS, evidence).await.expect("an audit"))
     }
 }
 
@@ -138,11 +138,11 @@ const fn rules() -> PointRules {
     PointRules { charge_minimum: 10_000, holding_cap: CAP }
 }
 
-fn place_of(product_id: ProductId, quantity: u32, coupon: Option<ClaimId>, pay: bool) -> Action {
+fn place_action(product_id: ProductId, quantity: u32, coupon: Option<ClaimId>, pay: bool) -> Action {
     Action::Place { items: vec![Line { product_id, quantity }], coupon, payment: pay.then(PaymentId::generate) }
 }
 
-/// A coupon in the hands of user 1: 5,000 won off.
+/// A coupon of user 1: 5,000 won off.
 async fn coupon(place: &TestEnvironment) -> ClaimId {
     let (campaign, id) = (place.campaign(10).await, ClaimId::generate());
     place
@@ -166,7 +166,7 @@ async fn a_shop_without_a_fault_has_no_differences() {
     shop.place.end().await;
 }
 
-/// Constraints of the tables that would refuse what is planted.
+/// Constraints of the tables that would refuse the planted faults.
 const GUARDS: [(&str, &[&str]); 5] = [
     ("products", &["products_stock_adds_up", "products_stock", "products_restored"]),
     ("point_accounts", &["point_accounts_balance"]),
@@ -175,7 +175,7 @@ const GUARDS: [(&str, &[&str]); 5] = [
     ("payments", &["payments_failed"]),
 ];
 
-/// What is planted, and what must be named. `@unpaid` and the like stand for ids.
+/// Planted faults, and the invariants that must have a difference. `@unpaid` and the like stand for ids.
 const FAULTS: [(&str, &[&str]); 37] = [
     ("UPDATE products SET stock = stock + 1", &["I5"]),
     ("UPDATE products SET stock = -1, initial_stock = -1 - restocked + sold - restored", &["I5"]),
@@ -223,7 +223,7 @@ const FAULTS: [(&str, &[&str]); 37] = [
          FROM outbox_events WHERE type = 'order.cancelled'",
         &["I8", "I10"],
     ),
-    // Told at last that it was placed.
+    // The event of the placement is the last one: legal, since the order has no other events.
     ("UPDATE outbox_events SET event_id = event_id + 1000 WHERE type = 'order.created' ORDER BY event_id LIMIT 1", &[]),
     (
         "UPDATE outbox_events SET event_id = event_id + 1000 WHERE type = 'order.created' \
@@ -234,12 +234,12 @@ const FAULTS: [(&str, &[&str]); 37] = [
     ("UPDATE outbox_events SET aggregate_id = UUID() WHERE type = 'order.expired'", &["I8", "I8"]),
 ];
 
-/// Copies of tables, to undo what is planted in them.
-struct Copies<'p> {
+/// Copies of the tables, to undo planted faults.
+struct TableSnapshots<'p> {
     place: &'p TestEnvironment,
 }
 
-impl<'p> Copies<'p> {
+impl<'p> TableSnapshots<'p> {
     const TABLES: [&'static str; 11] = [
         "products",
         "order_items",
@@ -266,7 +266,7 @@ impl<'p> Copies<'p> {
         Self { place }
     }
 
-    /// Brings back the table that `fault` changed.
+    /// Restores the table that `fault` changed.
     async fn undo(&self, fault: &str) {
         let table = fault.split_whitespace().find(|word| Self::TABLES.contains(word)).expect("a table");
         let columns = self
@@ -283,11 +283,11 @@ impl<'p> Copies<'p> {
 }
 
 #[tokio::test]
-async fn every_planted_fault_is_named() {
+async fn every_planted_fault_is_found() {
     let shop = Shop::new().await;
-    let copies = Copies::of(&shop.place).await;
+    let snapshots = TableSnapshots::of(&shop.place).await;
     let id = |id: Uuid| format!("X'{}'", id.simple());
-    let mut otherwise = Vec::new();
+    let mut unexpected = Vec::new();
     for (fault, expected) in FAULTS {
         let sql = fault
             .replace("@unpaid", &id(shop.unpaid.0))
@@ -300,17 +300,17 @@ async fn every_planted_fault_is_named() {
         assert!(planted.rows_affected() > 0, "{fault}");
         let broken = shop.broken(None).await;
         if broken != expected {
-            otherwise.push((fault, broken));
+            unexpected.push((fault, broken));
         }
-        copies.undo(fault).await;
+        snapshots.undo(fault).await;
     }
-    assert!(otherwise.is_empty(), "{otherwise:#?}");
-    assert_eq!(shop.broken(None).await, Vec::<&str>::new(), "everything is as it was");
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+    assert_eq!(shop.broken(None).await, Vec::<&str>::new(), "all faults are undone");
     shop.place.end().await;
 }
 
 #[tokio::test]
-async fn a_key_that_stands_for_two_things_is_named() {
+async fn i12_a_key_of_two_operations_is_found() {
     let shop = Shop::new().await;
     let key = |key: char, operation: Uuid, location: String| {
         format!(
@@ -331,20 +331,20 @@ async fn a_key_that_stands_for_two_things_is_named() {
     assert_eq!(shop.broken(None).await, ["I12"], "another order");
     shop.place.execute("DELETE FROM idempotency_keys").await;
     shop.place.execute(&key('1', Uuid::from_u128(1), format!("/points/charges/{}", Uuid::from_u128(1)))).await;
-    assert_eq!(shop.broken(None).await, ["I12"], "a charge that is not there");
+    assert_eq!(shop.broken(None).await, ["I12"], "a charge that does not exist");
     shop.place.end().await;
 }
 
 #[tokio::test]
-async fn sales_that_the_orders_do_not_come_to_are_named() {
+async fn i9_sales_that_differ_from_the_orders_are_found() {
     let shop = Shop::new().await;
     let TestEnvironment { database, redis, .. } = &shop.place;
     let (zone, expiry) = (SETTINGS.time_zone, Arc::default());
     let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone, partitions: 1, expiry };
     let today = business_day(clock::now(), zone);
-    // Today is written before it is over, which is as good here as any other day.
+    // The job accepts today as an explicit day, before it has ended.
     let tomorrow = clock::now() + TimeDelta::days(1);
-    jobs.run(Job::PersistDailySales, Some(today), tomorrow).await.expect("done").expect("nobody else is at it");
+    jobs.run(Job::PersistDailySales, Some(today), tomorrow).await.expect("done").expect("no other run holds the lease");
     shop.place.execute("UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY WHERE paid_at IS NOT NULL").await;
     shop.place.execute("UPDATE product_daily_sales SET day = day - INTERVAL 1 DAY").await;
     shop.place.execute("UPDATE job_runs SET day = day - INTERVAL 1 DAY").await;
@@ -361,64 +361,64 @@ async fn sales_that_the_orders_do_not_come_to_are_named() {
     assert_eq!(shop.broken(None).await, ["I9"], "one less in the table");
     shop.place.execute("UPDATE product_daily_sales SET quantity = quantity + 1").await;
     shop.place.execute("INSERT INTO product_daily_sales SELECT day, product_id + 1, 1 FROM product_daily_sales").await;
-    assert_eq!(shop.broken(None).await, ["I9"], "a product that nobody bought");
+    assert_eq!(shop.broken(None).await, ["I9"], "a product without orders");
     shop.place.lose_redis().await;
     shop.place.end().await;
 }
 
 #[tokio::test]
-async fn what_is_left_on_a_stream_is_named() {
+async fn whatever_is_left_on_a_stream_is_found() {
     let shop = Shop::new().await;
     let redis = &shop.place.redis;
     let (stream, dead) = (redis.keys.order_stream(FIRST), redis.keys.dead_orders(FIRST));
     let left: String =
         redis.client().xadd(&stream, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
-    assert_eq!(shop.broken(None).await, ["at rest"], "an entry");
+    assert_eq!(shop.broken(None).await, ["drained"], "an entry");
     redis.client().xgroup_create::<(), _, _, _>(&stream, ORDERS_GROUP, "0", true).await.expect("a group");
     let read = redis.client().xreadgroup(ORDERS_GROUP, "worker", None, None, false, &stream, XID::NewInGroup).await;
     let _: fred::types::Value = read.expect("read");
     redis.client().xdel::<(), _, _>(&stream, left).await.expect("deleted");
-    assert_eq!(shop.broken(None).await, ["at rest"], "a pending delivery");
+    assert_eq!(shop.broken(None).await, ["drained"], "a pending delivery");
     redis.client().del::<(), _>(&stream).await.expect("deleted");
     let _: String = redis.client().xadd(&dead, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
-    assert_eq!(shop.broken(None).await, ["at rest"], "a dead letter");
+    assert_eq!(shop.broken(None).await, ["drained"], "a dead letter");
     shop.place.lose_redis().await;
     shop.place.end().await;
 }
 
 #[tokio::test]
-async fn what_a_client_was_told_in_vain_is_named() {
+async fn every_promised_outcome_that_is_missing_is_found() {
     let shop = Shop::new().await;
-    let promise = |told, id| Promise { id, user: user(1), told };
+    let expectation = |state, id| Expectation { id, user: user(1), state };
     let command = shop.id("SELECT command_id FROM order_commands WHERE type = 'CONFIRM'").await;
-    let kept = vec![
-        promise(Told::Placed, shop.unpaid.0),
-        promise(Told::PlaceTaken, shop.rejected.0),
-        promise(Told::Paid, shop.cancelled.0),
-        promise(Told::Confirmed, shop.confirmed.0),
-        promise(Told::Cancelled, shop.cancelled.0),
-        promise(Told::CommandTaken, command),
-        promise(Told::Charged, shop.charge.0),
-        promise(Told::ChargeTaken, shop.charge.0),
+    let met = vec![
+        expectation(ExpectedState::Placed, shop.unpaid.0),
+        expectation(ExpectedState::PlaceAccepted, shop.rejected.0),
+        expectation(ExpectedState::Paid, shop.cancelled.0),
+        expectation(ExpectedState::Confirmed, shop.confirmed.0),
+        expectation(ExpectedState::Cancelled, shop.cancelled.0),
+        expectation(ExpectedState::CommandAccepted, command),
+        expectation(ExpectedState::Charged, shop.charge.0),
+        expectation(ExpectedState::ChargeAccepted, shop.charge.0),
     ];
-    let record = |promises: Vec<Promise>| ShopRecord { promises, ..ShopRecord::default() };
-    assert_eq!(shop.broken(Some(&record(kept))).await, Vec::<&str>::new());
+    let record = |expectations: Vec<Expectation>| ShopRecord { expectations, ..ShopRecord::default() };
+    assert_eq!(shop.broken(Some(&record(met))).await, Vec::<&str>::new());
     for broken in [
-        promise(Told::Placed, shop.rejected.0),
-        promise(Told::PlaceTaken, Uuid::from_u128(1)),
-        promise(Told::Paid, shop.unpaid.0),
-        promise(Told::Confirmed, shop.free.0),
-        promise(Told::Cancelled, shop.free.0),
-        promise(Told::CommandTaken, Uuid::from_u128(1)),
-        promise(Told::Charged, Uuid::from_u128(1)),
-        promise(Told::ChargeTaken, shop.pending.0),
-        Promise { user: user(2), ..promise(Told::Placed, shop.unpaid.0) },
+        expectation(ExpectedState::Placed, shop.rejected.0),
+        expectation(ExpectedState::PlaceAccepted, Uuid::from_u128(1)),
+        expectation(ExpectedState::Paid, shop.unpaid.0),
+        expectation(ExpectedState::Confirmed, shop.free.0),
+        expectation(ExpectedState::Cancelled, shop.free.0),
+        expectation(ExpectedState::CommandAccepted, Uuid::from_u128(1)),
+        expectation(ExpectedState::Charged, Uuid::from_u128(1)),
+        expectation(ExpectedState::ChargeAccepted, shop.pending.0),
+        Expectation { user: user(2), ..expectation(ExpectedState::Placed, shop.unpaid.0) },
     ] {
         assert_eq!(shop.broken(Some(&record(vec![broken]))).await, ["outcomes"], "{broken:?}");
     }
-    let mut odd = ShopRecord::default();
-    odd.strange.add("POST /orders: 500".into());
-    odd.repeats.unequal.add("POST /orders: 201, then 422".into());
-    assert_eq!(shop.broken(Some(&odd)).await, ["answers", "I12"]);
+    let mut anomalous = ShopRecord::default();
+    anomalous.anomalies.add("POST /orders: 500".into());
+    anomalous.duplicates.mismatches.add("POST /orders: 201, then 422".into());
+    assert_eq!(shop.broken(Some(&anomalous)).await, ["responses", "I12"]);
     shop.place.end().await;
 }

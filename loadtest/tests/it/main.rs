@@ -1,5 +1,5 @@
-//! The audit on real servers: it must find nothing where nothing is wrong, and everything where something is.
+//! The audit on real servers: it finds nothing in a valid stack, and every planted difference.
 
-mod audit;
-mod audit_delivered;
+mod audit_campaign;
+mod audit_deliveries;
 mod audit_shop;

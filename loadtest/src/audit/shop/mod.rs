@@ -1,78 +1,77 @@
-//! The audit of the shop: products, points, orders, payments, events and keys, in the tables; its streams in Redis;
-//! and what a client was answered.
+//! The audit of the shop: products, points, orders, payments, events and idempotency keys in MySQL, its streams in Redis,
+//! and the record of a client.
 //!
-//! What the tables must say is a list of rules, a statement each. They are about all orders at once, so none asks for
-//! rows one by one, nor for what has no index.
+//! The conditions on the tables are a list of rules, one statement each. Each reads all rows in one pass instead of a row
+//! at a time.
 
-mod delivered;
-mod keys;
-mod lives;
-mod money;
+mod client;
+mod deliveries;
+mod drained;
+mod idempotency;
+mod payments;
 mod points;
-mod rest;
 mod rule;
 mod sales;
+mod states;
 mod stock;
-mod told;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use chrono_tz::Tz;
 use clap::Args;
-pub use delivered::last_sequence;
+pub use deliveries::last_sequence;
 use rule::Rule;
 
-use super::Findings;
+use super::AuditReport;
 use crate::{
     record::{Deliveries, ShopRecord},
     stores::Stores,
-    waiting,
+    wait,
 };
 
-/// What a shop has set that the audit must know.
+/// Settings of the stack that the audit depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
 pub struct ShopSettings {
-    /// The most points that a user may hold
+    /// `POINTS_HOLDING_CAP` of the stack
     #[arg(long, env, default_value_t = 10_000_000)]
     pub points_holding_cap: i64,
-    /// Where a business day begins and ends
+    /// `TIME_ZONE` of the stack, which determines the business day
     #[arg(long, env, default_value = "Asia/Seoul")]
     pub time_zone: Tz,
 }
 
-/// Who says what happened, beside the tables and Redis.
+/// The records of a run, beside MySQL and Redis.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Witnesses<'w> {
-    /// What a client was answered.
-    pub client: Option<&'w ShopRecord>,
-    /// What receivers of webhooks were told.
-    pub deliveries: Option<&'w Deliveries>,
+pub struct Evidence<'r> {
+    /// The responses to the users.
+    pub client: Option<&'r ShopRecord>,
+    /// The deliveries to the webhook receivers.
+    pub deliveries: Option<&'r Deliveries>,
 }
 
-/// Waits until no command is on a stream and every sink was told everything, at most `limit`, then audits the shop.
-/// What is left by then is a difference.
-pub async fn audit_shop_at_rest(
+/// Waits until the order streams are drained and every event is delivered, at most `timeout`, then audits the shop.
+pub async fn audit_shop_drained(
     stores: &Stores,
-    limit: Duration,
+    timeout: Duration,
     settings: ShopSettings,
-    witnesses: Witnesses<'_>,
-) -> Result<Findings> {
-    until_at_rest(stores, limit).await;
-    audit_shop(stores, settings, witnesses).await
+    evidence: Evidence<'_>,
+) -> Result<AuditReport> {
+    until_drained(stores, timeout).await;
+    audit_shop(stores, settings, evidence).await
 }
 
-/// Waits until no command is on a stream and every sink was told everything, at most `limit`.
-pub async fn until_at_rest(stores: &Stores, limit: Duration) {
-    // Whether it came to rest is one of the checks.
-    let _ = waiting::until("the end of commands and events", limit, Duration::from_millis(100), async || {
-        Ok(stores.commands_left().await?.is_nothing() && delivered::all_told(stores.database.pool()).await?)
+/// Waits until the order streams are drained and every event is delivered, at most `timeout`.
+pub async fn until_drained(stores: &Stores, timeout: Duration) {
+    // A timeout is no error: the audit reports what is left.
+    let _timed_out = wait::until("all commands and events", timeout, Duration::from_millis(100), async || {
+        Ok(stores.commands_left().await?.is_drained() && deliveries::all_delivered(stores.database.pool()).await?)
     })
     .await;
 }
 
-/// Audits the shop, with what others say.
-pub async fn audit_shop(stores: &Stores, settings: ShopSettings, witnesses: Witnesses<'_>) -> Result<Findings> {
+/// Audits the shop, and compares it with the records.
+pub async fn audit_shop(stores: &Stores, settings: ShopSettings, evidence: Evidence<'_>) -> Result<AuditReport> {
     let pool = stores.database.pool();
     let mut checks = Vec::new();
     for rule in rules() {
@@ -80,24 +79,24 @@ pub async fn audit_shop(stores: &Stores, settings: ShopSettings, witnesses: Witn
     }
     checks.push(sales::days_in_redis(stores, settings.time_zone).await?);
     checks.push(sales::stored_days(stores, settings.time_zone).await?);
-    checks.push(rest::streams(stores).await?);
-    if let Some(deliveries) = witnesses.deliveries {
-        checks.extend(delivered::recorded(pool, deliveries).await?);
+    checks.push(drained::streams(stores).await?);
+    if let Some(recorded) = evidence.deliveries {
+        checks.extend(deliveries::recorded(pool, recorded).await?);
     }
-    if let Some(record) = witnesses.client {
-        checks.push(told::answers(record));
-        checks.push(told::repeats(record));
-        checks.push(told::outcomes(pool, record).await?);
+    if let Some(record) = evidence.client {
+        checks.push(client::responses(record));
+        checks.push(client::duplicates(record));
+        checks.push(client::outcomes(pool, record).await?);
     }
-    Ok(Findings { subject: "the shop".to_owned(), checks })
+    Ok(AuditReport { subject: "the shop".to_owned(), checks })
 }
 
 fn rules() -> impl Iterator<Item = Rule> {
     stock::RULES
         .into_iter()
         .chain(points::RULES)
-        .chain(money::RULES)
-        .chain(lives::RULES)
-        .chain(keys::RULES)
-        .chain(delivered::RULES)
+        .chain(payments::RULES)
+        .chain(states::RULES)
+        .chain(idempotency::RULES)
+        .chain(deliveries::RULES)
 }

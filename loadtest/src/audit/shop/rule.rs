@@ -2,43 +2,87 @@ use anyhow::{Context as _, Result};
 use sqlx::{AssertSqlSafe, MySqlPool};
 
 use crate::{
-    audit::check::{Check, SHOWN},
+    audit::check::{Check, MAX_EXAMPLES},
     numbers::grouped,
 };
 
-/// Something that the tables must say, written as the query for the rows that say otherwise. It is one statement, and
-/// so sees one moment, whatever goes on meanwhile.
+/// A condition on the tables, written as the query of the rows that violate it. One statement sees one snapshot of the
+/// data, whatever is written at the same time.
 pub struct Rule {
-    /// Which invariant it belongs to.
-    pub invariant: &'static str,
+    invariant: &'static str,
     /// What must hold; begins with what is counted.
-    pub holds: &'static str,
-    /// The rows that are compared, as what follows `FROM`.
-    pub rows: &'static str,
-    /// A text for each row that breaks it, as column `difference`.
-    pub broken: &'static str,
+    condition: &'static str,
+    /// The compared rows, as the text after `FROM`.
+    rows: &'static str,
+    /// Selects a text for each violation, as column `difference`.
+    violations: &'static str,
 }
 
-/// Where a rule means the most points that a user may hold.
-pub const CAP: &str = ":cap";
+/// The placeholder of the holding cap in a rule.
+const CAP: &str = ":cap";
 
 impl Rule {
-    /// Holds the tables against it.
+    pub const fn new(
+        invariant: &'static str,
+        condition: &'static str,
+        rows: &'static str,
+        violations: &'static str,
+    ) -> Self {
+        Self { invariant, condition, rows, violations }
+    }
+
+    /// Compares the tables with the rule.
     pub async fn check(&self, pool: &MySqlPool, holding_cap: i64) -> Result<Check> {
         let mut check = Check::new(self.invariant);
         let rows = format!("SELECT /* audit rows */ COUNT(*) FROM {}", self.rows);
-        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(pool).await.context(self.holds)?;
-        check.compared(format!("{} {}", grouped(rows.unsigned_abs()), self.holds));
-        let broken = self.broken.replace(CAP, &holding_cap.to_string());
-        // All are counted, a few are read.
-        let broken = format!(
-            "SELECT /* audit broken */ COUNT(*) OVER (), CAST(d.difference AS CHAR) FROM ({broken}) AS d LIMIT {SHOWN}"
-        );
-        let broken: Vec<(i64, String)> =
-            sqlx::query_as(AssertSqlSafe(broken)).fetch_all(pool).await.context(self.holds)?;
-        if let Some(&(differences, _)) = broken.first() {
-            check.add(differences.unsigned_abs(), broken.into_iter().map(|(_, difference)| difference));
+        let rows: i64 = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(pool).await.context(self.condition)?;
+        check.compared(format!("{} {}", grouped(rows.unsigned_abs()), self.condition));
+        let sql = self.sql(holding_cap);
+        let violations: Vec<(i64, String)> =
+            sqlx::query_as(AssertSqlSafe(sql)).fetch_all(pool).await.context(self.condition)?;
+        if let Some(&(count, _)) = violations.first() {
+            check.add(count.unsigned_abs(), violations.into_iter().map(|(_, difference)| difference));
         }
         Ok(check)
+    }
+
+    /// Counts all violations and reads a few.
+    fn sql(&self, holding_cap: i64) -> String {
+        let violations = self.violations.replace(CAP, &holding_cap.to_string());
+        format!(
+            "SELECT /* audit violations */ COUNT(*) OVER (), CAST(d.difference AS CHAR) FROM ({violations}) AS d \
+             LIMIT {MAX_EXAMPLES}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::audit::shop::rules;
+
+    #[test]
+    fn the_holding_cap_is_written_into_the_query() {
+        let sql = Rule::new("I6", "accounts", "point_accounts", "SELECT 1 AS difference WHERE balance > :cap").sql(70);
+        assert!(sql.contains("WHERE balance > 70") && !sql.contains(CAP), "{sql}");
+        assert!(sql.ends_with("LIMIT 10"), "{sql}");
+    }
+
+    #[test]
+    fn each_condition_is_stated_once_and_each_query_names_its_difference() {
+        let conditions: HashSet<&str> = rules().map(|rule| rule.condition).collect();
+        assert_eq!(conditions.len(), rules().count());
+        for rule in rules() {
+            assert!(rule.violations.contains("AS difference"), "{}", rule.condition);
+            assert!(rule.violations.starts_with("SELECT "), "{}", rule.condition);
+        }
+    }
+
+    #[test]
+    fn rules_cover_the_invariants_of_the_tables() {
+        let invariants: HashSet<&str> = rules().map(|rule| rule.invariant).collect();
+        assert_eq!(invariants, HashSet::from(["I5", "I6", "I7", "I8", "I10", "I12"]));
     }
 }

@@ -1,4 +1,4 @@
-//! I9: what was sold on each day, in Redis and in the stored table, is what the orders themselves come to.
+//! I9: the sales of each day, in Redis and in the stored table, equal the units of the orders.
 
 use std::collections::BTreeMap;
 
@@ -14,22 +14,22 @@ use sqlx::MySqlPool;
 
 use crate::{audit::Check, numbers::grouped, stores::Stores};
 
-/// Stored days that are looked at, today included.
+/// Stored days that are compared.
 const STORED_DAYS: u64 = 31;
-/// By how much later than it says an order may have been cancelled: the transaction had to end.
-const LATE: TimeDelta = TimeDelta::minutes(1);
+/// How much later than `ended_at` a cancellation may commit.
+const COMMIT_SLACK: TimeDelta = TimeDelta::minutes(1);
 
-/// How long after its end a day is stored at the latest: 00:10, or within the hour.
-const DUE_AFTER: TimeDelta = TimeDelta::hours(2);
+/// A day is stored at 00:10, or by the hourly check; it is missing when this time has passed since its end.
+const PERSIST_DEADLINE: TimeDelta = TimeDelta::hours(2);
 
-/// Each day that Redis keeps: the units of each product.
+/// The units of each product on each day in Redis.
 pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
     let mut check = Check::new("I9");
-    let is_counting = sales::applied(&stores.redis).await.context("reading Redis")?.is_some();
-    check.require(is_counting, || "Redis does not know which events it has counted".into());
+    let is_counted = sales::applied(&stores.redis).await.context("reading the applied sequence in Redis")?.is_some();
+    check.require(is_counted, || "Redis does not know which events it has applied".into());
     let (mut products, today) = (0, business_day(clock::now(), zone));
     for day in last_days(today, KEPT_DAYS) {
-        let counted = sales::daily(&stores.redis, day).await.context("reading Redis")?;
+        let counted = sales::daily(&stores.redis, day).await.context("reading the sales of a day in Redis")?;
         let counted = counted.into_iter().map(|(product, units)| (product.get(), units)).collect();
         let sold = sold(stores.database.pool(), day, zone, None).await?;
         products += sold.values().filter(|units| units.live > 0).count();
@@ -42,7 +42,7 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
     Ok(check)
 }
 
-/// Each day that is persisted: the units of each product, as of the last time that days were written.
+/// The units of each product on each stored day, as of the last run of the job.
 pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
     let mut check = Check::new("I9");
     let pool = stores.database.pool();
@@ -50,9 +50,9 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
     let (mut products, mut days) = (0, 0);
     for day in last_days(days_before(today, 1), STORED_DAYS) {
         let Some(as_of) = written_at(pool, day).await? else {
-            let is_due = clock::now() > start_of(days_after(day, 1), zone) + DUE_AFTER;
+            let is_due = clock::now() > start_of(days_after(day, 1), zone) + PERSIST_DEADLINE;
             let is_missed = is_due && !sold(pool, day, zone, None).await?.is_empty();
-            check.require(!is_missed, || format!("{day}: orders were paid, and the day is not stored"));
+            check.require(!is_missed, || format!("{day}: orders were paid, but the day is not stored"));
             continue;
         };
         let rows: BTreeMap<u64, i64> = sqlx::query_as(
@@ -66,16 +66,16 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
         .collect();
         days += 1;
         products += rows.len();
-        compare(&mut check, "stored", day, &sold(pool, day, zone, Some(as_of - LATE)).await?, &rows);
+        compare(&mut check, "stored", day, &sold(pool, day, zone, Some(as_of - COMMIT_SLACK)).await?, &rows);
     }
     let products = grouped(products as u64);
     check.compared(format!("{products} products in {days} stored days: units stored, units of orders"));
     Ok(check)
 }
 
-/// When the last run began that wrote this day or looked whether it had to; none when no run ever did.
+/// The start of the last run that wrote this day or verified it; none without such a run.
 async fn written_at(pool: &MySqlPool, day: NaiveDate) -> Result<Option<Timestamp>> {
-    let is_persisted: Option<Timestamp> = sqlx::query_scalar(
+    let as_of: Option<Timestamp> = sqlx::query_scalar(
         "SELECT /* audit written_at */ MAX(later.as_of) FROM job_runs own JOIN job_runs later \
          ON later.name = own.name AND later.day >= own.day \
          WHERE own.name = 'persist-daily-sales' AND own.day = ? AND own.as_of IS NOT NULL",
@@ -84,19 +84,19 @@ async fn written_at(pool: &MySqlPool, day: NaiveDate) -> Result<Option<Timestamp
     .fetch_one(pool)
     .await
     .context("reading the runs of jobs")?;
-    Ok(is_persisted)
+    Ok(as_of)
 }
 
-/// Units of a product, sold on a day.
+/// Units of a product on a day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Units {
     /// Of orders that are not cancelled.
     live: i64,
-    /// With those that were cancelled so late that they may still be counted.
+    /// With orders that were cancelled so late that the day may still count them.
     counted_at_most: i64,
 }
 
-/// What the orders paid on a day come to. Those that were cancelled from `late` on may still be counted.
+/// The units of orders paid on a day. Orders cancelled from `late` on may still be counted.
 async fn sold(pool: &MySqlPool, day: NaiveDate, zone: Tz, late: Option<Timestamp>) -> Result<BTreeMap<u64, Units>> {
     let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
         "SELECT /* audit sold */ i.product_id, \
@@ -110,7 +110,7 @@ async fn sold(pool: &MySqlPool, day: NaiveDate, zone: Tz, late: Option<Timestamp
     .bind(start_of(days_after(day, 1), zone))
     .fetch_all(pool)
     .await
-    .context("adding up orders")?;
+    .context("summing up orders")?;
     Ok(rows.into_iter().map(|(product, live, at_most)| (product, Units { live, counted_at_most: at_most })).collect())
 }
 
@@ -118,10 +118,44 @@ fn compare(check: &mut Check, place: &str, day: NaiveDate, sold: &BTreeMap<u64, 
     for (product, units) in sold {
         let found = found.get(product).copied().unwrap_or(0);
         check.require((units.live..=units.counted_at_most).contains(&found), || {
-            format!("{day}: {found} of product {product} are {place}, {} were sold", units.live)
+            format!("{day}: {found} units of product {product} {place}, {} units sold", units.live)
         });
     }
     for (product, found) in found.iter().filter(|(product, _)| !sold.contains_key(product)) {
-        check.require(false, || format!("{day}: {found} of product {product} are {place}, none were sold"));
+        check.require(false, || format!("{day}: {found} units of product {product} {place}, none sold"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(sold: &[(u64, i64, i64)], found: &[(u64, i64)]) -> Vec<String> {
+        let mut check = Check::new("I9");
+        let units = |&(product, live, counted_at_most)| (product, Units { live, counted_at_most });
+        let day = NaiveDate::from_ymd_opt(2026, 1, 2).expect("a day");
+        let (sold, found) = (sold.iter().map(units).collect(), found.iter().copied().collect());
+        compare(&mut check, "stored", day, &sold, &found);
+        check.examples().to_vec()
+    }
+
+    #[test]
+    fn i9_equal_units_are_no_difference() {
+        assert_eq!(compared(&[(1, 5, 5), (2, 0, 0)], &[(1, 5)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn i9_a_late_cancellation_may_or_may_not_be_counted() {
+        for found in [5, 6, 7] {
+            assert_eq!(compared(&[(1, 5, 7)], &[(1, found)]), Vec::<String>::new());
+        }
+        assert_eq!(compared(&[(1, 5, 7)], &[(1, 8)]).len(), 1);
+    }
+
+    #[test]
+    fn i9_missing_and_surplus_units_are_differences() {
+        let expected = ["2026-01-02: 0 units of product 1 stored, 5 units sold"];
+        assert_eq!(compared(&[(1, 5, 5)], &[]), expected);
+        assert_eq!(compared(&[], &[(3, 2)]), ["2026-01-02: 2 units of product 3 stored, none sold"]);
     }
 }

@@ -1,0 +1,152 @@
+//! The stack of a fault run: its own API, worker and Redis, and its own database on the given MySQL server.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, mysql::MySqlConnectOptions};
+
+use super::{ExtraSettings, RedisServer, Stack, StackSettings, WorkDirectory};
+use crate::{output, stores::StoreArguments, wait};
+
+const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
+const RECOVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Dropping it without [`DedicatedStack::stop`] kills its processes.
+pub struct DedicatedStack {
+    stack: Stack,
+    redis: RedisServer,
+    database: DedicatedDatabase,
+    stores: StoreArguments,
+    // Fields are dropped in order: the folder is deleted after the processes that write into it are killed.
+    folder: WorkDirectory,
+}
+
+impl DedicatedStack {
+    /// Starts Redis, API and worker. `database_url` names the MySQL server and the base name of the new database.
+    pub async fn start(database_url: &SecretString, extra: ExtraSettings) -> Result<Self> {
+        let folder = WorkDirectory::new("faults")?;
+        let redis = RedisServer::start(folder.path()).await?;
+        let database = DedicatedDatabase::create(database_url).await?;
+        let stores = StoreArguments {
+            database_url: database.url.clone(),
+            redis_url: redis.url(),
+            redis_key_prefix: String::new(),
+        };
+        let settings = StackSettings { stores: stores.clone(), folder: folder.path().to_owned(), extra };
+        let mut stack = Stack::start(settings).await?;
+        stack.start_worker().await?;
+        Ok(Self { stack, redis, database, stores, folder })
+    }
+
+    /// API and worker.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// MySQL and Redis.
+    pub fn stores(&self) -> &StoreArguments {
+        &self.stores
+    }
+
+    /// SIGKILL to the worker, and a new worker.
+    pub async fn kill_and_restart_worker(&mut self) -> Result<()> {
+        self.stack.kill_worker().await?;
+        self.stack.launch_worker()
+    }
+
+    /// SIGKILL to Redis, an outage, and a restart on the same data.
+    pub async fn kill_and_restart_redis(&mut self, outage: Duration) -> Result<()> {
+        self.redis.kill_and_restart(outage).await
+    }
+
+    /// Waits until worker and Redis are ready, so that the next kill hits a working stack.
+    pub async fn until_worker_recovered(&mut self) -> Result<()> {
+        wait::until("the worker to recover from a kill", RECOVERY_TIMEOUT, RECOVERY_POLL_INTERVAL, async || {
+            self.stack.expect_alive()?;
+            Ok(self.stack.worker_is_ready().await)
+        })
+        .await
+    }
+
+    /// Fails when a process exited unexpectedly.
+    pub fn expect_alive(&mut self) -> Result<()> {
+        self.stack.expect_alive()
+    }
+
+    /// Stops everything. Data and logs are deleted unless `keep`.
+    pub async fn stop(mut self, keep: bool) -> Result<()> {
+        self.stack.stop().await?;
+        self.redis.stop().await?;
+        if keep {
+            self.folder.keep();
+            let (database, folder) = (&self.database.name, self.folder.path().display());
+            output::note(&format!("kept for an investigation: database {database}; Redis data and logs in {folder}"));
+            return Ok(());
+        }
+        self.database.remove().await
+    }
+}
+
+/// A database of the run's own: workers of another stack would confirm its claims, and would rebuild its campaigns in
+/// their Redis. Its name is fixed, so that the next run replaces one that was left behind. A lock keeps two runs apart.
+struct DedicatedDatabase {
+    url: SecretString,
+    name: String,
+    connection: MySqlConnection,
+}
+
+impl DedicatedDatabase {
+    async fn create(beside: &SecretString) -> Result<Self> {
+        let options: MySqlConnectOptions = beside.expose_secret().parse().context("DATABASE_URL")?;
+        let given = options.get_database().unwrap_or_default().to_owned();
+        let name = format!("{given}_faults");
+        let url = renamed(beside.expose_secret(), &given, &name)?;
+        let mut connection = options.connect().await.context("connecting to the database")?;
+        let lock: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, 0)")
+            .bind(&name)
+            .fetch_one(&mut connection)
+            .await
+            .context("locking the database of fault runs")?;
+        if lock != Some(1) {
+            bail!("another fault run uses the database {name}");
+        }
+        for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
+            let sql = AssertSqlSafe(format!("{statement} `{name}`"));
+            let executed = sqlx::raw_sql(sql).execute(&mut connection).await;
+            executed.with_context(|| format!("{statement} {name}: a fault run needs a database of its own"))?;
+        }
+        Ok(Self { url: url.into(), name, connection })
+    }
+
+    async fn remove(mut self) -> Result<()> {
+        let sql = AssertSqlSafe(format!("DROP DATABASE `{}`", self.name));
+        sqlx::raw_sql(sql).execute(&mut self.connection).await.context("dropping the database of the run")?;
+        self.connection.close().await.context("closing the connection")
+    }
+}
+
+/// `url` with another database.
+fn renamed(url: &str, given: &str, name: &str) -> Result<String> {
+    let (address, parameters) = url.split_once('?').map_or((url, None), |(address, rest)| (address, Some(rest)));
+    let server = address.strip_suffix(given).filter(|server| server.ends_with('/'));
+    let server = server.context("DATABASE_URL: expected mysql://user:password@host:port/database")?;
+    let parameters = parameters.map(|parameters| format!("?{parameters}")).unwrap_or_default();
+    Ok(format!("{server}{name}{parameters}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_database_is_renamed() {
+        let renamed = |url| renamed(url, "dibs", "dibs_faults").ok();
+        assert_eq!(renamed("mysql://u:p@h:1/dibs").as_deref(), Some("mysql://u:p@h:1/dibs_faults"));
+        assert_eq!(
+            renamed("mysql://h/dibs?ssl-mode=DISABLED").as_deref(),
+            Some("mysql://h/dibs_faults?ssl-mode=DISABLED")
+        );
+        assert_eq!(renamed("mysql://h/other"), None);
+    }
+}
