@@ -9,6 +9,7 @@ pub mod db;
 pub mod domain;
 pub mod error;
 pub mod health;
+pub mod http_server;
 pub mod identifiers;
 pub mod integrations;
 pub mod json;

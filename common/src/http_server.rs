@@ -1,0 +1,456 @@
+//! The HTTP/1.1 server of both processes. Its limits begin with the first byte of a connection.
+//!
+//! A connection is idle, sends a request head, or has a request in progress. Heads and idle connections have a time
+//! limit. At the bound on connections the server closes the connection that has been without a request for longest, so
+//! that connections which send nothing, or send slowly, never keep a health check out.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{body::Body, http, response::Response};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::{counter, gauge};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service, ServiceExt as _};
+
+/// From the first byte of a request head to its last.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than proxies usually keep idle connections (60 s), so that the proxy closes first: a request on a connection
+/// that the server closes at the same moment is lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// The server accepts again this long after the process ran out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How many connections a server has at once, and how long they may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    pub total: usize,
+    /// Of one IP address.
+    pub per_address: usize,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+impl ConnectionLimits {
+    pub const fn new(total: usize, per_address: usize) -> Self {
+        Self { total, per_address, head_timeout: HEAD_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
+    }
+}
+
+/// When a server stops.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// Cancelled first: answers ask clients to close their connections.
+    pub draining: CancellationToken,
+    /// Cancelled next: the server accepts no more, and finishes the requests in progress.
+    pub stopping: CancellationToken,
+    /// How long requests in progress may take after that.
+    pub drain_limit: Duration,
+}
+
+/// Serves until [`Shutdown::stopping`] is cancelled, then for up to the drain limit.
+///
+/// Returns whether every request in progress was finished.
+pub async fn serve<S>(listener: TcpListener, service: S, limits: ConnectionLimits, shutdown: Shutdown) -> bool
+where
+    S: Service<http::Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let connections = Arc::new(Connections::new(limits));
+    let tracker = TaskTracker::new();
+    let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => (stream, address.ip().to_canonical()),
+                Err(error) => {
+                    // Out of file descriptors: an accept at once would fail again.
+                    tracing::warn!(%error, "connection not accepted");
+                    connections.make_room();
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                    continue;
+                }
+            },
+            _ = sweep.tick() => {
+                connections.sweep();
+                continue;
+            }
+            () = shutdown.stopping.cancelled() => break,
+        };
+        let (stream, address) = stream;
+        let Some(connection) = connections.admit(address) else { continue };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "connection without TCP_NODELAY");
+        }
+        let served = serve_connection(stream, Arc::clone(&connection), service.clone(), shutdown.clone());
+        let registry = Arc::clone(&connections);
+        let id = connection.id;
+        let task = tracker.spawn(async move {
+            let _remove = RemoveOnDrop { registry, id };
+            served.await;
+        });
+        connections.register(id, task.abort_handle());
+    }
+    drop(listener);
+    tracker.close();
+    timeout(shutdown.drain_limit, tracker.wait()).await.is_ok()
+}
+
+async fn serve_connection<S>(stream: TcpStream, connection: Arc<Connection>, service: S, shutdown: Shutdown)
+where
+    S: Service<http::Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let watched = Watched { stream, connection: Arc::clone(&connection) };
+    let draining = shutdown.draining;
+    let requests = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        connection.enter(Phase::Request);
+        let (service, connection, draining) = (service.clone(), Arc::clone(&connection), draining.clone());
+        async move {
+            let mut response = service.oneshot(request.map(Body::new)).await?;
+            if draining.is_cancelled() {
+                response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
+            connection.enter(Phase::Idle);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    // The builder has no timer for heads: hyper counts idle time as part of them. The sweep tells the two apart.
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(watched), requests);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.stopping.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle = 0,
+    Head = 1,
+    Request = 2,
+}
+
+/// One connection: its phase, and when that began.
+struct Connection {
+    id: u64,
+    address: IpAddr,
+    opened: Instant,
+    /// Milliseconds since `opened`, times four, plus the phase: one store changes both.
+    state: AtomicU64,
+}
+
+impl Connection {
+    fn new(id: u64, address: IpAddr) -> Self {
+        Self { id, address, opened: Instant::now(), state: AtomicU64::new(0) }
+    }
+
+    fn enter(&self, phase: Phase) {
+        let elapsed = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        self.state.store((elapsed << 2) | phase as u64, Ordering::Relaxed);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.state.load(Ordering::Relaxed) & 3 {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Request,
+        }
+    }
+
+    /// How long the phase lasts by now.
+    fn age(&self) -> Duration {
+        self.opened.elapsed().saturating_sub(Duration::from_millis(self.state.load(Ordering::Relaxed) >> 2))
+    }
+}
+
+/// The connections of one server.
+struct Connections {
+    limits: ConnectionLimits,
+    inner: Mutex<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    next_id: u64,
+    open: HashMap<u64, (Arc<Connection>, Option<AbortHandle>)>,
+    per_address: HashMap<IpAddr, usize>,
+}
+
+impl Connections {
+    fn new(limits: ConnectionLimits) -> Self {
+        Self { limits, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection of `address`; none when all of its bound have a request in progress.
+    fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
+        let mut registry = self.lock();
+        let of_address = registry.per_address.get(&address).copied().unwrap_or_default();
+        let has_room = (of_address < self.limits.per_address || registry.evict(Some(address)))
+            && (registry.open.len() < self.limits.total || registry.evict(None));
+        if !has_room {
+            counter!("dibs_http_connections_closed_total", "reason" => "limit").increment(1);
+            return None;
+        }
+        registry.next_id += 1;
+        let connection = Arc::new(Connection::new(registry.next_id, address));
+        registry.open.insert(connection.id, (Arc::clone(&connection), None));
+        *registry.per_address.entry(address).or_default() += 1;
+        Some(connection)
+    }
+
+    fn register(&self, id: u64, task: AbortHandle) {
+        // The task may have ended, and removed itself, before.
+        if let Some((_, handle)) = self.lock().open.get_mut(&id) {
+            *handle = Some(task);
+        }
+    }
+
+    fn make_room(&self) {
+        self.lock().evict(None);
+    }
+
+    /// Closes the connections whose phase has lasted too long.
+    fn sweep(&self) {
+        let mut registry = self.lock();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        gauge!("dibs_http_connections").set(registry.open.len() as f64);
+        let late: Vec<(u64, &'static str)> = registry
+            .open
+            .values()
+            .filter_map(|(connection, _)| match connection.phase() {
+                Phase::Head if connection.age() > self.limits.head_timeout => Some((connection.id, "head_timeout")),
+                Phase::Idle if connection.age() > self.limits.idle_timeout => Some((connection.id, "idle_timeout")),
+                _ => None,
+            })
+            .collect();
+        for (id, reason) in late {
+            registry.close(id, reason);
+        }
+    }
+}
+
+impl Registry {
+    /// Closes the connection that has been without a request for longest; whether there was one.
+    fn evict(&mut self, address: Option<IpAddr>) -> bool {
+        let candidates = self.open.values().map(|(connection, _)| connection);
+        let oldest = candidates
+            .filter(|connection| address.is_none_or(|address| connection.address == address))
+            .filter(|connection| connection.phase() != Phase::Request)
+            .max_by_key(|connection| connection.age())
+            .map(|connection| connection.id);
+        if let Some(id) = oldest {
+            self.close(id, "evicted");
+        }
+        oldest.is_some()
+    }
+
+    fn close(&mut self, id: u64, reason: &'static str) {
+        counter!("dibs_http_connections_closed_total", "reason" => reason).increment(1);
+        if let Some(task) = self.remove(id) {
+            task.abort();
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<AbortHandle> {
+        let (connection, task) = self.open.remove(&id)?;
+        if let Some(count) = self.per_address.get_mut(&connection.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_address.remove(&connection.address);
+            }
+        }
+        task
+    }
+}
+
+struct RemoveOnDrop {
+    registry: Arc<Connections>,
+    id: u64,
+}
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        self.registry.lock().remove(self.id);
+    }
+}
+
+/// A stream that notes when a request head begins.
+struct Watched {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && this.connection.phase() == Phase::Idle {
+            this.connection.enter(Phase::Head);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, buffer)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{Router, routing::get};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+    struct Server {
+        address: SocketAddr,
+        draining: CancellationToken,
+        stopping: CancellationToken,
+        serving: tokio::task::JoinHandle<bool>,
+    }
+
+    async fn server(total: usize, per_address: usize) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (draining, stopping) = (CancellationToken::new(), CancellationToken::new());
+        let shutdown =
+            Shutdown { draining: draining.clone(), stopping: stopping.clone(), drain_limit: Duration::from_secs(5) };
+        let routes = Router::new().route("/", get(async || "hello"));
+        let limits =
+            ConnectionLimits { head_timeout: Duration::from_millis(50), ..ConnectionLimits::new(total, per_address) };
+        let serving = tokio::spawn(serve(listener, routes, limits, shutdown));
+        Server { address, draining, stopping, serving }
+    }
+
+    async fn exchange(stream: &mut TcpStream) -> io::Result<String> {
+        stream.write_all(REQUEST).await?;
+        let mut answer = vec![0; 1_024];
+        let read = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
+    }
+
+    async fn connect(server: &Server) -> TcpStream {
+        TcpStream::connect(server.address).await.expect("a connection")
+    }
+
+    #[tokio::test]
+    async fn at_the_bound_the_longest_idle_connection_makes_room() {
+        let server = server(2, 2).await;
+        let mut slow = connect(&server).await;
+        slow.write_all(b"GET / HT").await.expect("half a head");
+        let mut second = connect(&server).await;
+        assert!(exchange(&mut second).await.expect("an answer").contains("hello"));
+        let mut third = connect(&server).await;
+        assert!(exchange(&mut third).await.expect("an answer").contains("hello"));
+        assert_eq!(slow.read(&mut [0; 8]).await.unwrap_or(0), 0, "the slow connection is closed");
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_take_all_connections() {
+        let server = server(10, 1).await;
+        let mut first = connect(&server).await;
+        assert!(exchange(&mut first).await.expect("an answer").contains("hello"));
+        let mut second = connect(&server).await;
+        assert!(exchange(&mut second).await.expect("an answer").contains("hello"));
+        assert_eq!(first.read(&mut [0; 8]).await.unwrap_or(0), 0, "the first connection is closed");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_end_in_time_closes_the_connection_and_an_idle_one_stays() {
+        let server = server(9, 9).await;
+        let (mut slow, mut idle) = (connect(&server).await, connect(&server).await);
+        slow.write_all(b"GET / HT").await.expect("half a head");
+        let closed = timeout(Duration::from_secs(10), slow.read(&mut [0; 8])).await.expect("closed in time");
+        assert_eq!(closed.unwrap_or(0), 0);
+        assert!(exchange(&mut idle).await.expect("an answer").contains("hello"));
+    }
+
+    #[test]
+    fn only_a_phase_that_lasts_too_long_is_late() {
+        let connections = Connections::new(ConnectionLimits::new(9, 9));
+        let connection = connections.admit(IpAddr::from([127, 0, 0, 1])).expect("room");
+        connection.enter(Phase::Head);
+        connections.sweep();
+        assert_eq!(connections.lock().open.len(), 1);
+        connection.enter(Phase::Request);
+        assert!(!connections.lock().evict(None), "a request in progress is never evicted");
+        connection.enter(Phase::Idle);
+        assert!(connections.lock().evict(None));
+        assert!(connections.lock().per_address.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_draining_server_answers_and_asks_clients_to_close() {
+        let server = server(9, 9).await;
+        let mut stream = connect(&server).await;
+        assert!(!exchange(&mut stream).await.expect("an answer").contains("connection: close"));
+        server.draining.cancel();
+        assert!(exchange(&mut stream).await.expect("an answer").contains("connection: close"));
+        let mut new = connect(&server).await;
+        assert!(exchange(&mut new).await.expect("an answer").contains("hello"), "new connections are answered");
+        server.stopping.cancel();
+        assert!(server.serving.await.expect("no panic"), "all requests were finished");
+        assert!(TcpStream::connect(server.address).await.is_err());
+    }
+}
