@@ -362,6 +362,7 @@ start_stack() { # run | load
   [[ -s $token ]] || (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$token")
   export ADMIN_TOKEN=${ADMIN_TOKEN:-$(<"$token")} API_ADDRESS WORKER_ADDRESS
   export API_URL=http://${API_ADDRESS/#0.0.0.0/127.0.0.1} WORKER_URL=http://${WORKER_ADDRESS/#0.0.0.0/127.0.0.1}
+  export SHUTDOWN_DELAY_SECONDS=${SHUTDOWN_DELAY_SECONDS:-0} # no load balancer is in front
   export LOG_FORMAT=${LOG_FORMAT:-text} # the logs are files, but a person reads them
   run_quietly migrate "$release/dibs-worker" migrate
   run_quietly seed "$release/dibs-worker" seed

@@ -12,32 +12,26 @@ pub mod request_id;
 pub mod routes;
 pub mod settings;
 
-use std::future::IntoFuture as _;
-
-use axum::serve::ListenerExt as _;
 use dibs_common::{
-    error::{Error, Result},
-    shutdown::{self, DRAIN_LIMIT},
+    error::Result,
+    http_server::{self, Shutdown},
+    shutdown::DRAIN_LIMIT,
 };
 use tokio::net::TcpListener;
 
 use crate::app::SharedApp;
 
-/// Serves calls on `listener` until [`app::App::stopping`] is cancelled; then finishes what it has begun.
+/// Serves calls on `listener` until [`app::App::stopping`] is cancelled; then finishes what is in progress.
 pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection is answered without TCP_NODELAY");
-        }
-    });
-    let stopping = app.stopping.clone();
-    // Made into a service once: else every connection would copy every route.
-    let routes = routes::router(app.clone()).into_make_service();
-    let serving =
-        axum::serve(listener, routes).with_graceful_shutdown(app.stopping.clone().cancelled_owned()).into_future();
-    tokio::select! {
-        served = serving => served.map_err(Error::internal)?,
-        () = shutdown::drain_limit(&stopping) => tracing::warn!("some connections were still busy at the end of the drain limit"),
+    let shutdown = Shutdown {
+        draining: app.supervisor.draining.clone(),
+        stopping: app.stopping.clone(),
+        drain_limit: DRAIN_LIMIT,
+    };
+    // Made into a service once: else every request would make each route one again.
+    let routes = routes::router(app.clone()).with_state(());
+    if !http_server::serve(listener, routes, app.settings.listener.limits(), shutdown).await {
+        tracing::warn!("drain limit reached; connections closed with requests in progress");
     }
     app.tasks.close();
     app.claims.close();

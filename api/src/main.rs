@@ -1,6 +1,6 @@
 //! `dibs-api`, the process.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use dibs_api::{
@@ -49,7 +49,8 @@ async fn run(settings: ApiSettings) -> Result<()> {
         .await
         .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let app = App::start(settings, metrics).await?;
-    app.supervisor.spawn(shutdown::signal_task(app.stopping.clone()));
+    app.supervisor
+        .spawn(shutdown::signal_task(&app.supervisor, Duration::from_secs(app.settings.shutdown_delay_seconds.into())));
     app.supervisor.spawn(telemetry::upkeep_task(app.metrics.clone()));
     tracing::info!(%address, "ready to answer");
     serve(app, listener).await

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 use dibs_common::{
-    config::{Settings, describe_url, secret},
+    config::{ListenerSettings, Settings, describe_url, secret},
     error::{Error, Result},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -29,6 +29,11 @@ pub struct ApiSettings {
     /// Requests in progress at once; more are answered 503 OVERLOADED
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_requests_in_progress: u32,
+    /// After SIGTERM calls are answered for so many seconds, at most 300, while readiness is DOWN
+    #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=300))]
+    pub shutdown_delay_seconds: u32,
+    #[command(flatten)]
+    pub listener: ListenerSettings,
     /// Something else than to answer calls
     #[command(subcommand)]
     pub command: Option<Command>,

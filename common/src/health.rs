@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use crate::{
     db::Database,
     error::{Dependency, Error, Result},
+    http_server::{self, ConnectionLimits, Shutdown},
     redis::Redis,
     supervisor::{Lifetime, Supervisor, Task},
 };
@@ -74,21 +75,29 @@ async fn ready(State(process): State<ProcessHealth>) -> impl IntoResponse {
     ]);
     let tasks = process.supervisor.tasks().into_iter().map(|(name, is_up)| (name, Health::up_if(is_up)));
     let tasks: BTreeMap<String, Health> = tasks.collect();
-    let is_ready = !process.supervisor.stopping.is_cancelled()
+    let is_ready = !process.supervisor.is_ending()
         && dependencies.values().chain(tasks.values()).all(|health| *health == Health::Up);
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { status: Health::up_if(is_ready), dependencies, tasks }))
 }
 
 /// A task that serves `routes` until the process ends, so that health and metrics can be read during the drain, too.
-pub fn server_task(listener: TcpListener, routes: Router) -> Result<Task> {
+pub fn server_task(
+    listener: TcpListener,
+    routes: Router,
+    limits: ConnectionLimits,
+    supervisor: &Supervisor,
+) -> Result<Task> {
     let listener = listener.into_std().map_err(Error::internal)?;
+    let (draining, stopping) = (supervisor.draining.clone(), supervisor.shutdown.clone());
     Ok(Task::new("http_server", Lifetime::UntilShutdown, move || {
         // A copy: a run that fails closes its own, and the port stays bound for the next one.
         let (listener, routes) = (listener.try_clone(), routes.clone());
+        let shutdown = Shutdown { draining: draining.clone(), stopping: stopping.clone(), drain_limit: Duration::ZERO };
         async move {
             let listener = TcpListener::from_std(listener.map_err(Error::internal)?).map_err(Error::internal)?;
-            axum::serve(listener, routes).await.map_err(Error::internal)
+            http_server::serve(listener, routes, limits, shutdown).await;
+            Ok(())
         }
     }))
 }

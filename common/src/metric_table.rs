@@ -45,6 +45,13 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], help: &'
 /// In the order of `docs/operations.md`: both processes, the API, then the worker from claims to deliveries.
 pub const METRICS: &[Metric] = &[
     gauge("dibs_build_info", &["version", "commit"], "Always 1. The labels name the build."),
+    gauge("dibs_http_connections", &[], "Connections of clients that are open."),
+    counter(
+        "dibs_http_connections_closed_total",
+        &["reason"],
+        "Connections that the process closed: head_timeout, idle_timeout, evicted at the bound to make room, or limit when \
+         all had a request in progress.",
+    ),
     counter(
         "dibs_transaction_retries_total",
         &["transaction"],

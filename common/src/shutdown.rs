@@ -8,18 +8,30 @@ use tokio::signal::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::supervisor::{Lifetime, Task};
+use crate::{
+    retry,
+    supervisor::{Lifetime, Supervisor, Task},
+};
 
 /// How long a process may take to finish what is in flight.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// A task that cancels `stopping` on SIGTERM or Ctrl-C.
-pub fn signal_task(stopping: CancellationToken) -> Task {
+/// A task that ends the process on SIGTERM or Ctrl-C: readiness is DOWN at once, and `delay` later the process accepts
+/// nothing more. Within the delay a load balancer notices, and sends its calls elsewhere. A second signal skips the rest.
+pub fn signal_task(supervisor: &Supervisor, delay: Duration) -> Task {
+    let (draining, stopping) = (supervisor.draining.clone(), supervisor.stopping.clone());
     Task::new("termination_signal", Lifetime::UntilDone, move || {
-        let stopping = stopping.clone();
+        let (draining, stopping) = (draining.clone(), stopping.clone());
         async move {
             tokio::select! {
-                () = termination_signal() => tracing::info!("shutdown requested; draining"),
+                () = termination_signal() => {
+                    tracing::info!(delay_seconds = delay.as_secs(), "shutdown requested; draining");
+                    draining.cancel();
+                    tokio::select! {
+                        _slept = retry::sleep(delay, &stopping) => {}
+                        () = termination_signal() => {}
+                    }
+                }
                 // Something else ends the process, which waits for this task.
                 () = stopping.cancelled() => {}
             }

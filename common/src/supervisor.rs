@@ -63,11 +63,13 @@ type Decorator = Arc<dyn Fn(Task) -> Task + Send + Sync>;
 /// Owns the long-running tasks of a process.
 #[derive(Clone)]
 pub struct Supervisor {
+    /// Cancelled first: readiness is DOWN from then on, and calls are still answered.
+    pub draining: CancellationToken,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     /// What the process waits for before it ends.
     pub tracker: TaskTracker,
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     runs: Arc<Mutex<BTreeMap<String, Runs>>>,
     decorator: Option<Decorator>,
 }
@@ -97,12 +99,18 @@ impl Runs {
 impl Supervisor {
     pub fn new(stopping: CancellationToken) -> Self {
         Self {
+            draining: CancellationToken::new(),
             stopping,
             tracker: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             runs: Arc::default(),
             decorator: None,
         }
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_ending(&self) -> bool {
+        self.draining.is_cancelled() || self.stopping.is_cancelled()
     }
 
     /// Changes every task before it is spawned. Tests inject faults with it.

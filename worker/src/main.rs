@@ -1,6 +1,6 @@
 //! `dibs-worker`, the process.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser as _;
 use dibs_common::{
@@ -72,11 +72,11 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
     let stopping = CancellationToken::new();
     let supervisor = Supervisor::new(stopping.clone());
-    supervisor.spawn(shutdown::signal_task(stopping.clone()));
+    supervisor.spawn(shutdown::signal_task(&supervisor, Duration::ZERO));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
     let process =
         ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
-    supervisor.spawn(health::server_task(listener, health::router(process))?);
+    supervisor.spawn(health::server_task(listener, health::router(process), settings.listener.limits(), &supervisor)?);
     tracing::info!(%address, "ready to work");
     let worker = Worker {
         database,

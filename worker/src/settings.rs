@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
-    config::{Settings, describe_url},
+    config::{ListenerSettings, Settings, describe_url},
     domain::{dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
@@ -25,6 +25,8 @@ pub struct WorkerSettings {
     /// Where health and metrics are answered
     #[arg(long, env, default_value = "127.0.0.1:8081")]
     pub worker_address: SocketAddr,
+    #[command(flatten)]
+    pub listener: ListenerSettings,
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,

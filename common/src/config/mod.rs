@@ -1,5 +1,6 @@
 //! Settings that all processes share. They come from the environment, or from flags of the same names.
 
+mod listener;
 mod url;
 
 use std::{convert::Infallible, io::IsTerminal as _};
@@ -7,6 +8,7 @@ use std::{convert::Infallible, io::IsTerminal as _};
 use chrono::TimeDelta;
 use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
+pub use listener::ListenerSettings;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 pub use url::describe_url;
