@@ -173,6 +173,7 @@ impl Environment<'_> {
             .env("REDIS_URL", stores.redis_url.expose_secret())
             .env("REDIS_KEY_PREFIX", &stores.redis_key_prefix)
             .env("API_ADDRESS", self.api_address.to_string())
+            .env("SHUTDOWN_DELAY_SECONDS", "0")
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
             .env("RUST_LOG", "warn")
