@@ -1,22 +1,22 @@
--- Makes a campaign known to Redis, or changes the terms of a known one. Counts of a known campaign are left
--- alone: only claims change them. A campaign and its staged claims appear at once, never half.
+-- Creates a campaign, or updates the terms of an existing one. Only claims change the counts of an existing campaign. A
+-- campaign and its staged claims appear at once.
 --
 -- KEYS[1] campaign   hash, see claim.lua
 -- KEYS[2] claims     hash, see claim.lua
--- KEYS[3] staged     claims gathered by a rebuild, taken over when the campaign is not known; else deleted
+-- KEYS[3] staged     claims that a rebuild gathered; renamed to claims when the campaign is created, else deleted
 -- ARGV[1] total        quantity
 -- ARGV[2] limit        claims a user may have accepted
 -- ARGV[3] opens_at     ms
 -- ARGV[4] closes_at    ms
 -- ARGV[5] state        ACTIVE, PAUSED or CLOSED
--- ARGV[6] claimed      seats taken, for a campaign that is not known
--- ARGV[7] sequence     highest sequence given, for a campaign that is not known
+-- ARGV[6] claimed      accepted claims, for a new campaign
+-- ARGV[7] sequence     highest sequence of an accepted claim, for a new campaign
 --
 -- Returns {code, claimed}
 --
--- CREATED = 1         it was not known
--- UPDATED = 2         its terms are now these
--- BELOW_CLAIMED = 3   nothing changed: more seats are taken than the new total
+-- CREATED = 1         with the given counts
+-- UPDATED = 2         the counts stay
+-- BELOW_CLAIMED = 3   nothing changed: more claims are accepted than the new total
 local CREATED, UPDATED, BELOW_CLAIMED = 1, 2, 3
 
 local claimed = tonumber(redis.call('HGET', KEYS[1], 'claimed') or nil)
@@ -37,6 +37,7 @@ redis.call('HSET', KEYS[1], 'claimed', ARGV[6], 'sequence', ARGV[7])
 redis.call('DEL', KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('RENAME', KEYS[3], KEYS[2])
+  -- Staged keys expire; claims must not.
   redis.call('PERSIST', KEYS[2])
 end
 return {CREATED, claimed}

@@ -1,12 +1,12 @@
--- Decides claims on one campaign, one after the other, and appends the accepted ones to the partition's
--- stream as one entry. Nothing is written before everything is decided.
+-- Decides claims on one campaign, one after the other, and appends the accepted ones to the partition's stream as one
+-- entry. Nothing is written before every claim is decided, as Redis does not roll back a script that fails half way.
 --
 -- KEYS[1] campaign   hash: total, claimed, sequence, limit, opens_at, closes_at (ms), state
--- KEYS[2] claims     hash: user id -> that user's records, one after the other
--- KEYS[3] stream     where accepted claims go
+-- KEYS[2] claims     hash: user id -> the user's records, concatenated
+-- KEYS[3] stream     stream of accepted claims
 -- ARGV[1] coupon     id of the campaign
--- ARGV[2] answers    channel of the process that waits for the issuance, or ''
--- ARGV[3] by         'ADMINISTRATOR' gives the coupon: window and pause are for those who claim; else ''
+-- ARGV[2] reply_channel   channel of the process that waits for an outcome, or ''
+-- ARGV[3] issuer     'ADMINISTRATOR' for an assignment, to which the claim window and a pause do not apply; else ''
 -- ARGV[*] user, claim, request   for each claim: user id, claim id (16 bytes), request id ('' = the claim's)
 --
 -- Returns {UNKNOWN} when Redis does not hold the campaign,
@@ -14,11 +14,11 @@
 -- A record is 26 bytes: claim id (16), sequence (4), accepted at (6, ms), big endian.
 --
 -- UNKNOWN = 0          nothing was decided
--- DECIDED = 1          see the decisions
+-- DECIDED = 1          with a decision for each claim
 -- ACCEPTED = 1         with the new record
--- REPLAYED = 2         the same claim id was accepted before: its record again
--- ALREADY_CLAIMED = 3  the user is at the limit: the user's first record
--- EXHAUSTED = 4        no seat is left
+-- REPLAYED = 2         the same claim id was accepted before; with its record
+-- ALREADY_CLAIMED = 3  the user is at the limit; with the user's first record
+-- EXHAUSTED = 4        no quantity remains
 -- NOT_OPEN = 5         before opens_at
 -- CLOSED = 6           from closes_at on, or closed by an administrator
 -- PAUSED = 7           paused by an administrator
@@ -36,12 +36,12 @@ local opens_at, closes_at, state = tonumber(campaign[5]), tonumber(campaign[6]),
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local refusal
-if state == 'CLOSED' then refusal = CLOSED
+local reject_code
+if state == 'CLOSED' then reject_code = CLOSED
 elseif ARGV[3] ~= 'ADMINISTRATOR' then
-  if now >= closes_at then refusal = CLOSED
-  elseif now < opens_at then refusal = NOT_OPEN
-  elseif state == 'PAUSED' then refusal = PAUSED end
+  if now >= closes_at then reject_code = CLOSED
+  elseif now < opens_at then reject_code = NOT_OPEN
+  elseif state == 'PAUSED' then reject_code = PAUSED end
 end
 
 local users = {}
@@ -57,7 +57,7 @@ end
 local decisions, appended, written = {}, {}, {}
 for i, user in ipairs(users) do
   local records, claim = written[user] or held[i] or '', ARGV[3 * i + 2]
-  local code, record = refusal, replayed(records, claim)
+  local code, record = reject_code, replayed(records, claim)
   if record then
     code = REPLAYED
   elseif not code then

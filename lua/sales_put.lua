@@ -1,15 +1,15 @@
--- Puts days that were made anew in the place of what Redis holds, all at once, with how far events are counted in
--- them. Whoever makes days anew lets Redis forget 'applied' first, so nobody counts meanwhile.
+-- Replaces days by rebuilt ones, all at once, with the sequence up to which events are contained in them. A rebuild deletes
+-- 'applied' before it reads the orders, so that no other process counts meanwhile.
 --
 -- KEYS[1] applied       string, see sales_apply.lua
--- KEYS[2] counted       hash, see sales_count.lua: nothing is counted from Kafka yet beyond what is staged
--- KEYS[*] day, staged   for each day: what is replaced, and what is put there; nothing staged leaves nothing
--- ARGV[1] sequence     up to which events are counted in what is staged
--- ARGV[*] expires_at   for each day: when Redis may forget it, seconds
+-- KEYS[2] counted       hash, see sales_count.lua; deleted, as the rebuilt days contain no message of Kafka beyond 'applied'
+-- KEYS[*] day, staged   for each day: the key to replace, and the staged key; without a staged key the day has no sales
+-- ARGV[1] sequence     every event up to this one is contained in the staged days
+-- ARGV[*] expires_at   for each day: expiry of its key, Unix time in seconds
 --
 -- Returns {code}
 --
--- LATE = 0   nothing was changed: another has put days in place meanwhile, and they are counted on
+-- LATE = 0   nothing changed: another rebuild was faster, and its days are counted on
 -- PUT = 1
 local LATE, PUT = 0, 1
 
@@ -17,7 +17,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then return {LATE} end
 
 for i = 3, #KEYS, 2 do
   local day, staged = KEYS[i], KEYS[i + 1]
-  -- Unlinked, not replaced: a million members are freed beside what Redis serves.
+  -- UNLINK before RENAME: RENAME alone would free a million members in the main thread.
   redis.call('UNLINK', day)
   if redis.call('EXISTS', staged) == 1 then
     redis.call('RENAME', staged, day)

@@ -205,8 +205,8 @@ impl Reader {
         days: u8,
         before: Option<&Ranking>,
     ) -> Result<Option<(Source, Arc<Vec<(ProductId, i64)>>)>> {
-        let Some(made) = sales::window_made(&self.redis, days).await? else { return Ok(None) };
-        let source = Source::Redis(made.to, made.at);
+        let Some(window) = sales::window_info(&self.redis, days).await? else { return Ok(None) };
+        let source = Source::Redis(window.to, window.created_at);
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok(Some((source, Arc::clone(&same.sold))));
         }

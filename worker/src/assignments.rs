@@ -112,7 +112,7 @@ pub async fn give(
     if claims.is_empty() {
         return Ok(outcomes);
     }
-    let Some(decided) = scripts::give(redis, campaign.partition, campaign.id, &claims).await? else {
+    let Some(decided) = scripts::assign(redis, campaign.partition, campaign.id, &claims).await? else {
         // The keeper makes the others again; twice would only hold up claims on them.
         if clock::now() >= campaign.terms.closes_at + campaigns::KEPT_AFTER_END {
             campaigns::rebuild(database, redis, campaign).await?;

@@ -28,12 +28,12 @@ async fn sold(place: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
     for (days_ago, product, units) in units {
         let day = days_before(today(place), *days_ago);
         let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day), rebuild);
-        sales::stage(&place.redis, &staged, &Scores::from([(*product, *units)]), 1).await.expect("staged");
+        sales::write_staged(&place.redis, &staged, &Scores::from([(*product, *units)]), 1).await.expect("staged");
         days.push((day, in_a_day));
     }
     days.sort_unstable();
     days.dedup();
-    sales::forget(&place.redis).await.expect("forgotten");
+    sales::invalidate(&place.redis).await.expect("forgotten");
     assert!(sales_put(&place.redis, rebuild, 0, &days).await.expect("put"));
     warm(&place.redis, place.settings.time_zone, clock::now()).await.expect("redis").expect("made");
 }

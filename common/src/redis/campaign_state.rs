@@ -1,5 +1,5 @@
-//! What Redis holds of a campaign: read here, written by scripts. A rebuild alone writes past them: it makes Redis
-//! forget a campaign, and stages claims where nobody looks until a script takes them over.
+//! The state of a campaign in Redis: its terms, its counts, and the accepted claims. Scripts write them; this module reads
+//! them, and writes the staged claims that a script renames at the end of a rebuild.
 
 use fred::{
     interfaces::{HashesInterface as _, KeysInterface as _},
@@ -19,29 +19,32 @@ use crate::{
     },
 };
 
-const SCAN_STEP: u32 = 1000;
+/// Users of one page of a scan.
+const SCAN_COUNT: u32 = 1_000;
+/// After that Redis deletes the staged claims of a rebuild that crashed.
+const STAGED_TTL_SECONDS: i64 = 3_600;
 
-/// What Redis counts of a campaign.
+/// The counts of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Seats taken.
+    /// Accepted claims.
     pub claimed: u32,
-    /// All seats.
+    /// The total quantity.
     pub total: u32,
-    /// The highest sequence given; coupons change hands only with a new one.
+    /// The highest sequence that an accepted claim has.
     pub sequence: u32,
     closes_at: Timestamp,
     active: bool,
 }
 
 impl Counts {
-    /// Whether, at `now`, the campaign takes claims but for want of a seat.
+    /// Whether at `now` claims are rejected only because no quantity remains.
     pub fn sold_out(&self, now: Timestamp) -> bool {
         self.active && now < self.closes_at && self.claimed >= self.total
     }
 }
 
-/// What Redis counts of a campaign; none when it does not hold it.
+/// The counts of a campaign; none when Redis does not hold it.
 pub async fn counts(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Option<Counts>> {
     let key = redis.keys.campaign(partition, coupon);
     let fields = vec!["claimed", "total", "sequence", "closes_at", "state"];
@@ -61,7 +64,7 @@ pub async fn counts(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
     }))
 }
 
-/// The user's latest claim on a campaign.
+/// The latest accepted claim of a user on a campaign.
 pub async fn latest_claim(
     redis: &Redis,
     partition: Partition,
@@ -73,11 +76,11 @@ pub async fn latest_claim(
     Ok(records.as_bytes().unwrap_or_default().chunks_exact(RECORD_BYTES).last().and_then(read_record))
 }
 
-/// The users who have a claim on a campaign, sorted. Read in steps, so that Redis serves others in between: one who
-/// comes or goes meanwhile may be in it or not.
+/// The users with an accepted claim on a campaign, sorted. Read in pages, so that Redis serves other clients in between; a
+/// user whose claim is accepted or returned meanwhile may be missing or contained.
 pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<u64>> {
     let key = redis.keys.claims(partition, coupon);
-    let mut pages = Box::pin(redis.client().hscan(key, "*", Some(SCAN_STEP)));
+    let mut pages = Box::pin(redis.client().hscan(key, "*", Some(SCAN_COUNT)));
     let mut holders = Vec::new();
     while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
         if let Some(users) = page.take_results() {
@@ -85,20 +88,22 @@ pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> R
         }
         page.next();
     }
+    // A scan may return a field twice while the hash grows.
     holders.sort_unstable();
     holders.dedup();
     Ok(holders)
 }
 
-/// Lets Redis forget a campaign's counts, so that it takes no claims until it is made again.
-pub async fn forget(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
+/// Deletes the counts of a campaign, so that it accepts no claims until it is rebuilt.
+pub async fn delete(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
     redis.client().del::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
 }
 
-/// Adds users' records to the claims that a rebuild gathers. They vanish after an hour if it never ends.
-pub async fn stage(
+/// Adds users' records to the staged claims of a rebuild. They expire an hour after the last page.
+pub async fn write_staged(
     redis: &Redis,
-    (partition, coupon): (Partition, CouponId),
+    partition: Partition,
+    coupon: CouponId,
     rebuild: Uuid,
     records: &[(UserId, Vec<ClaimRecord>)],
 ) -> Result<()> {
@@ -115,5 +120,5 @@ pub async fn stage(
         .collect();
     let client = redis.client();
     client.hset::<(), _, _>(&key, fields).await.map_err(redis_error)?;
-    client.expire::<(), _>(&key, 3600, None).await.map_err(redis_error)
+    client.expire::<(), _>(&key, STAGED_TTL_SECONDS, None).await.map_err(redis_error)
 }

@@ -26,7 +26,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// What Redis holds of a campaign: a hash, see `lua/claim.lua`.
+    /// The terms and counts of a campaign: a hash, see `lua/claim.lua`.
     pub fn campaign(&self, partition: Partition, coupon: CouponId) -> String {
         format!("{}{{p{}}}:campaign:{coupon}", self.prefix, partition.0)
     }
@@ -36,7 +36,7 @@ impl Keys {
         format!("{}:claims", self.campaign(partition, coupon))
     }
 
-    /// Claims that a rebuild gathers, before they become [`Keys::claims`] at once.
+    /// Claims that a rebuild gathers page by page, before a script renames them to [`Keys::claims`].
     pub fn staged_claims(&self, partition: Partition, coupon: CouponId, rebuild: uuid::Uuid) -> String {
         format!("{}:staged:{rebuild}", self.claims(partition, coupon))
     }
@@ -61,17 +61,17 @@ impl Keys {
         format!("{}:dead", self.order_stream(partition))
     }
 
-    /// That a command was taken whose outcome its caller did not wait for: a string, for a day.
+    /// A command whose caller did not wait for its outcome: a string, for a day.
     pub fn pending_command(&self, command: CommandId) -> String {
         format!("{}pending:{command}", self.prefix)
     }
 
-    /// Up to which event sales are counted: a string, see `lua/sales_apply.lua`.
+    /// The sequence up to which sales are counted: a string, see `lua/sales_apply.lua`.
     pub fn sales_applied(&self) -> String {
         format!("{}{{sales}}:applied", self.prefix)
     }
 
-    /// What is counted of each partition of a topic in Kafka: a hash, see `lua/sales_count.lua`.
+    /// The position of each partition of a topic in Kafka: a hash, see `lua/sales_count.lua`.
     pub fn sales_counted(&self) -> String {
         format!("{}{{sales}}:counted", self.prefix)
     }
@@ -81,9 +81,9 @@ impl Keys {
         format!("{}{{sales}}:daily:{day}", self.prefix)
     }
 
-    /// Where a day or window of sales is made anew, page by page, before it takes the place of `key` at once.
-    pub fn staged(&self, key: &str, making: uuid::Uuid) -> String {
-        format!("{key}:staged:{making}")
+    /// Where a rebuild writes a day or window of sales page by page, before a script renames it to `key`.
+    pub fn staged(&self, key: &str, rebuild: uuid::Uuid) -> String {
+        format!("{key}:staged:{rebuild}")
     }
 
     /// Units sold on the last `days` days, negative: a sorted set, see `lua/sales_window.lua`.
@@ -91,8 +91,8 @@ impl Keys {
         format!("{}{{sales}}:window:{days}", self.prefix)
     }
 
-    /// Which days [`Keys::sales_window`] is of, and when it was made: a hash.
-    pub fn sales_window_made(&self, days: u8) -> String {
+    /// The last day of [`Keys::sales_window`], and when it was created: a hash.
+    pub fn sales_window_info(&self, days: u8) -> String {
         format!("{}:made", self.sales_window(days))
     }
 
@@ -102,12 +102,13 @@ impl Keys {
     }
 }
 
-/// A product in a sorted set of sales: its id in 16 digits, so that members of equal scores are in the order of ids.
+/// The member of a product in a sorted set of sales: its id in 16 digits, so that members with equal scores are in the order
+/// of ids.
 pub fn sales_member(product: ProductId) -> String {
     format!("{:016}", product.get())
 }
 
-/// The product of a member; none when [`sales_member`] does not spell it so.
+/// The product of a member; none when it is invalid.
 pub fn product_of_member(member: &str) -> Option<ProductId> {
     member.parse::<u64>().ok()?.try_into().ok()
 }
@@ -142,7 +143,7 @@ mod tests {
             keys.daily_sales(day),
             keys.staged(&keys.daily_sales(day), uuid::Uuid::nil()),
             keys.sales_window(3),
-            keys.sales_window_made(3),
+            keys.sales_window_info(3),
         ];
         assert!(spelled.iter().all(|key| key.starts_with("shop:{sales}:")), "{spelled:?}");
         assert_eq!(keys.daily_sales(day), "shop:{sales}:daily:1970-01-01");

@@ -1,12 +1,14 @@
-//! The way to Redis: connections, the spelling of keys, one typed function for each script, streams, and what Redis
-//! holds of campaigns, sales and pending commands.
+//! The way to Redis: connections, the spelling of keys, one typed function for each script, streams, and the state of
+//! campaigns, sales and pending commands.
 
 pub mod campaign_state;
 mod client;
 pub mod keys;
 pub mod pending_commands;
 pub mod sales;
+mod sales_counter;
 pub mod scripts;
 pub mod streams;
 
 pub use client::{BLOCK, COMMAND_TIMEOUT, Redis, Subscription, redis_error};
+pub use sales_counter::{SalesBatch, SalesCounted, SalesCounter, SalesMessage, split_at_gaps};

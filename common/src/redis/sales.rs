@@ -1,5 +1,5 @@
-//! What Redis holds of sales: read here, written by scripts. A rebuild alone writes past them: it stages days where
-//! nobody looks until a script puts them in place, and makes Redis forget how far it has counted.
+//! Sales in Redis: days and windows as sorted sets. Scripts write them; this module reads them, and writes the staged keys
+//! that a script renames at the end of a rebuild.
 
 use chrono::NaiveDate;
 use fred::{
@@ -21,113 +21,111 @@ use crate::{
     },
 };
 
-/// How many products are read or written at once: about a millisecond of Redis.
-const PAGE: u32 = 1_000;
-/// For how long what is staged outlives a rebuild that never ends, in seconds.
-const STAGED_FOR: i64 = 3 * 3_600;
+/// Products of one read or write, which takes Redis about a millisecond.
+const PAGE_SIZE: u32 = 1_000;
+/// After that Redis deletes the staged keys of a rebuild that crashed.
+const STAGED_TTL_SECONDS: i64 = 3 * 3_600;
 
-/// Up to which event sales are counted; none when Redis does not know.
+/// The sequence up to which events are counted; none when Redis does not know.
 pub async fn applied(redis: &Redis) -> Result<Option<u64>> {
     redis.client().get(redis.keys.sales_applied()).await.map_err(redis_error)
 }
 
-/// Whether sales are counted from Kafka since the days were last made anew.
+/// Whether messages of Kafka were counted since the last rebuild.
 pub async fn is_counted_from_kafka(redis: &Redis) -> Result<bool> {
     redis.client().exists(redis.keys.sales_counted()).await.map_err(redis_error)
 }
 
-/// Lets Redis forget up to which event sales are counted, so that the worker who counts makes the days anew.
-pub async fn forget(redis: &Redis) -> Result<()> {
+/// Deletes the position of the counters. No process counts until the worker that notices has rebuilt them.
+pub async fn invalidate(redis: &Redis) -> Result<()> {
     redis.client().del::<(), _>(redis.keys.sales_applied()).await.map_err(redis_error)
 }
 
-/// The scores of a business day. Read in steps, so that Redis serves others in between: one that changes meanwhile may
-/// be as before or after.
+/// The scores of a business day. Read in pages, so that Redis serves other clients in between; a score that changes
+/// meanwhile is the one before or after.
 pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
-    let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(PAGE)));
+    let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(PAGE_SIZE)));
     let mut scores = Scores::new();
     while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
-        for (member, units) in page.take_results().unwrap_or_default() {
+        for (member, score) in page.take_results().unwrap_or_default() {
             let product = member.as_str().as_deref().and_then(product_of_member);
-            scores.insert(product.ok_or_else(|| strange(&member))?, whole(units));
+            scores.insert(product.ok_or_else(|| invalid(&member))?, units(score));
         }
         page.next();
     }
     Ok(scores)
 }
 
-/// Makes a sorted set anew at [`crate::redis::keys::Keys::staged`]: products and their units, times `weight`. A page at a time, so
-/// that Redis serves others in between. It vanishes after three hours if whoever makes it never ends.
-pub async fn stage(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
+/// Adds products and their units, times `weight`, to the key `staged`, see [`crate::redis::keys::Keys::staged`]. Written in
+/// pages, so that Redis serves other clients in between. The key expires three hours after the last page.
+pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
     let client = redis.client();
     let mut rest = scores.iter();
     loop {
-        let page = rest.by_ref().take(PAGE as usize);
+        let page = rest.by_ref().take(PAGE_SIZE as usize);
         let page: Vec<(f64, String)> =
             page.map(|(product, units)| (score(weight * units), sales_member(*product))).collect();
         if page.is_empty() {
             return Ok(());
         }
         client.zadd::<(), _, _>(staged, None, None, false, false, page).await.map_err(redis_error)?;
-        client.expire::<(), _>(staged, STAGED_FOR, None).await.map_err(redis_error)?;
+        client.expire::<(), _>(staged, STAGED_TTL_SECONDS, None).await.map_err(redis_error)?;
     }
 }
 
-/// Removes what was staged of days or windows that will not be put in place.
-pub async fn unstage(redis: &Redis, keys: impl Iterator<Item = String> + Send, making: Uuid) -> Result<()> {
-    let staged: Vec<String> = keys.map(|key| redis.keys.staged(&key, making)).collect();
+/// Deletes the staged keys of a rebuild that failed.
+pub async fn delete_staged(redis: &Redis, keys: impl Iterator<Item = String> + Send, rebuild: Uuid) -> Result<()> {
+    let staged: Vec<String> = keys.map(|key| redis.keys.staged(&key, rebuild)).collect();
     redis.client().unlink::<(), _>(staged).await.map_err(redis_error)
 }
 
-/// Of which days a window is, and when it was made.
+/// The last day of a window, and when it was created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// Its last day.
+pub struct WindowInfo {
     pub to: NaiveDate,
-    /// When it was made.
-    pub at: Timestamp,
+    pub created_at: Timestamp,
 }
 
-/// When the window of `days` days was made; none when Redis does not hold it.
-pub async fn window_made(redis: &Redis, days: u8) -> Result<Option<Made>> {
-    let key = redis.keys.sales_window_made(days);
-    let (to, at): (Option<String>, Option<i64>) =
+/// The info of the window of `days` days; none when Redis does not hold it.
+pub async fn window_info(redis: &Redis, days: u8) -> Result<Option<WindowInfo>> {
+    let key = redis.keys.sales_window_info(days);
+    let (to, created_at): (Option<String>, Option<i64>) =
         redis.client().hmget(key, vec!["to", "at"]).await.map_err(redis_error)?;
-    let (Some(to), Some(at)) = (to, at) else { return Ok(None) };
-    Ok(Some(Made { to: to.parse().map_err(Error::internal)?, at: from_millis(at) }))
+    let (Some(to), Some(created_at)) = (to, created_at) else { return Ok(None) };
+    Ok(Some(WindowInfo { to: to.parse().map_err(Error::internal)?, created_at: from_millis(created_at) }))
 }
 
-/// The first `longest` products of the window of `days` days, and their units.
-pub async fn window(redis: &Redis, days: u8, longest: u32) -> Result<Vec<(ProductId, i64)>> {
+/// The first `limit` products of the window of `days` days, and their units.
+pub async fn window(redis: &Redis, days: u8, limit: u32) -> Result<Vec<(ProductId, i64)>> {
     let key = redis.keys.sales_window(days);
-    let range = redis.client().zrange(key, 0, i64::from(longest) - 1, None, false, None, true);
+    let range = redis.client().zrange(key, 0, i64::from(limit) - 1, None, false, None, true);
     let members: Vec<(String, f64)> = range.await.map_err(redis_error)?;
-    let read = |(member, units): (String, f64)| {
-        Ok((product_of_member(&member).ok_or_else(|| strange(&member))?, -whole(units)))
+    let read = |(member, score): (String, f64)| {
+        Ok((product_of_member(&member).ok_or_else(|| invalid(&member))?, -units(score)))
     };
     members.into_iter().map(read).collect()
 }
 
-/// The rank of a product in the window of `days` days, and its units; none when it sold nothing.
-pub async fn window_place(redis: &Redis, days: u8, product: ProductId) -> Result<Option<(u64, i64)>> {
+/// The rank of a product in the window of `days` days, from 1, and its units; none when it sold nothing.
+pub async fn window_rank(redis: &Redis, days: u8, product: ProductId) -> Result<Option<(u64, i64)>> {
     let (key, member) = (redis.keys.sales_window(days), sales_member(product));
     let client = redis.client();
     let rank: Option<u64> = client.zrank(&key, &member, false).await.map_err(redis_error)?;
-    let units: Option<f64> = client.zscore(&key, &member).await.map_err(redis_error)?;
-    Ok(rank.zip(units).map(|(rank, units)| (rank + 1, -whole(units))))
+    let score: Option<f64> = client.zscore(&key, &member).await.map_err(redis_error)?;
+    Ok(rank.zip(score).map(|(rank, score)| (rank + 1, -units(score))))
 }
 
-fn strange(member: &dyn std::fmt::Debug) -> Error {
-    Error::internal(format!("a sorted set of sales has a member that is no product: {member:?}"))
+fn invalid(member: &dyn std::fmt::Debug) -> Error {
+    Error::internal(format!("a sorted set of sales has an invalid member: {member:?}"))
 }
 
-/// Redis counts in floating point, which is exact far beyond what can be sold in a week.
+/// A score of Redis is a double, exact up to 2^53: far more than a week of sales.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
 const fn score(units: i64) -> f64 {
     units as f64
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "exact up to 2^53")]
-const fn whole(score: f64) -> i64 {
+const fn units(score: f64) -> i64 {
     score as i64
 }

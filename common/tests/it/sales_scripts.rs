@@ -1,59 +1,68 @@
+use std::sync::LazyLock;
+
 use chrono::{NaiveDate, TimeDelta};
+use chrono_tz::{Asia::Seoul, Tz};
 use dibs_common::{
     clock::{self, Timestamp},
-    domain::ranking::{Effect, Scores},
+    domain::ranking::{Effect, Scores, business_day, days_before, forgotten_at},
     identifiers::{ProductId, new_uuid},
     redis::{
-        sales,
-        scripts::{SalesApplied, SalesMemory, SalesMessage, pieces, sales_apply, sales_count, sales_put, sales_window},
+        SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales,
+        scripts::{sales_put, sales_window},
+        split_at_gaps,
     },
     testing::TestEnvironment,
 };
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
 use uuid::Uuid;
 
+const ZONE: Tz = Seoul;
+/// Fixed for the process, so that a test around midnight sees one day. Keys of days long gone expire at once.
+static TODAY: LazyLock<NaiveDate> = LazyLock::new(|| business_day(clock::now(), ZONE));
+
 fn product(number: u64) -> ProductId {
     number.try_into().expect("an id")
 }
 
-fn day(number: u32) -> NaiveDate {
-    NaiveDate::from_ymd_opt(2026, 11, number).expect("a day")
+/// Day 21 is today.
+fn day(number: u64) -> NaiveDate {
+    days_before(*TODAY, 21 - number)
 }
 
-/// A change of a sequence, on a day of November, of a product.
-fn sold(sequence: u64, on: u32, of: u64, units: i64) -> (u64, Effect) {
+/// A change by the event of a sequence.
+fn sold(sequence: u64, on: u64, of: u64, units: i64) -> (u64, Effect) {
     (sequence, Effect { day: day(on), product: product(of), units })
 }
 
-async fn apply(place: &TestEnvironment, span: (u64, u64), effects: &[(u64, Effect)]) -> SalesApplied {
-    let in_an_hour = clock::now() + TimeDelta::hours(1);
-    sales_apply(&place.redis, span, effects, |_| in_an_hour).await.expect("redis")
+async fn apply(place: &TestEnvironment, (first, last): (u64, u64), changes: &[(u64, Effect)]) -> SalesCounted {
+    let batch = SalesBatch::Outbox { sequences: first..=last, changes };
+    SalesCounter::new(&place.redis, ZONE).count(batch).await.expect("redis")
 }
 
-/// Puts days in place as a rebuild does: Redis is made to forget how far it has counted, first.
+/// Replaces days as a rebuild does: the position of the counters is deleted first.
 async fn put(place: &TestEnvironment, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
-    sales::forget(&place.redis).await.expect("forgotten");
+    sales::invalidate(&place.redis).await.expect("invalidated");
     assert!(sales_put(&place.redis, rebuild, sequence, days).await.expect("put"));
 }
 
 #[tokio::test]
 async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
     let place = TestEnvironment::new().await;
-    assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesApplied::Gap(0));
+    assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesCounted::Gap { applied: 0 });
     assert_eq!(place.keys().await, Vec::<String>::new());
     put(&place, new_uuid(), 4, &[]).await;
     let batch = [sold(5, 20, 7, 2), sold(5, 20, 10, 1), sold(6, 21, 7, 3), sold(7, 20, 10, -1)];
-    assert_eq!(apply(&place, (6, 7), &batch[2..]).await, SalesApplied::Gap(4));
-    assert_eq!(apply(&place, (5, 7), &batch).await, SalesApplied::Applied(7));
-    assert_eq!(apply(&place, (5, 7), &batch).await, SalesApplied::Applied(7), "again");
-    assert_eq!(apply(&place, (6, 9), &[sold(6, 21, 7, 3), sold(9, 21, 7, 1)]).await, SalesApplied::Applied(9));
-    assert_eq!(apply(&place, (10, 9), &[]).await, SalesApplied::Applied(9), "nothing happened");
+    assert_eq!(apply(&place, (6, 7), &batch[2..]).await, SalesCounted::Gap { applied: 4 });
+    assert_eq!(apply(&place, (5, 7), &batch).await, SalesCounted::Counted);
+    assert_eq!(apply(&place, (5, 7), &batch).await, SalesCounted::Counted, "again");
+    assert_eq!(apply(&place, (6, 9), &[sold(6, 21, 7, 3), sold(9, 21, 7, 1)]).await, SalesCounted::Counted);
+    assert_eq!(apply(&place, (10, 9), &[]).await, SalesCounted::Counted, "nothing happened");
     let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
     assert_eq!(daily(20).await, Scores::from([(product(7), 2)]), "what comes to nothing is none");
     assert_eq!(daily(21).await, Scores::from([(product(7), 4)]));
     assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(9));
-    let expires: i64 = place.redis.client().ttl(place.redis.keys.daily_sales(day(20))).await.expect("redis");
-    assert!((3_590..=3_600).contains(&expires), "{expires}");
+    let expires: i64 = place.redis.client().expire_time(place.redis.keys.daily_sales(day(20))).await.expect("redis");
+    assert_eq!(expires, forgotten_at(day(20), ZONE).timestamp());
     place.end().await;
 }
 
@@ -64,33 +73,34 @@ async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
     let key = place.redis.keys.daily_sales(day(21));
     place.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
     let batch = [sold(1, 20, 7, 2), sold(1, 21, 7, 2)];
-    sales_apply(&place.redis, (1, 1), &batch, |_| clock::now()).await.expect_err("a day of another type");
+    let mut counter = SalesCounter::new(&place.redis, ZONE);
+    let batch = SalesBatch::Outbox { sequences: 1..=1, changes: &batch };
+    counter.count(batch).await.expect_err("a day of another type");
     assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(0));
     assert_eq!(sales::daily(&place.redis, day(20)).await.expect("redis"), Scores::new());
     place.end().await;
 }
 
-/// A message at an offset of a source, which tells that so many units of product 7 were sold on 20 November.
+/// A message at an offset of a source: units of product 7, sold on day 20.
 fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage {
     let effects = vec![Effect { day: day(20), product: product(7), units }];
     SalesMessage { source: source.into(), offset, sequence, effects }
 }
 
-/// Counts as one who remembers nothing.
+/// Counts as a consumer that remembers nothing.
 async fn count(place: &TestEnvironment, messages: &[SalesMessage]) -> bool {
-    count_on(place, &mut SalesMemory::default(), messages).await
+    count_on(&mut SalesCounter::new(&place.redis, ZONE), messages).await
 }
 
-async fn count_on(place: &TestEnvironment, memory: &mut SalesMemory, messages: &[SalesMessage]) -> bool {
-    let in_an_hour = clock::now() + TimeDelta::hours(1);
-    sales_count(&place.redis, memory, messages, |_| in_an_hour).await.expect("redis")
+async fn count_on(counter: &mut SalesCounter, messages: &[SalesMessage]) -> bool {
+    counter.count(SalesBatch::Kafka(messages)).await.expect("redis") == SalesCounted::Counted
 }
 
 #[tokio::test]
 async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuild_has_counted() {
     let place = TestEnvironment::new().await;
-    assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "nobody knows what is counted");
-    assert!(!count(&place, &[]).await, "nor when nothing comes");
+    assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "the position is unknown");
+    assert!(!count(&place, &[]).await, "also without messages");
     assert_eq!(place.keys().await, Vec::<String>::new());
     put(&place, new_uuid(), 4, &[]).await;
     assert!(count(&place, &[message("paid/0", 0, 4, 100), message("paid/0", 1, 6, 2)]).await);
@@ -115,34 +125,34 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
 #[tokio::test]
 async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
     let place = TestEnvironment::new().await;
-    let (mut memory, key) = (SalesMemory::default(), place.redis.keys.sales_counted());
+    let (mut counter, key) = (SalesCounter::new(&place.redis, ZONE), place.redis.keys.sales_counted());
     let write = async |entry: &str| {
         place.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
     };
     put(&place, new_uuid(), 4, &[]).await;
-    assert!(count_on(&place, &mut memory, &[message("paid/0", 0, 5, 1), message("paid/0", 1, 6, 1)]).await);
+    assert!(count_on(&mut counter, &[message("paid/0", 0, 5, 1), message("paid/0", 1, 6, 1)]).await);
     write("5 1").await;
-    assert!(!count_on(&place, &mut memory, &[]).await, "also when nothing comes");
-    assert!(!count_on(&place, &mut memory, &[message("paid/1", 0, 7, 1)]).await, "also when others come");
+    assert!(!count_on(&mut counter, &[]).await, "also when nothing comes");
+    assert!(!count_on(&mut counter, &[message("paid/1", 0, 7, 1)]).await, "also when others come");
     write("9 4").await;
-    assert!(count_on(&place, &mut memory, &[]).await, "another counted more");
+    assert!(count_on(&mut counter, &[]).await, "another counted more");
     place.redis.client().hdel::<(), _, _>(&key, "paid/0").await.expect("deleted");
-    assert!(!count_on(&place, &mut memory, &[message("paid/0", 2, 10, 1)]).await);
+    assert!(!count_on(&mut counter, &[message("paid/0", 2, 10, 1)]).await);
     let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2));
     put(&place, new_uuid(), 10, &[]).await;
-    assert!(count_on(&place, &mut memory, &[message("paid/1", 3, 11, 1)]).await, "another made the days anew");
-    assert!(count_on(&place, &mut memory, &[]).await, "what was counted before that is forgotten");
+    assert!(count_on(&mut counter, &[message("paid/1", 3, 11, 1)]).await, "another made the days anew");
+    assert!(count_on(&mut counter, &[]).await, "what was counted before that is forgotten");
     put(&place, new_uuid(), 9, &[]).await;
-    assert!(!count_on(&place, &mut memory, &[]).await, "an older Redis, from before the days were made anew");
+    assert!(!count_on(&mut counter, &[]).await, "an older Redis, from before the days were made anew");
     place.end().await;
 }
 
 #[test]
-fn pieces_end_at_a_gap_and_where_there_is_too_much_for_one_call() {
+fn batches_end_at_a_gap_and_where_one_call_would_change_too_much() {
     let offsets = |messages: &[SalesMessage]| -> Vec<Vec<u64>> {
-        let offsets = |piece: &&[SalesMessage]| piece.iter().map(|message| message.offset).collect();
-        pieces(messages).iter().map(offsets).collect()
+        let offsets = |batch: &&[SalesMessage]| batch.iter().map(|message| message.offset).collect();
+        split_at_gaps(messages).iter().map(offsets).collect()
     };
     assert_eq!(offsets(&[]), [[0; 0]], "there is a call when nothing comes");
     let at = |source, offset| message(source, offset, offset, 1);
@@ -157,19 +167,19 @@ fn pieces_end_at_a_gap_and_where_there_is_too_much_for_one_call() {
     assert_eq!(offsets(&[large(0, 9_000), large(1, 1)]), [[0], [1]]);
 }
 
-/// Who counts from the outbox does not count on what was counted from Kafka.
+/// A process that counts from the outbox does not continue what was counted from Kafka.
 #[tokio::test]
 async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
     let place = TestEnvironment::new().await;
     put(&place, new_uuid(), 4, &[]).await;
-    assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesApplied::Applied(5));
+    assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesCounted::Counted);
     assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
     assert!(count(&place, &[message("paid/0", 0, 6, 2)]).await);
     assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
-    assert_eq!(apply(&place, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesApplied::Gap(5));
+    assert_eq!(apply(&place, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesCounted::Gap { applied: 5 });
     put(&place, new_uuid(), 6, &[]).await;
     assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
-    assert_eq!(apply(&place, (7, 7), &[]).await, SalesApplied::Applied(7));
+    assert_eq!(apply(&place, (7, 7), &[]).await, SalesCounted::Counted);
     place.end().await;
 }
 
@@ -180,7 +190,7 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
     apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
     let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
     let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day(20)), rebuild);
-    sales::stage(&place.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
+    sales::write_staged(&place.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
     put(&place, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await;
     let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
     assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
@@ -194,18 +204,18 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
 #[tokio::test]
 async fn sales_window_shows_what_was_staged_and_nothing_without_knowing_what_is_counted() {
     let place = TestEnvironment::new().await;
-    let (making, now) = (new_uuid(), clock::now());
-    let show = async || sales_window(&place.redis, 3, making, day(21), now).await.expect("redis");
-    let staged = place.redis.keys.staged(&place.redis.keys.sales_window(3), making);
+    let (rebuild, now) = (new_uuid(), clock::now());
+    let show = async || sales_window(&place.redis, 3, rebuild, day(21), now).await.expect("redis");
+    let staged = place.redis.keys.staged(&place.redis.keys.sales_window(3), rebuild);
     let sold = Scores::from([(product(3), 4), (product(20), 3), (product(100), 3)]);
-    sales::stage(&place.redis, &staged, &sold, -1).await.expect("staged");
+    sales::write_staged(&place.redis, &staged, &sold, -1).await.expect("staged");
     assert!(!show().await, "what was counted is not known");
-    assert_eq!(sales::window_made(&place.redis, 3).await.expect("redis"), None);
+    assert_eq!(sales::window_info(&place.redis, 3).await.expect("redis"), None);
     put(&place, new_uuid(), 0, &[]).await;
     assert!(show().await);
     let window = sales::window(&place.redis, 3, 2).await.expect("redis");
     assert_eq!(window, [(product(3), 4), (product(20), 3)]);
-    assert_eq!(sales::window_place(&place.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
+    assert_eq!(sales::window_rank(&place.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
     assert!(show().await, "nothing is staged now");
     assert_eq!(sales::window(&place.redis, 3, 2).await.expect("redis"), []);
     assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");

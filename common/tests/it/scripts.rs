@@ -10,8 +10,8 @@ use dibs_common::{
         campaign_state,
         keys::ISSUANCE_GROUP,
         scripts::{
-            CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, campaign_put, claim,
-            dead_letter, give, return_seats,
+            CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim,
+            dead_letter, return_seats,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
@@ -146,7 +146,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
     let place = TestEnvironment::new().await;
     let now = clock::now();
     let give_all = async |campaign: &Campaign, requests: &[ClaimRequest]| {
-        let given = give(&place.redis, campaign.partition, campaign.id, requests).await.expect("redis");
+        let given = assign(&place.redis, campaign.partition, campaign.id, requests).await.expect("redis");
         given.expect("a known campaign").decisions
     };
     for (opens, closes, state) in
@@ -168,7 +168,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
         assert_eq!(give_all(&closed, &requests[1..2]).await, [Decision::Closed]);
     }
     let unknown = place.campaign_in_database(open_terms()).await;
-    let given = give(&place.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
+    let given = assign(&place.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
     assert!(given.is_none());
     clear(&place).await;
     place.end().await;
@@ -205,11 +205,15 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
         accepted_at: clock::now(),
     };
     let counts = CampaignCounts { claimed: 1, sequence: 9, rebuild: new_uuid() };
-    campaign_state::stage(&place.redis, at, counts.rebuild, &[(user(1), vec![record])]).await.expect("staged");
+    campaign_state::write_staged(&place.redis, at.0, at.1, counts.rebuild, &[(user(1), vec![record])])
+        .await
+        .expect("staged");
     assert_eq!(campaign_put(&place.redis, &campaign, counts).await.expect("put"), CampaignPut::Created);
     assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
     let late = CampaignCounts { claimed: 0, sequence: 0, rebuild: new_uuid() };
-    campaign_state::stage(&place.redis, at, late.rebuild, &[(user(2), vec![record])]).await.expect("staged");
+    campaign_state::write_staged(&place.redis, at.0, at.1, late.rebuild, &[(user(2), vec![record])])
+        .await
+        .expect("staged");
     assert_eq!(campaign_put(&place.redis, &campaign, late).await.expect("put"), CampaignPut::Updated);
     let counts =
         campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
@@ -234,7 +238,7 @@ async fn return_seats_gives_a_seat_back_once() {
     let kept =
         campaign_state::latest_claim(&place.redis, campaign.partition, campaign.id, user(1)).await.expect("redis");
     assert_eq!(kept.map(|record| record.claim_id), Some(requests[1].claim));
-    campaign_state::forget(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
+    campaign_state::delete(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
     assert!(matches!(back().await, Err(Error::CampaignUnavailable(coupon)) if coupon == campaign.id));
     clear(&place).await;
     place.end().await;

@@ -49,10 +49,10 @@ async fn fill_days(harness: &Harness, products: impl Iterator<Item = ProductId> 
             scores.insert(product, number * 7_919 % 997 + 1);
         }
         let staged = redis.keys.staged(&redis.keys.daily_sales(day), staging);
-        sales::stage(redis, &staged, &scores, 1).await.context("staging a day of sales")?;
+        sales::write_staged(redis, &staged, &scores, 1).await.context("staging a day of sales")?;
         days.push((day, start_of(days_after(day, DAYS), ZONE)));
     }
-    sales::forget(redis).await.context("replacing the days of sales")?;
+    sales::invalidate(redis).await.context("replacing the days of sales")?;
     scripts::sales_put(redis, staging, 0, &days).await.context("replacing the days of sales").map(drop)
 }
 

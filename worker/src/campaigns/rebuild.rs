@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_mins(15);
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let Some(mut lock) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
     lock.hold_for(LONGEST).await?;
-    let forgotten = campaign_state::forget(redis, campaign.partition, campaign.id).await;
+    let forgotten = campaign_state::delete(redis, campaign.partition, campaign.id).await;
     let rebuilt = match forgotten {
         Ok(()) => make_alone(database, redis, campaign).await,
         Err(error) => Err(error),
@@ -119,7 +119,7 @@ async fn add(
         staged.push((user, records));
     }
     for page in staged.chunks(PAGE as usize) {
-        campaign_state::stage(redis, place, counts.rebuild, page).await?;
+        campaign_state::write_staged(redis, place.0, place.1, counts.rebuild, page).await?;
     }
     Ok(())
 }

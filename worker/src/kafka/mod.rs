@@ -25,7 +25,7 @@ pub use cluster::Cluster;
 #[cfg(feature = "kafka")]
 pub use consumer::{Consumer, Handler, Record};
 #[cfg(feature = "kafka")]
-pub use ranking::{RankingConsumer, SalesCounter};
+pub use ranking::{RankingConsumer, RankingHandler};
 pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
 #[cfg(feature = "kafka")]
 pub use sink::{KAFKA, KafkaSink, PATIENCE};

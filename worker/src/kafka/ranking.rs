@@ -4,13 +4,10 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, effects, forgotten_at},
+    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, effects},
     error::{Error, Result},
     identifiers::MAX_ID,
-    redis::{
-        Redis, sales,
-        scripts::{SalesMemory, SalesMessage, pieces, sales_count},
-    },
+    redis::{Redis, SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales, split_at_gaps},
 };
 use serde::Deserialize;
 
@@ -27,23 +24,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Counts sales from Kafka, each event once, however often it comes, and makes the days anew from the orders when Redis
 /// has lost them.
-pub struct SalesCounter {
+pub struct RankingHandler {
     database: Database,
     redis: Redis,
     zone: Tz,
     has_begun: bool,
-    memory: SalesMemory,
+    counter: SalesCounter,
     /// The highest sequence that an event is known to have.
     last_sequence: u64,
 }
 
 /// Takes paid and cancelled orders from Kafka.
-pub type RankingConsumer = Consumer<SalesCounter>;
+pub type RankingConsumer = Consumer<RankingHandler>;
 
 impl RankingConsumer {
     /// Joins those who count.
     pub fn count_sales(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
-        Self::join(cluster, &EVENTS, SalesCounter::new(database, redis, zone))
+        Self::join(cluster, &EVENTS, RankingHandler::new(database, redis, zone))
     }
 }
 
@@ -56,7 +53,7 @@ struct Told {
     data: SoldOrder,
 }
 
-impl Handler for SalesCounter {
+impl Handler for RankingHandler {
     const NAME: &'static str = RANKING;
 
     async fn handle(&mut self, records: &[Record]) -> Result<()> {
@@ -68,18 +65,18 @@ impl Handler for SalesCounter {
         for record in records {
             messages.push(self.message(record).await?);
         }
-        for piece in pieces(&messages) {
-            self.count(piece).await?;
+        for batch in split_at_gaps(&messages) {
+            self.count(batch).await?;
         }
         Ok(())
     }
 }
 
-impl SalesCounter {
+impl RankingHandler {
     /// Counts in Redis, on business days of `zone`.
     pub fn new(database: &Database, redis: &Redis, zone: Tz) -> Self {
-        let (database, redis, memory) = (database.clone(), redis.clone(), SalesMemory::default());
-        Self { database, redis, zone, has_begun: false, memory, last_sequence: 0 }
+        let counter = SalesCounter::new(redis, zone);
+        Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false, counter, last_sequence: 0 }
     }
 
     /// What was counted by the relay until now may end before what Kafka was told begins. So the days are made anew
@@ -98,9 +95,8 @@ impl SalesCounter {
 
     /// Counts messages that follow on each other.
     async fn count(&mut self, messages: &[SalesMessage]) -> Result<()> {
-        let zone = self.zone;
         for _ in 0..LOOKS {
-            if sales_count(&self.redis, &mut self.memory, messages, |day| forgotten_at(day, zone)).await? {
+            if self.counter.count(SalesBatch::Kafka(messages)).await? == SalesCounted::Counted {
                 return Ok(());
             }
             tracing::warn!("redis has not counted all sales; days are made anew");
@@ -120,7 +116,7 @@ impl SalesCounter {
         };
         let made = rebuild_under_lock(&self.redis, &mut lock, self.zone, now).await;
         lock.release().await.and(made)?;
-        self.memory = SalesMemory::default();
+        self.counter.reset();
         warm(&self.redis, self.zone, now).await?;
         Ok(true)
     }

@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Makes the days that Redis keeps anew from the orders. Redis is made to forget how far it has counted: whoever serves
 /// the sink then makes them anew, this process when no other does.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
-    sales::forget(redis).await?;
+    sales::invalidate(redis).await?;
     let Some(mut lock) = database.try_lease(&format!("sink {RANKING}")).await? else {
         return wait_for_another(redis).await;
     };
@@ -65,7 +65,7 @@ async fn wait_for_another(redis: &Redis) -> Result<()> {
 /// sink is to be moved there. Until they are in place, nobody counts: whoever would count from Kafka meanwhile would
 /// count into days that are about to be replaced.
 pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lease, zone: Tz, now: Timestamp) -> Result<u64> {
-    sales::forget(redis).await?;
+    sales::invalidate(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lock.connection(), zone)).await?;
     // With tomorrow, which may have begun by the time of the snapshot, or by the clock of another worker.
     let days: Vec<NaiveDate> = last_days(days_after(business_day(now, zone), 1), KEPT_DAYS + 1).collect();
@@ -73,7 +73,7 @@ pub async fn rebuild_under_lock(redis: &Redis, lock: &mut Lease, zone: Tz, now: 
     let put = stage_and_put(redis, &mut snapshot, (rebuild, &days), zone).await;
     if put.is_err() {
         // It comes again soon, and would fill Redis with one copy after the other.
-        sales::unstage(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
+        sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
     }
     put?;
     tracing::info!(sequence = snapshot.sequence, days = days.len(), "redis holds the sales of these days again");
@@ -91,7 +91,7 @@ async fn stage_and_put(
     for day in days {
         let scores = db::within_limit(PATIENCE, snapshot.day(*day)).await?;
         let staged = redis.keys.staged(&redis.keys.daily_sales(*day), rebuild);
-        sales::stage(redis, &staged, &scores, 1).await?;
+        sales::write_staged(redis, &staged, &scores, 1).await?;
         put.push((*day, forgotten_at(*day, zone)));
     }
     if sales_put(redis, rebuild, snapshot.sequence, &put).await? {

@@ -2,12 +2,9 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{Database, Lease, outbox::OutboxEvent},
-    domain::ranking::{EVENTS, Effect, SoldOrder, effects, forgotten_at},
+    domain::ranking::{EVENTS, Effect, SoldOrder, effects},
     error::Result,
-    redis::{
-        Redis,
-        scripts::{SalesApplied, sales_apply},
-    },
+    redis::{Redis, SalesBatch, SalesCounted, SalesCounter},
 };
 
 use super::{rebuild_under_lock, warm};
@@ -39,11 +36,11 @@ impl Sink for RankingSink {
     }
 
     async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
-        let (effects, last) = self.effects(batch);
-        let span = (batch.first, last);
-        match sales_apply(&self.redis, span, &effects, |day| forgotten_at(day, self.zone)).await? {
-            SalesApplied::Applied(_) => Ok(last),
-            SalesApplied::Gap(applied) => {
+        let (changes, last) = self.effects(batch);
+        let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
+        match SalesCounter::new(&self.redis, self.zone).count(sales).await? {
+            SalesCounted::Counted => Ok(last),
+            SalesCounted::Gap { applied } => {
                 tracing::warn!(applied, next = batch.first, "redis has not counted all sales; days are made anew");
                 let now = clock::now();
                 let sequence = rebuild_under_lock(&self.redis, lock, self.zone, now).await?;

@@ -27,7 +27,7 @@ pub async fn warm(redis: &Redis, zone: Tz, now: Timestamp) -> Result<Option<usiz
         }
         added = usize::from(window);
         let staged = redis.keys.staged(&redis.keys.sales_window(window), making);
-        sales::stage(redis, &staged, &sold, -1).await?;
+        sales::write_staged(redis, &staged, &sold, -1).await?;
         if !sales_window(redis, window, making, today, now).await? {
             return Ok(None);
         }

@@ -31,7 +31,7 @@ use dibs_worker::{
     Worker,
     kafka::{
         ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
-        RankingConsumer, RankingSource, Record, SalesCounter,
+        RankingConsumer, RankingHandler, RankingSource, Record,
     },
     relay::{Relay, Sink, Step},
     streams::ReclaimPolicy,
@@ -443,7 +443,7 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
     buy(&place, products[0], 1, clock::now()).await;
     send_all(&place, brokers.sink()).await;
     for quantity in 1..3 {
-        live_and_die(&brokers, &EVENTS, SalesCounter::new(&place.database, &place.redis, ZONE)).await;
+        live_and_die(&brokers, &EVENTS, RankingHandler::new(&place.database, &place.redis, ZONE)).await;
         // It has read some or all, as Kafka gives it.
         assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"), "it counted before it died");
         let order = buy(&place, products[1], quantity, clock::now()).await;
@@ -564,7 +564,7 @@ async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
 #[tokio::test]
 async fn i9_what_is_missing_in_kafka_or_in_redis_is_noticed() {
     let (place, products) = shop(2).await;
-    let mut counter = SalesCounter::new(&place.database, &place.redis, ZONE);
+    let mut counter = RankingHandler::new(&place.database, &place.redis, ZONE);
     counter.handle(&[]).await.expect("begun");
     for product in [0, 1, 0] {
         buy(&place, products[product], 3, clock::now()).await;

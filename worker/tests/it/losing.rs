@@ -79,7 +79,7 @@ async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=2).await;
     place.database.pool().execute("UPDATE coupons SET total_quantity = 1").await.expect("lowered");
-    campaign_state::forget(&place.redis, FIRST, campaign.id).await.expect("forgotten");
+    campaign_state::delete(&place.redis, FIRST, campaign.id).await.expect("forgotten");
     consumer(&place, "worker").await.run_once().await;
     let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
     assert_eq!(stream.len().await.expect("redis"), 1, "the entry stays until the seat can go back");

@@ -297,10 +297,10 @@ async fn seed_002_3_2_2_windows_are_made_of_days_and_ties_go_to_the_lower_id() {
     assert_eq!(window(1).await, [(products[8], 2), (products[10], 2), (products[0], 1)]);
     assert_eq!(window(3).await, [(products[1], 9), (products[0], 4), (products[8], 2), (products[10], 2)]);
     assert_eq!(window(7).await.first(), Some(&(products[5], 50)));
-    let place_of = async |product| sales::window_place(&place.redis, 3, product).await.expect("redis");
+    let place_of = async |product| sales::window_rank(&place.redis, 3, product).await.expect("redis");
     assert_eq!(place_of(products[10]).await, Some((4, 2)));
     assert_eq!(place_of(products[5]).await, None);
-    let made = sales::window_made(&place.redis, 3).await.expect("redis").expect("made");
-    assert_eq!((made.to, made.at), (business_day(now, ZONE), now));
+    let made = sales::window_info(&place.redis, 3).await.expect("redis").expect("made");
+    assert_eq!((made.to, made.created_at), (business_day(now, ZONE), now));
     place.end().await;
 }

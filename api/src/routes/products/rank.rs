@@ -74,7 +74,7 @@ async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(O
     found.ok_or(Error::ProductNotFound(product))?;
     match ranking.source {
         Source::Redis(..) => {
-            let place = sales::window_place(&app.redis, ranking.days, product).await?;
+            let place = sales::window_rank(&app.redis, ranking.days, product).await?;
             Ok(place.map_or((None, 0), |(rank, units)| (Some(rank), units)))
         }
         Source::Tables(to, _) => {

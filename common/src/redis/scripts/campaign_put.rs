@@ -14,30 +14,29 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// What became of a campaign's terms in Redis.
+/// The outcome of [`campaign_put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CampaignPut {
-    /// Redis did not know the campaign, and does now.
+    /// The campaign was unknown.
     Created,
-    /// Redis knew it; its counts stay.
+    /// The terms of a known campaign changed; its counts did not.
     Updated,
-    /// Nothing changed: so many seats are taken, more than the new total.
+    /// Nothing changed: so many claims are accepted, more than the new total.
     BelowClaimed(u32),
 }
 
-/// The counts that a campaign begins with in Redis.
+/// The counts that an unknown campaign begins with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CampaignCounts {
-    /// Seats taken.
+    /// Accepted claims.
     pub claimed: u32,
-    /// The highest sequence given.
+    /// The highest sequence that an accepted claim has.
     pub sequence: u32,
-    /// The rebuild that staged the claims which those counts count.
+    /// The rebuild that staged those claims.
     pub rebuild: Uuid,
 }
 
-/// Makes a campaign known to Redis with `counts`, or changes the terms of a known one.
-/// See `lua/campaign_put.lua`.
+/// Creates a campaign in Redis with `counts`, or updates the terms of an existing one. See `lua/campaign_put.lua`.
 pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCounts) -> Result<CampaignPut> {
     let keys = vec![
         redis.keys.campaign(campaign.partition, campaign.id),

@@ -16,7 +16,7 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/claim.lua"),
     keys: &["campaign", "claims", "stream"],
-    arguments: &["coupon", "answers", "by", "user, claim, request"],
+    arguments: &["coupon", "reply_channel", "issuer", "user, claim, request"],
     codes: &[
         ("UNKNOWN", 0),
         ("DECIDED", 1),
@@ -31,82 +31,80 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Bytes of a claim's record: id (16), sequence (4), accepted at (6).
+/// Bytes of a record: claim id (16), sequence (4), accepted at (6).
 pub const RECORD_BYTES: usize = 26;
 const DECISION_BYTES: usize = 1 + RECORD_BYTES;
 
-/// A claim to be decided.
+/// A claim to decide.
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
-    /// Who claims.
     pub user: UserId,
-    /// The claim's id; a repeated one gets the same answer again.
+    /// A repeat with the same id gets the same decision.
     pub claim: ClaimId,
-    /// The request's id when that is not the claim's; at most 255 bytes.
+    /// The id of the HTTP request, empty when it is the claim's; at most 255 bytes.
     pub request: Bytes,
 }
 
-/// What Redis decided of one claim.
+/// The decision on one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It has a seat.
+    /// It is accepted.
     Accepted(ClaimRecord),
-    /// It had one already, by the same claim id.
+    /// It was accepted before, with the same claim id.
     Replayed(ClaimRecord),
     /// The user is at the campaign's limit; this was the first claim.
     AlreadyClaimed(ClaimRecord),
-    /// No seat is left.
+    /// No quantity remains.
     Exhausted,
-    /// The window has not begun.
+    /// The claim window has not begun.
     NotOpen,
-    /// The window is over, or an administrator closed the campaign.
+    /// The claim window is over, or an administrator closed the campaign.
     Closed,
-    /// An administrator paused the campaign.
+    /// By an administrator.
     Paused,
 }
 
-/// What Redis decided of the claims of one call.
+/// The decisions on the claims of one call.
 #[derive(Clone, Debug)]
 pub struct Decisions {
-    /// Redis's clock.
+    /// The clock of Redis.
     pub now: Timestamp,
-    /// Seats left after the call.
+    /// The remaining quantity after the call.
     pub remaining: u32,
-    /// When the campaign opens.
     pub opens_at: Timestamp,
-    /// One for each claim, in the order given.
+    /// One for each claim, in their order.
     pub decisions: Vec<Decision>,
 }
 
-/// Decides claims on one campaign, in the order given, in one round trip; none when Redis does not hold the
-/// campaign. `answers` is the channel of a process that waits for an issuance among them, or empty.
-/// See `lua/claim.lua`.
+/// Decides claims on one campaign, in their order, in one round trip; none when Redis does not hold the campaign.
+/// `reply_channel` belongs to a process that waits for an outcome of one of them; empty for none. See `lua/claim.lua`.
 pub async fn claim(
     redis: &Redis,
     partition: Partition,
     coupon: CouponId,
-    answers: &str,
+    reply_channel: &str,
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
-    decide(redis, (partition, coupon), (answers, ""), claims).await
+    decide(redis, partition, coupon, (reply_channel, ""), claims).await
 }
 
-/// The same for claims by which an administrator gives the coupon: neither the window nor a pause holds them up, so
-/// none is [`Decision::NotOpen`] or [`Decision::Paused`], and [`Decision::Closed`] says that an administrator closed
+/// The same for claims by which an administrator assigns the coupon. Neither the claim window nor a pause applies, so no
+/// decision is [`Decision::NotOpen`] or [`Decision::Paused`], and [`Decision::Closed`] means that an administrator closed
 /// the campaign.
-pub async fn give(
+pub async fn assign(
     redis: &Redis,
     partition: Partition,
     coupon: CouponId,
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
-    decide(redis, (partition, coupon), ("", "ADMINISTRATOR"), claims).await
+    decide(redis, partition, coupon, ("", "ADMINISTRATOR"), claims).await
 }
 
 async fn decide(
     redis: &Redis,
-    (partition, coupon): (Partition, CouponId),
-    (answers, by): (&str, &str),
+    partition: Partition,
+    coupon: CouponId,
+    (reply_channel, issuer): (&str, &str),
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
     let keys = vec![
@@ -116,15 +114,15 @@ async fn decide(
     ];
     let mut arguments = Vec::with_capacity(3 + 3 * claims.len());
     arguments.push(Value::from(coupon.get().to_string()));
-    arguments.push(Value::from(answers));
-    arguments.push(Value::from(by));
+    arguments.push(Value::from(reply_channel));
+    arguments.push(Value::from(issuer));
     for request in claims {
         arguments.push(Value::from(request.user.get().to_string()));
         arguments.push(Value::Bytes(Bytes::copy_from_slice(request.claim.0.as_bytes())));
         arguments.push(Value::Bytes(request.request.clone()));
     }
-    let answer = run(redis, &SCRIPT, keys, arguments).await?;
-    match answer.as_slice() {
+    let reply = run(redis, &SCRIPT, keys, arguments).await?;
+    match reply.as_slice() {
         [Value::Integer(0)] => Ok(None),
         [Value::Integer(1), now, remaining, opens_at, packed] => {
             let packed = packed.as_bytes().ok_or_else(|| unexpected(packed))?;
@@ -138,7 +136,7 @@ async fn decide(
             }
             Ok(Some(Decisions {
                 now: from_millis(integer(Some(now))?),
-                // A total that was lowered below what is claimed leaves none.
+                // Negative when the total was lowered below the accepted claims.
                 remaining: u32::try_from(integer(Some(remaining))?).unwrap_or(0),
                 opens_at: from_millis(integer(Some(opens_at))?),
                 decisions,
@@ -163,7 +161,7 @@ fn decision(packed: &[u8]) -> Option<Decision> {
     }
 }
 
-/// Reads the record that `packed` begins with; none when it is too short.
+/// Decodes the record at the start of `packed`; none when it is too short.
 pub fn read_record(packed: &[u8]) -> Option<ClaimRecord> {
     let claim = Uuid::from_slice(packed.get(..16)?).ok()?;
     let sequence = u32::from_be_bytes(packed.get(16..20)?.try_into().ok()?);
@@ -172,7 +170,7 @@ pub fn read_record(packed: &[u8]) -> Option<ClaimRecord> {
     Some(ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at: from_millis(i64::from_be_bytes(millis)) })
 }
 
-/// Writes a record as the scripts do.
+/// Encodes a record as the scripts do.
 pub fn write_record(record: &ClaimRecord) -> Bytes {
     let mut packed = BytesMut::with_capacity(RECORD_BYTES);
     packed.put_slice(record.claim_id.0.as_bytes());

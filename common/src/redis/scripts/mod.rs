@@ -8,19 +8,20 @@ mod dead_letter;
 mod enqueue;
 mod return_seats;
 mod sales_apply;
+mod sales_changes;
 mod sales_count;
 mod sales_put;
 mod sales_window;
 
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
-pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, claim, give, read_record, write_record};
+pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use dead_letter::dead_letter;
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
-pub use sales_apply::{SalesApplied, sales_apply};
-pub use sales_count::{SalesMemory, SalesMessage, pieces, sales_count};
+pub(super) use sales_apply::sales_apply;
+pub(super) use sales_count::{SalesMemory, sales_count};
 pub use sales_put::sales_put;
 pub use sales_window::sales_window;
 
@@ -29,7 +30,7 @@ use crate::{
     redis::{Redis, redis_error},
 };
 
-/// What a script expects and answers, as its caller understands it.
+/// The keys, arguments and codes of a script as its caller uses them.
 #[cfg_attr(not(test), expect(dead_code, reason = "the contract is held against the scripts by the tests"))]
 struct Contract {
     source: &'static str,
@@ -45,7 +46,7 @@ impl Contract {
     }
 }
 
-/// Runs a script; the source is sent when Redis does not have it.
+/// Runs a script. Its source is sent only when Redis does not have it.
 async fn run(redis: &Redis, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Vec<Value>> {
     let answer: Value = script.evalsha_with_reload(redis.client(), keys, arguments).await.map_err(redis_error)?;
     match answer {
@@ -59,7 +60,7 @@ fn integer(value: Option<&Value>) -> Result<i64> {
 }
 
 fn unexpected(answer: &dyn std::fmt::Debug) -> Error {
-    Error::internal(format!("a script answered something that its contract does not name: {answer:?}"))
+    Error::internal(format!("a script returned a reply that is not in its contract: {answer:?}"))
 }
 
 #[cfg(test)]
@@ -120,7 +121,10 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lua");
         let mut files: Vec<String> = fs::read_dir(folder)
             .expect("the folder of scripts")
-            .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
+            .map(|entry| entry.expect("an entry").path())
+            // Texts in `shared/` are parts of scripts.
+            .filter(|path| path.is_file())
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
             .collect();
         files.sort();
         assert_eq!(files, CONTRACTS.map(|(name, _)| name));

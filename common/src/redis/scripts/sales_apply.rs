@@ -1,60 +1,47 @@
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{ops::RangeInclusive, sync::LazyLock};
 
-use chrono::NaiveDate;
+use chrono_tz::Tz;
 use fred::types::{Value, scripts::Script};
 
-use super::{Contract, integer, run, unexpected};
+use super::{
+    Contract, integer, run,
+    sales_changes::{Days, with_sales_changes},
+    unexpected,
+};
 use crate::{
-    clock::Timestamp,
     domain::ranking::Effect,
     error::Result,
-    redis::{Redis, keys::sales_member},
+    redis::{Redis, SalesCounted},
 };
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../../lua/sales_apply.lua"),
+    source: with_sales_changes!("../../../../lua/sales_apply.lua"),
     keys: &["applied", "counted", "day"],
     arguments: &["first", "last", "days", "expires_at", "sequence, day, product, units"],
     codes: &[("GAP", 0), ("APPLIED", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// What became of a batch of sales.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SalesApplied {
-    /// Nothing was counted: Redis has counted up to this sequence only (0 when it knows of none), and what follows on
-    /// it is missing; or some of it was counted from Kafka.
-    Gap(u64),
-    /// Everything up to this sequence is counted, once.
-    Applied(u64),
-}
-
-/// Counts what the events of sequence `first` to `last` change, each once, however often they come. `forgotten_at`
-/// says when Redis may forget a day. See `lua/sales_apply.lua`.
-pub async fn sales_apply(
+/// Counts the changes of all events with these sequences, each once. See `lua/sales_apply.lua`.
+pub(in crate::redis) async fn sales_apply(
     redis: &Redis,
-    (first, last): (u64, u64),
-    effects: &[(u64, Effect)],
-    forgotten_at: impl Fn(NaiveDate) -> Timestamp,
-) -> Result<SalesApplied> {
-    let mut days: BTreeMap<NaiveDate, usize> = effects.iter().map(|(_, effect)| (effect.day, 0)).collect();
-    for (place, number) in days.values_mut().zip(1..) {
-        *place = number;
+    sequences: &RangeInclusive<u64>,
+    changes: &[(u64, Effect)],
+    zone: Tz,
+) -> Result<SalesCounted> {
+    let days = Days::of(changes.iter().map(|(_, effect)| effect));
+    let mut arguments = vec![Value::from(sequences.start().to_string()), sequences.end().to_string().into()];
+    arguments.push(days.len().to_string().into());
+    arguments.extend(days.expiries(zone));
+    for (sequence, effect) in changes {
+        arguments.push(sequence.to_string().into());
+        arguments.extend(days.change(effect));
     }
-    let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
-    keys.extend(days.keys().map(|day| redis.keys.daily_sales(*day)));
-    let mut arguments = vec![Value::from(first.to_string()), last.to_string().into(), days.len().to_string().into()];
-    arguments.extend(days.keys().map(|day| Value::from(forgotten_at(*day).timestamp())));
-    for (sequence, Effect { day, product, units }) in effects {
-        let day = days.get(day).copied().unwrap_or_default();
-        let change = [sequence.to_string(), day.to_string(), sales_member(*product), units.to_string()];
-        arguments.extend(change.map(Value::from));
-    }
-    let answer = run(redis, &SCRIPT, keys, arguments).await?;
-    let applied = u64::try_from(integer(answer.get(1))?).unwrap_or_default();
-    match integer(answer.first())? {
-        0 => Ok(SalesApplied::Gap(applied)),
-        1 => Ok(SalesApplied::Applied(applied)),
-        _ => Err(unexpected(&answer)),
+    let reply = run(redis, &SCRIPT, days.keys(redis), arguments).await?;
+    let applied = u64::try_from(integer(reply.get(1))?).unwrap_or_default();
+    match integer(reply.first())? {
+        0 => Ok(SalesCounted::Gap { applied }),
+        1 => Ok(SalesCounted::Counted),
+        _ => Err(unexpected(&reply)),
     }
 }

@@ -15,17 +15,16 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Puts the days that `rebuild` staged in the place of what Redis holds; events up to `sequence` are counted in them.
-/// Returns false, and changes nothing, unless Redis was made to forget how far it has counted, and did not learn it since.
-/// Each day comes with the moment at which Redis may forget it. See `lua/sales_put.lua`.
+/// Replaces days by those that `rebuild` staged, which contain every event up to `sequence`. Each day comes with its expiry.
+/// Returns false, and changes nothing, when another rebuild was faster: [`crate::redis::sales::invalidate`] comes first. See `lua/sales_put.lua`.
 pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<bool> {
     let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
     let mut arguments = vec![Value::from(sequence.to_string())];
-    for (day, forgotten_at) in days {
+    for (day, expires_at) in days {
         let key = redis.keys.daily_sales(*day);
         let staged = redis.keys.staged(&key, rebuild);
         keys.extend([key, staged]);
-        arguments.push(Value::from(forgotten_at.timestamp()));
+        arguments.push(Value::from(expires_at.timestamp()));
     }
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
     match integer(answer.first())? {

@@ -1,0 +1,54 @@
+use std::collections::BTreeMap;
+
+use chrono::NaiveDate;
+use chrono_tz::Tz;
+use fred::types::Value;
+
+use crate::{
+    domain::ranking::{Effect, forgotten_at},
+    redis::{Redis, keys::sales_member},
+};
+
+/// The end of `sales_apply` and `sales_count`.
+macro_rules! with_sales_changes {
+    ($script:literal) => {
+        concat!(include_str!($script), include_str!("../../../../lua/shared/sales_changes.lua"))
+    };
+}
+pub(super) use with_sales_changes;
+
+/// The days that changes touch, numbered from 1 as the scripts do.
+pub(super) struct Days(BTreeMap<NaiveDate, usize>);
+
+impl Days {
+    pub fn of<'e>(effects: impl Iterator<Item = &'e Effect>) -> Self {
+        let mut days: BTreeMap<NaiveDate, usize> = effects.map(|effect| (effect.day, 0)).collect();
+        for (place, number) in days.values_mut().zip(1..) {
+            *place = number;
+        }
+        Self(days)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// `applied`, `counted`, and the key of each day.
+    pub fn keys(&self, redis: &Redis) -> Vec<String> {
+        let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
+        keys.extend(self.0.keys().map(|day| redis.keys.daily_sales(*day)));
+        keys
+    }
+
+    /// `expires_at` of each day.
+    pub fn expiries(&self, zone: Tz) -> impl Iterator<Item = Value> {
+        self.0.keys().map(move |day| forgotten_at(*day, zone).timestamp().into())
+    }
+
+    /// `day, product, units` of a change.
+    pub fn change(&self, effect: &Effect) -> [Value; 3] {
+        let Effect { day, product, units } = effect;
+        let day = self.0.get(day).copied().unwrap_or_default();
+        [day.to_string(), sales_member(*product), units.to_string()].map(Value::from)
+    }
+}
