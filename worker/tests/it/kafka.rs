@@ -443,7 +443,7 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
     buy(&place, products[0], 1, clock::now()).await;
     send_all(&place, brokers.sink()).await;
     for quantity in 1..3 {
-        live_and_die(&brokers, &EVENTS, RankingHandler::new(&place.database, &place.redis, ZONE)).await;
+        Box::pin(live_and_die(&brokers, &EVENTS, RankingHandler::new(&place.database, &place.redis, ZONE))).await;
         // It has read some or all, as Kafka gives it.
         assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"), "it counted before it died");
         let order = buy(&place, products[1], quantity, clock::now()).await;
