@@ -1,13 +1,15 @@
-# One image for both processes; what it runs is its command: dibs-api (the default), or dibs-worker run.
+# One image for both programs. Its command is dibs-api (the default) or dibs-worker run.
 FROM rust:1-bookworm AS build
 WORKDIR /source
 COPY . .
-# dibs-worker/kafka-tls for brokers that are spoken to over TLS, or by SCRAM: it builds OpenSSL, for which perl is needed.
+# dibs-worker/kafka-tls supports TLS and SCRAM to Kafka brokers. It builds OpenSSL, which needs perl.
 ARG FEATURES=dibs-worker/kafka
+# The label `commit` of dibs_build_info.
+ARG DIBS_COMMIT=unknown
 RUN cargo build --release --locked --package dibs-api --package dibs-worker --features "$FEATURES"
 
 FROM debian:bookworm-slim
-# For rediss:// and https:// receivers.
+# For TLS to Redis, receivers and the payment gateway.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /source/target/release/dibs-api /source/target/release/dibs-worker /usr/local/bin/
 ENV API_ADDRESS=0.0.0.0:8080 WORKER_ADDRESS=0.0.0.0:8081
