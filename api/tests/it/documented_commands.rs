@@ -93,6 +93,7 @@ impl Stack {
             ("REDIS_URL", settings.redis_url.expose_secret().to_owned()),
             ("REDIS_KEY_PREFIX", settings.redis_key_prefix.clone()),
             ("CLAIM_PARTITIONS", settings.claim_partitions.to_string()),
+            ("SHUTDOWN_DELAY_SECONDS", "0".into()),
             ("API_ADDRESS", api.to_string()),
             ("WORKER_ADDRESS", worker.to_string()),
             ("API_URL", format!("http://{api}")),
