@@ -5,6 +5,8 @@ use std::{future::Future, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::identifiers::random_below;
+
 /// When to try again, and when to stop trying.
 ///
 /// The delay before attempt `n + 1` is `base * factor^(n - 1)`, at most `cap`, and then up to `jitter` percent shorter,
@@ -49,10 +51,15 @@ impl RetryPolicy {
         longest.saturating_sub(shorter)
     }
 
+    /// The delay after attempt number `attempt`, with a random jitter.
+    pub fn jittered_delay(&self, attempt: u32) -> Duration {
+        self.delay_after(attempt, u8::try_from(random_below(101)).unwrap_or(0))
+    }
+
     /// The delay after attempt number `attempt`; none when the next one would begin after the deadline. `elapsed` counts
     /// from the first attempt.
     pub fn next_delay(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
-        let delay = self.delay_after(attempt, u8::try_from(crate::identifiers::random_below(101)).unwrap_or(0));
+        let delay = self.jittered_delay(attempt);
         self.deadline.is_none_or(|deadline| elapsed + delay <= deadline).then_some(delay)
     }
 }
@@ -75,6 +82,14 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Option<Duration> {
         self.attempts = self.attempts.saturating_add(1);
         self.policy.next_delay(self.attempts, self.began.elapsed())
+    }
+
+    /// Sleeps until the next attempt. False when there is none: the deadline passes, or `stopping` is cancelled.
+    pub async fn wait(&mut self, stopping: &CancellationToken) -> bool {
+        match self.next_delay() {
+            Some(delay) => sleep(delay, stopping).await,
+            None => false,
+        }
     }
 
     /// An attempt succeeded: the next failure is the first of new work.

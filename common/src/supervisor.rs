@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::Result,
-    retry::{self, Backoff, RetryPolicy},
+    retry::{Backoff, RetryPolicy},
 };
 
 /// The delay before a task runs again.
@@ -170,10 +170,9 @@ impl Supervisor {
             if began.elapsed() >= STABLE_AFTER {
                 backoff.reset();
             }
-            let delay = backoff.next_delay().unwrap_or(RESTARTS.cap);
             // What drains or serves the drain is restarted during it, too.
             let until = if task.lifetime == Lifetime::UntilStopping { &self.stopping } else { &self.shutdown };
-            if !retry::sleep(delay, until).await {
+            if !backoff.wait(until).await {
                 return;
             }
             metrics::counter!("dibs_task_restarts_total", "task" => task.name.clone()).increment(1);

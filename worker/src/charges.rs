@@ -1,7 +1,8 @@
-//! Asks the payment gateway again about charges whose answer was lost, until it says what became of them.
+//! Reconciles charges whose response from the payment gateway was lost: sends the request again until there is a
+//! decision.
 //!
-//! A charge that is due is taken for a minute: a worker that dies meanwhile leaves it to the next. Two that ask about
-//! the same charge do no harm, as the gateway knows it by its id and it is settled once.
+//! A due charge is claimed for a minute: when a worker dies meanwhile, the next one claims it after that. Two workers that
+//! request the same charge do no harm, as the gateway knows it by its id and it is settled once.
 
 use std::time::Duration;
 
@@ -9,71 +10,62 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database},
-    domain::charge::{self, Charge, Decision, NewCharge},
+    domain::charge::{Charge, Decision, NewCharge},
     error::{Error, Result},
     integrations::payment_gateway::PaymentGateway,
-    retry,
+    retry::{self, RetryPolicy},
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How many charges are taken at once. With [`AT_ONCE`] and the gateway's time-out, all are asked about long before
-/// [`TAKEN_FOR`] is over.
-const TAKEN_AT_ONCE: u32 = 100;
-/// How many questions are asked at once.
-const AT_ONCE: usize = 8;
-const TAKEN_FOR: TimeDelta = TimeDelta::minutes(1);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Charges claimed at once. With [`MAX_CONCURRENCY`] and the gateway's timeout, all are requested long before
+/// [`CLAIMED_FOR`] is over.
+const BATCH_SIZE: u32 = 100;
+const MAX_CONCURRENCY: usize = 8;
+const CLAIMED_FOR: TimeDelta = TimeDelta::minutes(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// When a charge without a decision is requested again. Without jitter: charges fall due one by one anyway.
+const RETRIES: RetryPolicy =
+    RetryPolicy { jitter: 0, ..RetryPolicy::exponential(Duration::from_secs(1), Duration::from_mins(5)) };
 
-/// What charges are settled with.
 #[derive(Clone)]
-pub struct Settlement {
-    /// The database.
+pub struct ChargeReconciler {
     pub database: Database,
-    /// Who is asked; without one, what is pending waits until there is one.
+    /// Without one, pending charges stay pending.
     pub gateway: Option<PaymentGateway>,
-    /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
 }
 
-impl Settlement {
+impl ChargeReconciler {
     /// Reconciles what is due, about once a second, until the process stops.
     pub async fn run(self) {
         loop {
-            match self.settle_due(clock::now()).await {
-                Ok(taken) if taken == TAKEN_AT_ONCE as usize && !self.stopping.is_cancelled() => continue,
+            match self.reconcile_due(clock::now()).await {
+                // More may be due.
+                Ok(claimed) if claimed == BATCH_SIZE as usize && !self.stopping.is_cancelled() => continue,
                 Ok(_) => {}
                 Err(error) => tracing::warn!(cause = error.chain(), "charge reconciliation failed; retrying"),
             }
-            if !retry::sleep(LOOK_EVERY, &self.stopping).await {
+            if !retry::sleep(POLL_INTERVAL, &self.stopping).await {
                 return;
             }
         }
     }
 
-    /// Asks once about every charge that is due at `now`, and writes down what the gateway says. Returns how many were
-    /// taken. When told to stop, it asks about no further charge.
-    pub async fn settle_due(&self, now: Timestamp) -> Result<usize> {
-        let pending = db::within(db::charges::count_pending(self.database.pool())).await?;
-        metrics::gauge!("dibs_charges_pending").set(f64::from(u32::try_from(pending).unwrap_or(u32::MAX)));
-        if pending == 0 {
-            return Ok(0);
-        }
-        let Some(gateway) = &self.gateway else {
-            // Approving them here would give away what the gateway may yet decline.
-            tracing::warn!(pending, "charges wait for a payment gateway, and this worker has no PAYMENT_GATEWAY_URL");
-            return Ok(0);
-        };
-        let taken = db::charges::take_due(&self.database, TAKEN_AT_ONCE, now, now + TAKEN_FOR).await?;
-        let (count, began) = (taken.len(), Instant::now());
-        stream::iter(taken)
+    /// Requests every charge that is due at `now` once, and settles those with a decision. Returns how many were claimed.
+    /// When the process stops, it begins no further request.
+    pub async fn reconcile_due(&self, now: Timestamp) -> Result<usize> {
+        let Some(gateway) = &self.gateway else { return self.expect_none_pending().await };
+        let claimed = db::charges::take_due(&self.database, BATCH_SIZE, now, now + CLAIMED_FOR).await?;
+        let (count, began) = (claimed.len(), Instant::now());
+        stream::iter(claimed)
             .take_until(self.stopping.cancelled())
-            .for_each_concurrent(AT_ONCE, async |charge| {
-                let asked = self.ask(gateway, &charge, || now + began.elapsed()).await;
-                let outcome = asked.unwrap_or_else(|error| {
+            .for_each_concurrent(MAX_CONCURRENCY, async |charge| {
+                let reconciled = self.reconcile(gateway, &charge, || now + began.elapsed()).await;
+                let outcome = reconciled.unwrap_or_else(|error| {
                     let charge = charge.wanted.id;
-                    tracing::warn!(%charge, cause = error.chain(), "a charge cannot be settled now; it is asked about again");
+                    tracing::warn!(%charge, cause = error.chain(), "charge not reconciled; retrying");
                     "failed"
                 });
                 metrics::counter!("dibs_charge_reconciliations_total", "outcome" => outcome).increment(1);
@@ -82,30 +74,50 @@ impl Settlement {
         Ok(count)
     }
 
-    /// The outcome, as the metrics name it.
-    async fn ask(
+    /// Approving them here would credit points for charges that the gateway may yet decline.
+    async fn expect_none_pending(&self) -> Result<usize> {
+        let pending = db::within(db::charges::count_pending(self.database.pool())).await?;
+        if pending > 0 {
+            tracing::warn!(pending, "charges are pending, but PAYMENT_GATEWAY_URL is not set");
+        }
+        Ok(0)
+    }
+
+    /// The outcome, as a label of the metric.
+    async fn reconcile(
         &self,
         gateway: &PaymentGateway,
         charge: &Charge,
         now: impl Fn() -> Timestamp + Send,
     ) -> Result<&'static str> {
         let NewCharge { id, user, .. } = charge.wanted;
-        let Some(decision) = gateway.ask(&charge.wanted).await.decision() else {
-            let next = now() + charge::pause_after(charge.attempts);
+        let Some(decision) = gateway.charge(&charge.wanted).await else {
+            let next = now() + RETRIES.delay_after(charge.attempts, 0);
             db::within(db::charges::postpone(self.database.pool(), id, next)).await?;
             return Ok("unknown");
         };
         let settled = db::charges::settle(&self.database, id, user, decision, now()).await?;
         if settled.charge.status != decision.status() {
             return Err(Error::internal(format!(
-                "the gateway says {} of a charge that is {} already",
-                decision.status().into_str(),
-                settled.charge.status.into_str()
+                "the gateway decided {:?} of a charge that is {:?} already",
+                decision.status(),
+                settled.charge.status
             )));
         }
         Ok(match decision {
             Decision::Approved => "approved",
             Decision::Declined => "declined",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_from_a_second_to_five_minutes() {
+        let delays = [0, 1, 2, 3, 9, 10, 64, u32::MAX].map(|attempts| RETRIES.delay_after(attempts, 100).as_secs());
+        assert_eq!(delays, [1, 1, 2, 4, 256, 300, 300, 300]);
     }
 }

@@ -1,6 +1,7 @@
 //! `dibs-worker`: carries out what the API has accepted.
 
 pub mod assignments;
+mod backlog_metrics;
 pub mod campaigns;
 pub mod charges;
 mod dead_letters;
@@ -35,7 +36,7 @@ use futures::FutureExt as _;
 #[cfg(feature = "kafka")]
 use crate::kafka::{Intake, KafkaSink, RankingConsumer};
 use crate::{
-    charges::Settlement,
+    charges::ChargeReconciler,
     issuance::claim_worker,
     jobs::Jobs,
     kafka::{KafkaSettings, RankingSource},
@@ -80,14 +81,17 @@ impl Worker {
     fn tasks(&self, partitions: u16) -> Vec<Task> {
         let mut tasks = vec![
             self.task("charge_reconciliation", |Self { database, payment_gateway: gateway, supervisor, .. }| {
-                Settlement { database, gateway, stopping: supervisor.stopping }.run().map(Ok)
+                ChargeReconciler { database, gateway, stopping: supervisor.stopping }.run().map(Ok)
             }),
             self.task("order_commands", move |worker| worker.execute_commands(partitions)),
             self.task("assignments", |Self { database, redis, supervisor, .. }| {
                 assignments::run(database, redis, supervisor.stopping).map(Ok)
             }),
             self.task("event_sequencing", |Self { database, supervisor, .. }| {
-                relay::number_until_stopped(database, supervisor.stopping).map(Ok)
+                relay::sequence_events(database, supervisor.stopping).map(Ok)
+            }),
+            self.task("backlog_metrics", |Self { database, supervisor, .. }| {
+                backlog_metrics::export_backlog(database, supervisor.stopping).map(Ok)
             }),
             self.task("jobs", move |Self { database, redis, time_zone: zone, supervisor, .. }| {
                 let jobs = Jobs { database, redis, zone, partitions, expiry: Arc::default() };

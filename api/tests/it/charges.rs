@@ -11,10 +11,10 @@ use dibs_common::{
         points::PointRules,
     },
     identifiers::ChargeId,
-    integrations::payment_gateway::{GatewayAnswer, PaymentGateway},
+    integrations::payment_gateway::PaymentGateway,
     testing::{FaultProxy, TestEnvironment, eventually},
 };
-use dibs_worker::charges::Settlement;
+use dibs_worker::charges::ChargeReconciler;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +33,9 @@ async fn app_with(gateway_url: &str) -> TestApp {
     TestApp::with(place, shared, |settings| settings.shared.payment_gateway_url = Some(gateway_url.into())).await
 }
 
-fn settlement(place: &TestEnvironment, gateway_url: &str) -> Settlement {
+fn reconciler(place: &TestEnvironment, gateway_url: &str) -> ChargeReconciler {
     let gateway = Some(PaymentGateway::at(&gateway_url.into()).expect("a gateway"));
-    Settlement { database: place.database.clone(), gateway, stopping: CancellationToken::new() }
+    ChargeReconciler { database: place.database.clone(), gateway, stopping: CancellationToken::new() }
 }
 
 /// When every charge that was made so far is due, however often it was asked about.
@@ -102,7 +102,7 @@ async fn a_charge_beyond_the_cap_never_reaches_the_payment_gateway() {
     assert_eq!(app.post("/points", charge_body(1, 1)).await.code(), "AMOUNT_BELOW_MINIMUM");
     assert_eq!(gateway.questions().len(), 1);
     gateway.will(Reply::Approve);
-    settlement(&app.place, &gateway.url).settle_due(later(1)).await.expect("settled");
+    reconciler(&app.place, &gateway.url).reconcile_due(later(1)).await.expect("settled");
     assert_eq!(balance(&app, 1).await, 6_000_000);
     assert_points_add_up(&app.place).await;
     app.end().await;
@@ -147,12 +147,12 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
     let pending = app.post("/points", charge_body(1, 10_000)).await;
     assert_eq!((pending.status.as_u16(), balance(&app, 1).await), (202, json!(0)));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    let settlement = settlement(&app.place, &gateway.url);
-    assert_eq!(settlement.settle_due(clock::now()).await.expect("looked"), 0, "it is left to the API at first");
+    let reconciler = reconciler(&app.place, &gateway.url);
+    assert_eq!(reconciler.reconcile_due(clock::now()).await.expect("looked"), 0, "it is left to the API at first");
     gateway.will(Reply::Approve);
-    assert_eq!(settlement.settle_due(later(1)).await.expect("settled"), 1);
+    assert_eq!(reconciler.reconcile_due(later(1)).await.expect("settled"), 1);
     assert_eq!((state(&app, &pending).await, balance(&app, 1).await), (json!("APPROVED"), json!(10_000)));
-    assert_eq!(settlement.settle_due(later(60)).await.expect("settled"), 0, "it is not asked about any more");
+    assert_eq!(reconciler.reconcile_due(later(60)).await.expect("settled"), 0, "it is not asked about any more");
     let questions = gateway.questions();
     assert_eq!((questions.len(), &questions[0]), (2, &questions[1]));
     assert_eq!(gateway.money(), 10_000);
@@ -168,16 +168,16 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
     gate.shut();
     let pending = app.post("/points", charge_body(1, 10_000)).await;
     assert_eq!((pending.status.as_u16(), gateway.questions().len()), (202, 0));
-    let settlement = settlement(&app.place, &url);
+    let reconciler = reconciler(&app.place, &url);
     let first = later(1);
-    assert_eq!(settlement.settle_due(first).await.expect("looked"), 1);
+    assert_eq!(reconciler.reconcile_due(first).await.expect("looked"), 1);
     assert_eq!(state(&app, &pending).await, "PENDING");
     assert_eq!(app.place.count("SELECT attempts FROM charges").await, 1);
-    assert_eq!(settlement.settle_due(first).await.expect("looked"), 0, "not before the pause is over");
-    assert_eq!(settlement.settle_due(first + TimeDelta::seconds(3)).await.expect("looked"), 1);
+    assert_eq!(reconciler.reconcile_due(first).await.expect("looked"), 0, "not before the pause is over");
+    assert_eq!(reconciler.reconcile_due(first + TimeDelta::seconds(3)).await.expect("looked"), 1);
     assert_eq!(app.place.count("SELECT attempts FROM charges").await, 2);
     gate.open();
-    assert_eq!(settlement.settle_due(later(10)).await.expect("settled"), 1);
+    assert_eq!(reconciler.reconcile_due(later(10)).await.expect("settled"), 1);
     assert_eq!((state(&app, &pending).await, gateway.money()), (json!("APPROVED"), 10_000));
     assert_points_add_up(&app.place).await;
     app.end().await;
@@ -194,7 +194,7 @@ async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let (id, user) = (wanted.id, wanted.user);
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     let settled = join_all((0..20).map(async |_| {
-        let decision = asker.ask(&wanted).await.decision().expect("a decision");
+        let decision = asker.charge(&wanted).await.expect("a decision");
         db::charges::settle(&place.database, id, user, decision, now).await.expect("settled")
     }))
     .await;
@@ -219,14 +219,14 @@ async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
         db::charges::begin(&place.database, wanted, RULES, clock::now()).await.expect("begun");
     }
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
-    assert_eq!(asker.ask(&answered).await, GatewayAnswer::Approved);
+    assert_eq!(asker.charge(&answered).await, Some(Decision::Approved));
     // A worker takes both, and dies as well.
     let (now, until) = (later(1), later(2));
     let taken = db::charges::take_due(&place.database, 10, now, until).await.expect("taken");
     assert_eq!(taken.len(), 2);
-    let settlement = settlement(&place, &gateway.url);
-    assert_eq!(settlement.settle_due(now).await.expect("looked"), 0, "they are taken");
-    assert_eq!(settlement.settle_due(later(3)).await.expect("settled"), 2);
+    let reconciler = reconciler(&place, &gateway.url);
+    assert_eq!(reconciler.reconcile_due(now).await.expect("looked"), 0, "they are taken");
+    assert_eq!(reconciler.reconcile_due(later(3)).await.expect("settled"), 2);
     assert_eq!(place.count("SELECT balance FROM point_accounts").await, 30_000);
     assert_eq!(gateway.money(), 30_000, "each was paid once");
     assert_points_add_up(&place).await;
@@ -240,9 +240,9 @@ async fn several_workers_share_the_charges_that_are_due() {
     for user in 1..=150 {
         db::charges::begin(&place.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now()).await.expect("begun");
     }
-    let (one, other) = (settlement(&place, &gateway.url), settlement(&place, &gateway.url));
+    let (one, other) = (reconciler(&place, &gateway.url), reconciler(&place, &gateway.url));
     let now = later(1);
-    let (one, other) = tokio::join!(one.settle_due(now), other.settle_due(now));
+    let (one, other) = tokio::join!(one.reconcile_due(now), other.reconcile_due(now));
     assert_eq!(one.expect("settled") + other.expect("settled"), 150);
     assert_eq!(gateway.questions().len(), 150, "nobody was asked about twice");
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 1_500_000);
@@ -255,8 +255,8 @@ async fn several_workers_share_the_charges_that_are_due() {
 async fn a_worker_without_a_payment_gateway_approves_no_charge() {
     let place = TestEnvironment::new().await;
     db::charges::begin(&place.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
-    let blind = Settlement { gateway: None, ..settlement(&place, "http://unused") };
-    assert_eq!(blind.settle_due(later(60)).await.expect("looked"), 0);
+    let blind = ChargeReconciler { gateway: None, ..reconciler(&place, "http://unused") };
+    assert_eq!(blind.reconcile_due(later(60)).await.expect("looked"), 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM charges WHERE status = 'PENDING'").await, 1);
     place.end().await;
 }
@@ -283,13 +283,13 @@ async fn settling_charges_goes_on_until_it_is_told_to_stop() {
     let place = TestEnvironment::new().await;
     let past = clock::now() - TimeDelta::minutes(1);
     db::charges::begin(&place.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
-    let settlement = settlement(&place, &gateway.url);
-    let running = tokio::spawn(settlement.clone().run());
+    let reconciler = reconciler(&place, &gateway.url);
+    let running = tokio::spawn(reconciler.clone().run());
     eventually("the charge is settled", Duration::from_secs(5), async || {
         place.count("SELECT COUNT(*) FROM charges WHERE status = 'APPROVED'").await == 1
     })
     .await;
-    settlement.stopping.cancel();
+    reconciler.stopping.cancel();
     tokio::time::timeout(Duration::from_secs(2), running).await.expect("in time").expect("ended by itself");
     assert_points_add_up(&place).await;
     place.end().await;

@@ -247,7 +247,7 @@ pub async fn list_to_retry(
 ) -> Result<Vec<DeadLetter>, sqlx::Error> {
     let sql = format!(
         "SELECT /* dead_letters::list_to_retry */ {COLUMNS} FROM dead_letters d WHERE status = 'REDRIVE' AND source = ? \
-         AND NOT EXISTS (SELECT 1 FROM parked_messages p WHERE p.dead_letter_id = d.dead_letter_id) \
+         AND NOT EXISTS (SELECT 1 FROM webhook_retry_queue q WHERE q.dead_letter_id = d.dead_letter_id) \
          ORDER BY dead_letter_id LIMIT ?"
     );
     let rows: Vec<DeadLetterRow> =

@@ -17,12 +17,12 @@ mod lease;
 pub mod orders;
 pub mod outbox;
 pub mod owned_coupons;
-pub mod parked;
 pub mod points;
 mod pool;
 pub mod products;
 pub mod rejected_requests;
 mod retry;
+pub mod retry_queue;
 pub mod sales;
 pub mod statements;
 

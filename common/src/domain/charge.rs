@@ -72,26 +72,6 @@ pub struct Charge {
     pub decided_at: Option<Timestamp>,
 }
 
-/// How long a new charge is left to the process that began it, before the worker asks as well: that process asks for
-/// up to 2 s, and then writes down what it heard.
+/// How long a new charge is left to the process that began it, before the worker reconciles it: that process waits up to
+/// 2 s for the gateway, and then writes the decision.
 pub const LEFT_TO_ITS_PROCESS: TimeDelta = TimeDelta::seconds(5);
-
-/// The pause after the payment gateway was asked again for the `attempts`th time: 1 s, doubling to 5 minutes.
-pub fn pause_after(attempts: u32) -> TimeDelta {
-    TimeDelta::seconds((1 << attempts.saturating_sub(1).min(9)).min(300))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_from_a_second_to_five_minutes() {
-        let pauses: Vec<i64> = (1..=10).map(|attempts| pause_after(attempts).num_seconds()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
-        assert_eq!(pause_after(0).num_seconds(), 1);
-        for attempts in [63, 64, 65, u32::MAX] {
-            assert_eq!(pause_after(attempts).num_seconds(), 300, "{attempts}");
-        }
-    }
-}

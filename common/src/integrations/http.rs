@@ -1,8 +1,8 @@
-//! What the clients of other people's HTTP servers share.
+//! Shared by the clients of HTTP servers that are not part of Dibs.
 
 use reqwest::Url;
 
-/// The URL, when it is one at which a server can be asked.
+/// Parses the URL of a server: http or https, with a host and without a fragment.
 pub(crate) fn http_url(url: &str) -> Result<Url, String> {
     const EXPECTED: &str = "expected http:// or https:// and a host";
     let parsed: Url = url.trim().parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
@@ -17,11 +17,11 @@ pub(crate) fn http_url(url: &str) -> Result<Url, String> {
 
 /// The error and its causes, without the URL, which may hold a password.
 pub(crate) fn describe(error: &reqwest::Error) -> String {
-    let mut words = if error.is_timeout() { "no answer in time".into() } else { String::from("no answer") };
+    let mut description = if error.is_timeout() { "no answer in time".into() } else { String::from("no answer") };
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        words = format!("{words}: {inner}");
+        description = format!("{description}: {inner}");
         cause = inner.source();
     }
-    words
+    description
 }

@@ -1,8 +1,7 @@
-//! What a receiver outside Dibs is told: messages, each about one thing.
+//! Events as receivers outside Dibs get them: messages, each about one aggregate.
 //!
-//! An event becomes one message, but for `coupon.issued`: its row holds up to a hundred issuances, and each recipient is
-//! told of one. Every time an event is told, its messages are the same, ids included, so that a receiver can recognise
-//! one that comes again.
+//! An event becomes one message, but for `coupon.issued`: its row holds up to a hundred issuances, and each becomes a
+//! message of its own. An event always becomes the same messages, ids included, so that a receiver can deduplicate.
 
 use std::{
     fmt::{self, Formatter},
@@ -14,10 +13,9 @@ use serde_json::value::RawValue;
 
 use crate::{clock::Timestamp, db::outbox::OutboxEvent, domain::claim::COUPON_ISSUED};
 
-/// The id of a message: the sequence of its event, and its place in it.
+/// The id of a message: the sequence of its event, and its position in that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MessageId {
-    /// The event's place in the order of delivery.
     pub sequence: u64,
     /// 0 for the first message of the event.
     pub place: u32,
@@ -46,38 +44,37 @@ impl Serialize for MessageId {
     }
 }
 
-/// A message, as receivers get it: this in JSON.
+/// A message. Receivers get this in JSON.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
-    /// The same whenever this is told.
+    /// The same in every delivery.
     pub id: MessageId,
-    /// What happened, such as `order.paid`.
+    /// The type of its event, such as `order.paid`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// When it happened.
+    /// When the event was created.
     pub timestamp: Timestamp,
     /// ORDER, COUPON, POINTS or PRODUCT.
     pub aggregate_type: String,
-    /// The id of what it is about. Messages about one thing are told in their order, which is that of `sequence`.
+    /// Messages of one aggregate are ordered by `sequence`.
     pub aggregate_id: String,
-    /// The event's place in the order of delivery.
+    /// The position of the event in the order of delivery.
     pub sequence: u64,
-    /// The thing after it happened.
+    /// The state of the aggregate after the event.
     pub data: Box<RawValue>,
 }
 
-/// Who is told by HTTP.
+/// A receiver of webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
-    /// Of every event of an order, those of each order in their order.
+    /// Gets every event of an order, those of each order in their order.
     DataPlatform,
-    /// Of every coupon that is issued, in no order.
+    /// Gets every coupon that is issued, in any order.
     Notifications,
 }
 
 impl Receiver {
-    /// All of them.
     pub const ALL: [Self; 2] = [Self::DataPlatform, Self::Notifications];
 
     /// Its name as a sink.
@@ -88,7 +85,7 @@ impl Receiver {
         }
     }
 
-    /// The kinds of events that it is told of.
+    /// The types of events that it gets.
     pub const fn kinds(self) -> &'static [&'static str] {
         match self {
             Self::DataPlatform => {
@@ -98,8 +95,8 @@ impl Receiver {
         }
     }
 
-    /// Whether what it is told of one thing comes in the order in which it happened.
-    pub const fn is_in_order(self) -> bool {
+    /// Whether it gets the messages of one aggregate in their order.
+    pub const fn is_ordered(self) -> bool {
         matches!(self, Self::DataPlatform)
     }
 }
@@ -126,10 +123,10 @@ struct Recipient<'p> {
     valid_until: &'p RawValue,
 }
 
-/// What is told of one issuance.
+/// The data of the message about one issuance.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told<'p> {
+struct CouponIssued<'p> {
     user_coupon_id: &'p RawValue,
     coupon_id: &'p RawValue,
     user_id: &'p RawValue,
@@ -141,7 +138,7 @@ struct Told<'p> {
 ///
 /// # Errors
 ///
-/// When the payload is not what Dibs writes.
+/// When the payload does not have the form that Dibs writes.
 pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> {
     let message = |place, data| Message {
         id: MessageId { sequence: event.sequence, place },
@@ -156,11 +153,11 @@ pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> 
         return Ok(vec![message(0, serde_json::from_str(&event.payload)?)]);
     }
     let CouponsIssued { coupon_id, issued_at, issuances } = serde_json::from_str(&event.payload)?;
-    let told = (0..).zip(&issuances).map(|(place, Recipient { user_coupon_id, user_id, valid_until })| {
-        let told = Told { user_coupon_id, coupon_id, user_id, issued_at, valid_until };
-        Ok(message(place, serde_json::value::to_raw_value(&told)?))
+    let messages = (0..).zip(&issuances).map(|(place, Recipient { user_coupon_id, user_id, valid_until })| {
+        let data = CouponIssued { user_coupon_id, coupon_id, user_id, issued_at, valid_until };
+        Ok(message(place, serde_json::value::to_raw_value(&data)?))
     });
-    told.collect()
+    messages.collect()
 }
 
 #[cfg(test)]
@@ -178,20 +175,20 @@ mod tests {
         }
     }
 
-    fn told(event: &OutboxEvent) -> Vec<String> {
+    fn rendered(event: &OutboxEvent) -> Vec<String> {
         let messages = messages(event).expect("readable");
         messages.iter().map(|message| serde_json::to_string(message).expect("JSON")).collect()
     }
 
     #[test]
-    fn each_recipient_of_a_coupon_is_told_of_one_issuance() {
+    fn each_issuance_of_an_event_is_a_message() {
         let payload = r#"{"couponId": 3, "issuedAt": "2026-11-21T03:00:00Z", "issuances": [
             {"userCouponId": "a", "userId": 1, "validUntil": "2026-12-21T03:00:00Z"},
             {"userCouponId": "b", "userId": 2, "validUntil": "2026-12-21T03:00:00Z"}]}"#;
-        let told = told(&event("coupon.issued", payload));
-        assert_eq!(told.len(), 2);
+        let messages = rendered(&event("coupon.issued", payload));
+        assert_eq!(messages.len(), 2);
         assert_eq!(
-            told[1],
+            messages[1],
             concat!(
                 r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00Z","aggregateType":"COUPON","#,
                 r#""aggregateId":"3","sequence":7,"data":{"userCouponId":"b","couponId":3,"userId":2,"#,
@@ -201,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_read_as_it_is_written() {
+    fn an_id_is_parsed_as_it_is_displayed() {
         let id = MessageId { sequence: 7, place: 3 };
         assert_eq!(id.to_string().parse(), Ok(id));
         for wrong in ["", "event-7", "event-7-x", "7-3"] {
@@ -211,13 +208,13 @@ mod tests {
 
     #[test]
     fn any_other_event_is_one_message_with_its_payload() {
-        let told = told(&event("order.paid", r#"{"orderId": "x"}"#));
-        assert_eq!(told.len(), 1);
-        assert!(told[0].ends_with(r#""data":{"orderId": "x"}}"#), "{told:?}");
+        let messages = rendered(&event("order.paid", r#"{"orderId": "x"}"#));
+        assert_eq!(messages.len(), 1);
+        assert!(messages[0].ends_with(r#""data":{"orderId": "x"}}"#), "{messages:?}");
     }
 
     #[test]
-    fn what_dibs_would_not_write_is_no_message() {
+    fn an_invalid_payload_is_no_message() {
         messages(&event("coupon.issued", r#"{"couponId": 3}"#)).expect_err("it names no issuances");
         messages(&event("order.paid", "oops")).expect_err("it is not JSON");
     }

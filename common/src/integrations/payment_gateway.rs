@@ -1,17 +1,17 @@
-//! The payment gateway: who takes the money for a charge.
+//! The client of the payment gateway, which charges users for points.
 //!
-//! Without `PAYMENT_GATEWAY_URL` nobody does, and charges are approved at once. With it, this is what a gateway has to
-//! do, or an adapter in front of one:
+//! Without `PAYMENT_GATEWAY_URL` there is none, and charges are approved at once. With it, a gateway, or an adapter in
+//! front of one, has to do this:
 //!
-//! - It is sent `POST {url}/payments` with a JSON body `{"chargeId", "userId", "amount", "paymentMethod"}`; the amount
-//!   is whole won, the payment method is what the caller named or null. A user and a password in the URL are sent as
-//!   basic authentication.
-//! - The header `Idempotency-Key` is the charge's id. The same question comes again whenever an answer was lost, from
-//!   another process and possibly at the same time: it must take the money once, and answer the same.
-//! - 2xx with `{"status": "APPROVED"}`: the money is taken, for good. The points are credited.
-//! - 2xx with `{"status": "DECLINED"}`, or 402, or 422: it is not, and will not be.
-//! - Anything else (another status, another body, a redirect, a broken connection, no answer within 2 s) tells
-//!   nothing: the charge stays pending, and the worker asks again until it is told.
+//! - It gets `POST {url}/payments` with a JSON body `{"chargeId", "userId", "amount", "paymentMethod"}`. The amount is
+//!   whole won; the payment method is that of the caller or null. A user and a password in the URL are sent as basic
+//!   authentication.
+//! - The header `Idempotency-Key` is the charge's id. The same request comes again whenever a response was lost, from
+//!   another process and possibly at the same time: the gateway must charge once and respond the same.
+//! - 2xx with `{"status": "APPROVED"}`: charged, for good. The points are credited.
+//! - 2xx with `{"status": "DECLINED"}`, or 402, or 422: not charged, for good.
+//! - Anything else (another status, another body, a redirect, a broken connection, no response within 2 s) leaves the
+//!   charge pending. The worker sends the request again until there is a decision.
 
 use std::time::Duration;
 
@@ -27,34 +27,12 @@ use crate::{
 };
 
 const SETTING: &str = "PAYMENT_GATEWAY_URL";
-/// How long the gateway may take, connection included.
+/// How long a response may take, connection included.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
-/// An answer that is longer is none.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// A longer response is invalid, in bytes.
+const RESPONSE_MAX: usize = 64 * 1024;
 
-/// What the gateway says of a charge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatewayAnswer {
-    /// The money is taken.
-    Approved,
-    /// It is not, and will not be.
-    Declined,
-    /// Nobody knows: ask again.
-    Unknown,
-}
-
-impl GatewayAnswer {
-    /// How the charge ends; none when that has to be asked again.
-    pub const fn decision(self) -> Option<Decision> {
-        match self {
-            Self::Approved => Some(Decision::Approved),
-            Self::Declined => Some(Decision::Declined),
-            Self::Unknown => None,
-        }
-    }
-}
-
-/// The way to the gateway.
+/// The client of a gateway.
 #[derive(Clone, Debug)]
 pub struct PaymentGateway {
     client: Client,
@@ -63,7 +41,7 @@ pub struct PaymentGateway {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Question<'c> {
+struct PaymentRequest<'c> {
     charge_id: ChargeId,
     user_id: UserId,
     amount: i64,
@@ -71,60 +49,69 @@ struct Question<'c> {
 }
 
 #[derive(Deserialize)]
-struct Verdict {
+struct PaymentResponse {
     status: String,
 }
 
 impl PaymentGateway {
-    /// The gateway at `url`. No connection is made yet.
+    /// The gateway at `url`. It is not connected to yet.
     pub fn at(url: &SecretString) -> Result<Self> {
         let payments = payments_url(url.expose_secret()).map_err(|why| Error::Setting(SETTING, why))?;
-        // A redirect would be followed with a GET, which pays nothing.
+        // A redirect would be followed with a GET, which charges nothing.
         let client = Client::builder().timeout(GATEWAY_TIMEOUT).redirect(redirect::Policy::none()).build();
         let client =
             client.map_err(|error| Error::Setting(SETTING, format!("cannot be spoken to: {}", describe(&error))))?;
         Ok(Self { client, payments })
     }
 
-    /// Asks it to take the money for a charge, or what became of that when it was asked before.
-    pub async fn ask(&self, charge: &NewCharge) -> GatewayAnswer {
-        self.answer(charge).await.unwrap_or_else(|cause| {
-            tracing::warn!(charge = %charge.id, cause, "the payment gateway did not say what became of a charge");
-            GatewayAnswer::Unknown
-        })
+    /// Requests a charge, or the decision of an earlier request for it; none when that is unknown and the request has to
+    /// be sent again.
+    pub async fn charge(&self, charge: &NewCharge) -> Option<Decision> {
+        match self.request(charge).await {
+            Ok(decision) => Some(decision),
+            Err(cause) => {
+                tracing::warn!(charge = %charge.id, cause, "payment gateway gave no decision");
+                None
+            }
+        }
     }
 
-    async fn answer(&self, charge: &NewCharge) -> Result<GatewayAnswer, Cause> {
+    async fn request(&self, charge: &NewCharge) -> Result<Decision, Cause> {
         let NewCharge { id, user, amount, payment_method } = charge;
-        let question =
-            Question { charge_id: *id, user_id: *user, amount: *amount, payment_method: payment_method.as_deref() };
-        let request = self.client.post(self.payments.clone()).header("idempotency-key", id.to_string()).json(&question);
+        let body = PaymentRequest {
+            charge_id: *id,
+            user_id: *user,
+            amount: *amount,
+            payment_method: payment_method.as_deref(),
+        };
+        let request = self.client.post(self.payments.clone()).header("idempotency-key", id.to_string()).json(&body);
         let response = request.send().await.map_err(|error| Cause::from(describe(&error)))?;
         match response.status() {
-            StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => Ok(GatewayAnswer::Declined),
-            status if status.is_success() => verdict(response).await,
+            StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => Ok(Decision::Declined),
+            status if status.is_success() => decision(response).await,
             status => Err(format!("it answered {status}").into()),
         }
     }
 }
 
-async fn verdict(mut response: Response) -> Result<GatewayAnswer, Cause> {
+async fn decision(mut response: Response) -> Result<Decision, Cause> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Cause::from(describe(&error)))? {
         body.extend_from_slice(&chunk);
-        if body.len() > LONGEST_ANSWER {
+        // Read in chunks, as a response without a length may never end.
+        if body.len() > RESPONSE_MAX {
             return Err("it answered more than 64 KiB".into());
         }
     }
-    let Verdict { status } = serde_json::from_slice(&body)?;
+    let PaymentResponse { status } = serde_json::from_slice(&body)?;
     match status.as_str() {
-        "APPROVED" => Ok(GatewayAnswer::Approved),
-        "DECLINED" => Ok(GatewayAnswer::Declined),
+        "APPROVED" => Ok(Decision::Approved),
+        "DECLINED" => Ok(Decision::Declined),
         _ => Err("its status is neither APPROVED nor DECLINED".into()),
     }
 }
 
-/// Where payments are asked for, when `url` is one that can be.
+/// The URL of payment requests, when `url` is valid.
 pub(crate) fn payments_url(url: &str) -> Result<Url, String> {
     const EXPECTED: &str = "expected http:// or https:// and a host, without a query";
     let mut parsed = http_url(url)?;
@@ -143,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payments_are_asked_for_below_the_url() {
+    fn payments_are_requested_below_the_url() {
         let at = |url: &str| payments_url(url).map(String::from);
         assert_eq!(at("https://pay.example").as_deref(), Ok("https://pay.example/payments"));
         assert_eq!(at("http://pay.example:8090/v1/").as_deref(), Ok("http://pay.example:8090/v1/payments"));

@@ -1,15 +1,15 @@
-//! Webhooks: messages to receivers by HTTP, signed as the Standard Webhooks specification says.
+//! Webhooks: messages to receivers by HTTP, signed as the Standard Webhooks specification defines it.
 //!
-//! - A receiver is sent `POST {url}` with the message as JSON. A user and a password in the URL are sent as basic
+//! - A receiver gets `POST {url}` with the message as JSON. A user and a password in the URL are sent as basic
 //!   authentication.
-//! - `webhook-id` is the message's id, the same in every attempt: a receiver that has seen it takes it once.
+//! - `webhook-id` is the message's id, the same in every attempt: a receiver deduplicates by it.
 //! - `webhook-timestamp` is the time of the attempt, in seconds since 1970.
 //! - `webhook-signature` is `v1,` and the HMAC-SHA256 of `{id}.{timestamp}.{body}` in base64; one for each secret, with
-//!   a space between them, so that a secret can be replaced while messages are on their way.
-//! - 2xx: it is taken. 400, 405, 410, 413, 415, 422 and 501 say that this message will never be: it is not sent again.
-//! - Anything else (another status, a redirect, a broken connection, no answer within 5 s) may pass: it is sent again.
-//!   `Retry-After` says when, up to an hour.
-//! - No answer at all, 429, 502, 503 and 504 say that nobody is there; whatever else is answered, somebody is.
+//!   a space between them, so that a secret can be rotated while messages are in flight.
+//! - 2xx: accepted. 400, 405, 410, 413, 415, 422 and 501: refused for good, it is not sent again.
+//! - Anything else (another status, a redirect, a broken connection, no response within 5 s): failed, it is sent again.
+//!   `Retry-After` is respected, up to an hour.
+//! - No response at all, 429, 502, 503 and 504 mean that the receiver is unreachable; any other status that it is not.
 
 use std::{fmt, time::Duration};
 
@@ -27,29 +27,26 @@ use crate::{
     integrations::http::{describe, http_url},
 };
 
-/// The header of the message's id.
 pub const ID_HEADER: &str = "webhook-id";
-/// The header of the time of the attempt, in seconds since 1970.
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
-/// The header of the signatures.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
-/// How long a receiver may take, connection included.
+/// How long a response may take, connection included.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How far in the future `Retry-After` is believed.
-pub const LONGEST_RETRY_AFTER: TimeDelta = TimeDelta::hours(1);
+/// A longer `Retry-After` counts as this.
+pub const RETRY_AFTER_MAX: TimeDelta = TimeDelta::hours(1);
 
 const SECRET_SETTING: &str = "WEBHOOK_SECRET";
+/// As the specification requires.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-/// How many secrets there may be at once.
+/// Each secret adds a signature to the header.
 const MAX_SECRETS: usize = 8;
-/// How much of an answer is read, and how much of it is kept, in bytes.
-const READ: usize = 16 * 1024;
-const KEPT: usize = 300;
-/// How many connections are kept, and how long one that is idle.
-const IDLE_CONNECTIONS: usize = 64;
-const IDLE_FOR: Duration = Duration::from_secs(30);
+/// How much of a response's body is read, and how much of that is kept, in bytes.
+const BODY_READ_MAX: usize = 16 * 1024;
+const BODY_KEPT_MAX: usize = 300;
+const IDLE_CONNECTIONS_MAX: usize = 64;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The secrets with which messages are signed, the same for all receivers.
+/// The keys that sign messages, the same for all receivers.
 #[derive(Clone)]
 pub struct WebhookSecrets(Vec<hmac::Key>);
 
@@ -60,7 +57,7 @@ impl fmt::Debug for WebhookSecrets {
 }
 
 impl WebhookSecrets {
-    /// Reads `whsec_` and the base64 of 24 to 64 bytes; several with a space between them.
+    /// Parses `whsec_` and the base64 of 24 to 64 bytes; several with a space between them.
     pub fn parse(secrets: &SecretString) -> Result<Self> {
         let keys: Result<Vec<hmac::Key>, String> = secrets.expose_secret().split_whitespace().map(key).collect();
         match keys {
@@ -72,7 +69,7 @@ impl WebhookSecrets {
         }
     }
 
-    /// The header of a message: a signature with each secret.
+    /// The signature header of a message: one signature for each secret.
     pub fn signatures(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let head = format!("{id}.{timestamp}.");
         let signatures = self.0.iter().map(|key| {
@@ -84,7 +81,7 @@ impl WebhookSecrets {
         signatures.collect::<Vec<_>>().join(" ")
     }
 
-    /// Whether one of the signatures is one of such a message, made with one of these secrets.
+    /// Whether one of the signatures is that of this message with one of these secrets.
     pub fn verify(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
         let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
         let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
@@ -93,7 +90,7 @@ impl WebhookSecrets {
     }
 }
 
-/// What it says is printed, so it does not repeat the secret.
+/// The error is printed, so it does not repeat the secret.
 fn key(secret: &str) -> Result<hmac::Key, String> {
     const EXPECTED: &str = "expected whsec_ and the base64 of 24 to 64 bytes, several with a space between them";
     let bytes = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok());
@@ -104,29 +101,26 @@ fn key(secret: &str) -> Result<hmac::Key, String> {
     }
 }
 
-/// What a receiver says of a message.
+/// The result of one attempt to deliver a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WebhookAnswer {
-    /// It is taken.
-    Taken,
-    /// It will never be, with the status and the beginning of the body.
+pub enum Delivery {
+    Accepted,
+    /// It will never be accepted: the status and the beginning of the body.
     Refused(String),
-    /// It was not taken now.
-    Failed(WebhookFailure),
+    /// A later attempt may succeed.
+    Failed(DeliveryFailure),
 }
 
-/// Why a message was not taken, though it may be later.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebhookFailure {
-    /// The status and the beginning of the body, or why there was no answer.
+pub struct DeliveryFailure {
+    /// The status and the beginning of the body, or why there was no response.
     pub reason: String,
-    /// How long the receiver wants to be left alone, at most [`LONGEST_RETRY_AFTER`].
+    /// At most [`RETRY_AFTER_MAX`].
     pub retry_after: Option<TimeDelta>,
-    /// Whether somebody is there: it may be this message only that fails.
-    pub is_there: bool,
+    /// Whether the receiver responded itself: the failure may be that of this message alone.
+    pub is_reachable: bool,
 }
 
-/// The way to a receiver.
 #[derive(Clone, Debug)]
 pub struct WebhookEndpoint {
     client: Client,
@@ -135,15 +129,15 @@ pub struct WebhookEndpoint {
 }
 
 impl WebhookEndpoint {
-    /// The receiver at the URL that `setting` gives. No connection is made yet.
+    /// The receiver at the URL in `setting`. It is not connected to yet.
     pub fn at(setting: &'static str, url: &SecretString, secrets: WebhookSecrets) -> Result<Self> {
         let url = http_url(url.expose_secret()).map_err(|why| Error::Setting(setting, why))?;
-        // A redirect would be followed with a GET, which tells nothing; and it is not for others to say who is told.
+        // A redirect would be followed with a GET, without the message; and only the setting decides who receives events.
         let client = Client::builder()
             .timeout(WEBHOOK_TIMEOUT)
             .redirect(redirect::Policy::none())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_FOR)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .user_agent(concat!("dibs/", env!("CARGO_PKG_VERSION")))
             .build();
         let client =
@@ -152,7 +146,7 @@ impl WebhookEndpoint {
     }
 
     /// Sends a message once.
-    pub async fn send(&self, id: &str, body: Bytes) -> WebhookAnswer {
+    pub async fn send(&self, id: &str, body: Bytes) -> Delivery {
         let now = clock::now();
         let signatures = self.secrets.signatures(id, now.timestamp(), &body);
         let request = self
@@ -164,31 +158,31 @@ impl WebhookEndpoint {
             .header(SIGNATURE_HEADER, signatures)
             .body(body);
         match request.send().await {
-            Ok(response) => answer(response, now).await,
+            Ok(response) => delivery(response, now).await,
             Err(error) => {
-                WebhookAnswer::Failed(WebhookFailure { reason: describe(&error), retry_after: None, is_there: false })
+                Delivery::Failed(DeliveryFailure { reason: describe(&error), retry_after: None, is_reachable: false })
             }
         }
     }
 }
 
-async fn answer(response: Response, now: Timestamp) -> WebhookAnswer {
+async fn delivery(response: Response, now: Timestamp) -> Delivery {
     let status = response.status();
     let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-    let retry_after = retry_after.and_then(|value| moment_to_retry(value, now));
-    // Also where it tells nothing: a connection whose answer was read can be used again.
+    let retry_after = retry_after.and_then(|value| parse_retry_after(value, now));
+    // Also of a success: only a connection whose response was read can be used again.
     let body = beginning_of_body(response).await;
     if status.is_success() {
-        return WebhookAnswer::Taken;
+        return Delivery::Accepted;
     }
     let reason =
         if body.is_empty() { format!("it answered {status}") } else { format!("it answered {status}: {body}") };
     match status.as_u16() {
-        400 | 405 | 410 | 413 | 415 | 422 | 501 => WebhookAnswer::Refused(reason),
+        400 | 405 | 410 | 413 | 415 | 422 | 501 => Delivery::Refused(reason),
         status => {
-            // A proxy whose receiver is gone, or one that has too much to do to look at any message.
-            let is_there = !matches!(status, 429 | 502..=504);
-            WebhookAnswer::Failed(WebhookFailure { reason, retry_after, is_there })
+            // A proxy whose receiver is gone, or a receiver that is too busy for any message.
+            let is_reachable = !matches!(status, 429 | 502..=504);
+            Delivery::Failed(DeliveryFailure { reason, retry_after, is_reachable })
         }
     }
 }
@@ -197,23 +191,23 @@ async fn beginning_of_body(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
-        if body.len() > READ {
+        if body.len() > BODY_READ_MAX {
             break;
         }
     }
     let text = String::from_utf8_lossy(&body);
-    // It goes into a table, the log and onto terminals.
-    let clean: String = beginning(&text, KEPT).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // It goes into a table, the log and terminals, where control characters have effects.
+    let clean: String = beginning(&text, BODY_KEPT_MAX).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.trim().to_owned()
 }
 
-/// `Retry-After`: seconds, or a moment.
-fn moment_to_retry(value: &str, now: Timestamp) -> Option<TimeDelta> {
+/// `Retry-After` is a number of seconds or a date (RFC 9110, section 10.2.3).
+fn parse_retry_after(value: &str, now: Timestamp) -> Option<TimeDelta> {
     let after = match value.trim().parse::<u32>() {
         Ok(seconds) => TimeDelta::seconds(i64::from(seconds)),
         Err(_) => DateTime::parse_from_rfc2822(value.trim()).ok()?.to_utc() - now,
     };
-    Some(after.clamp(TimeDelta::zero(), LONGEST_RETRY_AFTER))
+    Some(after.clamp(TimeDelta::zero(), RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -242,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn while_a_secret_is_replaced_both_sign() {
+    fn while_a_secret_is_rotated_both_sign() {
         let other = format!("whsec_{}", STANDARD.encode([7; 24]));
         let both = secrets(&format!("{SECRET} {other}")).expect("two secrets");
         let signatures = both.signatures("event-1-0", 1, b"{}");
@@ -266,9 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_moment_and_bounded() {
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
         let now = "2015-10-21T07:27:00Z".parse().expect("a moment");
-        let seconds = |value| moment_to_retry(value, now).map(|after| after.num_seconds());
+        let seconds = |value| parse_retry_after(value, now).map(|after| after.num_seconds());
         assert_eq!(seconds("120"), Some(120));
         assert_eq!(seconds("Wed, 21 Oct 2015 07:28:00 GMT"), Some(60));
         assert_eq!(seconds("Wed, 21 Oct 2015 07:00:00 GMT"), Some(0));

@@ -16,7 +16,7 @@ use dibs_loadtest::{
     record::Deliveries,
 };
 use dibs_worker::{
-    relay::{Relay, Step},
+    relay::{Relay, StepOutcome},
     webhooks::WebhookSink,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use crate::{
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A message in the retry queue.
-const RETRY_QUEUED: &str = "INSERT INTO parked_messages (sink, sequence, place, lane, kind, aggregate_id, payload, attempts, \
+const RETRY_QUEUED: &str = "INSERT INTO webhook_retry_queue (sink, sequence, place, ordering_key, kind, aggregate_id, payload, attempts, \
                       next_attempt_at) VALUES ('notifications', 1, 0, 'x', 'coupon.issued', '3', '{}', 1, NOW(3))";
 
 fn secrets() -> WebhookSecrets {
@@ -61,7 +61,7 @@ async fn deliver(place: &TestEnvironment, receiver: &Receiver) {
     let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &receiver.url(name).into(), secrets()).expect("a URL");
     let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
     let mut relay = Relay::new(&place.database, sink);
-    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
     // None of the events is for the other sink.
     place.execute("UPDATE sinks SET delivered_through = 3").await;
@@ -104,7 +104,7 @@ async fn i10_every_missing_delivery_is_found() {
              VALUES ('COUPON', '3', 'coupon.expired', '{}', NOW(3))",
             "DELETE FROM outbox_events WHERE sequence IS NULL",
         ),
-        (RETRY_QUEUED, "DELETE FROM parked_messages"),
+        (RETRY_QUEUED, "DELETE FROM webhook_retry_queue"),
         (&letter("event-1-0", "DEAD", "no answer in time"), "DELETE FROM dead_letters"),
         (&letter("event-1-0", "REDRIVE", "it answered 422 Unprocessable Entity"), "DELETE FROM dead_letters"),
         (
@@ -146,7 +146,7 @@ async fn a_record_has_every_attempt_and_those_with_a_wrong_signature() {
     let url = receiver.url("notifications").into();
     let other_sender = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
     let answer = other_sender.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
-    let dibs_common::integrations::webhooks::WebhookAnswer::Failed(failure) = answer else { panic!("{answer:?}") };
+    let dibs_common::integrations::webhooks::Delivery::Failed(failure) = answer else { panic!("{answer:?}") };
     let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");
     let recorded = Deliveries::read(&path).expect("a record");

@@ -24,7 +24,7 @@ use dibs_worker::{
     jobs::{Job, Jobs},
     orders::execute_batch,
     ranking::{self, RankingSink},
-    relay::{Relay, Step},
+    relay::{Relay, StepOutcome},
 };
 use fred::{
     interfaces::{KeysInterface as _, SortedSetsInterface as _, StreamsInterface as _},
@@ -96,7 +96,7 @@ impl Shop {
         while db::outbox::sequence_events(&database).await.expect("numbered") > 0 {}
         let mut relay =
             Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
-        while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+        while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
         relay.release_lease().await;
     }
 

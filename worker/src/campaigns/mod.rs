@@ -1,5 +1,4 @@
-//! Keeps Redis in step with the campaigns in the database: makes the ones that it does not hold, or has partly
-//! forgotten.
+//! Keeps Redis in step with the campaigns in MySQL: rebuilds those that Redis has lost in whole or in part.
 
 mod rebuild;
 mod reconciler;

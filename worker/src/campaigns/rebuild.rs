@@ -10,7 +10,7 @@ use dibs_common::{
         claim::{Claim, ClaimRecord},
     },
     error::Result,
-    identifiers::{ClaimId, UserId, new_uuid},
+    identifiers::{ClaimId, CouponId, Partition, UserId, new_uuid},
     redis::{
         Redis, campaign_state,
         scripts::{CampaignCounts, campaign_put},
@@ -18,37 +18,37 @@ use dibs_common::{
     },
 };
 
-const PAGE: u32 = 5000;
+const PAGE_SIZE: u32 = 5_000;
 /// A page of rows that are not in memory takes the disk a while.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may go on without saying so to the database that holds its lock.
-const LONGEST: Duration = Duration::from_mins(15);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The lease's connection is silent for the whole rebuild.
+const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Makes a campaign in Redis again from what is issued in the database and what is accepted but not yet answered.
-/// While that goes on Redis does not know the campaign, so no claim can slip in between; it appears whole, at once.
-/// One process does so at a time: one that finds another at it leaves it to that.
+/// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not know
+/// the campaign meanwhile, so no claim can slip in between; it appears whole, at once. One process does so at a time: a
+/// second one returns at once.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lock) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
-    lock.hold_for(LONGEST).await?;
-    let forgotten = campaign_state::delete(redis, campaign.partition, campaign.id).await;
-    let rebuilt = match forgotten {
-        Ok(()) => make_alone(database, redis, campaign).await,
+    let Some(mut lease) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    lease.hold_for(REBUILD_TIMEOUT).await?;
+    let deleted = campaign_state::delete(redis, campaign.partition, campaign.id).await;
+    let rebuilt = match deleted {
+        Ok(()) => rebuild_under_lease(database, redis, campaign).await,
         Err(error) => Err(error),
     };
-    lock.release().await.and(rebuilt)
+    lease.release().await.and(rebuilt)
 }
 
-/// The same for a campaign that Redis does not know. It is not forgotten first: whoever has just made it may be putting
-/// it there, and then it is left as it is.
-pub(super) async fn make_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lock) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
-    lock.hold_for(LONGEST).await?;
-    let made = make_alone(database, redis, campaign).await;
-    lock.release().await.and(made)
+/// The same for a campaign that Redis does not know. It is not deleted first: another process may just have rebuilt
+/// it, and then that stays.
+pub(super) async fn rebuild_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+    let Some(mut lease) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    lease.hold_for(REBUILD_TIMEOUT).await?;
+    let rebuilt = rebuild_under_lease(database, redis, campaign).await;
+    lease.release().await.and(rebuilt)
 }
 
-/// The stream is read before the database, so that a claim which is confirmed meanwhile is found at least once.
-async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+/// The stream is read before MySQL, so that a claim that is confirmed meanwhile is found at least once.
+async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let place = (campaign.partition, campaign.id);
     let unanswered = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
     let unanswered = without_rejected(database, unanswered).await?;
@@ -56,17 +56,17 @@ async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> 
     for claim in unanswered {
         waiting.entry(claim.user).or_default().push(claim.record);
     }
-    // A sequence is given once, also that of a claim that was refused.
+    // A sequence is used once, also that of a rejected claim.
     let sequence = db::within(db::issuances::last_rejected_sequence(database.pool(), campaign.id)).await?;
     let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
-        let page = db::issuances::list_issued(database.pool(), campaign.id, after, PAGE);
-        let page = db::within_limit(PATIENCE, page).await?;
+        let page = db::issuances::list_issued(database.pool(), campaign.id, after, PAGE_SIZE);
+        let page = db::within_limit(READ_TIMEOUT, page).await?;
         let Some(IssuedClaim { user: last_user, ordinal: last_ordinal, .. }) = page.last().copied() else { break };
-        // A user's rows must not be cut apart: the last user's are read again with the next page, unless that is
-        // all there is.
-        let whole = page.len() < PAGE as usize || page.first().is_some_and(|claim| claim.user == last_user);
+        // A user's rows must stay together: those of the last user are read again with the next page, unless this page
+        // is the last or has only that user.
+        let whole = page.len() < PAGE_SIZE as usize || page.first().is_some_and(|claim| claim.user == last_user);
         let kept = page.iter().filter(|claim| whole || claim.user != last_user);
         let mut records: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
         for IssuedClaim { user, record, .. } in kept {
@@ -80,18 +80,18 @@ async fn make_alone(database: &Database, redis: &Redis, campaign: &Campaign) -> 
     }
     add(redis, place, &mut counts, waiting).await?;
     let put = campaign_put(redis, campaign, counts).await?;
-    tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "redis holds the campaign again");
+    tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
     Ok(())
 }
 
-/// The place in the order of rows right before the first of `user`.
+/// The position right before the first row of `user`.
 fn before(user: UserId) -> Option<(UserId, u16)> {
     UserId::try_from(user.get() - 1).ok().map(|previous| (previous, u16::MAX))
 }
 
 async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec<Claim>> {
     let mut kept = Vec::with_capacity(claims.len());
-    for page in claims.chunks(PAGE as usize) {
+    for page in claims.chunks(PAGE_SIZE as usize) {
         let rejected = db::within(async {
             let mut connection = database.pool().acquire().await?;
             db::issuances::find_rejected(&mut connection, page).await
@@ -105,7 +105,7 @@ async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec
 /// Stages users' records, each claim once, and counts them.
 async fn add(
     redis: &Redis,
-    place: (dibs_common::identifiers::Partition, dibs_common::identifiers::CouponId),
+    place: (Partition, CouponId),
     counts: &mut CampaignCounts,
     records: BTreeMap<UserId, Vec<ClaimRecord>>,
 ) -> Result<()> {
@@ -118,7 +118,7 @@ async fn add(
         counts.sequence = records.iter().map(|record| record.sequence).chain([counts.sequence]).max().unwrap_or(0);
         staged.push((user, records));
     }
-    for page in staged.chunks(PAGE as usize) {
+    for page in staged.chunks(PAGE_SIZE as usize) {
         campaign_state::write_staged(redis, place.0, place.1, counts.rebuild, page).await?;
     }
     Ok(())

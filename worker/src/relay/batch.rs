@@ -1,14 +1,14 @@
 use dibs_common::{clock::Timestamp, db::outbox::OutboxEvent};
 
-/// All that a sink takes of what happened from one sequence to another.
+/// The events of a range of sequences that a sink subscribes to.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// The sequence of the first event, whether the sink takes it or not.
+    /// The first sequence of the range, whether the sink subscribes to its event or not.
     pub first: u64,
-    /// The sequence of the last event; one less than `first` when nothing happened.
+    /// The last sequence of the range; `first - 1` when there is no event.
     pub last: u64,
-    /// When it is delivered.
+    /// The time of delivery.
     pub at: Timestamp,
-    /// The events that the sink takes, in order.
+    /// In order.
     pub events: Vec<OutboxEvent>,
 }

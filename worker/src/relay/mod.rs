@@ -1,12 +1,12 @@
-//! Tells receivers, the sinks, what happened: events go from `outbox_events` to each, in order, at least once.
+//! The outbox relay: delivers events from `outbox_events` to each sink, in order, at least once.
 //!
-//! Every worker numbers events and stands by for every sink; one at a time works for a sink, who holds its lock. A
-//! sink's progress is moved once the sink has taken the events, on the connection that holds the lock: one who has lost
-//! the lock without knowing cannot move it. What was taken by then comes again. Each sink has a relay of its own, so
-//! that one that fails holds up no other.
+//! Every worker sequences events and is on standby for every sink. The holder of a sink's lease serves it. It advances the
+//! sink after the sink has accepted events, on the connection that holds the lease: a process that has lost the lease
+//! without noticing cannot advance it. What was accepted by then is delivered again. Each sink has a relay of its own, so
+//! a sink that fails holds up no other.
 
 mod batch;
-mod numbering;
+mod sequencing;
 
 use std::{future::Future, time::Duration};
 
@@ -16,181 +16,168 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database, Lease, outbox::SinkProgress},
     error::{Error, Result},
+    retry::{self, Backoff, RetryPolicy},
 };
-pub use numbering::number_until_stopped;
+pub use sequencing::sequence_events;
 use tokio_util::sync::CancellationToken;
 
-/// How many events a sink is given at once, unless it says otherwise.
-pub const BATCH: u64 = 2_000;
-/// How often there is a look for new events.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often one who stands by asks whether the lock is free.
-const STAND_BY: Duration = Duration::from_secs(1);
-/// How long a sink without events is left alone.
-const IDLE_AT_MOST: TimeDelta = TimeDelta::seconds(1);
-/// How often it is noted that a sink is served.
-const TOUCH_EVERY: TimeDelta = TimeDelta::seconds(30);
-/// The first pause after a failure, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How long reading a batch may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Events in a batch, unless the sink says otherwise.
+pub const BATCH_SIZE: u64 = 2_000;
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a standby tries to take the lease, and a blocked sink is tried.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a sink gets no batch when there is no event.
+const IDLE_MAX: TimeDelta = TimeDelta::seconds(1);
+const MARK_ACTIVE_INTERVAL: TimeDelta = TimeDelta::seconds(30);
+const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(400), Duration::from_secs(10));
+/// Rows that are not in memory take the disk a while.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A receiver of events.
 pub trait Sink: Send + Sync {
     /// Its name in the table `sinks` and in metrics. It never changes.
     fn name(&self) -> &'static str;
 
-    /// The kinds of events that it takes, such as `order.paid`; all when none is named.
+    /// The types of events that it subscribes to, such as `order.paid`; empty means all.
     fn kinds(&self) -> &'static [&'static str];
 
-    /// How many events, of its kinds or not, it is given at once.
-    fn batch(&self) -> u64 {
-        BATCH
+    /// The length of a batch's range of sequences.
+    fn batch_size(&self) -> u64 {
+        BATCH_SIZE
     }
 
-    /// Another process works for it now: what its metrics say of it is for that one to say.
-    fn stand_by(&self) {}
-
-    /// Takes a batch, and answers up to which sequence it has taken all; what follows comes again. A batch may come
-    /// again in whole or in part. One without events comes about once a second when there are none, so that a sink can
-    /// see to itself; it may then answer that it has taken more than it was given. What it writes on the lock's
-    /// connection after [`Lease::begin`] is committed together with its progress.
-    fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> impl Future<Output = Result<u64>> + Send;
+    /// Accepts a batch, and returns the sequence up to which it has accepted all; what follows comes again. A batch may
+    /// come again in whole or in part. When there are no events, an empty batch comes about once a second, for upkeep;
+    /// the sink may then return a sequence beyond the batch. What it writes on the lease's connection after
+    /// [`Lease::begin`] is committed together with its progress.
+    fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> impl Future<Output = Result<u64>> + Send;
 }
 
-/// Sends events on to one sink.
+/// Delivers events to one sink.
 pub struct Relay<S> {
     database: Database,
     sink: S,
-    lock: Option<Lease>,
-    looked_at: Option<Timestamp>,
-    touched_at: Option<Timestamp>,
+    lease: Option<Lease>,
+    delivered_at: Option<Timestamp>,
+    marked_active_at: Option<Timestamp>,
 }
 
-/// What became of one look for events.
+/// The outcome of one step of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Another process works for the sink.
-    StandingBy,
-    /// The sink is up to date.
+pub enum StepOutcome {
+    /// Another process holds the sink's lease.
+    Standby,
     UpToDate,
-    /// The sink has taken events; there may be more.
+    /// The sink has accepted events; there may be more.
     Delivered,
-    /// There are events, and the sink takes none now.
-    Held,
+    /// There are events, and the sink accepts none now.
+    Blocked,
 }
 
 impl<S: Sink> Relay<S> {
-    /// A relay to `sink`.
     pub fn new(database: &Database, sink: S) -> Self {
-        Self { database: database.clone(), sink, lock: None, looked_at: None, touched_at: None }
+        Self { database: database.clone(), sink, lease: None, delivered_at: None, marked_active_at: None }
     }
 
-    /// Sends on what happens until told to stop.
+    /// Delivers events until the process stops.
     pub async fn run(mut self, stopping: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(RETRIES);
         while !stopping.is_cancelled() {
-            let wait = match self.step(clock::now()).await {
-                Ok(Step::Delivered) => Duration::ZERO,
-                Ok(Step::UpToDate) => LOOK_EVERY,
-                Ok(Step::StandingBy | Step::Held) => STAND_BY,
+            match self.step(clock::now()).await {
+                Ok(outcome) => {
+                    backoff.reset();
+                    let delay = match outcome {
+                        StepOutcome::Delivered => continue,
+                        StepOutcome::UpToDate => POLL_INTERVAL,
+                        StepOutcome::Standby | StepOutcome::Blocked => STANDBY_INTERVAL,
+                    };
+                    retry::sleep(delay, &stopping).await;
+                }
                 Err(error) => {
                     let sink = self.sink.name();
                     metrics::counter!("dibs_relay_failures_total", "sink" => sink).increment(1);
-                    tracing::warn!(sink, cause = error.chain(), ?pause, "events cannot be delivered now");
-                    let wait = pause;
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                    self.wait(wait, &stopping).await;
-                    continue;
+                    tracing::warn!(sink, cause = error.chain(), "delivery failed; retrying");
+                    backoff.wait(&stopping).await;
                 }
-            };
-            pause = FIRST_PAUSE;
-            self.wait(wait, &stopping).await;
+            }
         }
         self.release_lease().await;
     }
 
-    async fn wait(&self, pause: Duration, stopping: &CancellationToken) {
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = stopping.cancelled() => {}
-        }
-    }
-
-    /// Lets another process work for the sink.
+    /// Lets another process serve the sink.
     pub async fn release_lease(&mut self) {
-        if let Some(lock) = self.lock.take()
-            && let Err(error) = lock.release().await
+        if let Some(lease) = self.lease.take()
+            && let Err(error) = lease.release().await
         {
-            // Its connection is gone, and with it the lock.
-            tracing::debug!(sink = self.sink.name(), cause = error.chain(), "a lock was lost before it was released");
+            // Its connection is gone, and the lease with it.
+            tracing::debug!(sink = self.sink.name(), cause = error.chain(), "lease lost before its release");
         }
     }
 
     /// Delivers the next batch, once.
-    pub async fn step(&mut self, now: Timestamp) -> Result<Step> {
-        let lock = match self.lock.take() {
-            Some(lock) => Some(lock),
+    pub async fn step(&mut self, now: Timestamp) -> Result<StepOutcome> {
+        let lease = match self.lease.take() {
+            Some(lease) => Some(lease),
             None => self.database.try_lease(&format!("sink {}", self.sink.name())).await?,
         };
-        let Some(mut lock) = lock else {
-            self.sink.stand_by();
-            self.touched_at = None;
-            return Ok(Step::StandingBy);
+        let Some(mut lease) = lease else {
+            self.marked_active_at = None;
+            return Ok(StepOutcome::Standby);
         };
-        let step = self.deliver_next(&mut lock, now).await;
-        self.lock = Some(lock);
-        if step.is_err() {
-            // Its connection may be what failed, or another process may be better placed.
+        let outcome = self.deliver_next(&mut lease, now).await;
+        self.lease = Some(lease);
+        if outcome.is_err() {
+            // Its connection may be what failed, or another process may reach the sink.
             self.release_lease().await;
         }
-        step
+        outcome
     }
 
-    async fn deliver_next(&mut self, lock: &mut Lease, now: Timestamp) -> Result<Step> {
+    async fn deliver_next(&mut self, lease: &mut Lease, now: Timestamp) -> Result<StepOutcome> {
         let sink = self.sink.name();
-        let Some(progress) = db::within(db::outbox::find_sink_progress(lock.connection(), sink)).await? else {
+        let Some(progress) = db::within(db::outbox::find_sink_progress(lease.connection(), sink)).await? else {
             db::within(db::outbox::register_sink(self.database.pool(), sink, now)).await?;
-            return Ok(Step::Delivered);
+            return Ok(StepOutcome::Delivered);
         };
         let SinkProgress { delivered_through, last_sequence, .. } = progress;
-        if delivered_through == last_sequence && self.looked_at.is_some_and(|looked| now - looked < IDLE_AT_MOST) {
-            return Ok(Step::UpToDate);
+        if delivered_through == last_sequence && self.delivered_at.is_some_and(|at| now - at < IDLE_MAX) {
+            return Ok(StepOutcome::UpToDate);
         }
-        self.serve(lock, progress, now).await?;
-        let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch()));
-        let events = db::outbox::list_between(lock.connection(), first..=last, self.sink.kinds());
-        let events = db::within_limit(PATIENCE, events).await?;
-        let taken = self.sink.deliver(&Batch { first, last, at: now, events }, lock).await?;
-        self.looked_at = Some(now);
-        if taken == delivered_through {
-            lock.commit().await?;
-            return Ok(if last < first { Step::UpToDate } else { Step::Held });
+        self.mark_active(lease, progress, now).await?;
+        let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch_size()));
+        let events = db::outbox::list_between(lease.connection(), first..=last, self.sink.kinds());
+        let events = db::within_limit(READ_TIMEOUT, events).await?;
+        let accepted = self.sink.deliver(&Batch { first, last, at: now, events }, lease).await?;
+        self.delivered_at = Some(now);
+        if accepted == delivered_through {
+            lease.commit().await?;
+            return Ok(if last < first { StepOutcome::UpToDate } else { StepOutcome::Blocked });
         }
-        if !db::within(db::outbox::advance_sink(lock.connection(), sink, delivered_through, taken, now)).await? {
-            return Err(Error::internal("another process has moved the sink"));
+        if !db::within(db::outbox::advance_sink(lease.connection(), sink, delivered_through, accepted, now)).await? {
+            return Err(Error::internal("another process has advanced the sink"));
         }
-        lock.commit().await?;
-        metrics::counter!("dibs_relay_events_total", "sink" => sink).increment(taken.saturating_sub(delivered_through));
-        Ok(Step::Delivered)
+        // The progress and what the sink wrote become durable together.
+        lease.commit().await?;
+        let passed = accepted.saturating_sub(delivered_through);
+        metrics::counter!("dibs_relay_events_total", "sink" => sink).increment(passed);
+        Ok(StepOutcome::Delivered)
     }
 
-    /// Lets the table say that somebody serves the sink: events wait for no sink that nobody does.
-    async fn serve(&mut self, lock: &mut Lease, progress: SinkProgress, now: Timestamp) -> Result<()> {
-        if self.touched_at.is_some_and(|touched| now - touched < TOUCH_EVERY) {
+    /// Marks the sink as served. The purge deletes events without waiting for a sink that is not.
+    async fn mark_active(&mut self, lease: &mut Lease, progress: SinkProgress, now: Timestamp) -> Result<()> {
+        if self.marked_active_at.is_some_and(|marked| now - marked < MARK_ACTIVE_INTERVAL) {
             return Ok(());
         }
         let sink = self.sink.name();
-        if self.touched_at.is_none()
+        if self.marked_active_at.is_none()
             && progress.waiting_since.is_none()
             && progress.delivered_through < progress.last_sequence
         {
             let after = progress.delivered_through;
-            tracing::error!(sink, after, "nobody served this sink for so long that events were deleted untold");
+            tracing::error!(sink, after, "undelivered events purged");
         }
-        db::within(db::outbox::mark_sink_active(lock.connection(), sink, now)).await?;
-        self.touched_at = Some(now);
+        db::within(db::outbox::mark_sink_active(lease.connection(), sink, now)).await?;
+        self.marked_active_at = Some(now);
         Ok(())
     }
 }

@@ -1,29 +1,30 @@
-//! Tells receivers by HTTP what happened: [`WebhookSink`] turns events into messages and sends each until it is taken.
+//! Delivers events to receivers by HTTP: [`WebhookSink`] turns events into messages and sends each until it is accepted.
 //!
-//! A round takes messages from the outbox and those parked ones that are due, and sends some tens at once; the messages
-//! of one lane, which is an order, one after the other. What becomes of each is written in the transaction that moves
-//! the sink on:
+//! A round takes new messages from the outbox and due ones from the retry queue, and sends some tens at once; the messages
+//! of one ordering key, which is an order, one after the other. The result of each is written in the transaction that
+//! advances the sink:
 //!
-//! - taken: nothing but the progress;
-//! - refused for good: a dead letter with the answer;
-//! - failed: it is parked, and so are those behind it in its lane, now and later. The rest goes on. It is sent again
-//!   after a pause, for a day since the first attempt; then it is a dead letter.
+//! - accepted: nothing but the progress;
+//! - refused for good: a dead letter with the response;
+//! - failed: it joins the retry queue, and so do those behind it with the same ordering key, now and later. The others go
+//!   on. It is sent again after a delay, for a day since the first attempt; then it is a dead letter.
 //!
-//! So many may be parked and no more: at the bound the sink stops where it is, and the outbox keeps the rest. When
-//! nobody answers one new message after the other, the receiver is away ([`breaker`]): nothing more is parked or given
-//! up, and one message at a time is sent to see whether it is back. Then what is parked is tried for a day anew. Dead
-//! letters that somebody asked for are parked again, behind nothing but each other, in at most half of the room.
+//! The retry queue is bounded: when it is full, the sink stops where it is, and the outbox keeps the rest. When several
+//! new messages in a row get no response, the circuit opens ([`circuit_breaker`]): no further message joins the retry
+//! queue or is dead-lettered, and one message at a time probes the receiver. When the circuit closes, the messages of the
+//! retry queue are tried for a day again. Dead letters to redrive join the retry queue too, with ordering keys of their
+//! own, and take at most half of it.
 //!
-//! A worker that dies in a round has written nothing of it, and all of it comes again, with the same ids.
+//! A worker that dies in a round has written nothing of it. All of it comes again, with the same ids.
 
-mod backoff;
-mod breaker;
+mod circuit_breaker;
+mod new_messages;
 mod outgoing;
+mod retry;
 mod round;
-mod round_result;
 mod settings;
 mod sink;
 
-pub use backoff::{TRIED_FOR, pause_after};
+pub use retry::{RETRIED_FOR, retry_delay};
 pub use settings::{WebhookSettings, Webhooks};
 pub use sink::{Limits, WebhookSink};

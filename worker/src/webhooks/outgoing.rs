@@ -1,119 +1,106 @@
 use bytes::Bytes;
 use dibs_common::{
     clock::Timestamp,
-    db::{outbox::OutboxEvent, parked::ParkedMessage},
+    db::{outbox::OutboxEvent, retry_queue::RetryMessage},
     domain::dead_letter::{DeadLetter, NewDeadLetter},
     integrations::{
         messages::{Message, MessageId, Receiver, messages},
-        webhooks::WebhookFailure,
+        webhooks::{Delivery, DeliveryFailure},
     },
 };
 
-/// What became of a message in a round.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It was not sent.
-    Waiting,
-    /// It is taken.
-    Taken,
-    /// It will never be: why.
-    Refused(String),
-    /// It was not taken now.
-    Failed(WebhookFailure),
-}
-
-/// A message on its way, with what became of it.
+/// A message of a round.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
-    /// The message, as it is parked or would be.
-    pub message: ParkedMessage,
-    /// Whether it is parked.
-    pub is_parked: bool,
-    /// What became of it in this round.
-    pub fate: Fate,
+    /// The message as the retry queue holds it, or would.
+    pub message: RetryMessage,
+    /// Whether it is in the retry queue.
+    pub is_retry: bool,
+    /// The result of this round's attempt; none when it was not sent.
+    pub delivery: Option<Delivery>,
 }
 
 impl Outgoing {
-    /// A new message.
-    pub const fn new(message: ParkedMessage) -> Self {
-        Self { message, is_parked: false, fate: Fate::Waiting }
+    pub const fn new(message: RetryMessage) -> Self {
+        Self { message, is_retry: false, delivery: None }
     }
 
-    /// One that is parked.
-    pub const fn parked(message: ParkedMessage) -> Self {
-        Self { message, is_parked: true, fate: Fate::Waiting }
+    pub const fn retry(message: RetryMessage) -> Self {
+        Self { message, is_retry: true, delivery: None }
     }
 
-    /// What is sent.
     pub fn body(&self) -> Bytes {
         Bytes::copy_from_slice(self.message.payload.as_bytes())
     }
 
     /// The message after this round's attempt, if there was one.
-    pub fn after_attempt(&self, now: Timestamp) -> ParkedMessage {
+    pub fn after_attempt(&self, now: Timestamp) -> RetryMessage {
         let mut message = self.message.clone();
-        let answer = match &self.fate {
-            Fate::Waiting => return message,
-            Fate::Taken => None,
-            Fate::Refused(answer) | Fate::Failed(WebhookFailure { reason: answer, .. }) => Some(answer.clone()),
+        let response = match &self.delivery {
+            None => return message,
+            Some(Delivery::Accepted) => None,
+            Some(Delivery::Refused(reason) | Delivery::Failed(DeliveryFailure { reason, .. })) => Some(reason.clone()),
         };
         message.attempts = message.attempts.saturating_add(1);
         message.first_attempt_at = message.first_attempt_at.or(Some(now));
-        message.last_answer = answer;
+        message.last_response = response;
         message
     }
 }
 
-/// The messages of an event, each in the lane of what it is about when that is to be told in order, else in one of its
-/// own.
+/// The messages of an event. Those of an ordered receiver have the aggregate as their ordering key, all others a key of
+/// their own.
 pub(super) fn outgoing(
     event: &OutboxEvent,
-    in_order: bool,
+    receiver: Receiver,
     now: Timestamp,
 ) -> Result<Vec<Outgoing>, serde_json::Error> {
     let messages = messages(event)?;
-    messages.into_iter().map(|message| outgoing_message(&message, in_order, now)).collect()
+    messages.into_iter().map(|message| outgoing_message(&message, receiver, now)).collect()
 }
 
-fn outgoing_message(message: &Message, in_order: bool, now: Timestamp) -> Result<Outgoing, serde_json::Error> {
+fn outgoing_message(message: &Message, receiver: Receiver, now: Timestamp) -> Result<Outgoing, serde_json::Error> {
     let payload = serde_json::to_string(message)?;
     let (kind, aggregate_id) = (message.kind.clone(), message.aggregate_id.clone());
-    let lane = if in_order { format!("{} {aggregate_id}", message.aggregate_type) } else { message.id.to_string() };
-    Ok(Outgoing::new(ParkedMessage {
+    let ordering_key = if receiver.is_ordered() {
+        format!("{} {aggregate_id}", message.aggregate_type)
+    } else {
+        message.id.to_string()
+    };
+    Ok(Outgoing::new(RetryMessage {
         id: message.id,
-        lane,
+        ordering_key,
         kind,
         aggregate_id,
         payload,
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: now,
-        last_answer: None,
+        last_response: None,
         dead_letter: None,
     }))
 }
 
-/// A dead letter as a message to be sent again. What was told since has gone past it, so it holds up only others of its
-/// kind, and only where they are told in order: letters about the same thing.
-pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, now: Timestamp) -> ParkedMessage {
+/// The message that redrives a dead letter. Later events of its aggregate were delivered since, so it holds up only other
+/// dead letters of the same aggregate, and those only where the receiver is ordered.
+pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, now: Timestamp) -> RetryMessage {
     let aggregate_id = letter.aggregate_id.clone().unwrap_or_default();
-    let lane = if receiver.is_in_order() { format!("again {aggregate_id}") } else { id.to_string() };
-    ParkedMessage {
+    let ordering_key = if receiver.is_ordered() { format!("again {aggregate_id}") } else { id.to_string() };
+    RetryMessage {
         id,
-        lane,
+        ordering_key,
         kind: letter.kind.clone(),
         aggregate_id,
         payload: letter.payload.clone(),
         attempts: 0,
         first_attempt_at: None,
         next_attempt_at: now,
-        last_answer: None,
+        last_response: None,
         dead_letter: Some(letter.id),
     }
 }
 
-/// A message that is given up on.
-pub(super) fn dead_letter(sink: &str, message: &ParkedMessage) -> NewDeadLetter {
+pub(super) fn dead_letter(sink: &str, message: &RetryMessage) -> NewDeadLetter {
     NewDeadLetter {
         source: sink.to_owned(),
         key: message.id.to_string(),
@@ -121,14 +108,14 @@ pub(super) fn dead_letter(sink: &str, message: &ParkedMessage) -> NewDeadLetter 
         aggregate_id: Some(message.aggregate_id.clone()),
         payload: message.payload.clone(),
         redrivable: true,
-        reason: message.last_answer.clone().unwrap_or_default(),
+        reason: message.last_response.clone().unwrap_or_default(),
         attempts: message.attempts,
     }
 }
 
-/// An event that is no message. Dibs writes the payload itself, so this is a defect, which must not hold up all that
-/// follows.
-pub(super) fn unreadable(sink: &str, event: &OutboxEvent, error: &serde_json::Error) -> NewDeadLetter {
+/// The dead letter of an event that cannot be decoded. Dibs writes the payload itself, so this is a defect, which must not
+/// hold up the events behind it.
+pub(super) fn undecodable(sink: &str, event: &OutboxEvent, error: &serde_json::Error) -> NewDeadLetter {
     NewDeadLetter {
         source: sink.to_owned(),
         key: MessageId { sequence: event.sequence, place: 0 }.to_string(),
@@ -136,7 +123,7 @@ pub(super) fn unreadable(sink: &str, event: &OutboxEvent, error: &serde_json::Er
         aggregate_id: Some(event.aggregate_id.clone()),
         payload: event.payload.clone(),
         redrivable: false,
-        reason: format!("it cannot be made a message: {error}"),
+        reason: format!("the event cannot be decoded: {error}"),
         attempts: 0,
     }
 }

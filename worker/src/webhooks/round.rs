@@ -6,189 +6,185 @@ use std::{
 
 use dibs_common::{
     clock::Timestamp,
-    integrations::webhooks::{WebhookAnswer, WebhookEndpoint, WebhookFailure},
+    integrations::webhooks::{Delivery, DeliveryFailure, WebhookEndpoint},
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    breaker::{Breaker, Permit},
-    outgoing::{Fate, Outgoing},
+    circuit_breaker::{CircuitBreaker, Permit},
+    outgoing::Outgoing,
 };
 
-/// How long after its begin a round still sends more. Each request ends within its own limit.
-const BEGIN_WITHIN: Duration = Duration::from_secs(4);
+/// How long after its begin a round still sends more. Each request ends within its own timeout.
+const SEND_WINDOW: Duration = Duration::from_secs(4);
 
-/// Messages of a lane, in order.
-pub(super) type Lane = Vec<Outgoing>;
+/// The messages of one ordering key, in order.
+pub(super) type KeyMessages = Vec<Outgoing>;
 
-/// Groups messages by lane, the lanes in the order of their first message.
-pub(super) fn lanes(messages: impl IntoIterator<Item = Outgoing>) -> Vec<Lane> {
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    let mut lanes: Vec<Lane> = Vec::new();
+/// Groups messages by ordering key, the keys in the order of their first message.
+pub(super) fn group_by_ordering_key(messages: impl IntoIterator<Item = Outgoing>) -> Vec<KeyMessages> {
+    let mut positions: HashMap<String, usize> = HashMap::new();
+    let mut groups: Vec<KeyMessages> = Vec::new();
     for outgoing in messages {
-        let number = *numbers.entry(outgoing.message.lane.clone()).or_insert(lanes.len());
-        if number == lanes.len() {
-            lanes.push(Vec::new());
+        let position = *positions.entry(outgoing.message.ordering_key.clone()).or_insert(groups.len());
+        if position == groups.len() {
+            groups.push(Vec::new());
         }
-        lanes[number].push(outgoing);
+        groups[position].push(outgoing);
     }
-    lanes
+    groups
+}
+
+/// The parameters of a round.
+#[derive(Clone)]
+pub(super) struct RoundSettings {
+    pub sink: &'static str,
+    pub endpoint: WebhookEndpoint,
+    /// When the round began.
+    pub at: Timestamp,
+    pub max_concurrency: usize,
+    /// Failures in a row that open the circuit.
+    pub failure_threshold: u32,
+    /// Whether more messages may join the retry queue.
+    pub has_room: bool,
+    /// Cancelled when no further request may begin.
+    pub stopping: CancellationToken,
 }
 
 /// What all requests of a round share.
 struct Round {
-    sink: &'static str,
-    endpoint: WebhookEndpoint,
-    breaker: Mutex<Breaker>,
-    /// The receiver was away when the round began: what is sent is to find out whether it is back.
+    settings: RoundSettings,
+    breaker: Mutex<CircuitBreaker>,
+    /// The circuit was open when the round began: its one message is a probe.
     is_probe: bool,
-    in_a_row: u32,
-    has_room: bool,
-    at: Timestamp,
     began: Instant,
-    stopping: CancellationToken,
 }
 
-/// How a round is sent.
-pub(super) struct Sending<'s> {
-    /// The sink, for the metrics.
-    pub sink: &'static str,
-    /// Where to.
-    pub endpoint: &'s WebhookEndpoint,
-    /// When it began, as far as pauses go.
-    pub at: Timestamp,
-    /// How many requests there may be at once.
-    pub at_once: usize,
-    /// After how many failures in a row the receiver counts as away.
-    pub in_a_row: u32,
-    /// Whether more may be parked.
-    pub has_room: bool,
-    /// Cancelled when nothing more may be begun.
-    pub stopping: &'s CancellationToken,
+/// Sends messages, as far as the circuit permits. Returns all of them; those that were sent have their delivery.
+pub(super) async fn send_round(
+    settings: RoundSettings,
+    groups: Vec<KeyMessages>,
+    breaker: &mut CircuitBreaker,
+) -> Vec<Outgoing> {
+    let (sent, left): (Vec<KeyMessages>, Vec<KeyMessages>) = match breaker.permit(settings.at) {
+        Permit::All => (groups, Vec::new()),
+        Permit::Nothing => (Vec::new(), groups),
+        Permit::Probe(number) => choose_probe(groups, number),
+    };
+    let max_concurrency = settings.max_concurrency;
+    let round = Arc::new(Round {
+        is_probe: breaker.is_open(),
+        breaker: Mutex::new(std::mem::take(breaker)),
+        began: Instant::now(),
+        settings,
+    });
+    let sending: Vec<_> = sent.into_iter().map(|messages| Arc::clone(&round).send_in_order(messages)).collect();
+    let sent: Vec<KeyMessages> = stream::iter(sending).buffer_unordered(max_concurrency).collect().await;
+    *breaker = std::mem::take(&mut *round.breaker());
+    sent.into_iter().chain(left).flatten().collect()
 }
 
-impl Sending<'_> {
-    /// Sends the lanes, as far as the breaker permits. Answers all messages with what became of them.
-    pub async fn send(self, lanes: Vec<Lane>, breaker: &mut Breaker) -> Vec<Outgoing> {
-        let (sent, left): (Vec<Lane>, Vec<Lane>) = match breaker.permit(self.at) {
-            Permit::All => (lanes, Vec::new()),
-            Permit::Nothing => (Vec::new(), lanes),
-            Permit::One(number) => probe(lanes, number),
-        };
-        let round = Arc::new(Round {
-            sink: self.sink,
-            endpoint: self.endpoint.clone(),
-            is_probe: breaker.is_away(),
-            breaker: Mutex::new(std::mem::take(breaker)),
-            in_a_row: self.in_a_row,
-            has_room: self.has_room,
-            at: self.at,
-            began: Instant::now(),
-            stopping: self.stopping.clone(),
-        });
-        let sending: Vec<_> = sent.into_iter().map(|lane| Arc::clone(&round).send_lane(lane)).collect();
-        let sent: Vec<Lane> = stream::iter(sending).buffer_unordered(self.at_once).collect().await;
-        *breaker = std::mem::take(&mut *round.breaker());
-        sent.into_iter().chain(left).flatten().collect()
+/// The message to probe with, another one each time, and the rest.
+fn choose_probe(mut groups: Vec<KeyMessages>, number: u32) -> (Vec<KeyMessages>, Vec<KeyMessages>) {
+    if groups.is_empty() {
+        return (groups, Vec::new());
     }
-}
-
-/// One message to be sent, another one each time, and the rest.
-fn probe(mut lanes: Vec<Lane>, number: u32) -> (Vec<Lane>, Vec<Lane>) {
-    if lanes.is_empty() {
-        return (lanes, Vec::new());
-    }
-    let chosen = number as usize % lanes.len();
-    let rest = lanes[chosen].split_off(1);
-    let first = std::mem::replace(&mut lanes[chosen], rest);
-    (vec![first], lanes)
+    let chosen = number as usize % groups.len();
+    let rest = groups[chosen].split_off(1);
+    let first = std::mem::replace(&mut groups[chosen], rest);
+    (vec![first], groups)
 }
 
 impl Round {
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+    fn breaker(&self) -> MutexGuard<'_, CircuitBreaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends one message after the other, up to one that fails.
-    async fn send_lane(self: Arc<Self>, mut lane: Lane) -> Lane {
-        for outgoing in &mut lane {
-            let is_over = self.stopping.is_cancelled() || self.began.elapsed() > BEGIN_WITHIN;
-            if is_over || (!self.is_probe && self.breaker().is_away()) {
+    /// Sends one message after the other, up to the first that fails: those behind it must not overtake it.
+    async fn send_in_order(self: Arc<Self>, mut messages: KeyMessages) -> KeyMessages {
+        for outgoing in &mut messages {
+            let is_over = self.settings.stopping.is_cancelled() || self.began.elapsed() > SEND_WINDOW;
+            if is_over || (!self.is_probe && self.breaker().is_open()) {
                 break;
             }
-            outgoing.fate = self.send(outgoing).await;
-            if matches!(outgoing.fate, Fate::Failed(..)) {
+            let delivery = self.send(outgoing).await;
+            let has_failed = matches!(delivery, Delivery::Failed(_));
+            outgoing.delivery = Some(delivery);
+            if has_failed {
                 break;
             }
         }
-        lane
+        messages
     }
 
-    async fn send(&self, outgoing: &Outgoing) -> Fate {
-        let id = outgoing.message.id;
-        let answer = self.endpoint.send(&id.to_string(), outgoing.body()).await;
-        let (outcome, fate) = match answer {
-            WebhookAnswer::Taken => ("taken", Fate::Taken),
-            WebhookAnswer::Refused(reason) => ("refused", Fate::Refused(reason)),
-            WebhookAnswer::Failed(failure) => ("failed", Fate::Failed(failure)),
+    async fn send(&self, outgoing: &Outgoing) -> Delivery {
+        let id = outgoing.message.id.to_string();
+        let delivery = self.settings.endpoint.send(&id, outgoing.body()).await;
+        let outcome = match &delivery {
+            Delivery::Accepted => "accepted",
+            Delivery::Refused(_) => "refused",
+            Delivery::Failed(_) => "failed",
         };
-        metrics::counter!("dibs_webhook_attempts_total", "sink" => self.sink, "outcome" => outcome).increment(1);
-        self.note(outgoing, &fate);
-        fate
+        let sink = self.settings.sink;
+        metrics::counter!("dibs_webhook_attempts_total", "sink" => sink, "outcome" => outcome).increment(1);
+        self.record(outgoing, &delivery);
+        delivery
     }
 
-    fn note(&self, outgoing: &Outgoing, fate: &Fate) {
-        let (mut breaker, now) = (self.breaker(), self.at + self.began.elapsed());
-        if let Fate::Failed(WebhookFailure { reason, retry_after, is_there: false }) = fate {
-            if outgoing.is_parked && self.has_room && !breaker.is_away() {
-                // It has failed before, and keeps to its own pauses: that says nothing about the receiver. Without
-                // room no new message says anything, either.
+    fn record(&self, outgoing: &Outgoing, delivery: &Delivery) {
+        let RoundSettings { sink, at, failure_threshold, has_room, .. } = self.settings;
+        let (mut breaker, now) = (self.breaker(), at + self.began.elapsed());
+        if let Delivery::Failed(DeliveryFailure { reason, retry_after, is_reachable: false }) = delivery {
+            if outgoing.is_retry && has_room && !breaker.is_open() {
+                // It has failed before and has a delay of its own, so its failure says nothing about the receiver.
+                // Without room no new message is sent, and the retries are all there is to judge by.
                 return;
             }
-            if breaker.failed(outgoing.message.id, *retry_after, now, self.in_a_row) {
-                tracing::warn!(sink = self.sink, reason, "the receiver is away; events wait until it is back");
+            if breaker.record_failure(outgoing.message.id, *retry_after, now, failure_threshold) {
+                tracing::warn!(sink, reason, "circuit opened");
             }
-        } else if breaker.answered(now) {
-            tracing::info!(sink = self.sink, "the receiver is back");
+        } else if breaker.record_response(now) {
+            tracing::info!(sink, "circuit closed");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::{clock::from_millis, db::parked::ParkedMessage, integrations::messages::MessageId};
+    use dibs_common::{clock::from_millis, db::retry_queue::RetryMessage, integrations::messages::MessageId};
 
     use super::*;
 
-    fn outgoing(sequence: u64, lane: &str) -> Outgoing {
-        Outgoing::new(ParkedMessage {
+    fn outgoing(sequence: u64, ordering_key: &str) -> Outgoing {
+        Outgoing::new(RetryMessage {
             id: MessageId { sequence, place: 0 },
-            lane: lane.into(),
+            ordering_key: ordering_key.into(),
             kind: String::new(),
             aggregate_id: String::new(),
             payload: String::new(),
             attempts: 0,
             first_attempt_at: None,
             next_attempt_at: from_millis(0),
-            last_answer: None,
+            last_response: None,
             dead_letter: None,
         })
     }
 
-    fn sequences(lanes: &[Lane]) -> Vec<Vec<u64>> {
-        lanes.iter().map(|lane| lane.iter().map(|outgoing| outgoing.message.id.sequence).collect()).collect()
+    fn sequences(groups: &[KeyMessages]) -> Vec<Vec<u64>> {
+        groups.iter().map(|messages| messages.iter().map(|outgoing| outgoing.message.id.sequence).collect()).collect()
     }
 
     #[test]
-    fn a_lane_keeps_its_order_and_a_probe_is_one_message_at_a_time() {
-        let messages = || [(1, "a"), (2, "b"), (3, "a"), (4, "c")].map(|(sequence, lane)| outgoing(sequence, lane));
-        assert_eq!(sequences(&lanes(messages())), [vec![1, 3], vec![2], vec![4]]);
+    fn an_ordering_key_keeps_its_order_and_a_probe_is_one_message_at_a_time() {
+        let messages = || [(1, "a"), (2, "b"), (3, "a"), (4, "c")].map(|(sequence, key)| outgoing(sequence, key));
+        let groups = || group_by_ordering_key(messages());
+        assert_eq!(sequences(&groups()), [vec![1, 3], vec![2], vec![4]]);
         for (number, sent, left) in [(0, 1, [vec![3], vec![2], vec![4]]), (4, 2, [vec![1, 3], vec![], vec![4]])] {
-            let (probed, rest) = probe(lanes(messages()), number);
-            assert_eq!((sequences(&probed), sequences(&rest)), (vec![vec![sent]], left.to_vec()));
+            let (probe, rest) = choose_probe(groups(), number);
+            assert_eq!((sequences(&probe), sequences(&rest)), (vec![vec![sent]], left.to_vec()));
         }
-        assert!(probe(Vec::new(), 3).0.is_empty());
+        assert!(choose_probe(Vec::new(), 3).0.is_empty());
     }
 }

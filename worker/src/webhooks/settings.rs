@@ -6,32 +6,29 @@ use dibs_common::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Who is told by HTTP of what happened.
+/// The receivers of webhooks.
 #[derive(Clone, Debug, Default, Args)]
 pub struct WebhookSettings {
-    /// The data platform, told of every event of an order, http or https; nobody is when it is left out
+    /// The URL of the data platform, http or https. It receives every event of an order; left out, there is no delivery
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub data_platform_url: Option<SecretString>,
-    /// Who notifies users, told of every coupon that is issued, http or https; nobody is when it is left out
+    /// The URL of the notifier, http or https. It receives every coupon that is issued; left out, there is no delivery
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub notification_url: Option<SecretString>,
-    /// What both are signed with, as Standard Webhooks says: `whsec_` and the base64 of 24 to 64 bytes; several with a
-    /// space between them while one is replaced
+    /// The secret of signatures, as Standard Webhooks defines it: `whsec_` and the base64 of 24 to 64 bytes. During
+    /// rotation several secrets, with a space between them
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub webhook_secret: Option<SecretString>,
 }
 
-/// The ways to those who are told.
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
-    /// The data platform.
     pub data_platform: Option<WebhookEndpoint>,
-    /// Who notifies users.
     pub notifications: Option<WebhookEndpoint>,
 }
 
 impl WebhookSettings {
-    /// The ways to those who are told. No connection is made yet.
+    /// The endpoints that are set. None is connected to yet.
     ///
     /// # Errors
     ///
@@ -51,8 +48,8 @@ impl WebhookSettings {
 
     /// The URLs of the data platform and of the notifier for the log, without their secrets.
     pub fn describe(&self) -> (String, String) {
-        let words = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), describe_url);
-        (words(&self.data_platform_url), words(&self.notification_url))
+        let describe = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), describe_url);
+        (describe(&self.data_platform_url), describe(&self.notification_url))
     }
 }
 
@@ -85,7 +82,7 @@ mod tests {
             "WEBHOOK_SECRET: expected one, as DATA_PLATFORM_URL is set"
         );
         assert!(refused("", "mailto:me", SECRET).starts_with("NOTIFICATION_URL: expected http:// or https://"));
-        assert!(refused("", "", "oops").starts_with("WEBHOOK_SECRET: expected whsec_"), "also where nobody is told");
+        assert!(refused("", "", "oops").starts_with("WEBHOOK_SECRET: expected whsec_"), "also without receivers");
     }
 
     #[test]

@@ -1,85 +1,77 @@
 use std::{collections::HashSet, time::Duration};
 
-use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database, Lease, parked::ParkedMessage},
+    db::{self, Database, Lease, retry_queue::RetryMessage},
     domain::dead_letter::Redriven,
     error::Result,
     integrations::{
         messages::{MessageId, Receiver},
-        webhooks::WebhookEndpoint,
+        webhooks::{Delivery, WebhookEndpoint},
     },
 };
 use sqlx::MySqlConnection;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    TRIED_FOR,
-    breaker::Breaker,
-    outgoing::{Fate, Outgoing, dead_letter, redriven},
-    pause_after,
-    round::{Lane, Sending, lanes},
-    round_result::{Fresh, Settled},
+    RETRIED_FOR,
+    circuit_breaker::CircuitBreaker,
+    new_messages::{Conclusion, Known, NewMessages, RoundResult},
+    outgoing::{Outgoing, dead_letter, redriven},
+    retry_delay,
+    round::{KeyMessages, RoundSettings, group_by_ordering_key, send_round},
 };
 use crate::relay::{Batch, Sink};
 
-/// Events that are looked at in a round: those of coupons are up to a hundred messages each.
-const EVENTS: u64 = 200;
-/// Parked messages that are looked at in a round, and how many lanes of them are sent while there are new ones: one
-/// that takes its time to fail shall not hold up those.
-const DUE: u32 = 200;
-const DUE_LANES: usize = 16;
-/// Dead letters that are parked in a round, at most.
-const LETTERS: usize = 50;
-/// How often dead letters are counted.
-const COUNT_EVERY: TimeDelta = TimeDelta::seconds(10);
-/// How long parking a round's messages may take.
-const WRITTEN_WITHIN: Duration = Duration::from_secs(5);
+/// Events read in a round: one of coupons is up to a hundred messages.
+const EVENTS_MAX: u64 = 200;
+/// Due messages read from the retry queue in a round.
+const RETRIES_MAX: u32 = 200;
+/// How many ordering keys of them are sent while there are new messages: a receiver that fails slowly shall not hold up
+/// those.
+const RETRY_KEYS_MAX: usize = 16;
+/// Dead letters that join the retry queue in a round.
+const REDRIVES_MAX: usize = 50;
+const INSERT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much a sink does at once, and when it stops.
+/// How much a sink sends at once, and when it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Messages in one round.
-    pub messages: usize,
-    /// Requests at once.
-    pub requests: usize,
-    /// Messages that may be parked.
-    pub parked: usize,
-    /// Failures in a row after which the receiver counts as away.
-    pub failures_in_a_row: u32,
+    /// New messages in one round.
+    pub batch_size: usize,
+    /// Requests in flight.
+    pub max_concurrency: usize,
+    /// Messages in the retry queue.
+    pub retry_queue_size: usize,
+    /// Failures in a row that open the circuit.
+    pub failure_threshold: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { messages: 1_000, requests: 32, parked: 1_000, failures_in_a_row: 8 }
+        Self { batch_size: 1_000, max_concurrency: 32, retry_queue_size: 1_000, failure_threshold: 8 }
     }
 }
 
-/// Sends what happened to one receiver.
+/// Delivers events to one receiver.
 #[derive(Clone)]
 pub struct WebhookSink {
-    /// Who is told.
     pub receiver: Receiver,
-    /// Where.
     pub endpoint: WebhookEndpoint,
-    /// Its limits.
     pub limits: Limits,
     database: Database,
     stopping: CancellationToken,
-    breaker: Breaker,
-    /// Taken by the receiver, though the sink has not moved that far.
-    ahead: HashSet<MessageId>,
+    breaker: CircuitBreaker,
+    /// Accepted by the receiver, though the sink has not advanced that far.
+    accepted: HashSet<MessageId>,
     is_full: bool,
-    /// When dead letters were last counted.
-    counted_at: Option<Timestamp>,
 }
 
-/// What is parked, as a round finds it.
-struct Parked {
-    lanes: HashSet<String>,
-    count: usize,
-    due: Vec<Lane>,
+/// The retry queue, as a round finds it.
+struct RetryQueue {
+    ordering_keys: HashSet<String>,
+    size: usize,
+    due: Vec<KeyMessages>,
 }
 
 impl Sink for WebhookSink {
@@ -91,47 +83,42 @@ impl Sink for WebhookSink {
         self.receiver.kinds()
     }
 
-    fn batch(&self) -> u64 {
-        EVENTS
+    fn batch_size(&self) -> u64 {
+        EVENTS_MAX
     }
 
-    fn stand_by(&self) {
-        self.show_parked(0);
-        self.show_dead(0);
-    }
-
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
-        let mut parked = self.look(batch, lock).await?;
-        let room = self.room(parked.count);
-        // At the bound the sink stops where it is, and the outbox keeps the rest.
-        let messages = if room == 0 { 0 } else { self.limits.messages };
-        let fresh = Fresh::of(batch, self.receiver, messages, &self.ahead, &parked.lanes);
-        if !fresh.is_empty() {
-            parked.due.truncate(DUE_LANES);
+    async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
+        let mut queue = self.read_retry_queue(batch.at, lease.connection()).await?;
+        let room = self.room(queue.size);
+        // When the queue is full the sink stops where it is, and the outbox keeps the rest.
+        let limit = if room == 0 { 0 } else { self.limits.batch_size };
+        let known = Known { accepted: &self.accepted, blocked_keys: &queue.ordering_keys };
+        let new = NewMessages::plan(batch, self.receiver, limit, &known);
+        if !new.is_empty() {
+            queue.due.truncate(RETRY_KEYS_MAX);
         }
-        let was_away = self.breaker.is_away();
-        let sending = Sending {
+        let was_open = self.breaker.is_open();
+        let settings = RoundSettings {
             sink: self.name(),
-            endpoint: &self.endpoint,
+            endpoint: self.endpoint.clone(),
             at: batch.at,
-            at_once: self.limits.requests,
-            in_a_row: self.limits.failures_in_a_row,
+            max_concurrency: self.limits.max_concurrency,
+            failure_threshold: self.limits.failure_threshold,
             has_room: room > 0,
-            stopping: &self.stopping,
+            stopping: self.stopping.clone(),
         };
-        let to_send = parked.due.into_iter().chain(lanes(fresh.to_send())).collect();
-        let sent = sending.send(to_send, &mut self.breaker).await;
-        let (due, sent): (Vec<Outgoing>, Vec<Outgoing>) = sent.into_iter().partition(|outgoing| outgoing.is_parked);
-        let settled = fresh.settle(sent, parked.lanes, room, self.breaker.is_away());
-        self.remember(&settled);
-        let is_back = was_away && !self.breaker.is_away();
-        self.write(lock, batch.at, &settled, &due, is_back).await?;
-        Ok(settled.through)
+        let to_send = queue.due.into_iter().chain(group_by_ordering_key(new.to_send())).collect();
+        let sent = send_round(settings, to_send, &mut self.breaker).await;
+        let (retries, sent): (Vec<Outgoing>, Vec<Outgoing>) = sent.into_iter().partition(|outgoing| outgoing.is_retry);
+        let is_open = self.breaker.is_open();
+        let result = new.conclude(sent, Conclusion { blocked_keys: queue.ordering_keys, room, is_open });
+        self.remember(&result);
+        self.write(lease, batch.at, &result, &retries, was_open && !is_open).await?;
+        Ok(result.through)
     }
 }
 
 impl WebhookSink {
-    /// Tells `receiver` at `endpoint`, until `stopping` is cancelled.
     pub fn new(
         receiver: Receiver,
         endpoint: WebhookEndpoint,
@@ -144,160 +131,135 @@ impl WebhookSink {
             limits: Limits::default(),
             database: database.clone(),
             stopping,
-            breaker: Breaker::default(),
-            ahead: HashSet::new(),
+            breaker: CircuitBreaker::default(),
+            accepted: HashSet::new(),
             is_full: false,
-            counted_at: None,
         }
     }
 
-    /// Looks what is parked, and parks letters that were asked for, too.
-    async fn look(&mut self, batch: &Batch, lock: &mut Lease) -> Result<Parked> {
-        let (sink, connection) = (self.name(), lock.connection());
-        let counts = db::within(db::parked::parked_lanes(connection, sink)).await?;
-        let mut count = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
-        let mut parked_lanes: HashSet<String> = counts.into_iter().map(|(lane, _)| lane).collect();
-        // At least half of the bound is for new messages.
-        let letters = LETTERS.min((self.limits.parked / 2).saturating_sub(count));
-        for again in self.park_letters(letters, batch.at, connection).await? {
-            count += 1;
-            parked_lanes.insert(again.lane);
+    /// Reads the retry queue, after dead letters to redrive have joined it.
+    async fn read_retry_queue(&self, now: Timestamp, connection: &mut MySqlConnection) -> Result<RetryQueue> {
+        let sink = self.name();
+        let counts = db::within(db::retry_queue::count_by_ordering_key(connection, sink)).await?;
+        let mut size = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
+        let mut ordering_keys: HashSet<String> = counts.into_iter().map(|(key, _)| key).collect();
+        // At least half of the queue is for new messages.
+        let redrives = REDRIVES_MAX.min((self.limits.retry_queue_size / 2).saturating_sub(size));
+        for message in self.redrive(redrives, now, connection).await? {
+            size += 1;
+            ordering_keys.insert(message.ordering_key);
         }
-        let due = db::within(db::parked::due_parked(connection, sink, batch.at, DUE)).await?;
-        self.show_parked(count);
-        self.count_dead(batch.at, connection).await?;
-        Ok(Parked { lanes: parked_lanes, count, due: lanes(due.into_iter().map(Outgoing::parked)) })
+        let due = db::within(db::retry_queue::list_due(connection, sink, now, RETRIES_MAX)).await?;
+        let due = group_by_ordering_key(due.into_iter().map(Outgoing::retry));
+        Ok(RetryQueue { ordering_keys, size, due })
     }
 
-    /// Parks at most so many of the letters that were asked for, and answers them.
-    async fn park_letters(
+    /// Lets at most `limit` dead letters join the retry queue; which.
+    async fn redrive(
         &self,
-        most: usize,
+        limit: usize,
         now: Timestamp,
         connection: &mut MySqlConnection,
-    ) -> Result<Vec<ParkedMessage>> {
-        if most == 0 {
+    ) -> Result<Vec<RetryMessage>> {
+        if limit == 0 {
             return Ok(Vec::new());
         }
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let letters = db::within(db::dead_letters::list_to_retry(connection, self.name(), most)).await?;
-        let mut again = Vec::new();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let letters = db::within(db::dead_letters::list_to_retry(connection, self.name(), limit)).await?;
+        let mut messages = Vec::new();
         for letter in letters {
             match letter.source_key.parse() {
-                Ok(id) => again.push(redriven(&letter, id, self.receiver, now)),
+                Ok(id) => messages.push(redriven(&letter, id, self.receiver, now)),
                 Err(why) => {
                     let dead = Redriven::Dead { reason: String::from(why), attempts: 0 };
                     db::within(db::dead_letters::mark_redriven(connection, letter.id, &dead, now)).await?;
                 }
             }
         }
-        db::within(db::parked::park(connection, self.database.statement_bytes(), self.name(), &again)).await?;
-        Ok(again)
+        let bytes = self.database.statement_bytes();
+        db::within(db::retry_queue::insert_batch(connection, bytes, self.name(), &messages)).await?;
+        Ok(messages)
     }
 
-    /// Counts dead letters now and then, whatever else there is to do.
-    async fn count_dead(&mut self, now: Timestamp, connection: &mut MySqlConnection) -> Result<()> {
-        if self.counted_at.is_some_and(|counted| now - counted < COUNT_EVERY) {
-            return Ok(());
-        }
-        self.show_dead(db::within(db::dead_letters::count(connection, self.name())).await?);
-        self.counted_at = Some(now);
-        Ok(())
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "they are few")]
-    fn show_parked(&self, parked: usize) {
-        metrics::gauge!("dibs_webhook_retry_queue_messages", "sink" => self.name()).set(parked as f64);
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "they are few")]
-    fn show_dead(&self, dead: u64) {
-        metrics::gauge!("dibs_dead_letters", "source" => self.name()).set(dead as f64);
-    }
-
-    /// How many more may be parked.
-    fn room(&mut self, parked: usize) -> usize {
-        let room = self.limits.parked.saturating_sub(parked);
+    /// How many more messages may join the retry queue.
+    fn room(&mut self, size: usize) -> usize {
+        let room = self.limits.retry_queue_size.saturating_sub(size);
         if room == 0 && !self.is_full {
-            tracing::warn!(
-                sink = self.name(),
-                parked,
-                "too many messages wait to be sent again; the outbox keeps the rest"
-            );
+            tracing::warn!(sink = self.name(), size, "retry queue full; delivery paused");
         }
         self.is_full = room == 0;
         room
     }
 
-    fn remember(&mut self, settled: &Settled) {
-        self.ahead.extend(&settled.ahead);
-        self.ahead.retain(|id| id.sequence > settled.through);
-        self.breaker.suspect(settled.failed.iter().copied());
-        self.breaker.moved_to(settled.through);
+    fn remember(&mut self, result: &RoundResult) {
+        self.accepted.extend(&result.accepted);
+        self.accepted.retain(|id| id.sequence > result.through);
+        self.breaker.suspect(result.failed.iter().copied());
+        self.breaker.advance(result.through);
     }
 
-    /// Writes what became of the round. It is committed with the progress.
+    /// Writes the result of the round. The relay commits it together with the progress of the sink, so a crash before
+    /// that leaves nothing of it.
     async fn write(
         &self,
-        lock: &mut Lease,
+        lease: &mut Lease,
         now: Timestamp,
-        settled: &Settled,
-        due: &[Outgoing],
-        is_back: bool,
+        result: &RoundResult,
+        retries: &[Outgoing],
+        has_closed: bool,
     ) -> Result<()> {
-        let nothing = settled.parked.is_empty() && settled.buried.is_empty() && due.is_empty() && !is_back;
-        if nothing {
+        if result.to_retry.is_empty() && result.dead_letters.is_empty() && retries.is_empty() && !has_closed {
             return Ok(());
         }
-        lock.begin().await?;
-        let (sink, connection) = (self.name(), lock.connection());
-        let parking = db::parked::park(connection, self.database.statement_bytes(), sink, &settled.parked);
-        db::within_limit(WRITTEN_WITHIN, parking).await?;
-        for letter in &settled.buried {
+        lease.begin().await?;
+        let (sink, connection) = (self.name(), lease.connection());
+        let bytes = self.database.statement_bytes();
+        let insert = db::retry_queue::insert_batch(connection, bytes, sink, &result.to_retry);
+        db::within_limit(INSERT_TIMEOUT, insert).await?;
+        for letter in &result.dead_letters {
             db::within(db::dead_letters::insert(connection, letter, now)).await?;
-            tell_of_dead(sink, &letter.key, &letter.reason);
+            report_dead_letter(sink, &letter.key, &letter.reason);
         }
-        for outgoing in due {
-            self.write_due(lock, outgoing, now).await?;
+        for outgoing in retries {
+            self.write_retry(lease.connection(), outgoing, now).await?;
         }
-        if is_back {
-            db::within(db::parked::begin_parked_anew(lock.connection(), sink, now)).await?;
+        if has_closed {
+            db::within(db::retry_queue::restart_all(lease.connection(), sink, now)).await?;
         }
         Ok(())
     }
 
-    async fn write_due(&self, lock: &mut Lease, outgoing: &Outgoing, now: Timestamp) -> Result<()> {
-        let (sink, connection) = (self.name(), lock.connection());
-        let mut message = outgoing.after_attempt(now);
-        match &outgoing.fate {
-            Fate::Waiting => Ok(()),
-            Fate::Taken => {
+    async fn write_retry(&self, connection: &mut MySqlConnection, outgoing: &Outgoing, now: Timestamp) -> Result<()> {
+        let (sink, mut message) = (self.name(), outgoing.after_attempt(now));
+        match &outgoing.delivery {
+            None => Ok(()),
+            Some(Delivery::Accepted) => {
                 if let Some(letter) = message.dead_letter {
                     let sent = Redriven::Sent { attempts: message.attempts };
                     db::within(db::dead_letters::mark_redriven(connection, letter, &sent, now)).await?;
                 }
-                db::within(db::parked::unpark(connection, sink, message.id)).await
+                db::within(db::retry_queue::delete(connection, sink, message.id)).await
             }
-            Fate::Failed(failure) if !self.is_over(&message, now) => {
-                message.next_attempt_at = now + pause_after(message.attempts, failure.retry_after);
-                db::within(db::parked::postpone_parked(connection, sink, &message)).await
+            Some(Delivery::Failed(failure)) if !self.is_expired(&message, now) => {
+                message.next_attempt_at = now + retry_delay(message.attempts, failure.retry_after);
+                db::within(db::retry_queue::postpone(connection, sink, &message)).await
             }
-            Fate::Refused(_) | Fate::Failed(_) => fail_permanently(connection, sink, &message, now).await,
+            Some(Delivery::Refused(_) | Delivery::Failed(_)) => fail_permanently(connection, sink, &message, now).await,
         }
     }
 
-    /// Whether a message has failed for so long that it is given up. That nobody was there all the while says nothing
-    /// about the message.
-    fn is_over(&self, message: &ParkedMessage, now: Timestamp) -> bool {
+    /// Whether a message has failed for its full time. A receiver that was unreachable meanwhile says nothing about the
+    /// message.
+    fn is_expired(&self, message: &RetryMessage, now: Timestamp) -> bool {
         let first = message.first_attempt_at.unwrap_or(now);
-        now - first >= TRIED_FOR && self.breaker.was_there_since(first)
+        now - first >= RETRIED_FOR && self.breaker.was_reachable_since(first)
     }
 }
 
 async fn fail_permanently(
     connection: &mut MySqlConnection,
     sink: &'static str,
-    message: &ParkedMessage,
+    message: &RetryMessage,
     now: Timestamp,
 ) -> Result<()> {
     let letter = dead_letter(sink, message);
@@ -307,11 +269,11 @@ async fn fail_permanently(
     } else {
         db::within(db::dead_letters::insert(connection, &letter, now)).await?;
     }
-    tell_of_dead(sink, &letter.key, &letter.reason);
-    db::within(db::parked::unpark(connection, sink, message.id)).await
+    report_dead_letter(sink, &letter.key, &letter.reason);
+    db::within(db::retry_queue::delete(connection, sink, message.id)).await
 }
 
-fn tell_of_dead(sink: &'static str, message: &str, reason: &str) {
+fn report_dead_letter(sink: &'static str, message: &str, reason: &str) {
     metrics::counter!("dibs_dead_letters_total", "source" => sink).increment(1);
-    tracing::warn!(sink, message, reason, "a message was not taken; it is a dead letter now");
+    tracing::warn!(sink, message, reason, "message dead-lettered");
 }

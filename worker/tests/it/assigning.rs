@@ -13,7 +13,7 @@ use dibs_common::{
     testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::{
-    assignments::{assign_once, give},
+    assignments::{assign_once, submit},
     campaigns::reconcile_all,
 };
 use futures::future::join_all;
@@ -71,8 +71,8 @@ async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Ass
         for _twice in 0..2 {
             match step {
                 1 | 4 => {
-                    let about = (assignment.id, campaign);
-                    outcomes = give(&place.database, &place.redis, about, &seen).await.expect("given");
+                    outcomes =
+                        submit(&place.database, &place.redis, assignment.id, campaign, &seen).await.expect("given");
                 }
                 2 | 5 => db::assignments::update_outcomes(&place.database, &outcomes).await.expect("written"),
                 3 => work(place).await,

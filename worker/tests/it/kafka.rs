@@ -33,7 +33,7 @@ use dibs_worker::{
         ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
         RankingConsumer, RankingHandler, RankingSource, Record,
     },
-    relay::{Relay, Sink, Step},
+    relay::{Relay, Sink, StepOutcome},
     streams::ReclaimPolicy,
     webhooks::Webhooks,
 };
@@ -205,7 +205,7 @@ async fn number_all(place: &TestEnvironment) {
 async fn send_all(place: &TestEnvironment, sink: impl Sink) {
     number_all(place).await;
     let mut relay = Relay::new(&place.database, sink);
-    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
 }
 
@@ -288,7 +288,7 @@ async fn i10_what_brokers_refuse_comes_again_in_order() {
         let mut relay = Relay::new(&place.database, sink.clone());
         let step = async |relay: &mut Relay<KafkaSink>| relay.step(clock::now()).await;
         let mut failures = 0;
-        while !matches!(step(&mut relay).await, Ok(Step::UpToDate)) {
+        while !matches!(step(&mut relay).await, Ok(StepOutcome::UpToDate)) {
             failures += 1;
             assert!(failures < 50, "not delivered in spite of {error:?}");
         }
@@ -316,7 +316,7 @@ async fn a_message_that_brokers_never_take_is_a_dead_letter_and_holds_nothing_up
         let _some_are_refused = relay.step(clock::now()).await;
         brokers.failing().clear_request_errors(RDKafkaApiKey::Produce);
         brokers.failing().request_errors(RDKafkaApiKey::Produce, &[error]);
-        while relay.step(clock::now()).await.expect("goes on") != Step::UpToDate {}
+        while relay.step(clock::now()).await.expect("goes on") != StepOutcome::UpToDate {}
         let letters = letters(&place).await;
         assert_eq!(letters.len(), round + 1, "{letters:?}");
         assert!(letters.iter().all(|(source, _, _)| source == KAFKA), "{letters:?}");

@@ -18,7 +18,7 @@ use dibs_worker::{
     jobs::Job,
     orders::execute_batch,
     ranking::{RankingSink, rebuild, warm},
-    relay::{Batch, Relay, Sink, Step},
+    relay::{Batch, Relay, Sink, StepOutcome},
 };
 
 use crate::{jobs::jobs, support::user};
@@ -86,7 +86,7 @@ pub async fn cancel(place: &TestEnvironment, order: OrderId, now: Timestamp) {
 pub async fn deliver_all(place: &TestEnvironment) {
     while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&place.database, sink(place));
-    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
 }
 
@@ -163,7 +163,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
             }
             16..18 => {
                 // It may also have had nothing to deliver, or have found the lock not yet free of the one before.
-                let _: Result<Step> = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
+                let _: Result<StepOutcome> = Relay::new(&place.database, Dying(sink(&place))).step(clock::now()).await;
             }
             18 => place.lose_redis().await,
             19 => rebuild(&place.database, &place.redis, ZONE, now).await.expect("rebuilt"),
@@ -255,7 +255,7 @@ async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
     db::outbox::sequence_events(&place.database).await.expect("numbered");
     let mut relay = Relay::new(&place.database, sink(&place));
     let mut steps = 0;
-    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {
+    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {
         steps += 1;
     }
     relay.release_lease().await;

@@ -12,7 +12,7 @@ use dibs_common::{
     error::{Error, Result},
     testing::{TestEnvironment, eventually},
 };
-use dibs_worker::relay::{Batch, Relay, Sink, Step};
+use dibs_worker::relay::{Batch, Relay, Sink, StepOutcome};
 use tokio_util::sync::CancellationToken;
 
 /// Keeps the ids of what it was told about; refuses everything while `broken`.
@@ -62,7 +62,7 @@ async fn witnessed(place: &TestEnvironment) -> (Witness, Relay<Witness>) {
 
 async fn deliver(place: &TestEnvironment, relay: &mut Relay<Witness>) {
     while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
-    while relay.step(clock::now()).await.expect("delivered") == Step::Delivered {}
+    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
 }
 
 /// I10: a row that is committed after one of a higher id is told of, too, only later.
@@ -121,13 +121,13 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
     deliver(&place, &mut first).await;
     place.execute(&event("two")).await;
     db::outbox::sequence_events(&place.database).await.expect("numbered");
-    assert_eq!(second.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    assert_eq!(second.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     *witness.broken.lock().expect("whole") = true;
     first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
     *witness.broken.lock().expect("whole") = false;
-    assert_eq!(second.step(clock::now()).await.expect("delivered"), Step::Delivered);
+    assert_eq!(second.step(clock::now()).await.expect("delivered"), StepOutcome::Delivered);
     assert_eq!(witness.heard(), ["one", "two"]);
-    assert_eq!(first.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    assert_eq!(first.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     second.release_lease().await;
     place.end().await;
 }
@@ -141,7 +141,7 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
     place.execute(&event("one")).await;
     db::outbox::sequence_events(&place.database).await.expect("numbered");
-    assert_eq!(relay.step(clock::now()).await.expect("asked"), Step::StandingBy);
+    assert_eq!(relay.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
     eventually("another takes over", Duration::from_secs(10), async || witness.heard() == ["one"]).await;

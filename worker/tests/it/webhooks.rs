@@ -16,8 +16,8 @@ use dibs_common::{
 };
 use dibs_worker::{
     redrive_source,
-    relay::{Batch, Relay, Sink, Step},
-    webhooks::{Limits, TRIED_FOR, WebhookSink},
+    relay::{Batch, Relay, Sink, StepOutcome},
+    webhooks::{Limits, RETRIED_FOR, WebhookSink},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -73,17 +73,17 @@ impl Line {
     }
 
     /// Lets so much time pass, and then delivers what can be delivered.
-    async fn after(&mut self, pause: TimeDelta) -> Step {
+    async fn after(&mut self, pause: TimeDelta) -> StepOutcome {
         self.now += pause;
         loop {
             let step = self.relay.step(self.now).await.expect("delivered");
-            if step != Step::Delivered {
+            if step != StepOutcome::Delivered {
                 return step;
             }
         }
     }
 
-    async fn after_seconds(&mut self, seconds: i64) -> Step {
+    async fn after_seconds(&mut self, seconds: i64) -> StepOutcome {
         self.after(TimeDelta::seconds(seconds)).await
     }
 
@@ -118,7 +118,7 @@ async fn issue(place: &TestEnvironment, coupon: &str, count: u32) {
 }
 
 async fn parked(place: &TestEnvironment) -> i64 {
-    place.count("SELECT COUNT(*) FROM parked_messages").await
+    place.count("SELECT COUNT(*) FROM webhook_retry_queue").await
 }
 
 async fn behind(place: &TestEnvironment, sink: &str) -> i64 {
@@ -133,7 +133,7 @@ async fn i10_the_data_platform_is_told_each_event_of_an_order_in_order() {
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
     write(&place, ("POINTS", "7"), "points.charged", "{}").await;
     orders(&place, &["a", "b"]).await;
-    assert_eq!(line.after_seconds(1).await, Step::UpToDate);
+    assert_eq!(line.after_seconds(1).await, StepOutcome::UpToDate);
     let arrivals = line.receiver.arrivals();
     assert!(arrivals.len() == 6 && arrivals.iter().all(|arrival| arrival.is_signed), "{arrivals:?}");
     let kinds = |id: &str| {
@@ -187,7 +187,7 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     db::outbox::sequence_events(&place.database).await.expect("numbered");
     line.after_seconds(1).await;
     assert_eq!(parked(&place).await, 4, "what comes later waits, too");
-    assert_eq!(place.texts("SELECT last_answer FROM parked_messages WHERE attempts > 0").await.len(), 1);
+    assert_eq!(place.texts("SELECT last_response FROM webhook_retry_queue WHERE attempts > 0").await.len(), 1);
     line.for_minutes(1).await;
     assert_eq!((parked(&place).await, line.receiver.taken().len()), (0, 10));
     assert_eq!(line.receiver.taken_by_aggregate()["a"], [1, 4, 7, 10]);
@@ -237,7 +237,7 @@ async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_go
     orders(&place, &["a"]).await;
     line.after_seconds(1).await;
     let began = line.now;
-    while line.now - began < TRIED_FOR - TimeDelta::minutes(15) {
+    while line.now - began < RETRIED_FOR - TimeDelta::minutes(15) {
         line.after(TimeDelta::minutes(15)).await;
     }
     assert_eq!((letters(&place, DeadLetterStatus::Dead).await.len(), parked(&place).await), (0, 3));
@@ -264,7 +264,7 @@ async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most
         line.after_seconds(1).await;
     }
     assert_eq!((parked(&place).await, line.receiver.taken().len()), (1_000, 0));
-    line.after(TRIED_FOR).await;
+    line.after(RETRIED_FOR).await;
     for _ in 0..20 {
         line.after_seconds(1).await;
     }
@@ -279,7 +279,7 @@ async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most
 #[tokio::test]
 async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     let place = TestEnvironment::new().await;
-    let limits = Limits { messages: 2_000, ..Limits::default() };
+    let limits = Limits { batch_size: 2_000, ..Limits::default() };
     let mut line = Line::with(&place, Receiver::Notifications, limits).await;
     line.receiver.will(|_| (422, "no", None));
     issue(&place, "3", 1_000).await;
@@ -349,9 +349,9 @@ async fn only_letters_that_were_sent_are_purged() {
 #[tokio::test]
 async fn i10_nothing_is_given_up_while_the_receiver_is_away() {
     let place = TestEnvironment::new().await;
-    for (failures_in_a_row, parked_at_most, waiting) in [(8, 1_000, 13), (8, 4, 16), (100, 1_000, 0)] {
+    for (failure_threshold, retry_queue_size, waiting) in [(8, 1_000, 13), (8, 4, 16), (100, 1_000, 0)] {
         place.execute("DELETE FROM sinks").await;
-        let limits = Limits { failures_in_a_row, parked: parked_at_most, ..Limits::default() };
+        let limits = Limits { failure_threshold, retry_queue_size, ..Limits::default() };
         let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
         let mut nobody = sink(&place, Receiver::DataPlatform, &line.receiver);
         (nobody.limits, nobody.endpoint) = (limits, endpoint("http://127.0.0.1:1/"));
@@ -390,7 +390,7 @@ async fn i10_a_receiver_that_is_away_and_back_gets_everything() {
     line.receiver.will(|_| (503, "", None));
     let ids: Vec<String> = (0..100).map(|number| format!("o{number}")).collect();
     orders(&place, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    assert_eq!(line.after_seconds(1).await, Step::Held);
+    assert_eq!(line.after_seconds(1).await, StepOutcome::Blocked);
     let first = line.receiver.arrivals().len();
     assert!(first <= 40, "{first}");
     line.for_minutes(10).await;
@@ -454,8 +454,8 @@ async fn i10_a_dead_receiver_holds_up_no_other_sink() {
         write(&place, ("COUPON", "3"), "coupon.issued", payload).await;
     }
     orders(&place, &["a"]).await;
-    assert_eq!(dead.step(clock::now()).await.expect("looked"), Step::Held);
-    assert_eq!(line.after_seconds(1).await, Step::UpToDate);
+    assert_eq!(dead.step(clock::now()).await.expect("looked"), StepOutcome::Blocked);
+    assert_eq!(line.after_seconds(1).await, StepOutcome::UpToDate);
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (3, 0));
     assert_eq!(behind(&place, "notifications").await, 23);
     dead.release_lease().await;
@@ -506,7 +506,7 @@ impl Sink for Dying {
 async fn die(place: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
     let mut relay = Relay::new(&place.database, Dying(sink(place, Receiver::DataPlatform, receiver)));
     // It may also have found the lock not yet free of the one before.
-    let _: Result<Step> = relay.step(now).await;
+    let _: Result<StepOutcome> = relay.step(now).await;
 }
 
 #[tokio::test]
@@ -522,7 +522,7 @@ async fn i10_a_death_between_delivery_and_noting_it_tells_again_with_the_same_id
     for _ in 0..2 {
         die(&place, &line.receiver, line.now).await;
     }
-    let noted = "SELECT (SELECT COUNT(*) FROM parked_messages) + (SELECT COUNT(*) FROM dead_letters)";
+    let noted = "SELECT (SELECT COUNT(*) FROM webhook_retry_queue) + (SELECT COUNT(*) FROM dead_letters)";
     assert_eq!((place.count(noted).await, behind(&place, "data-platform").await), (0, 9), "nothing of a round is left");
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (9, 0));
@@ -534,13 +534,13 @@ async fn i10_a_death_between_delivery_and_noting_it_tells_again_with_the_same_id
 
 /// So many are parked and no more; then the outbox keeps what follows, and nothing is lost.
 #[tokio::test]
-async fn i10_at_the_bound_of_parked_messages_the_sink_stops_and_later_goes_on() {
+async fn i10_when_the_retry_queue_is_full_the_sink_stops_and_later_goes_on() {
     let place = TestEnvironment::new().await;
-    let limits = Limits { parked: 4, messages: 3, requests: 1, ..Limits::default() };
+    let limits = Limits { retry_queue_size: 4, batch_size: 3, max_concurrency: 1, ..Limits::default() };
     let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId").starts_with("bad") { (500, "", None) } else { OK });
     orders(&place, &["bad1", "good1", "bad2", "good2"]).await;
-    assert_eq!(line.after_seconds(1).await, Step::Held);
+    assert_eq!(line.after_seconds(1).await, StepOutcome::Blocked);
     assert_eq!((parked(&place).await, line.receiver.taken().len()), (4, 4));
     line.for_minutes(3).await;
     assert_eq!((parked(&place).await, behind(&place, "data-platform").await > 0), (4, true));
@@ -592,7 +592,7 @@ async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
 #[tokio::test]
 async fn i10_every_order_is_told_in_order_whatever_happens() {
     let place = TestEnvironment::new().await;
-    let limits = Limits { parked: 20, messages: 10, requests: 4, failures_in_a_row: 4 };
+    let limits = Limits { retry_queue_size: 20, batch_size: 10, max_concurrency: 4, failure_threshold: 4 };
     let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
     let ids: Vec<String> = (0..12).map(|number| format!("o{number}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

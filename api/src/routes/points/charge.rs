@@ -109,7 +109,7 @@ async fn execute(app: SharedApp, wanted: NewCharge) -> Result<ChargeWithBalance>
 /// Asks the gateway, and writes down what it says.
 async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: ChargeWithBalance) -> Result<ChargeWithBalance> {
     let NewCharge { id, user, .. } = begun.charge.wanted;
-    let Some(decision) = gateway.ask(&begun.charge.wanted).await.decision() else { return Ok(begun) };
+    let Some(decision) = gateway.charge(&begun.charge.wanted).await else { return Ok(begun) };
     match db::charges::settle(&app.database, id, user, decision, clock::now()).await {
         // Nobody can say more than that it is pending, and the worker will ask again.
         Err(error) if error.is_transient() => {

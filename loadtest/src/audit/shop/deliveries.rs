@@ -39,10 +39,10 @@ pub const RULES: [Rule; 4] = [
     Rule::new(
         "I10",
         "retry queue: no message of an active sink",
-        "parked_messages",
+        "webhook_retry_queue",
         "SELECT CONCAT_WS(' ', p.sink, 'has not received', CONCAT('event-', p.sequence, '-', p.place), p.kind, \
-                 'after', p.attempts, 'attempts:', p.last_answer) AS difference \
-             FROM parked_messages p JOIN sinks s ON s.name = p.sink \
+                 'after', p.attempts, 'attempts:', p.last_response) AS difference \
+             FROM webhook_retry_queue p JOIN sinks s ON s.name = p.sink \
              WHERE s.updated_at > UTC_TIMESTAMP(3) - INTERVAL 7 DAY",
     ),
     Rule::new(
@@ -104,7 +104,7 @@ async fn check_receiver(
         unknown.iter().map(|id| format!("{} received {id}, which is no message of an event", receiver.name())),
     );
     check.add(deliveries.faults.count(), deliveries.faults.samples().iter().cloned());
-    if receiver.is_in_order() {
+    if receiver.is_ordered() {
         // A redriven dead letter is late by definition.
         for id in deliveries.out_of_order.iter().filter(|id| !dead.contains(id)) {
             check.require(false, || format!("{} received {id} after a later message of its order", receiver.name()));
