@@ -5,11 +5,13 @@
 
 mod containers;
 mod fault_proxy;
+mod faults;
 
 use std::{future::Future, time::Duration};
 
 use clap::Parser;
 pub use fault_proxy::FaultProxy;
+pub use faults::{panicking_supervisor, was_restarted};
 use fred::{
     interfaces::{KeysInterface as _, StreamsInterface as _},
     types::scan::Scanner as _,

@@ -11,5 +11,6 @@ mod orders;
 mod ranking;
 mod receiver;
 mod relay;
+mod supervision;
 mod support;
 mod webhooks;

@@ -1,0 +1,151 @@
+//! A panic in a long-running task of a worker ends one run of that task, and nothing else.
+
+use std::{net::SocketAddr, time::Duration};
+
+use chrono::TimeDelta;
+use dibs_common::{
+    clock, db,
+    domain::{
+        order::{Action, Command, Line, OrderRules},
+        ranking::business_day,
+    },
+    health::{self, ProcessHealth},
+    http_server::ConnectionLimits,
+    identifiers::{AssignmentId, CommandId, PaymentId, ProductId},
+    redis::{sales, scripts, streams::OrderEntry},
+    supervisor::Supervisor,
+    telemetry,
+    testing::{FIRST, TestEnvironment, eventually, panicking_supervisor, was_restarted},
+};
+use dibs_worker::{Worker, kafka::KafkaSettings, streams::ReclaimPolicy, webhooks::Webhooks};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ranking::ZONE,
+    receiver::TestReceiver,
+    support::{accept, user},
+};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A whole worker process, each of whose tasks panics once.
+pub struct PanickingWorker {
+    supervisor: Supervisor,
+    metrics: PrometheusHandle,
+    address: SocketAddr,
+    working: JoinHandle<()>,
+}
+
+impl PanickingWorker {
+    pub async fn start(place: &TestEnvironment, webhooks: Webhooks, kafka: KafkaSettings) -> Self {
+        let supervisor = panicking_supervisor(CancellationToken::new());
+        let metrics = telemetry::metrics().expect("a recorder");
+        let (database, redis) = (place.database.clone(), place.redis.clone());
+        let process = ProcessHealth {
+            database: database.clone(),
+            redis: redis.clone(),
+            metrics: metrics.clone(),
+            supervisor: supervisor.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
+        let limits = ConnectionLimits::new(100, 100);
+        let server = health::server_task(listener, health::router(process), limits, &supervisor);
+        supervisor.spawn(server.expect("a listener"));
+        let worker = Worker {
+            database,
+            redis,
+            payment_gateway: None,
+            webhooks,
+            reclaim: ReclaimPolicy::default(),
+            rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
+            time_zone: ZONE,
+            kafka,
+            supervisor: supervisor.clone(),
+        };
+        Self { supervisor, metrics, address, working: tokio::spawn(worker.run(1)) }
+    }
+
+    /// Waits until each of these tasks was restarted once, and expects that the process has no others and is ready.
+    pub async fn expect_restarts(&self, tasks: &[&str]) {
+        for task in tasks {
+            eventually(task, LIMIT, async || was_restarted(&self.metrics, task, 1)).await;
+        }
+        let listed: Vec<String> = self.supervisor.tasks().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(listed, tasks);
+        assert!(health::probe(self.address).await, "{:?}", self.supervisor.tasks());
+    }
+
+    pub async fn stop(self) {
+        self.supervisor.stopping.cancel();
+        self.working.await.expect("the worker ended by itself");
+    }
+}
+
+async fn place_order(place: &TestEnvironment, product: ProductId) {
+    let items = vec![Line { product_id: product, quantity: 3 }];
+    let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
+    let command = Command { id: CommandId::generate(), user: user(1), at: clock::now(), action };
+    let entry = OrderEntry { answers: String::new(), request: "test".into(), command };
+    let stream = place.redis.keys.order_stream(FIRST);
+    scripts::enqueue(&place.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
+    let place = TestEnvironment::new().await;
+    let (data_platform, notifications) = (TestReceiver::new().await, TestReceiver::new().await);
+    let webhooks =
+        Webhooks { data_platform: Some(data_platform.endpoint()), notifications: Some(notifications.endpoint()) };
+    let worker = PanickingWorker::start(&place, webhooks, KafkaSettings::default()).await;
+    worker
+        .expect_restarts(&[
+            "assignments",
+            "backlog_metrics",
+            "campaign_reconciliation",
+            "charge_reconciliation",
+            "claims_0",
+            "event_sequencing",
+            "http_server",
+            "jobs",
+            "metrics_upkeep",
+            "order_commands",
+            "relay_data_platform",
+            "relay_notifications",
+            "relay_ranking",
+        ])
+        .await;
+    // A new sink receives only events created after its registration.
+    eventually("sinks are registered", LIMIT, async || place.count("SELECT COUNT(*) FROM sinks").await == 3).await;
+
+    let campaign = place.campaign(2).await;
+    accept(&place, &campaign, [8]).await;
+    let assignment = AssignmentId::generate();
+    let users = [user(9)];
+    let created = db::assignments::create(&place.database, assignment, campaign.id, &users, clock::now());
+    created.await.expect("created");
+    place.points(1, 100_000).await;
+    let product = place.product(10, 100).await;
+    place_order(&place, product).await;
+
+    let done = "SELECT COUNT(*) FROM assignments WHERE status = 'DONE'";
+    eventually("the assignment is done", LIMIT, async || place.count(done).await == 1).await;
+    let issued = "SELECT COUNT(*) FROM user_coupons";
+    assert_eq!(place.count(issued).await, 2, "of the claim and of the assignment");
+    let paid = "SELECT COUNT(*) FROM orders WHERE status = 'PAY_DONE'";
+    eventually("the order is paid", LIMIT, async || place.count(paid).await == 1).await;
+    eventually("order events are delivered", LIMIT, async || data_platform.taken().len() == 2).await;
+    eventually("coupon events are delivered", LIMIT, async || notifications.taken().len() == 2).await;
+    let counted = async || {
+        let today = business_day(clock::now(), ZONE);
+        sales::daily(&place.redis, today).await.expect("redis").get(&product) == Some(&3)
+    };
+    eventually("sales are counted", LIMIT, counted).await;
+    let run = "SELECT COUNT(*) FROM job_runs";
+    eventually("jobs run", LIMIT, async || place.count(run).await > 0).await;
+    worker.stop().await;
+    place.end().await;
+}
