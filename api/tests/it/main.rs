@@ -16,6 +16,7 @@ mod idempotency;
 mod orders;
 mod owned_coupons;
 mod points;
+mod process;
 mod products;
 mod rankings;
 mod waiting;
