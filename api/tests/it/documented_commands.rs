@@ -6,7 +6,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -15,6 +15,7 @@ use dibs_common::{
     testing::{TestEnvironment, eventually},
 };
 use secrecy::ExposeSecret as _;
+use tokio::process::{Child, Command};
 
 #[path = "../documents/sources.rs"]
 mod sources;
@@ -45,13 +46,13 @@ async fn run(blocks: Vec<Block>) {
     let stack = Stack::start().await;
     for block in &blocks {
         let Some(expected) = &block.output else {
-            stack.shell(block);
+            stack.shell(block).await;
             continue;
         };
         if block.eventually {
-            eventually(&block.place, LIMIT, async || matches(&stack.shell(block), expected)).await;
+            eventually(&block.place, LIMIT, async || matches(&stack.shell(block).await, expected)).await;
         } else {
-            let printed = stack.shell(block);
+            let printed = stack.shell(block).await;
             assert!(matches(&printed, expected), "{} printed:\n{printed}\nexpected:\n{expected}", block.place);
         }
     }
@@ -63,18 +64,7 @@ struct Stack {
     environment: TestEnvironment,
     folder: PathBuf,
     variables: Vec<(&'static str, String)>,
-    processes: Processes,
-}
-
-struct Processes(Vec<Child>);
-
-/// A failed test leaves no process behind.
-impl Drop for Processes {
-    fn drop(&mut self) {
-        for process in &mut self.0 {
-            drop(process.kill());
-        }
-    }
+    processes: Vec<Child>,
 }
 
 impl Stack {
@@ -99,11 +89,12 @@ impl Stack {
             ("API_URL", format!("http://{api}")),
             ("ADMIN_TOKEN", "the token of the documents".into()),
         ];
-        let mut stack = Self { environment, folder, variables, processes: Processes(Vec::new()) };
-        assert!(stack.program("dibs-worker").arg("seed").status().expect("seeded").success(), "dibs-worker seed");
+        let mut stack = Self { environment, folder, variables, processes: Vec::new() };
+        let seeded = stack.program("dibs-worker").arg("seed").status().await.expect("dibs-worker");
+        assert!(seeded.success(), "dibs-worker seed");
         for (program, arguments) in [("dibs-worker", &["run"][..]), ("dibs-api", &[])] {
             let process = stack.program(program).args(arguments).spawn().expect(program);
-            stack.processes.0.push(process);
+            stack.processes.push(process);
         }
         eventually("API and worker are ready", LIMIT, async || health::probe(api).await && health::probe(worker).await)
             .await;
@@ -114,28 +105,31 @@ impl Stack {
         let mut command = Command::new(name);
         let log = fs::File::options().create(true).append(true).open(self.folder.join("log")).expect("a log");
         command.envs(self.variables.iter().cloned()).current_dir(&self.folder);
-        command.stdout(Stdio::null()).stderr(log);
+        // A failed test leaves no process behind.
+        command.stdout(Stdio::null()).stderr(log).kill_on_drop(true);
         command
     }
 
     /// Runs a block and returns what it prints. Its variables are there for the next block.
-    fn shell(&self, block: &Block) -> String {
+    async fn shell(&self, block: &Block) -> String {
         let script = format!(
             "[[ ! -e variables ]] || source variables\nset -a\n{}\nset +a\nexport -p >variables",
             block.commands
         );
         let mut shell = Command::new("bash");
         shell.envs(self.variables.iter().cloned()).current_dir(&self.folder);
-        let done = shell.args(["-euo", "pipefail", "-c", &script]).output().expect("bash");
+        let done = shell.args(["-euo", "pipefail", "-c", &script]).output().await.expect("bash");
         let (printed, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         assert!(done.status.success(), "{} failed:\n{printed}\n{errors}", block.place);
         printed.into_owned()
     }
 
     async fn end(mut self) {
-        for mut process in self.processes.0.drain(..) {
-            let stopped = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().expect("kill");
-            assert!(stopped.success() && process.wait().expect("it ended").success(), "SIGTERM ends a program with 0");
+        for process in &mut self.processes {
+            let id = process.id().expect("it runs").to_string();
+            let stopped = Command::new("kill").args(["-TERM", &id]).status().await.expect("kill");
+            let ended = process.wait().await.expect("it ended");
+            assert!(stopped.success() && ended.success(), "SIGTERM ends a program with 0");
         }
         fs::remove_dir_all(&self.folder).expect("removed");
         self.environment.end().await;
