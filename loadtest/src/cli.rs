@@ -97,6 +97,26 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_options_exist() {
+        let page = include_str!("../../docs/load-testing.md");
+        let command = Cli::command();
+        let mut known: Vec<&str> =
+            command.get_subcommands().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long).collect();
+        known.push("help");
+        let named: Vec<&str> = page
+            .split("--")
+            .skip(1)
+            .map(|rest| {
+                rest.split(|letter: char| letter != '-' && !letter.is_ascii_lowercase()).next().unwrap_or_default()
+            })
+            .filter(|option| option.starts_with(|letter: char| letter.is_ascii_lowercase()))
+            .collect();
+        assert!(named.len() > 20, "{named:?}");
+        let unknown: Vec<&&str> = named.iter().filter(|option| !known.contains(*option)).collect();
+        assert!(unknown.is_empty(), "docs/load-testing.md names options that do not exist: {unknown:?}");
+    }
+
+    #[test]
     fn a_burst_has_the_defaults_of_the_documents() {
         let Command::Burst(burst) = parse(&["burst", DATABASE]).expect("valid") else { panic!("another command") };
         assert_eq!((burst.coupons, burst.users, burst.requests), (10_000, 100_000, 130_000));

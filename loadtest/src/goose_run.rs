@@ -71,7 +71,7 @@ impl GooseRun<'_> {
         let mut configuration = GooseConfiguration::default();
         configuration.host = Some(self.api_url.to_owned());
         configuration.users = Some(self.users);
-        // Goose starts one user a second unless told otherwise.
+        // The default starts one user a second.
         configuration.increase_rate = Some((self.users * 100).to_string());
         configuration.iterations = Some(1);
         // Goose must neither print nor open a control port: the tables of this program are the output.

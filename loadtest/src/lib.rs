@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_code_tells_differences_from_errors_and_interruptions() {
+    fn differences_errors_and_interruptions_have_exit_codes_of_their_own() {
         let codes = [Ok(Some(RunStatus::Passed)), Ok(Some(RunStatus::Failed)), Err(anyhow::anyhow!("x")), Ok(None)];
         let expected = [0, 1, 2, 130].map(ExitCode::from);
         for (code, expected) in codes.into_iter().map(exit_code).zip(expected) {

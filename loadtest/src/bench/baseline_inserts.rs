@@ -1,5 +1,4 @@
-//! The barest protocol to confirm: the same rows, 500 in each INSERT, into a table like `user_coupons`, one after the
-//! other on one connection.
+//! The baseline of confirming: the same rows, 500 in each INSERT, into a table like `user_coupons`, on one connection.
 
 use std::fmt::Write as _;
 

@@ -47,7 +47,7 @@ fn rates_are_compared_with_the_baseline() {
 }
 
 #[test]
-fn the_open_model_tells_planned_and_real_rate() {
+fn the_open_model_reports_planned_and_actual_rate() {
     insta::assert_snapshot!(open_model(13_000.0, &measurement(25_900, 2)));
 }
 

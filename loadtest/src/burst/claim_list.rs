@@ -71,7 +71,7 @@ impl ClaimList {
         change(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Claims accepted so far, as far as the responses tell.
+    /// Claims accepted so far, according to the responses.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
     }

@@ -115,7 +115,7 @@ impl Shop {
     async fn execute(&self, action: Action, now: Timestamp) -> OrderOutcome {
         let command = Command { id: CommandId::generate(), user: user(1), at: now, action };
         let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
-        let mut outcomes = execute_batch(&self.place.database, &[command], &rules, now).await.expect("carried out");
+        let mut outcomes = execute_batch(&self.place.database, &[command], &rules, now).await.expect("executed");
         outcomes.remove(0)
     }
 
