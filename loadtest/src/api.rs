@@ -65,12 +65,13 @@ impl Api {
     pub async fn open_campaign_of(&self, name: &str, quantity: u32, terms: &Value) -> Result<CouponId> {
         let now = clock::now();
         let mut body = json!({
-            "name": name,
-            "totalQuantity": quantity,
-            "opensAt": now - TimeDelta::minutes(24 * 60 + 1),
-            "closesAt": now + TimeDelta::days(1),
-            "validity": {"days": 30},
-        });
+                    "name": name,
+                    "totalQuantity": quantity,
+        // The clock of a midnight run is up to a day ahead of Redis's, and Redis decides about the window.
+                    "opensAt": now - TimeDelta::minutes(24 * 60 + 1),
+                    "closesAt": now + TimeDelta::days(1),
+                    "validity": {"days": 30},
+                });
         if let (Some(body), Some(terms)) = (body.as_object_mut(), terms.as_object()) {
             body.extend(terms.clone());
         }
@@ -120,6 +121,7 @@ impl Api {
     async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let what = format!("{method} {path}");
         let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
+        // The body of a rejection goes into the error: it names the invalid field.
         let response = call.json(body).send().await.with_context(|| what.clone())?;
         let status = response.status();
         let text = response.text().await.with_context(|| what.clone())?;
@@ -134,6 +136,7 @@ impl Api {
         let every = Duration::from_millis(20);
         wait::until(format!("coupon {coupon} to open"), OPENING_TIMEOUT, every, async || {
             let response = self.client.get(&url).send().await.context("GET /coupons")?;
+            // A 404 or 503 has another body, and means that the campaign is not in Redis yet.
             let public: Option<PublicCampaign> = response.json().await.ok();
             Ok(public.is_some_and(|public| public.status == "OPEN"))
         })
@@ -143,6 +146,7 @@ impl Api {
 
 /// Whether the process at `base` reports that it is ready.
 pub async fn is_ready(client: &Client, base: &str) -> bool {
+    // Shorter than the poll timeouts that use it, so that a hanging process does not use one up in a single request.
     let call = client.get(format!("{base}/health/ready")).timeout(Duration::from_secs(2));
     call.send().await.is_ok_and(|response| response.status().is_success())
 }

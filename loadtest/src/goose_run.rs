@@ -63,6 +63,7 @@ impl GooseRun<'_> {
         let scenario = Scenario::new(name).register_transaction(Transaction::new(transaction).set_name(name));
         let attack = GooseAttack::initialize_with_config(self.configuration()).context("configuring goose")?;
         let attack = attack.set_client_builder_without_cookies(client).context("configuring goose's HTTP client")?;
+        // Boxed: the future of goose is several kilobytes.
         Box::pin(attack.register_scenario(scenario).execute()).await.context("running goose")?;
         Ok(())
     }
@@ -77,6 +78,7 @@ impl GooseRun<'_> {
         // Goose must neither print nor open a control port: the tables of this program are the output.
         configuration.quiet = 1;
         configuration.no_telnet = true;
+        // Decompression would cost the client more than the server.
         configuration.no_gzip = true;
         configuration.no_print_metrics = true;
         configuration.no_metrics = self.report.is_none();

@@ -12,6 +12,7 @@ pub fn listen() -> Result<Interruption, ctrlc::Error> {
     let received = Arc::new(Notify::new());
     let signal = Arc::clone(&received);
     // `notify_one` keeps a permit, so a signal before `wait` is not lost.
+    // The feature `termination` of ctrlc adds SIGTERM and SIGHUP.
     ctrlc::set_handler(move || signal.notify_one())?;
     Ok(Interruption(received))
 }

@@ -49,6 +49,7 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Before any command runs: goose would otherwise install its own logger.
     output::quiet_libraries();
     let result = runtime.block_on(execute(cli));
     // Tasks that still run belong to a finished command; its processes are stopped already.
@@ -85,9 +86,10 @@ async fn execute(cli: Cli) -> Result<Option<RunStatus>> {
         }
     };
     tokio::select! {
-        status = command => status.map(Some),
-        () = interrupted.wait() => Ok(None),
-    }
+            status = command => status.map(Some),
+    // Dropping the command is enough: its processes are started with kill_on_drop.
+            () = interrupted.wait() => Ok(None),
+        }
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl Table {
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         let mut lines: Vec<String> = self.rows.iter().map(|row| self.text(row, &widths)).collect();
         let rule: Vec<String> = widths.iter().map(|&width| "-".repeat(width)).collect();
+        // The rule separates the headers from the rows, so it is not part of the widths.
         lines.insert(1, rule.join("  "));
         lines
     }
@@ -64,6 +65,7 @@ impl Table {
 
 /// A progress threshold on a terminal; nothing elsewhere.
 pub fn progress(total: u64, message: &'static str) -> ProgressBar {
+    // A log file would be filled with control characters.
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

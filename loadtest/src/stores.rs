@@ -18,6 +18,7 @@ use fred::{interfaces::StreamsInterface as _, types::Value};
 use futures::future::try_join_all;
 use secrecy::SecretString;
 
+// Few, so that an audit does not take the connections of the stack that it looks into.
 const DATABASE_CONNECTIONS: u32 = 4;
 const REDIS_CONNECTIONS: usize = 2;
 const DEAD_LETTER_PAGE: u64 = 100;
@@ -103,6 +104,7 @@ impl Stores {
     /// Events that the ranking has not applied yet.
     pub async fn events_left(&self) -> Result<u64> {
         let left: i64 = sqlx::query_scalar(
+// Events without a sequence are not numbered yet; the others are left from the sink's progress on.
             "SELECT /* events_left */ CAST((SELECT COUNT(*) FROM outbox_events WHERE sequence IS NULL) + last_sequence - \
              COALESCE((SELECT delivered_through FROM sinks WHERE name = 'ranking'), 0) AS SIGNED) FROM outbox_sequence",
         )
@@ -142,5 +144,93 @@ impl Stores {
                 None => return Ok(found),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dibs_common::testing::{FIRST, TestEnvironment};
+    use fred::{interfaces::KeysInterface as _, types::streams::XID};
+
+    use super::*;
+
+    fn stores(environment: &TestEnvironment) -> Stores {
+        Stores { database: environment.database.clone(), redis: environment.redis.clone() }
+    }
+
+    #[tokio::test]
+    async fn stores_are_connected_by_the_urls_of_the_stack() {
+        let environment = TestEnvironment::new().await;
+        let mut arguments = StoreArguments {
+            database_url: environment.settings.database_url.clone(),
+            redis_url: environment.settings.redis_url.clone(),
+            redis_key_prefix: environment.settings.redis_key_prefix.clone(),
+        };
+        let campaign = environment.campaign(3).await;
+        let stores = Stores::connect(&arguments).await.expect("connected");
+        assert_eq!(stores.campaign(campaign.id).await.expect("a campaign").terms, campaign.terms);
+        stores.close().await;
+        arguments.database_url = "mysql://dibs@127.0.0.1:1/dibs".into();
+        let error = Stores::connect(&arguments).await.err().expect("no server");
+        assert!(format!("{error:#}").starts_with("connecting to the database: "), "{error:#}");
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn an_unknown_campaign_is_an_error() {
+        let environment = TestEnvironment::new().await;
+        let unknown = CouponId::try_from(999).expect("an id");
+        let error = stores(&environment).campaign(unknown).await.expect_err("unknown").to_string();
+        assert_eq!(error, "the database has no coupon 999");
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn commands_are_waiting_or_pending_until_they_are_acknowledged() {
+        let environment = TestEnvironment::new().await;
+        let stores = stores(&environment);
+        let (client, stream) = (stores.redis.client(), stores.redis.keys.order_stream(FIRST));
+        assert!(stores.commands_left().await.expect("counts").is_drained());
+        let entry = ("type", "orders.v1");
+        let _id: String = client.xadd(&stream, false, None::<()>, "*", entry).await.expect("added");
+        let left = stores.commands_left().await.expect("counts");
+        assert_eq!(left, CommandsLeft { waiting: 1, pending: 0, dead: 0 });
+        client.xgroup_create::<(), _, _, _>(&stream, ORDERS_GROUP, "0", true).await.expect("a group");
+        let read = client.xreadgroup(ORDERS_GROUP, "worker", None, None, false, &stream, XID::NewInGroup).await;
+        let _entries: Value = read.expect("read");
+        let left = stores.commands_left().await.expect("counts");
+        assert_eq!((left.waiting, left.pending, left.is_drained()), (1, 1, false));
+        client.del::<(), _>(&stream).await.expect("deleted");
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn the_backlog_is_that_of_the_partition() {
+        let environment = TestEnvironment::with_partitions(2).await;
+        let stores = stores(&environment);
+        let (client, stream) = (stores.redis.client(), stores.redis.keys.claim_stream(Partition(1)));
+        let entry = ("type", "claims.v1");
+        let _id: String = client.xadd(&stream, false, None::<()>, "*", entry).await.expect("added");
+        let backlogs = [stores.backlog(Partition(0)).await.ok(), stores.backlog(Partition(1)).await.ok()];
+        assert_eq!(backlogs, [Some(0), Some(1)]);
+        client.del::<(), _>(&stream).await.expect("deleted");
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn events_are_left_until_the_ranking_has_applied_them() {
+        let environment = TestEnvironment::new().await;
+        let stores = stores(&environment);
+        assert_eq!(stores.events_left().await.expect("a count"), 0);
+        environment
+            .execute(
+                "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
+                 VALUES ('ORDER', 'x', 'order.paid', '{}', NOW(3))",
+            )
+            .await;
+        assert_eq!(stores.events_left().await.expect("a count"), 1, "not sequenced");
+        db::outbox::sequence_events(&environment.database).await.expect("sequenced");
+        assert_eq!(stores.events_left().await.expect("a count"), 1, "not delivered");
+        environment.end().await;
     }
 }

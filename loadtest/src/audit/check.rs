@@ -29,6 +29,7 @@ impl Check {
     pub fn require(&mut self, holds: bool, difference: impl FnOnce() -> String) {
         if !holds {
             self.differences += 1;
+            // Formatted only when shown: a broken campaign may have 100,000 differences.
             if self.examples.len() < MAX_EXAMPLES {
                 self.examples.push(difference());
             }

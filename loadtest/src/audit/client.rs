@@ -50,6 +50,7 @@ impl<'r> ClientAudit<'r> {
     pub fn per_user(&self, limit: u16) -> Check {
         let mut check = Check::new("I2");
         let mut claims_by_user: HashMap<UserId, HashSet<ClaimId>> = HashMap::new();
+        // A set of claim ids: the replay of a claim has the id of the first response.
         for (user, receipt) in self.record.accepted() {
             claims_by_user.entry(user).or_default().insert(receipt.claim_id);
         }
@@ -109,6 +110,7 @@ async fn check_holders(
     let holders_in_mysql: HashSet<u64> = held.iter().map(|(user, _)| *user).collect();
     for (user, first) in holders {
         let is_held = match first {
+            // The API names the first claim of the user, which must be one that the user holds.
             Some(claim) => held.contains(&(user.get(), claim.0)),
             None => holders_in_mysql.contains(&user.get()),
         };

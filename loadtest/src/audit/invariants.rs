@@ -23,6 +23,7 @@ use crate::{numbers::grouped, stores::Stores};
 pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {
     let mut check = Check::new("I1");
     let total = u64::from(campaign.terms.total_quantity);
+    // A campaign that Redis does not hold has claimed nothing; I11 tells whether it must be there.
     let claimed = counts.map_or(0, |counts| counts.claimed.into());
     check.require(totals.issued <= total, || format!("{} issued of {total}", totals.issued));
     check.require(claimed <= total, || format!("{claimed} claimed of {total} in Redis"));
@@ -116,6 +117,7 @@ pub async fn issuances_have_claims(
         let users: Vec<UserId> = batch.iter().map(|issued| issued.user).collect();
         let held = redis_claims::claims_of(&stores.redis, campaign.partition, campaign.id, &users).await?;
         let claims = batch.iter().map(|issued| (issued.record.claim_id, issued.user));
+        // Without a record of a client, every claim counts as known.
         let unknown = claims.filter(|(claim, user)| client.is_some_and(|client| !client.knows(*claim, *user)));
         let mut unknown: HashSet<ClaimId> = unknown.map(|(claim, _)| claim).collect();
         // The claims of an assignment come from an administrator, so no client knows them.
@@ -133,6 +135,7 @@ pub async fn issuances_have_claims(
             });
         }
     }
+    // Sequences are unique within a campaign, so equal counts mean that none is shared.
     check.require(totals.sequences == totals.issued, || {
         format!("{} issuances share {} sequence numbers", totals.issued, totals.sequences)
     });
@@ -177,6 +180,7 @@ pub async fn stores_agree(
             equal("quantity in MySQL, in Redis", campaign.terms.total_quantity.into(), counts.total.into());
             let users = redis_claims::users(&stores.redis, campaign.partition, campaign.id).await?;
             equal("users in Redis, users scanned", users, claims.users);
+            // Redis may be ahead: a rejected claim keeps its sequence. Behind, it would assign a sequence twice.
             let behind = totals.highest.saturating_sub(counts.sequence);
             equal("sequence in Redis behind MySQL by, expected", behind.into(), 0);
         }

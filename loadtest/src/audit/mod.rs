@@ -86,6 +86,7 @@ async fn audit_all_campaigns(stores: &Stores, timeout: Duration) -> Result<u64> 
     let (mut differences, mut after) = (0, 0);
     loop {
         let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGN_PAGE).await?;
+        // Pages by id: campaigns that are created meanwhile come last.
         let Some(&last) = ids.last() else { return Ok(differences) };
         for id in ids {
             let coupon = CouponId::try_from(id).map_err(anyhow::Error::msg)?;
@@ -128,6 +129,7 @@ pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientReco
     let campaign = stores.campaign(coupon).await?;
     let pool = stores.database.pool();
     let totals = rows::totals(pool, coupon).await?;
+    // One after the other, not in one snapshot: the stack is drained, so nothing changes in between.
     let counts = campaign_state::counts(&stores.redis, campaign.partition, coupon)
         .await
         .context("reading the counts of a campaign in Redis")?;

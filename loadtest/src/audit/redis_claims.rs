@@ -27,6 +27,7 @@ pub type Claims = (UserId, Vec<ClaimRecord>);
 /// a drained stack is not.
 pub fn scan(redis: &Redis, partition: Partition, coupon: CouponId) -> impl Stream<Item = Result<Vec<Claims>>> {
     let key = redis.keys.claims(partition, coupon);
+    // HSCAN does not block Redis for the size of the hash, as HGETALL would.
     let pages = redis.client().hscan(key, "*", Some(SCAN_COUNT));
     pages.map_err(|error| anyhow!("reading claims from Redis: {error}")).and_then(async |mut page| {
         let fields = page.take_results().map(Map::inner).unwrap_or_default();
@@ -49,6 +50,7 @@ pub async fn claims_of(
 ) -> Result<HashMap<UserId, Vec<ClaimRecord>>> {
     let fields: Vec<String> = users.iter().map(ToString::to_string).collect();
     let key = redis.keys.claims(partition, coupon);
+    // HMGET keeps the order of the fields, and answers null for a missing one.
     let found: Vec<Option<Bytes>> = redis.client().hmget(key, fields).await.context("reading claims from Redis")?;
     let held = users.iter().zip(found);
     held.map(|(&user, packed)| Ok((user, records(user, &packed.unwrap_or_default())?))).collect()

@@ -28,6 +28,8 @@ pub struct Totals {
 }
 
 pub async fn totals(pool: &MySqlPool, coupon: CouponId) -> Result<Totals> {
+    // One statement, so that issuances and rejections are of the same snapshot. MySQL and MariaDB differ in the types of
+    // aggregates, hence the casts.
     let totals = sqlx::query_as(
         "SELECT /* audit totals */ CAST(i.issued AS UNSIGNED) AS issued, CAST(i.users AS UNSIGNED) AS users, \
              CAST(i.sequences AS UNSIGNED) AS sequences, CAST(i.highest AS UNSIGNED) AS highest, \
@@ -68,6 +70,7 @@ pub async fn outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashMap<Cl
         WHERE user_coupon_id IN (";
     let rejected = "SELECT /* audit outcomes */ claim_id, coupon_id, user_id, sequence FROM claim_rejections \
         WHERE claim_id IN (";
+    // Rejections come last, so that they overwrite an issuance of the same claim: that is a difference.
     for (select, is_issued) in [(issued, true), (rejected, false)] {
         let mut query = QueryBuilder::new(select);
         let mut ids = query.separated(", ");
@@ -140,6 +143,7 @@ pub struct Issued {
 
 /// The next batch of issuances after `after`, by user and ordinal.
 pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>) -> Result<Vec<Issued>> {
+    // Keyset pagination along the unique key of the table: OFFSET would read all rows before it again.
     let (user, ordinal) = after.map_or((0, 0), |last| (last.user.get(), last.ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
         "SELECT /* audit issuances */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
@@ -166,4 +170,113 @@ pub async fn coupon_ids(pool: &MySqlPool, after: u64, limit: u32) -> Result<Vec<
         "SELECT /* audit coupon_ids */ coupon_id FROM coupons WHERE coupon_id > ? ORDER BY coupon_id LIMIT ?",
     );
     ids.bind(after).bind(limit).fetch_all(pool).await.context("reading the ids of campaigns")
+}
+
+#[cfg(test)]
+mod tests {
+    use dibs_common::testing::TestEnvironment;
+
+    use super::*;
+
+    fn claim(number: u128) -> ClaimId {
+        ClaimId(Uuid::from_u128(number))
+    }
+
+    /// Issues coupons with the numbers 1, 2, .. to these users, in the order of acceptance.
+    async fn issue(environment: &TestEnvironment, coupon: CouponId, users: &[u64]) {
+        for (user, number) in users.iter().zip(1_u16..) {
+            let ordinal = users[..usize::from(number)].iter().filter(|other| *other == user).count();
+            environment
+                .execute(&format!(
+                    "INSERT INTO user_coupons (user_coupon_id, coupon_id, user_id, ordinal, per_user_limit, sequence, \
+                     discount_type, discount_value, minimum_order_amount, accepted_at, issued_at, valid_until) \
+                     VALUES (UNHEX(LPAD('{number}', 32, '0')), {coupon}, {user}, {ordinal}, 9, {number}, 'FIXED', 5000, 0, \
+                     NOW(3), NOW(3), NOW(3) + INTERVAL 1 DAY)"
+                ))
+                .await;
+        }
+    }
+
+    async fn reject(environment: &TestEnvironment, coupon: CouponId, number: u16) {
+        environment
+            .execute(&format!(
+                "INSERT INTO claim_rejections (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
+                 VALUES (UNHEX(LPAD('{number}', 32, '0')), {coupon}, 7, {number}, 'COUPON_EXHAUSTED', NOW(3), NOW(3))"
+            ))
+            .await;
+    }
+
+    #[tokio::test]
+    async fn totals_count_issuances_users_and_rejections() {
+        let environment = TestEnvironment::new().await;
+        let (coupon, other) = (environment.campaign(10).await.id, environment.campaign(10).await.id);
+        let pool = environment.database.pool();
+        let none = Totals { issued: 0, users: 0, sequences: 0, highest: 0, rejected: 0, contradictory: 0 };
+        assert_eq!(totals(pool, coupon).await.expect("totals"), none);
+        issue(&environment, coupon, &[1, 2, 2]).await;
+        reject(&environment, coupon, 9).await;
+        // A claim with both outcomes.
+        reject(&environment, coupon, 3).await;
+        let expected = Totals { issued: 3, users: 2, sequences: 3, highest: 3, rejected: 2, contradictory: 1 };
+        assert_eq!(totals(pool, coupon).await.expect("totals"), expected);
+        assert_eq!(totals(pool, other).await.expect("totals"), none);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn i2_users_above_the_limit_are_found_with_their_count() {
+        let environment = TestEnvironment::new().await;
+        let coupon = environment.campaign(10).await.id;
+        issue(&environment, coupon, &[1, 2, 2, 3, 3, 3]).await;
+        let above = async |limit| users_above(environment.database.pool(), coupon, limit).await.expect("users");
+        assert_eq!(above(3).await, []);
+        assert_eq!(above(2).await, [(3, 3)]);
+        let mut users = above(1).await;
+        users.sort_unstable();
+        assert_eq!(users, [(2, 2), (3, 3)]);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn i3_an_outcome_is_an_issuance_or_a_rejection() {
+        let environment = TestEnvironment::new().await;
+        let coupon = environment.campaign(10).await.id;
+        issue(&environment, coupon, &[4]).await;
+        reject(&environment, coupon, 2).await;
+        let pool = environment.database.pool();
+        let found = outcomes(pool, &[claim(1), claim(2), claim(3)]).await.expect("outcomes");
+        let outcome = |user, sequence, is_issued| ClaimOutcomeRow { coupon: coupon.get(), user, sequence, is_issued };
+        assert_eq!(found.get(&claim(1)), Some(&outcome(4, 1, true)));
+        assert_eq!(found.get(&claim(2)), Some(&outcome(7, 2, false)));
+        assert_eq!(found.get(&claim(3)), None);
+        assert!(outcomes(pool, &[]).await.expect("outcomes").is_empty());
+        assert!(assigned(pool, &HashSet::new()).await.expect("claims").is_empty());
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn batches_of_issuances_continue_within_a_user() {
+        let environment = TestEnvironment::new().await;
+        let coupon = environment.campaign(10).await.id;
+        issue(&environment, coupon, &[2, 1, 2]).await;
+        let pool = environment.database.pool();
+        let all = issuances(pool, coupon, None).await.expect("issuances");
+        let keys =
+            |batch: &[Issued]| batch.iter().map(|issued| (issued.user.get(), issued.ordinal)).collect::<Vec<_>>();
+        assert_eq!(keys(&all), [(1, 1), (2, 1), (2, 2)]);
+        assert_eq!(keys(&issuances(pool, coupon, Some(all[1])).await.expect("issuances")), [(2, 2)]);
+        assert_eq!(keys(&issuances(pool, coupon, Some(all[2])).await.expect("issuances")), []);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn campaigns_are_listed_page_by_page() {
+        let environment = TestEnvironment::new().await;
+        let (one, other) = (environment.campaign(1).await.id.get(), environment.campaign(1).await.id.get());
+        let page = async |after, limit| coupon_ids(environment.database.pool(), after, limit).await.expect("ids");
+        assert_eq!(page(0, 1).await, [one]);
+        assert_eq!(page(one, 9).await, [other]);
+        assert!(page(other, 9).await.is_empty());
+        environment.end().await;
+    }
 }

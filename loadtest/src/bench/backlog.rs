@@ -44,10 +44,12 @@ pub async fn measure(
     let before = settled_memory(harness).await?;
     let address = harness.api_address();
     let target = Target { address, request: campaign.request(), first_user: 1, expected: StatusCode::ACCEPTED };
+    // The claims go through the API, so the entries are those that it writes.
     closed_loop(target, clients, StopCondition::Requests(claims)).await?;
     let on_stream = settled_memory(harness).await?;
     rounds.bytes_on_stream.push(real(on_stream.saturating_sub(before)) / real(claims));
 
+    // Not started before: the backlog must be complete when the worker begins.
     harness.launch_worker()?;
     let stores = harness.stores.clone();
     let confirmed = async || Ok(stores.campaign(campaign.coupon).await?.issued.into());

@@ -54,6 +54,7 @@ pub async fn read_rows(pool: &MySqlPool, coupon: CouponId) -> Result<Vec<Row>> {
 
 /// Inserts the rows; returns how many a second. Building the statements is not counted.
 pub async fn insert(pool: &MySqlPool, rows: &[Row], protocol: StatementProtocol) -> Result<f64> {
+    // One connection, as the worker confirms a partition on one.
     let mut connection = pool.acquire().await.context("connecting for the baseline")?;
     for sql in [format!("DROP TABLE IF EXISTS {TABLE}"), format!("CREATE TABLE {TABLE} LIKE user_coupons")] {
         connection.execute(AssertSqlSafe(sql)).await.context("creating the table of the baseline")?;
@@ -71,6 +72,7 @@ async fn insert_prepared(connection: &mut MySqlConnection, rows: &[Row]) -> Resu
     let arguments: Vec<(usize, MySqlArguments)> =
         rows.chunks(ROWS_PER_INSERT).map(|step| Ok((step.len(), arguments(step)?))).collect::<Result<_>>()?;
     let group = format!("({})", vec!["?"; COLUMN_COUNT].join(","));
+    // The statement of a full batch is the same text each time, so the server prepares it once.
     let full = format!("INSERT INTO {TABLE} ({COLUMNS}) VALUES {}", vec![&*group; ROWS_PER_INSERT].join(","));
     let began = Instant::now();
     for (count, arguments) in arguments {
@@ -189,5 +191,30 @@ mod tests {
         use sqlx::Arguments as _;
         assert_eq!(arguments(&[row(None), row(None)]).expect("arguments").len(), 2 * COLUMN_COUNT);
         assert_eq!(COLUMNS.split(", ").count(), COLUMN_COUNT);
+    }
+
+    #[tokio::test]
+    async fn both_protocols_insert_all_rows_and_leave_no_table() {
+        let environment = dibs_common::testing::TestEnvironment::new().await;
+        let (pool, coupon) = (environment.database.pool(), environment.campaign(10).await.id);
+        for number in 1..=3 {
+            environment
+                .execute(&format!(
+                    "INSERT INTO user_coupons (user_coupon_id, coupon_id, user_id, ordinal, per_user_limit, sequence, \
+                     discount_type, discount_value, minimum_order_amount, accepted_at, issued_at, valid_until) \
+                     VALUES (UNHEX(LPAD('{number}', 32, '0')), {coupon}, {number}, 1, 1, {number}, 'PERCENT', 50, 0, NOW(3), \
+                     NOW(3), NOW(3) + INTERVAL 1 DAY)"
+                ))
+                .await;
+        }
+        let rows = read_rows(pool, coupon).await.expect("rows");
+        assert_eq!(rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+        for protocol in [StatementProtocol::Prepared, StatementProtocol::Text] {
+            assert!(insert(pool, &rows, protocol).await.expect("inserted") > 0.0, "{protocol:?}");
+        }
+        let tables = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
+                      AND TABLE_NAME = 'user_coupons_bench'";
+        assert_eq!(environment.count(tables).await, 0);
+        environment.end().await;
     }
 }

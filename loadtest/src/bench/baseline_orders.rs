@@ -59,6 +59,7 @@ async fn run(
         "SELECT product_id, name, price, stock, status FROM products_bench WHERE product_id IN ({product}) FOR UPDATE"
     );
     let began = Instant::now();
+    // One lock of the product for each batch, as the worker takes it.
     for sql in transactions {
         let mut transaction = connection.begin().await.context("beginning a transaction")?;
         transaction.execute(AssertSqlSafe(lock.clone())).await.context("locking the product")?;
@@ -78,6 +79,7 @@ async fn read(pool: &MySqlPool, product: ProductId, expected: usize) -> Result<V
     .fetch_all(pool)
     .await
     .context("reading the orders")?;
+    // One payload for all: its length matters, not its content.
     let payload: String = sqlx::query_scalar(
         "SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'order.created' ORDER BY event_id DESC LIMIT 1",
     )

@@ -143,6 +143,7 @@ async fn for_duration(
     warm_up: Duration,
     measured: Duration,
 ) -> Result<Measurement> {
+    // Each connection has its own clock; all start within a few milliseconds.
     let begin = Instant::now() + warm_up;
     let end = begin + measured;
     let mut result = Measurement { elapsed: measured, ..Measurement::default() };
@@ -181,6 +182,7 @@ where
     let mut threads = JoinSet::new();
     for thread in 0..clients.threads {
         let task = task.clone();
+        // A blocking thread has no tasks of the main runtime on it.
         threads.spawn_blocking(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.context("starting the runtime of a client thread")?.block_on(async move {
@@ -212,6 +214,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) async fn open(target: Target) -> Result<Self> {
         let stream = TcpStream::connect(target.address).await.context("connecting to the server")?;
+        // A request is one small write, which Nagle's algorithm would delay.
         stream.set_nodelay(true).context("connecting to the server")?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("connecting to the server")?;
         // An error of the connection also fails the request in flight.
@@ -236,6 +239,7 @@ impl Connection {
             let text = String::from_utf8_lossy(&body);
             bail!("expected {}, received {status}: {text}", self.target.expected);
         }
+        // The body must be read to its end before the connection can send the next request.
         while let Some(frame) = body.frame().await {
             frame.context("reading a response")?;
         }

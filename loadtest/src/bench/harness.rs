@@ -157,7 +157,9 @@ impl Harness {
             delete_rows(pool, table, coupon).await?;
         }
         let campaign = vec![keys.campaign(partition, coupon), keys.claims(partition, coupon)];
+        // UNLINK frees the memory in the background. DEL of a large hash would block Redis.
         client.unlink::<(), _>(campaign).await.context("deleting a campaign in Redis")?;
+        // The stream is drained, so only the memory of its nodes is freed.
         let trimmed = client.xtrim::<(), _, _>(keys.claim_stream(partition), ("MAXLEN", "=", 0)).await;
         trimmed.context("emptying a stream")?;
         until_purged(pool).await;
@@ -176,6 +178,7 @@ impl Harness {
 
 async fn delete_rows(pool: &MySqlPool, table: &str, coupon: CouponId) -> Result<()> {
     loop {
+        // In batches: one transaction over millions of rows would fill the undo log.
         let sql = AssertSqlSafe(format!("DELETE FROM {table} WHERE coupon_id = ? LIMIT {DELETE_BATCH}"));
         let deleted = sqlx::query(sql).bind(coupon.get()).execute(pool).await.context("deleting rows of a campaign")?;
         if deleted.rows_affected() < DELETE_BATCH.into() {

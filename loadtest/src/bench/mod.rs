@@ -104,6 +104,7 @@ impl BenchArguments {
         SamplingSettings {
             clients: self.clients(),
             warm_up: Duration::from_millis(self.warm_up_millis),
+            // Short enough that the noise of the machine hits the slices of both.
             slice: Duration::from_secs(1),
             slices: self.seconds,
         }
@@ -149,6 +150,7 @@ async fn measure_rates(arguments: &BenchArguments, harness: &mut Harness) -> Res
     }
     output::line(&report::rates(&workloads, arguments.seconds));
     if let Some((_, confirming)) = workloads.iter().find(|(workload, _)| *workload == Workload::Confirming) {
+        // Half of the peak: at the peak itself an open model only measures its growing queue.
         let rate = median(&confirming.dibs.rates) / 2.0;
         output::note("open model");
         let open = rates::measure_open(harness, arguments.sampling(), rate).await?;
@@ -192,6 +194,7 @@ async fn measure_ranking(arguments: &BenchArguments, harness: &mut Harness) -> R
         for round in 1..=arguments.rounds {
             arguments.note_round(round, &format!("a backlog of {} events", arguments.events));
             let mut claims = BacklogRounds::default();
+            // The confirmation in the same round is what the relay is compared with.
             backlog::measure(harness, arguments.clients(), arguments.backlog, false, &mut claims).await?;
             rounds.confirmed.extend(claims.confirmed);
             rounds.relayed.push(ranking::measure_relay(harness, arguments.events).await?);

@@ -68,6 +68,7 @@ impl ArrivalSchedule {
         let mut released = 0;
         while released < self.total {
             let due = self.due_after(self.start.elapsed());
+            // Several may be due at once when the thread slept longer: they are sent late, and their latency shows it.
             self.due.add_permits(usize::try_from(due - released).unwrap_or(0));
             released = due;
             thread::sleep(TICK);

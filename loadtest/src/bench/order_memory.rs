@@ -40,10 +40,11 @@ pub async fn measure(harness: &mut Harness, clients: ClientPool, orders: u64) ->
     for part in 1..=PARTS {
         let mut samples = Vec::new();
         let measured = tokio::select! {
-            biased;
-            error = sample(harness, &mut samples) => error?,
-            measured = closed_loop(target, clients, StopCondition::Requests(orders / PARTS)) => measured?,
-        };
+        // The sampler never finishes: polled first, so that an error of it is not lost.
+                    biased;
+                    error = sample(harness, &mut samples) => error?,
+                    measured = closed_loop(target, clients, StopCondition::Requests(orders / PARTS)) => measured?,
+                };
         target.first_user += orders / PARTS;
         total.append(&measured);
         memory.samples.push(MemorySample { orders: orders / PARTS * part, resident: medians(&samples) });

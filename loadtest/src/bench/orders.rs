@@ -100,6 +100,7 @@ async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<U
             scripts::enqueue(redis, stream, u64::MAX / 2, fields).await.context("appending a command")?;
             Ok(id)
         })
+        // Ordered, so that the ids are those of the users 1, 2, ..
         .buffered(ENQUEUE_CONCURRENCY)
         .try_collect()
         .await
@@ -127,6 +128,7 @@ async fn place_single_orders(database: Database, product: ProductId, time: Durat
     let began = Instant::now();
     let end = began + time;
     let mut clients = JoinSet::new();
+    // As many clients as connections, so that none waits for the pool.
     for client in 0..u64::from(CONNECTIONS) {
         let database = Arc::clone(&database);
         clients.spawn(async move {
@@ -156,6 +158,7 @@ async fn place_one(database: &Database, product: ProductId, user: u64) -> dibs_c
                 .bind(product.get())
                 .fetch_one(&mut *transaction)
                 .await?;
+        // Any error will do: the product of the bench never sells out.
         if stock < 1 {
             return Err(sqlx::Error::RowNotFound);
         }
@@ -226,4 +229,55 @@ pub async fn measure_over_http(harness: &mut Harness, sampling: SamplingSettings
 pub fn order_target(harness: &Harness, product: ProductId) -> Target {
     let (address, request) = (harness.api_address(), BenchRequest::Order { product });
     Target { address, request, first_user: 1, expected: StatusCode::CREATED }
+}
+
+#[cfg(test)]
+mod tests {
+    use dibs_common::testing::TestEnvironment;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn i5_single_orders_and_plain_statements_write_the_same_kinds_of_rows() {
+        let environment = TestEnvironment::new().await;
+        let product = environment.product(1_000, 100).await;
+        for user in 1..=3 {
+            place_one(&environment.database, product, user).await.expect("placed");
+        }
+        assert_eq!(sold(&environment.database, product).await.expect("units"), 3);
+        environment.expect_books_in_order().await;
+        assert_eq!(environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.created'").await, 3);
+        let pool = environment.database.pool();
+        let orders: Vec<Uuid> =
+            sqlx::query_scalar("SELECT order_id FROM orders").fetch_all(pool).await.expect("orders");
+        assert!(baseline_orders::insert(pool, product, &orders).await.expect("inserted") > 0.0);
+        let missing = baseline_orders::insert(pool, product, &orders[1..]).await.expect_err("another number");
+        assert_eq!(missing.to_string(), "found 3 orders, expected 2");
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_sold_out_product_ends_the_comparison() {
+        let environment = TestEnvironment::new().await;
+        let product = environment.product(1_000, 1).await;
+        place_one(&environment.database, product, 1).await.expect("placed");
+        assert!(place_one(&environment.database, product, 2).await.is_err());
+        assert_eq!(sold(&environment.database, product).await.expect("units"), 1);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn commands_are_enqueued_for_as_many_users() {
+        let environment = TestEnvironment::with_partitions(PARTITIONS).await;
+        let product = environment.product(1_000, 100).await;
+        let ids = enqueue(&environment.redis, product, 20).await.expect("enqueued");
+        let mut entries = 0;
+        for partition in (0..PARTITIONS).map(Partition) {
+            entries += environment.stream_length(&environment.redis.keys.order_stream(partition)).await;
+        }
+        let distinct: std::collections::HashSet<Uuid> = ids.into_iter().collect();
+        assert_eq!((distinct.len(), entries), (20, 20));
+        environment.lose_redis().await;
+        environment.end().await;
+    }
 }

@@ -21,6 +21,7 @@ struct RateMeter {
 impl RateMeter {
     fn observe(&mut self, count: u64, now: Instant) {
         if count > 0 {
+            // The count of the first observation is excluded: when it was processed is unknown.
             let (first, began) = *self.first.get_or_insert((count, now));
             self.rate = per_second(count - first, now - began);
         }

@@ -45,6 +45,7 @@ async fn fill_days(harness: &Harness, products: impl Iterator<Item = ProductId> 
     let (redis, staging, mut days) = (&harness.stores.redis, new_uuid(), Vec::new());
     for day in last_days(today(), DAYS) {
         let mut scores = Scores::new();
+        // Another order of products each day, so that the union has work to do.
         for (number, product) in (i64::from(day.ordinal())..).zip(products.clone()) {
             scores.insert(product, number * 7_919 % 997 + 1);
         }
@@ -113,6 +114,7 @@ pub async fn measure_job(harness: &mut Harness, products: u64) -> Result<JobCost
         let sent = Instant::now();
         harness.stores.redis.client().ping::<()>(None).await.context("sending PING")?;
         pings.record(sent.elapsed());
+        // The process may have ended between the two calls.
         worker_bytes = worker_bytes.max(job.resident_bytes().unwrap_or(0));
         sleep(Duration::from_millis(1)).await;
     }

@@ -122,11 +122,13 @@ pub async fn measure(
     let (mut pair, mut confirmed) = (PairedMeasurement::default(), 0);
     for _ in 0..sampling.slices {
         pair.baseline.append(&sampling.measure(baseline).await?);
+        // At the same time as the load: what is confirmed afterwards does not count.
         let (measured, newly_confirmed) =
             tokio::try_join!(sampling.measure(target), confirmations(harness, sampling, campaign))?;
         pair.dibs.append(&measured);
         confirmed += newly_confirmed;
         target.first_user += USERS_PER_SLICE;
+        // The next slice of the baseline must not run beside a worker that still confirms.
         if workload == Workload::Confirming {
             harness.until_drained(campaign).await?;
         }
@@ -171,6 +173,7 @@ async fn prepare(harness: &mut Harness, workload: Workload) -> Result<(BenchCamp
             Ok((campaign, target))
         }
         Workload::Rejected => {
+            // The only coupon of the campaign is claimed first.
             let one = ClientPool { connections: 1, threads: 1 };
             closed_loop(target, one, StopCondition::Requests(1)).await?;
             Ok((campaign, Target { first_user: 2, expected: StatusCode::UNPROCESSABLE_ENTITY, ..target }))

@@ -103,6 +103,7 @@ pub fn open_model(rate: f64, open: &Measurement) -> String {
 pub fn confirmation(rounds: &BacklogRounds, backlog: u64) -> String {
     let mut table = table("rows", "rows/s", &[]);
     let mut plain = [("text protocol", &rounds.text), ("prepared", &rounds.prepared)];
+    // Which protocol is faster depends on server and version.
     plain.sort_by(|(_, one), (_, other)| median(other).total_cmp(&median(one)));
     let [(fast_name, fast), (slow_name, slow)] = plain;
     let name = |kind| format!("plain INSERTs of 500 rows, {kind}");

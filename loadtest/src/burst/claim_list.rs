@@ -26,6 +26,7 @@ impl ClaimList {
     pub fn new(users: u64, requests: u64, seed: u64) -> Self {
         // Of five users who claim again, one claims twice more.
         let duplicates = (0..requests.saturating_sub(users)).map(|extra| extra * 5 / 6 % users);
+        // Ids of users start with 1.
         let ids = (0..users).chain(duplicates).filter_map(|number| UserId::try_from(number + 1).ok());
         let mut users: Vec<UserId> = ids.collect();
         fastrand::Rng::with_seed(seed).shuffle(&mut users);
@@ -33,6 +34,7 @@ impl ClaimList {
             users,
             next: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
+            // No limit without faults.
             accepted_limit: AtomicU64::new(u64::MAX),
             limit_raised: Notify::new(),
             record: Mutex::default(),
@@ -79,6 +81,7 @@ impl ClaimList {
     /// Hands out no claim while `accepted` claims are accepted, until the limit is raised.
     pub fn set_accepted_limit(&self, accepted: u64) {
         self.accepted_limit.store(accepted, Relaxed);
+        // All goose users wait, not one.
         self.limit_raised.notify_waiters();
     }
 

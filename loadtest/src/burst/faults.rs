@@ -48,6 +48,7 @@ pub fn schedule(worker_kills: u64, redis_kills: u64, quantity: u64) -> Vec<Plann
     };
     let mut schedule: Vec<PlannedKill> =
         spread(FaultTarget::Worker, worker_kills).chain(spread(FaultTarget::Redis, redis_kills)).collect();
+    // A stable sort: of two kills at the same number, that of the worker comes first.
     schedule.sort_by_key(|kill| kill.at_accepted);
     schedule
 }
@@ -77,6 +78,7 @@ pub async fn execute(
             FaultTarget::Redis => stack.kill_and_restart_redis(REDIS_OUTAGE).await?,
         }
         executed.push(ExecutedKill { target: kill.target, backlog, was_after_burst: burst.list.is_exhausted() });
+        // Two kills of a worker that never became ready would test one restart only.
         stack.until_worker_recovered().await?;
     }
     Ok(executed)

@@ -57,6 +57,7 @@ struct BurstResult {
 
 /// Sends the claims, waits for the worker, audits, and prints the report.
 pub async fn run(arguments: BurstArguments) -> Result<RunStatus> {
+    // clap checks ranges of single arguments only.
     if arguments.requests < arguments.users {
         bail!("--requests: expected at least as many as --users, since each user claims at least once");
     }
@@ -76,6 +77,7 @@ async fn run_with_faults(arguments: &BurstArguments) -> Result<RunStatus> {
     let api = stack.stack().api()?;
     let coupon = api.open_campaign("burst with faults", arguments.coupons).await?;
     let Campaign { partition, .. } = stores.campaign(coupon).await?;
+    // Kills are spread over the claims that can be accepted, not over those that are sent.
     let quantity = u64::from(arguments.coupons).min(arguments.users);
     let schedule = faults::schedule(arguments.worker_kills, arguments.redis_kills, quantity);
     let result = send_claims(arguments, api.base(), coupon, async |burst| {
@@ -105,9 +107,11 @@ async fn send_claims(
         run.execute("burst", Arc::clone(&burst).transaction()).await?;
         Ok(began.elapsed())
     };
+    // A kill that fails ends the load as well: the stack is in an unknown state then.
     let (elapsed, kills) = tokio::try_join!(load, faults(&burst))?;
     burst.progress.finish_and_clear();
     let record = burst.list.with_record(std::mem::take);
+    // Goose ends a user whose request it cannot build, without an error: a burst with fewer claims would prove less.
     if record.observations.len() < burst.list.len() {
         bail!("goose sent {} of {} claims", record.observations.len(), burst.list.len());
     }
@@ -126,6 +130,7 @@ async fn conclude(
     let mut report: AuditReport =
         audit::audit_drained(stores, coupon, arguments.load.drain_timeout(), Some(&result.record)).await?;
     let issued = u64::from(stores.campaign(coupon).await?.issued);
+    // Every claim is final by now, so a coupon that is left was lost.
     report.checks.push(report::fully_issued(issued, arguments.coupons.into(), arguments.users));
     output::line(&report::responses(&result.record, result.elapsed));
     if !schedule.is_empty() {

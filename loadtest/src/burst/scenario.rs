@@ -64,6 +64,7 @@ async fn claim(
     let mut uncertain_attempts = 0;
     let response = loop {
         let began = Instant::now();
+        // A retry has the same body and no key: the claim is identified by its user and campaign.
         let request = user.get_request_builder(&GooseMethod::Post, PATH)?;
         let request = request.header("content-type", "application/json").body(body.clone());
         let request = GooseRequest::builder().method(GooseMethod::Post).path(PATH).set_request_builder(request).build();
@@ -74,6 +75,7 @@ async fn claim(
         };
         match attempt {
             Attempt::Final(response) => {
+                // Only the final attempt counts: the time of an outage is not the latency of the API.
                 burst.list.with_record(|record| record.latencies.record(began.elapsed()));
                 count_rejection_as_success(user, &mut metric, &response)?;
                 break response;
@@ -116,6 +118,7 @@ async fn read(response: Response) -> Attempt {
     let status = response.status().as_u16();
     let retry_after: Option<u64> =
         response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    // The status arrived but the body did not, as when the API is killed: the claim may be accepted.
     let Ok(body) = response.bytes().await else { return Attempt::Retry(RETRY_DELAY) };
     interpret(status, retry_after, &body)
 }
@@ -127,6 +130,7 @@ fn interpret(status: u16, retry_after: Option<u64>, body: &[u8]) -> Attempt {
         let receipt = serde_json::from_slice::<Receipt>(body);
         return receipt.map_or_else(|_| unexpected(), |receipt| Attempt::Final(ClaimResponse::Accepted(receipt)));
     }
+    // A proxy or a panic has no problem document.
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else { return unexpected() };
     match (status, &*problem.code, retry_after) {
         (409, "COUPON_ALREADY_ISSUED", _) => {

@@ -103,6 +103,7 @@ impl DedicatedDatabase {
         let name = format!("{given}_faults");
         let url = renamed(beside.expose_secret(), &given, &name)?;
         let mut connection = options.connect().await.context("connecting to the database")?;
+        // The lock belongs to the connection, so it ends with the process, however that ends.
         let lock: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(?, 0)")
             .bind(&name)
             .fetch_one(&mut connection)
@@ -111,6 +112,7 @@ impl DedicatedDatabase {
         if lock != Some(1) {
             bail!("another fault run uses the database {name}");
         }
+        // Identifiers cannot be bound as parameters. The name comes from DATABASE_URL and a constant.
         for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
             let sql = AssertSqlSafe(format!("{statement} `{name}`"));
             let executed = sqlx::raw_sql(sql).execute(&mut connection).await;
@@ -148,5 +150,35 @@ mod tests {
             Some("mysql://h/dibs_faults?ssl-mode=DISABLED")
         );
         assert_eq!(renamed("mysql://h/other"), None);
+    }
+
+    #[tokio::test]
+    async fn two_fault_runs_on_one_server_exclude_each_other() {
+        let environment = dibs_common::testing::TestEnvironment::new().await;
+        let url = &environment.settings.database_url;
+        let database = DedicatedDatabase::create(url).await.expect("created");
+        let name = database.name.clone();
+        let exists = format!("SELECT COUNT(*) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = '{name}'");
+        assert_eq!((environment.count(&exists).await, database.url.expose_secret().contains(&name)), (1, true));
+        let error = DedicatedDatabase::create(url).await.err().expect("locked").to_string();
+        assert_eq!(error, format!("another fault run uses the database {name}"));
+        database.remove().await.expect("removed");
+        assert_eq!(environment.count(&exists).await, 0);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn a_database_that_an_earlier_run_left_behind_is_replaced() {
+        let environment = dibs_common::testing::TestEnvironment::new().await;
+        let url = &environment.settings.database_url;
+        let database = DedicatedDatabase::create(url).await.expect("created");
+        environment.execute(&format!("CREATE TABLE `{}`.remains (id INT)", database.name)).await;
+        // Without `remove`: the connection is closed, and with it the lock is released.
+        database.connection.close().await.expect("closed");
+        let database = DedicatedDatabase::create(url).await.expect("created again");
+        let tables = format!("SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{}'", database.name);
+        assert_eq!(environment.count(&tables).await, 0);
+        database.remove().await.expect("removed");
+        environment.end().await;
     }
 }

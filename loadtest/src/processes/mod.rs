@@ -36,6 +36,7 @@ impl Process {
         let log = folder.join(format!("{name}.log"));
         let output = OpenOptions::new().create(true).append(true).open(&log).context("opening a log")?;
         let errors = output.try_clone().context("opening a log")?;
+        // No terminal: a program that asked for input would hang the run.
         command.stdin(Stdio::null()).stdout(output).stderr(errors).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
         Ok(Self { name, child, log })
@@ -66,6 +67,7 @@ impl Process {
     pub fn resident_bytes(&self) -> Result<u64> {
         let Some(id) = self.child.id() else { return Ok(0) };
         let status = fs::read_to_string(format!("/proc/{id}/status")).context("reading the memory of a process")?;
+        // The kernel reports VmRSS in kB, which are KiB.
         let kibibytes =
             status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
         let kibibytes: u64 = kibibytes.context("/proc/PID/status has no VmRSS")?;
@@ -99,6 +101,7 @@ impl Process {
 
 /// A loopback address with a free port.
 pub fn free_address() -> Result<SocketAddr> {
+    // The port may be taken before the program binds it; the program then exits, and the run fails with its log.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     listener.local_addr().context("finding a free port")
 }

@@ -60,6 +60,7 @@ impl RedisServer {
         let (process, address) = (&mut self.process, self.address);
         wait::until("Redis to answer", START_TIMEOUT, Duration::from_millis(10), async || {
             process.expect_alive()?;
+            // A connection to a port that is being closed may hang.
             Ok(timeout(Duration::from_secs(1), is_answering(address)).await.unwrap_or(false))
         })
         .await
@@ -81,6 +82,7 @@ async fn is_answering(address: SocketAddr) -> bool {
 fn launch(program: &Path, address: SocketAddr, folder: &Path) -> Result<Process> {
     let mut command = Command::new(program);
     command.current_dir(folder).args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    // No snapshots: a restart must replay the log of all writes, as a durable Redis does.
     command.args(["--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]);
     Process::start("redis", &mut command, folder)
 }

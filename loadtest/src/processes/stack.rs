@@ -56,6 +56,7 @@ impl Stack {
         let (api_address, worker_address) = (free_address()?, free_address()?);
         let token: SecretString = identifiers::new_uuid().to_string().into();
         let environment = Environment { settings: &settings, api_address, worker_address, token: &token };
+        // Before the API: it does not start on a schema that is behind.
         environment.run_to_end("dibs-worker", &["migrate"]).await?;
         let api = environment.start("dibs-api", &[])?;
         let client = Client::builder().build().context("creating an HTTP client")?;
@@ -176,6 +177,7 @@ impl Environment<'_> {
             .env("SHUTDOWN_DELAY_SECONDS", "0")
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())
+            // Logs of every request would be measured, too.
             .env("RUST_LOG", "warn")
             .envs(self.settings.extra.iter().map(|(name, value)| (*name, value)));
         Ok(command)

@@ -26,6 +26,7 @@ impl Faults {
         let is_down = self
             .outage
             .is_some_and(|outage| since_start >= outage.after && since_start < outage.after + outage.duration);
+        // Not seeded: the order of messages differs between runs anyway.
         is_down || self.refuse_one_in.is_some_and(|many| random_below(many) == 0)
     }
 }

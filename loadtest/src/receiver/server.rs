@@ -104,14 +104,17 @@ impl ReceiverState {
     fn receive(&self, sink: String, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         let id = header(headers, ID_HEADER);
         let head = serde_json::from_slice::<MessageHead>(body).unwrap_or_default();
+        // The signature is verified before the faults strike: an invalid message is recorded even in an outage.
         let fault = self.fault(id, &head, headers, body);
         let status = match fault {
+            // Dibs treats a 401 as retryable, so a wrong secret of this receiver loses no message.
             Some(_) => StatusCode::UNAUTHORIZED,
             None if self.faults.strike(self.began.elapsed()) => StatusCode::SERVICE_UNAVAILABLE,
             None => StatusCode::NO_CONTENT,
         };
         let mut recording = self.recording();
         let deliveries = recording.deliveries.sinks.entry(sink.clone()).or_default();
+        // A message with an invalid id has no attempts to count.
         let attempt = id.parse::<MessageId>().map_or(1, |id| deliveries.next_attempt(id));
         let MessageHead { kind, aggregate_id, .. } = head;
         let status_code = status.as_u16();
@@ -176,6 +179,7 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
+    // Recorded before the delay: a sender that times out has delivered all the same.
     let status = state.receive(sink, &headers, &body);
     if state.faults.delay > Duration::ZERO {
         tokio::time::sleep(state.faults.delay).await;

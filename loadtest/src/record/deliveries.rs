@@ -75,6 +75,7 @@ impl SinkDeliveries {
         if let Some(fault) = &attempt.fault {
             self.faults.add(format!("{} {}: {fault}", attempt.sink, attempt.id));
         }
+        // Without a valid id it cannot be compared with an event; the fault is counted above.
         let Ok(id) = attempt.id.parse::<MessageId>() else { return };
         if !(200..300).contains(&attempt.status) {
             self.rejected += 1;
@@ -86,6 +87,7 @@ impl SinkDeliveries {
             return;
         }
         let last = self.last.entry(attempt.aggregate_id.clone()).or_insert(id);
+        // Ids grow with the sequence of events. Gaps are no fault: other aggregates have those.
         if *last > id {
             self.out_of_order.push(id);
         } else {
@@ -124,6 +126,7 @@ impl Deliveries {
         let mut deliveries = Self::default();
         let mut invalid = None;
         for (number, line) in (1_u64..).zip(file.lines()) {
+            // An invalid line is tolerated only at the end.
             if let Some(number) = invalid {
                 bail!("line {number} is not a line of a receiver's record");
             }
@@ -140,6 +143,7 @@ impl Deliveries {
 fn open_whole_lines(path: &Path) -> std::io::Result<File> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
     let mut length = file.metadata()?.len();
+    // Only the end is read: a record of hours has millions of lines.
     file.seek(SeekFrom::Start(length.saturating_sub(MAX_LINE_BYTES as u64)))?;
     let mut end = Vec::new();
     file.read_to_end(&mut end)?;

@@ -101,6 +101,7 @@ impl ClientRecord {
 
     /// Users who may hold a coupon whose response they never received.
     pub fn uncertain_users(&self) -> HashSet<UserId> {
+        // A 409 after a lost response is uncertain, too: the first attempt may have been the accepted one.
         let uncertain = self.observations.iter().filter(|observation| {
             observation.uncertain_attempts > 0 || observation.response == ClaimResponse::Unanswered
         });

@@ -20,12 +20,14 @@ const RESTOCK_INTERVAL: Duration = Duration::from_secs(2);
 pub async fn open(api: &Api, products: u32, users: u32) -> Result<(Vec<ProductId>, Vec<CouponId>)> {
     let mut created = Vec::new();
     for number in 1..=products {
+        // Prices between 1,000 and 15,000 won, so that minimum amounts of campaigns matter.
         let price = 1_000 * i64::from(1 + number * 7 % 15);
         let body = json!({"name": format!("Shop {number}"), "price": price, "stock": RESTOCK_UNITS});
         created.push(api.create_product(&body).await?);
     }
     let campaigns = [
         (json!({"type": "FIXED", "value": 1_000}), 0, users * 20),
+        // Sold out after a coupon for every second user.
         (json!({"type": "FIXED", "value": 5_000}), 20_000, users / 2),
         (json!({"type": "PERCENT", "value": 10, "maxAmount": 3_000}), 10_000, users * 20),
         // An order with it costs nothing: it is paid without a row in the ledger.
@@ -61,6 +63,7 @@ pub async fn kill_worker(stack: &mut DedicatedStack, interval: Duration, end: In
         stack.kill_and_restart_worker().await?;
         stack.until_worker_recovered().await?;
         kills += 1;
+        // From the planned time: a slow recovery must not stretch the interval.
         next += interval;
     }
     Ok(kills)

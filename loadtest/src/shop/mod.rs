@@ -91,6 +91,7 @@ pub async fn run(arguments: ShopArguments) -> Result<RunStatus> {
     }
     let api = arguments.load.api()?;
     let stores = Stores::connect(&arguments.load.stores).await?;
+    // Without an address the run cannot know where the webhooks of a running stack go.
     let receiver = match (arguments.receiver_address, &arguments.webhook_secret) {
         (Some(address), Some(secret)) => Some(start_receiver(address, secret, arguments.seconds).await?),
         _ => None,
@@ -112,7 +113,9 @@ async fn run_with_kills(arguments: &ShopArguments, interval: Duration) -> Result
     let stores = Stores::connect(stack.stores()).await?;
     let api = stack.stack().api()?;
     let result = shop(arguments, &api, async |end| environment::kill_worker(&mut stack, interval, end).await).await?;
+    // On a running stack orders expire after 30 minutes: too long to wait for, and rarely during an audit.
     until_no_unpaid_orders(&stores).await?;
+    // The audit of I9 compares stored days, so yesterday must be one.
     if arguments.midnight {
         persist_yesterday(&stack, &stores).await?;
     }
@@ -192,6 +195,7 @@ async fn shop(
         report: arguments.load.report.as_deref(),
     };
     let progress = output::progress(arguments.seconds, "seconds");
+    // The first error ends the load: a run without restocks or kills would prove less than it claims.
     let (elapsed, (), (), kills) = tokio::try_join!(
         async {
             run.execute("shop", scenario::transaction(Arc::clone(&shop))).await?;

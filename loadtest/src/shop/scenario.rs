@@ -38,7 +38,7 @@ mod tests {
     use super::*;
     use crate::{
         goose_run::GooseRun,
-        record::{ExpectedState, Operation},
+        record::{ClaimResponse, ExpectedState, Operation, ShopRecord},
     };
 
     const ID: &str = "01a1fd52-4571-74a3-98c8-4e67be4d0151";
@@ -57,30 +57,71 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn users_poll_every_202_and_record_anomalies() {
+    /// Runs four users against an API for a while.
+    async fn record_of(router: Router, milliseconds: u64) -> ShopRecord {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let api_url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        tokio::spawn(async move { axum::serve(listener, router).await });
         let products = (1..=3).map(|id| id.try_into().expect("an id")).collect();
-        let (campaigns, end) = (vec![1.try_into().expect("an id")], Instant::now() + Duration::from_secs(2));
-        let shop = Arc::new(ShopState::new(products, campaigns, end, 1));
+        let end = Instant::now() + Duration::from_millis(milliseconds);
+        let shop = Arc::new(ShopState::new(products, vec![1.try_into().expect("an id")], end, 1));
         let run = GooseRun { api_url: &api_url, users: 4, request_timeout: REQUEST_TIMEOUT, report: None };
         run.execute("shop", transaction(Arc::clone(&shop))).await.expect("a run");
-        let record = shop.with_record(std::mem::take);
-        let count = |operation| record.operations.get(&operation).map_or(0, |stats| stats.latencies.count());
+        shop.with_record(std::mem::take)
+    }
+
+    fn count(record: &ShopRecord, operation: Operation) -> u64 {
+        record.operations.get(&operation).map_or(0, |stats| stats.latencies.count())
+    }
+
+    #[tokio::test]
+    async fn users_poll_every_202_and_record_anomalies() {
+        let record = record_of(Router::new().fallback(answer), 2_000).await;
         let expected =
             |state| record.expectations.iter().filter(|expectation| expectation.state == state).count() as u64;
-        assert!(count(Operation::Place) > 0 && count(Operation::Charge) > 0, "{:?}", record.operations.keys());
-        assert!((1..=count(Operation::Place)).contains(&expected(ExpectedState::PlaceAccepted)));
+        let (placed, charged) = (count(&record, Operation::Place), count(&record, Operation::Charge));
+        assert!(placed > 0 && charged > 0, "{:?}", record.operations.keys());
+        assert!((1..=placed).contains(&expected(ExpectedState::PlaceAccepted)));
         // One poll of each was enough: its response said that the order is paid.
-        assert_eq!(count(Operation::PollOutcome), expected(ExpectedState::PlaceAccepted));
+        assert_eq!(count(&record, Operation::PollOutcome), expected(ExpectedState::PlaceAccepted));
         assert!(expected(ExpectedState::Paid) >= expected(ExpectedState::PlaceAccepted));
-        assert_eq!(record.anomalies.count(), count(Operation::Charge), "{:?}", record.anomalies.samples());
+        assert_eq!(record.anomalies.count(), charged, "{:?}", record.anomalies.samples());
         assert_eq!(record.duplicates.mismatches.count(), 0, "{:?}", record.duplicates.mismatches.samples());
-        assert_eq!(
-            record.claims.values().map(|claims| claims.observations.len() as u64).sum::<u64>(),
-            count(Operation::Claim)
-        );
+        let claims = record.claims.values().map(|claims| claims.observations.len() as u64).sum::<u64>();
+        assert_eq!(claims, count(&record, Operation::Claim));
+    }
+
+    #[tokio::test]
+    async fn an_unavailable_api_is_no_anomaly_and_leaves_claims_uncertain() {
+        let unavailable = async || (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"code": "OVERLOADED"})));
+        let record = record_of(Router::new().fallback(unavailable), 300).await;
+        assert_eq!((record.anomalies.count(), record.expectations.len()), (0, 0), "{:?}", record.anomalies.samples());
+        assert_eq!(record.duplicates.mismatches.count(), 0);
+        let claims = record.claims.values().flat_map(|claims| &claims.observations);
+        for claim in claims {
+            assert_eq!((&claim.response, claim.uncertain_attempts), (&ClaimResponse::Unanswered, 1));
+        }
+        assert!(count(&record, Operation::Claim) > 0);
+    }
+
+    #[tokio::test]
+    async fn i12_an_api_that_executes_a_key_twice_is_noticed() {
+        /// Each order is a new one, whatever its key.
+        async fn place_again(method: Method, uri: Uri) -> Response {
+            let id = dibs_common::identifiers::new_uuid();
+            match (method, uri.path()) {
+                (Method::POST, "/orders") => {
+                    (StatusCode::CREATED, Json(json!({"orderId": id, "status": "DEPOSIT_WAIT"}))).into_response()
+                }
+                (Method::POST, _) => (StatusCode::CONFLICT, Json(json!({"code": "OTHER"}))).into_response(),
+                _ => Json(json!({})).into_response(),
+            }
+        }
+        let record = record_of(Router::new().fallback(place_again), 1_000).await;
+        let mismatches = &record.duplicates.mismatches;
+        assert!(mismatches.count() > 0);
+        assert!(mismatches.samples().iter().all(|sample| sample.starts_with("POST /orders: 201 ")), "{mismatches:?}");
+        let placed = record.expectations.iter().filter(|expectation| expectation.state == ExpectedState::Placed);
+        assert!(placed.count() > 0);
     }
 }

@@ -74,6 +74,7 @@ impl Session<'_> {
         let key = new_uuid().to_string();
         let request = self.goose.get_request_builder(&GooseMethod::Post, path)?.json(body);
         let request = request.header("idempotency-key", key);
+        // A request with a streamed body cannot be cloned; these have JSON bodies.
         let copy = request.try_clone().filter(|_| duplication != Duplication::None);
         let (first, second) = match copy {
             None => return self.send(operation, GooseMethod::Post, path, request).await,
@@ -137,6 +138,7 @@ fn compare(
     let DuplicateRequests { concurrent, sequential, in_progress, mismatches } = duplicates;
     let is_concurrent = duplication == Duplication::Concurrent;
     *(if is_concurrent { concurrent } else { sequential }) += 1;
+    // Counted as one pair, whichever of the two it was.
     *in_progress += u64::from(first.is_in_progress() || second.is_in_progress());
     let name = operation.name();
     if !first.is_consistent_with(second) {

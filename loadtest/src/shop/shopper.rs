@@ -50,6 +50,7 @@ impl<'g> Shopper<'g> {
     pub async fn run(mut self) -> Result<(), GooseFailure> {
         while Instant::now() < self.session.shop.end {
             self.poll_pending().await?;
+            // A stack that falls behind must not be loaded with ever more orders of the same user.
             if self.pending.len() > MAX_PENDING {
                 sleep(POLL_INTERVAL).await;
             } else {
@@ -271,6 +272,7 @@ impl<'g> Shopper<'g> {
 
     async fn poll_pending(&mut self) -> Result<(), GooseFailure> {
         let now = Instant::now();
+        // Backwards, since swap_remove moves the last one into the place of the removed one.
         for place in (0..self.pending.len()).rev() {
             if self.pending[place].next_poll > now {
                 continue;
@@ -283,6 +285,7 @@ impl<'g> Shopper<'g> {
             };
             if let Some(response) = response.filter(is_decided) {
                 self.pending.swap_remove(place);
+                // A charge or command has its own Location, and its response is no order.
                 if location == format!("/orders/{}", response.text("orderId")) {
                     self.learn(&response);
                 }

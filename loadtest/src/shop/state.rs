@@ -52,6 +52,7 @@ impl ShopState {
         self.with_record(|record| {
             let stats = record.operations.entry(operation).or_default();
             stats.latencies.record(latency);
+            // A claim is always accepted with 202, and a poll of a pending outcome is not a new command.
             let is_command = !matches!(operation, Operation::Claim | Operation::PollOutcome);
             stats.accepted += u64::from(response.status == 202 && is_command);
             if !response.is_success() {
@@ -68,6 +69,7 @@ impl ShopState {
         let (hot, others) = self.products.split_first().expect("a shop has products");
         let mut others = others.to_vec();
         let mut basket = Vec::new();
+        // A hot product makes batches contend for one row, as a real sale does.
         if random::percent(rng, 50) || others.is_empty() {
             basket.push(*hot);
         }

@@ -75,6 +75,7 @@ async fn check_receiver(
     recorded_after: u64,
 ) -> Result<Check> {
     let mut check = Check::new("I10");
+    // A message may be a dead letter instead of delivered: a rule checks why.
     let dead = dead_letters(pool, receiver).await?;
     let mut unknown: HashSet<MessageId> = deliveries.accepted().collect();
     let (mut message_count, mut first) = (0, delivered_from(pool, receiver).await?);
@@ -82,6 +83,7 @@ async fn check_receiver(
     let last = last_sequence(pool).await?;
     let oldest = oldest_sequence(pool).await?;
     while let Some(from) = first.filter(|from| *from <= last) {
+        // In ranges of sequences, which have no gaps once events are sequenced.
         let through = last.min(from + EVENT_BATCH - 1);
         for event in events(pool, from..=through, receiver).await? {
             let messages = messages(&event).map_err(|error| anyhow!("event {}: {error}", event.sequence))?;
@@ -151,6 +153,7 @@ async fn dead_letters(pool: &MySqlPool, receiver: Receiver) -> Result<HashSet<Me
 
 /// Whether no event and no message waits for delivery.
 pub async fn all_delivered(pool: &MySqlPool) -> Result<bool> {
+    // The last rule is about dead letters, which do not go away by waiting.
     for rule in &RULES[..3] {
         if rule.check(pool, 0).await?.differences() > 0 {
             return Ok(false);

@@ -34,6 +34,7 @@ pub const RULES: [Rule; 6] = [
                  FROM point_histories) AS h \
              WHERE balance_after <> balance_before + amount",
     ),
+    // Pending points count against the cap until the gateway has decided.
     Rule::new(
         "I6",
         "accounts: pending is the sum of the PENDING charges",

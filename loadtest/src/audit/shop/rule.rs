@@ -34,6 +34,7 @@ impl Rule {
     /// Compares the tables with the rule.
     pub async fn check(&self, pool: &MySqlPool, holding_cap: i64) -> Result<Check> {
         let mut check = Check::new(self.invariant);
+        // Shows that a rule without differences did compare something.
         let rows = format!("SELECT /* audit rows */ COUNT(*) FROM {}", self.rows);
         let rows: i64 = sqlx::query_scalar(AssertSqlSafe(rows)).fetch_one(pool).await.context(self.condition)?;
         check.compared(format!("{} {}", grouped(rows.unsigned_abs()), self.condition));
@@ -50,6 +51,7 @@ impl Rule {
     fn sql(&self, holding_cap: i64) -> String {
         let violations = self.violations.replace(CAP, &holding_cap.to_string());
         format!(
+            // COUNT(*) OVER () counts before LIMIT, so one statement gives the number and the examples.
             "SELECT /* audit violations */ COUNT(*) OVER (), CAST(d.difference AS CHAR) FROM ({violations}) AS d \
              LIMIT {MAX_EXAMPLES}"
         )

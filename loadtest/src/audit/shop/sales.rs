@@ -30,6 +30,7 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
     let (mut products, today) = (0, business_day(clock::now(), zone));
     for day in last_days(today, KEPT_DAYS) {
         let counted = sales::daily(&stores.redis, day).await.context("reading the sales of a day in Redis")?;
+        // Plain ids, as the query of the orders returns them.
         let counted = counted.into_iter().map(|(product, units)| (product.get(), units)).collect();
         let sold = sold(stores.database.pool(), day, zone, None).await?;
         products += sold.values().filter(|units| units.live > 0).count();
@@ -51,6 +52,7 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
     for day in last_days(days_before(today, 1), STORED_DAYS) {
         let Some(as_of) = written_at(pool, day).await? else {
             let is_due = clock::now() > start_of(days_after(day, 1), zone) + PERSIST_DEADLINE;
+            // A day without paid orders has no rows, so it is no difference that it was not written.
             let is_missed = is_due && !sold(pool, day, zone, None).await?.is_empty();
             check.require(!is_missed, || format!("{day}: orders were paid, but the day is not stored"));
             continue;
@@ -117,6 +119,7 @@ async fn sold(pool: &MySqlPool, day: NaiveDate, zone: Tz, late: Option<Timestamp
 fn compare(check: &mut Check, place: &str, day: NaiveDate, sold: &BTreeMap<u64, Units>, found: &BTreeMap<u64, i64>) {
     for (product, units) in sold {
         let found = found.get(product).copied().unwrap_or(0);
+        // A cancellation at the time of the job is counted or not, and both are correct.
         check.require((units.live..=units.counted_at_most).contains(&found), || {
             format!("{day}: {found} units of product {product} {place}, {} units sold", units.live)
         });
