@@ -4,7 +4,12 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use axum::extract::FromRef;
 use dibs_common::supervisor::Supervisor;
-use dibs_common::{db::Database, error::Result, integrations::payment_gateway::PaymentGateway, redis::Redis};
+use dibs_common::{
+    db::Database,
+    error::{Error, Result},
+    integrations::payment_gateway::PaymentGateway,
+    redis::Redis,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -64,6 +69,17 @@ impl App {
             stopping,
             in_progress,
         }))
+    }
+}
+
+impl App {
+    /// Runs work in a task of its own: a client that goes away drops the handler, and must not stop a transaction half way.
+    /// The process waits for it before it ends.
+    pub async fn run_to_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.tasks.spawn(work).await.map_err(Error::internal)?
     }
 }
 

@@ -1,5 +1,5 @@
-//! What happens to every request at the edge: an id, a limit, a measure, a written answer to every refusal, to a
-//! panic as well, and the same answer to the same `Idempotency-Key`. One layer for all of it, as each layer costs every request an allocation.
+//! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics, and
+//! `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
 
 mod idempotency;
 mod meter;
@@ -20,7 +20,7 @@ use axum::{
 };
 use dibs_common::Error;
 use futures::{FutureExt as _, future::Either};
-pub use idempotency::{IDEMPOTENCY_KEY_NAME, LONGEST_KEY};
+pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH};
 use meter::Meter;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -31,7 +31,6 @@ use crate::{
     request_id::RequestId,
 };
 
-/// The layer around every route.
 #[derive(Clone)]
 pub struct Edge(pub SharedApp);
 
@@ -43,7 +42,6 @@ impl<S> Layer<S> for Edge {
     }
 }
 
-/// One route inside the edge.
 #[derive(Clone)]
 pub struct EdgeService<S> {
     app: SharedApp,
@@ -74,17 +72,17 @@ where
         let answering = progress.is_some().then(|| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
             let answering = if idempotency::has_key(&request) {
-                // The one that was polled ready is called.
+                // Call the service that was polled ready, and leave its copy for the next request.
                 let next = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, next);
-                // It is in progress until it is done, also when its client goes away.
+                // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
                 let about = (id.clone(), progress.take());
                 Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, about)))
             } else {
                 request.extensions_mut().insert(id.clone());
                 Either::Right(self.inner.call(request))
             };
-            // A panic is caught here, and nothing that it left half done is used again.
+            // Unwind safe: nothing that a panic left half done is used again.
             AssertUnwindSafe(answering.instrument(span)).catch_unwind()
         });
         Box::pin(async move {
@@ -103,17 +101,16 @@ where
     }
 }
 
-/// Counts a request in progress for as long as it lives, also when its client goes away.
+/// Counts a request in progress until it is dropped: also when the client goes away.
 struct InProgress(SharedApp);
 
 impl InProgress {
-    /// None when there are as many as allowed. What asks after the process itself is always answered: a busy one
-    /// must not be taken for a dead one.
+    /// None at the limit. Health and metrics are always answered: a busy process must not look like a dead one.
     fn begin(app: &SharedApp, path: &str) -> Option<Self> {
         let before = app.in_progress.fetch_add(1, Ordering::Relaxed);
         let counted = Self(app.clone());
-        let about_itself = || path.starts_with("/health/") || path == "/metrics";
-        (before < app.settings.max_requests_in_progress || about_itself()).then_some(counted)
+        let is_operational = || path.starts_with("/health/") || path == "/metrics";
+        (before < app.settings.max_requests_in_progress || is_operational()).then_some(counted)
     }
 }
 
@@ -123,19 +120,19 @@ impl Drop for InProgress {
     }
 }
 
-/// The answer to a handler that panicked.
+/// The response of a handler that panicked.
 fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     ApiError(Error::internal(format!("a handler panicked: {message}"))).into_response()
 }
 
-/// Answers what no route answers.
+/// The response to a path without a route.
 pub async fn no_route() -> ApiError {
     ApiError(Error::RouteNotFound)
 }
 
-/// Answers a method that a route does not take.
+/// The response to a method that the route does not take.
 pub async fn no_method() -> ApiError {
     ApiError(Error::MethodNotAllowed)
 }

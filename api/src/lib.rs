@@ -1,4 +1,4 @@
-//! `dibs-api`: answers the shop's calls.
+//! `dibs-api`: the REST API.
 
 pub mod app;
 pub mod claims;
@@ -28,7 +28,7 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
         stopping: app.stopping.clone(),
         drain_limit: DRAIN_LIMIT,
     };
-    // Made into a service once: else every request would make each route one again.
+    // A service is made once: otherwise every request would make each route into one again.
     let routes = routes::router(app.clone()).with_state(());
     if !http_server::serve(listener, routes, app.settings.listener.limits(), shutdown).await {
         tracing::warn!("drain limit reached; connections closed with requests in progress");
@@ -36,7 +36,7 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
     app.tasks.close();
     app.claims.close();
     if tokio::time::timeout(DRAIN_LIMIT, app.tasks.wait()).await.is_err() {
-        tracing::warn!("some work was still going on at the end of the drain limit");
+        tracing::warn!("drain limit reached: tasks still running");
     }
     app.redis.close().await;
     app.database.close().await;

@@ -1,4 +1,4 @@
-//! Refusals as RFC 9457 problem details.
+//! Errors as problem details (RFC 9457).
 
 use axum::{
     body::Body,
@@ -15,14 +15,14 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Why a call was refused.
+/// Why a call failed.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem<'p> {
-    /// A URN that names the kind of problem.
+    /// The path of the code's page.
     #[serde(rename = "type")]
-    #[schema(value_type = String, example = "urn:dibs:problem:COUPON_EXHAUSTED")]
-    kind: Urn,
+    #[schema(value_type = String, example = "/errors/COUPON_EXHAUSTED")]
+    kind: PagePath,
     /// The kind of problem in words.
     #[schema(example = "coupon exhausted")]
     title: &'static str,
@@ -49,22 +49,22 @@ pub struct Problem<'p> {
     /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<PaymentId>,
-    /// What does not answer, for `DEPENDENCY_UNAVAILABLE`.
+    /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
 }
 
-/// `urn:dibs:problem:` and the code.
+/// The path at which `routes::errors` serves the page of a code.
 #[derive(Debug)]
-struct Urn(&'static str);
+struct PagePath(&'static str);
 
-impl Serialize for Urn {
+impl Serialize for PagePath {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("urn:dibs:problem:{}", self.0))
+        serializer.collect_str(&format_args!("/errors/{}", self.0))
     }
 }
 
-/// A refused call. The edge, which knows the request's id and path, turns it into a [`Problem`].
+/// The error of a call. The edge knows the request's id and path, and renders it as a [`Problem`].
 #[derive(Debug)]
 pub struct ApiError(pub Error);
 
@@ -74,43 +74,43 @@ impl<E: Into<Error>> From<E> for ApiError {
     }
 }
 
-/// Carries the error from the handler to the edge.
+/// Passes the error from the handler to the edge, as an extension of the response.
 #[derive(Clone)]
-struct Carried(std::sync::Arc<Error>);
+struct ErrorExtension(std::sync::Arc<Error>);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        response.extensions_mut().insert(Carried(std::sync::Arc::new(self.0)));
+        response.extensions_mut().insert(ErrorExtension(std::sync::Arc::new(self.0)));
         response
     }
 }
 
-/// The response, with the error that it carries written out.
+/// Renders the error of a response, if it has one, as a problem.
 pub fn render(mut response: Response, request_id: &str, uri: &Uri) -> Response {
-    match response.extensions_mut().remove::<Carried>() {
-        Some(Carried(error)) => write(&error, request_id, uri.path()),
+    match response.extensions_mut().remove::<ErrorExtension>() {
+        Some(ErrorExtension(error)) => write(&error, request_id, uri.path()),
         None => response,
     }
 }
 
 /// The content type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
-/// Most problems fit.
-const USUAL_BYTES: usize = 512;
+/// Most problems fit, so their body is allocated once.
+const BODY_CAPACITY: usize = 512;
 
 fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     let code = error.code();
     let (status, title, code) = (code.status(), code.title(), code.into_str());
     match error {
-        Error::Internal(cause) => tracing::error!(request_id, instance, cause, "a defect refused a request"),
+        Error::Internal(cause) => tracing::error!(request_id, instance, cause, "request failed: internal error"),
         Error::DependencyUnavailable { dependency, cause } => {
-            tracing::warn!(request_id, instance, dependency = dependency.into_str(), cause, "a dependency is away");
+            tracing::warn!(request_id, instance, dependency = dependency.into_str(), cause, "dependency unavailable");
         }
         _ => {}
     }
     let problem = Problem {
-        kind: Urn(code),
+        kind: PagePath(code),
         title,
         status,
         detail: error.to_string(),
@@ -123,9 +123,9 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
-    let mut body = Vec::with_capacity(USUAL_BYTES);
+    let mut body = Vec::with_capacity(BODY_CAPACITY);
     if let Err(error) = serde_json::to_writer(&mut body, &problem) {
-        tracing::error!(request_id, %error, "a problem could not be written");
+        tracing::error!(request_id, %error, "problem not serialized");
     }
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

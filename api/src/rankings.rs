@@ -1,6 +1,6 @@
-//! What sold best, in the memory of the process: read anew each second, from the windows that the worker makes in Redis,
-//! or from the tables while Redis is down or has none. Where neither answers, what was read last goes on being shown;
-//! it says how old it is.
+//! The best sellers, in the memory of the process. They are read each second from the windows that the worker builds in
+//! Redis, or from the tables while Redis is down or has none. While neither answers, the last reading is served; it says
+//! how old it is.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,36 +27,36 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// How long the first reading is waited for.
-const FIRST_READING: Duration = Duration::from_secs(2);
-/// How long adding up the tables may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a request waits for the first reading.
+const FIRST_READING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the query that adds up the tables may take.
+const STORED_RANKING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a ranking was read, and as of when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The window of this last day, made at this time.
+pub enum RankingSource {
+    /// The window of this last day, built at this time.
     Redis(NaiveDate, Timestamp),
     /// The tables, of which this is the last day, written at this time.
     Tables(NaiveDate, Timestamp),
-    /// Nothing was counted yet; today would be the last day.
-    Nowhere(NaiveDate),
+    /// Nothing is counted yet; today would be the last day.
+    Empty(NaiveDate),
 }
 
-impl Source {
+impl RankingSource {
     /// The last day that is counted.
     pub const fn to(self) -> NaiveDate {
         match self {
-            Self::Redis(to, _) | Self::Tables(to, _) | Self::Nowhere(to) => to,
+            Self::Redis(to, _) | Self::Tables(to, _) | Self::Empty(to) => to,
         }
     }
 
-    /// When it was made.
-    pub const fn made_at(self) -> Option<Timestamp> {
+    /// When it was written.
+    pub const fn updated_at(self) -> Option<Timestamp> {
         match self {
             Self::Redis(_, at) | Self::Tables(_, at) => Some(at),
-            Self::Nowhere(_) => None,
+            Self::Empty(_) => None,
         }
     }
 }
@@ -67,7 +67,7 @@ pub struct Ranking {
     /// How many days, the last included.
     pub days: u8,
     /// Where it was read.
-    pub source: Source,
+    pub source: RankingSource,
     /// Products and their units, the best first.
     pub sold: Arc<Vec<(ProductId, i64)>>,
     /// The same as they are shown, [`BestSeller`]s in JSON: written once a second, not for every reader.
@@ -110,11 +110,11 @@ impl Ranking {
     }
 }
 
-type Loaded = BTreeMap<u8, Ranking>;
+type RankingsByDays = BTreeMap<u8, Ranking>;
 
 /// The rankings of this process.
 pub struct Rankings {
-    loaded: watch::Receiver<Arc<Loaded>>,
+    loaded: watch::Receiver<Arc<RankingsByDays>>,
 }
 
 /// Where rankings are read from.
@@ -131,9 +131,9 @@ impl Rankings {
         zone: Tz,
         stopping: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (tell, loaded) = watch::channel(Arc::default());
+        let (tx, loaded) = watch::channel(Arc::default());
         let reader = Reader { database: database.clone(), redis: redis.clone(), zone };
-        (Self { loaded }, reader.run(tell, stopping))
+        (Self { loaded }, reader.run(tx, stopping))
     }
 
     /// The ranking of so many days, as it was read last.
@@ -142,29 +142,29 @@ impl Rankings {
             return Ok(ranking.clone());
         }
         let mut loaded = self.loaded.clone();
-        let reading = timeout(FIRST_READING, loaded.wait_for(|loaded| loaded.contains_key(&days))).await;
+        let reading = timeout(FIRST_READING_TIMEOUT, loaded.wait_for(|loaded| loaded.contains_key(&days))).await;
         let reading = reading.map_err(|elapsed| Error::unavailable(Dependency::MySql, elapsed))?;
         let loaded = reading.map_err(|ended| Error::unavailable(Dependency::MySql, ended))?;
-        loaded.get(&days).cloned().ok_or_else(|| Error::internal("a ranking was there, and is gone"))
+        loaded.get(&days).cloned().ok_or_else(|| Error::internal("a loaded ranking is missing"))
     }
 }
 
 impl Reader {
-    async fn run(self, tell: watch::Sender<Arc<Loaded>>, stopping: CancellationToken) {
+    async fn run(self, tx: watch::Sender<Arc<RankingsByDays>>, stopping: CancellationToken) {
         while !stopping.is_cancelled() {
-            let before = Arc::clone(&tell.borrow());
+            let before = Arc::clone(&tx.borrow());
             match self.read_all(&before).await {
-                Ok(loaded) => drop(tell.send_replace(Arc::new(loaded))),
-                Err(error) => tracing::warn!(cause = error.chain(), "rankings cannot be read now"),
+                Ok(loaded) => drop(tx.send_replace(Arc::new(loaded))),
+                Err(error) => tracing::warn!(cause = error.chain(), "rankings not refreshed; retrying"),
             }
             tokio::select! {
-                () = tokio::time::sleep(REFRESH_EVERY) => {}
+                () = tokio::time::sleep(REFRESH_INTERVAL) => {}
                 () = stopping.cancelled() => {}
             }
         }
     }
 
-    async fn read_all(&self, before: &Loaded) -> Result<Loaded> {
+    async fn read_all(&self, before: &RankingsByDays) -> Result<RankingsByDays> {
         let mut read = BTreeMap::new();
         for days in WINDOWS {
             read.insert(days, self.read(days, before.get(&days)).await?);
@@ -173,7 +173,7 @@ impl Reader {
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
         let products = db::within(db::products::list_by_ids(self.database.pool(), listed)).await?;
         let products: HashMap<ProductId, Product> = products.into_iter().map(|product| (product.id, product)).collect();
-        let mut rankings = Loaded::new();
+        let mut rankings = RankingsByDays::new();
         for (days, (source, sold)) in read {
             let shown = Arc::new(show(&sold, &products).map_err(Error::internal)?);
             rankings.insert(days, Ranking { days, source, sold, shown });
@@ -182,21 +182,22 @@ impl Reader {
     }
 
     /// Reads what sold, unless it is still what was read before.
-    async fn read(&self, days: u8, before: Option<&Ranking>) -> Result<(Source, Arc<Vec<(ProductId, i64)>>)> {
+    async fn read(&self, days: u8, before: Option<&Ranking>) -> Result<(RankingSource, Arc<Vec<(ProductId, i64)>>)> {
         match self.read_redis(days, before).await {
             Ok(Some(read)) => return Ok(read),
             Ok(None) => {}
-            Err(error) => tracing::debug!(cause = error.chain(), "the tables answer for redis"),
+            Err(error) => tracing::debug!(cause = error.chain(), "ranking not read from redis; reading the tables"),
         }
         let persisted = db::within(db::best_sellers::find_last_day(self.database.pool())).await?;
         let Some((to, at)) = persisted else {
-            return Ok((Source::Nowhere(business_day(clock::now(), self.zone)), Arc::default()));
+            return Ok((RankingSource::Empty(business_day(clock::now(), self.zone)), Arc::default()));
         };
-        let source = Source::Tables(to, at);
+        let source = RankingSource::Tables(to, at);
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok((source, Arc::clone(&same.sold)));
         }
-        let sold = db::within_limit(PATIENCE, db::best_sellers::list(self.database.pool(), to, days)).await?;
+        let sold =
+            db::within_limit(STORED_RANKING_TIMEOUT, db::best_sellers::list(self.database.pool(), to, days)).await?;
         Ok((source, Arc::new(sold)))
     }
 
@@ -204,9 +205,9 @@ impl Reader {
         &self,
         days: u8,
         before: Option<&Ranking>,
-    ) -> Result<Option<(Source, Arc<Vec<(ProductId, i64)>>)>> {
+    ) -> Result<Option<(RankingSource, Arc<Vec<(ProductId, i64)>>)>> {
         let Some(window) = sales::window_info(&self.redis, days).await? else { return Ok(None) };
-        let source = Source::Redis(window.to, window.created_at);
+        let source = RankingSource::Redis(window.to, window.created_at);
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok(Some((source, Arc::clone(&same.sold))));
         }

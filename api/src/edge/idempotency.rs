@@ -30,28 +30,28 @@ use tracing::Instrument as _;
 use super::{InProgress, panicked};
 use crate::{
     app::SharedApp,
-    extract::{Administrator, OperationId, longest_body, whole},
+    extract::{Administrator, OperationId, max_body_bytes, read_body},
     problem::{ApiError, PROBLEM_JSON, render},
     request_id::RequestId,
 };
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// The same, as refusals and the document spell it.
+/// As problems and the OpenAPI document spell it.
 pub const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// The longest key, in characters.
-pub const LONGEST_KEY: usize = 255;
-/// The longest answer that is stored, in bytes: what the column holds.
-const LONGEST_ANSWER: usize = (1 << 24) - 1;
+/// In characters.
+pub const MAX_KEY_LENGTH: usize = 255;
+/// What the column of stored bodies holds.
+const MAX_STORED_BYTES: usize = (1 << 24) - 1;
 
-/// Whether the request is answered as its key says. What no route answers has no effect to repeat.
+/// Whether the key of the request counts. A path without a route has no effect to repeat.
 pub(super) fn has_key(request: &Request) -> bool {
     request.method() == Method::POST
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
         && request.extensions().get::<MatchedPath>().is_some()
 }
 
-/// Answers a POST that has a key.
+/// Responds to a POST that has a key.
 pub(super) async fn answer<S>(
     app: SharedApp,
     inner: S,
@@ -78,16 +78,16 @@ where
     let (mut parts, body) = request.into_parts();
     let key = key(&parts.headers)?;
     if parts.uri.path().starts_with("/admin/") {
-        // Neither a stored answer nor a row is for those who may not call.
+        // A caller without the token must neither read a stored response nor write a row.
         Administrator::from_request_parts(&mut parts, &app).await?;
     }
-    let body = whole(body, longest_body(&parts.extensions)).await?;
+    let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
     let keyed = KeyedRequest {
         key_hash: hash(&[b"POST\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
         body_hash: hash(&[&body]),
     };
     let request = Request::from_parts(parts, Body::from(body));
-    // In a task of its own: a client that goes away still leaves a stored answer.
+    // In a task of its own: the response is stored though the client goes away.
     let running = run(app.clone(), inner, request, keyed, id);
     let running = async move {
         let _progress = progress;
@@ -103,10 +103,10 @@ fn key(headers: &HeaderMap) -> Result<HeaderValue> {
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(Error::field(IDEMPOTENCY_KEY_NAME, "expected one key"));
     };
-    if (1..=LONGEST_KEY).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic) {
+    if (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic) {
         Ok(key.clone())
     } else {
-        Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {LONGEST_KEY} visible ASCII characters")))
+        Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters")))
     }
 }
 
@@ -145,44 +145,44 @@ where
     let uri = request.uri().clone();
     request.extensions_mut().insert(OperationId(attempt.operation));
     request.extensions_mut().insert(id.with_operation(attempt.operation));
-    // A panic is caught here too, so that the key is given back.
+    // A panic is caught here too, so that the key is released.
     let answering = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
     let answered = answering.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
     let (head, body) = render(answered, id.as_str(), &uri).into_parts();
-    let body = match body::to_bytes(body, LONGEST_ANSWER).await {
+    let body = match body::to_bytes(body, MAX_STORED_BYTES).await {
         Ok(body) => body,
         Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
-    if let Err(error) = settle(app, attempt, &head, &body).await {
+    if let Err(error) = finish(app, attempt, &head, &body).await {
         let (request_id, cause) = (id.as_str(), error.chain());
-        tracing::warn!(request_id, cause, "an answer could not be stored; its key is in progress until it is overdue");
+        tracing::warn!(request_id, cause, "idempotent response not stored");
     }
     Response::from_parts(head, Body::from(body))
 }
 
-/// Stores an answer that stands, else lets a repeat run again.
-async fn settle(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body: &Bytes) -> Result<()> {
+/// Stores a final response, else lets a repeat run again.
+async fn finish(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body: &Bytes) -> Result<()> {
     let pool = app.database.pool();
-    if stands(head) {
+    if is_final(head) {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
         let answer = StoredResponse { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
         db::within(db::idempotency::store_response(pool, attempt, &answer)).await
     } else if attempt.is_first && head.status.is_client_error() {
-        // Nothing was done, so the caller may mend the body and send it with the same key.
+        // The request had no effect, so the caller may correct the body and keep the key.
         db::within(db::idempotency::discard(pool, attempt)).await
     } else {
         db::within(db::idempotency::release(pool, attempt, clock::now())).await
     }
 }
 
-/// Whether a repeat is to get the same answer. Not when it is told to come again later, as it would in vain.
-fn stands(head: &response::Parts) -> bool {
+/// Whether a repeat gets the same response. Not with `Retry-After`: a repeat may succeed then.
+fn is_final(head: &response::Parts) -> bool {
     let decided = head.status.is_success() || [404, 409, 422].contains(&head.status.as_u16());
     decided && !head.headers.contains_key(header::RETRY_AFTER)
 }
 
-/// A stored answer, given again.
+/// A stored response as the response of this request.
 fn replayed(stored: StoredResponse, request_id: &str) -> Response {
     let is_problem = stored.content_type.as_deref() == Some(PROBLEM_JSON);
     let body = if is_problem { with_request_id(stored.body, request_id) } else { stored.body };
@@ -198,7 +198,7 @@ fn replayed(stored: StoredResponse, request_id: &str) -> Response {
     response
 }
 
-/// A problem as it was, but of this request.
+/// A stored problem with the id of this request.
 fn with_request_id(problem: Vec<u8>, request_id: &str) -> Vec<u8> {
     let Ok(Value::Object(mut members)) = serde_json::from_slice(&problem) else { return problem };
     members.insert("requestId".into(), request_id.into());

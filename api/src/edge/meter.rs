@@ -6,7 +6,7 @@ use std::{
 use axum::{extract::MatchedPath, http::Method};
 use metrics::{Histogram, histogram};
 
-/// The histograms of one route, by method and status: looked up by name once, not for each request.
+/// The histograms of one route, by method and status. The recorder is asked for each once, not for each request.
 #[derive(Default)]
 pub(super) struct Meter {
     histograms: RwLock<Vec<((&'static str, u16), Histogram)>>,
@@ -30,7 +30,7 @@ impl Meter {
     }
 }
 
-/// A made-up method must not become a label.
+/// An invented method must not become a label value: label values must be few.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

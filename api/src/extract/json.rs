@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use crate::problem::ApiError;
 
-/// The longest body, in bytes, but for [`LONG_BODIES`].
-const MAX_BODY: usize = 64 * 1024;
-/// Where bodies may be longer: a list of 10,000 users, each on a line of its own.
+/// In bytes, but for [`LONG_BODIES`].
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// The route whose bodies may be longer: a list of 10,000 users, each on a line of its own.
 const LONG_BODIES: (&str, usize) = ("/admin/coupons/{couponId}/assignments", 512 * 1024);
 /// How long a body may take to arrive.
-const LONGEST_ARRIVAL: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A body of JSON that is as expected.
+/// A JSON body, decoded and checked by serde.
 pub struct JsonBody<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
@@ -31,10 +31,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         if !is_json(request.headers()) {
             return Err(ApiError(Error::UnsupportedMediaType));
         }
-        let longest = longest_body(request.extensions());
-        let body = whole(request.into_body(), longest).await?;
+        let longest = max_body_bytes(request.extensions());
+        let body = read_body(request.into_body(), longest).await?;
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-            // Else the fields of an object would be taken from an array, by their places.
+            // serde reads the fields of a struct from an array as well, by position.
             return Err(ApiError(Error::field(".", "expected an object, got an array")));
         }
         serde_json::from_slice(&body).map(Self).map_err(|error| ApiError(explain::<T>(&body, &error)))
@@ -42,15 +42,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 }
 
 /// The longest body that the route of a request takes, in bytes.
-pub(crate) fn longest_body(extensions: &Extensions) -> usize {
+pub(crate) fn max_body_bytes(extensions: &Extensions) -> usize {
     let (route, longest) = LONG_BODIES;
-    let is_there = extensions.get::<MatchedPath>().is_some_and(|matched| matched.as_str() == route);
-    if is_there { longest } else { MAX_BODY }
+    let is_long = extensions.get::<MatchedPath>().is_some_and(|matched| matched.as_str() == route);
+    if is_long { longest } else { MAX_BODY_BYTES }
 }
 
 /// The whole of a body, unless it is longer than `longest`, too slow or cut off.
-pub(crate) async fn whole(body: Body, longest: usize) -> Result<Bytes, ApiError> {
-    let arriving = timeout(LONGEST_ARRIVAL, body::to_bytes(body, longest)).await;
+pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiError> {
+    let arriving = timeout(BODY_TIMEOUT, body::to_bytes(body, longest)).await;
     let arrived = arriving.map_err(|_| ApiError(Error::MalformedJson("it did not arrive in time".into())))?;
     arrived.map_err(|error| {
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
@@ -66,7 +66,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// What is wrong with a body that could not be read. Reads it once more to find the field: only refusals pay.
+/// What is wrong with a body that cannot be decoded. Decodes it again to find the field: only refused requests pay for it.
 fn explain<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Error {
     if error.classify() != Category::Data {
         return Error::MalformedJson(error.to_string());

@@ -1,14 +1,17 @@
-//! What handlers take apart from requests, checked: the signature says what a caller may do and has to send.
+//! Extractors: what handlers take from requests, checked. A handler's signature shows what a caller may do and must send.
 
 mod administrator;
 mod json;
 mod operation;
+mod page;
 mod parameters;
 mod prefer;
 
 pub use administrator::{AdminToken, Administrator};
 pub use json::JsonBody;
-pub(crate) use json::{longest_body, whole};
+pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;
-pub use parameters::{PathOf, QueryOf, page_limit};
+pub use page::page_limit;
+pub use page::{List, ListParameters, Page};
+pub use parameters::{PathParameters, PathParameters as PathOf, QueryParameters, QueryParameters as QueryOf};
 pub use prefer::Prefer;

@@ -4,7 +4,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use dibs_common::identifiers;
 use uuid::Uuid;
 
-/// The id of what a request makes: that of its `Idempotency-Key`, the same at every attempt, or a new one.
+/// The id of what a request creates: that of its `Idempotency-Key`, the same at every attempt, or a new one.
 #[derive(Clone, Copy, Debug)]
 pub struct OperationId(pub Uuid);
 

@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use crate::problem::ApiError;
 
 /// The parameters in the path, checked.
-pub struct PathOf<T>(pub T);
+pub struct PathParameters<T>(pub T);
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathOf<T> {
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathParameters<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -19,10 +19,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathOf<
     }
 }
 
-/// The query parameters, checked.
-pub struct QueryOf<T>(pub T);
+/// The query parameters, checked. Those of lists are [`super::ListParameters`].
+pub struct QueryParameters<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParameters<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -30,13 +30,5 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
         query
             .map(|Query(values)| Self(values))
             .map_err(|rejection| ApiError(Error::field("query", rejection.body_text())))
-    }
-}
-
-/// How many items a page is to have: 1 to 100, 20 when nothing is said.
-pub fn page_limit(given: Option<u32>) -> Result<u32, ApiError> {
-    match given.unwrap_or(20) {
-        limit @ 1..=100 => Ok(limit),
-        limit => Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}")))),
     }
 }

@@ -2,16 +2,16 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::http::{HeaderMap, request::Parts};
 
-/// How the caller would like to be answered: RFC 7240.
+/// The header `Prefer` of RFC 7240.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prefer {
-    /// `wait=N`: how long the caller would wait for the outcome; more than 10 s counts as 10.
+    /// `wait=N`: how long the caller waits for the outcome; more than 10 s counts as 10 s.
     pub wait: Option<Duration>,
-    /// `respond-async`: not at all.
+    /// `respond-async`: the caller does not wait for the outcome.
     pub respond_async: bool,
 }
 
-const LONGEST_WAIT: u64 = 10;
+const MAX_WAIT_SECONDS: u64 = 10;
 
 impl Prefer {
     fn read(headers: &HeaderMap) -> Self {
@@ -21,7 +21,7 @@ impl Prefer {
             match preference.split_once('=') {
                 Some((name, seconds)) if name.eq_ignore_ascii_case("wait") => {
                     let seconds = seconds.parse::<u64>().ok().filter(|seconds| *seconds > 0);
-                    let wait = seconds.map(|seconds| Duration::from_secs(seconds.min(LONGEST_WAIT)));
+                    let wait = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
                     prefer.wait = prefer.wait.or(wait);
                 }
                 None if preference.eq_ignore_ascii_case("respond-async") => prefer.respond_async = true,

@@ -1,11 +1,13 @@
-//! One file for each call: what it takes, what it answers, its entry in the OpenAPI document.
+//! One file for each call: its request, its responses, its entry in the OpenAPI document.
 
 mod admin;
 mod coupons;
+mod errors;
 mod orders;
 mod payments;
 mod points;
 mod products;
+mod responses;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -23,10 +25,9 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::SharedApp,
-    edge::{self, Edge, IDEMPOTENCY_KEY_NAME, LONGEST_KEY},
+    edge::{self, Edge, IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH},
 };
 
-/// What the document says of the whole.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -39,19 +40,20 @@ use crate::{
             and 422 that do not ask to come again later; after any other a repeat runs again, and is one with the first."
     ),
     tags(
-        (name = "coupons", description = "Claims, and what became of them"),
+        (name = "coupons", description = "Claims and their outcomes"),
         (name = "orders", description = "From placing to confirming the purchase"),
         (name = "payments", description = "With points"),
         (name = "points", description = "What users buy and hold"),
         (name = "products", description = "What the shop sells"),
+        (name = "errors", description = "What the codes of problems mean"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
     components(schemas(crate::problem::Problem<'static>))
 )]
-struct Whole;
+struct ApiDocument;
 
 fn documented() -> OpenApiRouter<SharedApp> {
-    OpenApiRouter::with_openapi(Whole::openapi())
+    OpenApiRouter::with_openapi(ApiDocument::openapi())
         .routes(routes!(coupons::issue::issue))
         .routes(routes!(coupons::show::show))
         .routes(routes!(coupons::claim_status::claim_status))
@@ -77,6 +79,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::change_product::change_product))
         .routes(routes!(admin::dead_letters::dead_letters))
         .routes(routes!(admin::redrive::redrive))
+        .routes(routes!(errors::error_codes))
+        .routes(routes!(errors::error_page))
 }
 
 /// The OpenAPI document.
@@ -86,7 +90,7 @@ pub fn document() -> Document {
 
 /// The document, with the header that every POST takes.
 fn with_keys(mut document: Document) -> Document {
-    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(LONGEST_KEY));
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
     let key = ParameterBuilder::new()
         .name(IDEMPOTENCY_KEY_NAME)
         .parameter_in(ParameterIn::Header)
@@ -99,10 +103,10 @@ fn with_keys(mut document: Document) -> Document {
     document
 }
 
-/// Every route, inside the edge.
+/// Every route, inside the edge layer.
 pub fn router(app: SharedApp) -> Router {
     let (routes, document) = documented().split_for_parts();
-    let about_itself = health::router(ProcessHealth {
+    let operational = health::router(ProcessHealth {
         database: app.database.clone(),
         redis: app.redis.clone(),
         metrics: app.metrics.clone(),
@@ -112,7 +116,7 @@ pub fn router(app: SharedApp) -> Router {
     routes
         .route("/openapi.json", get(async move || Json(served)))
         .with_state(app.clone())
-        .merge(about_itself)
+        .merge(operational)
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(edge::no_route)
         .method_not_allowed_fallback(edge::no_method)

@@ -11,6 +11,7 @@ mod dependencies;
 mod document;
 mod documented_commands;
 mod edge;
+mod errors;
 mod gateway;
 mod idempotency;
 mod orders;

@@ -29,4 +29,4 @@ pub mod statements;
 pub use errors::{database_error, is_duplicate};
 pub use lease::Lease;
 pub use pool::Database;
-pub use retry::{QUERY_TIMEOUT, retrying, with_timeout, within, within_limit};
+pub use retry::{QUERY_TIMEOUT, found, retrying, with_timeout, within, within_limit};

@@ -22,6 +22,11 @@ pub async fn within<T>(query: impl Future<Output = Result<T, sqlx::Error>>) -> R
     within_limit(QUERY_TIMEOUT, query).await
 }
 
+/// The row that such a query finds; `missing` when there is none.
+pub async fn found<T>(query: impl Future<Output = Result<Option<T>, sqlx::Error>>, missing: Error) -> Result<T> {
+    within(query).await?.ok_or(missing)
+}
+
 /// Runs a query that may take up to `limit`.
 pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
     match timeout(limit, query).await {

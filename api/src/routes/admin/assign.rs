@@ -1,9 +1,4 @@
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     clock, db,
     domain::{
@@ -16,8 +11,9 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, OperationId, PathOf},
+    extract::{Administrator, JsonBody, OperationId, PathParameters},
     problem::{ApiError, Problem},
+    routes::responses::{AdminProblems, located, validate},
 };
 
 /// Give a coupon to many users
@@ -30,33 +26,27 @@ use crate::{
     responses(
         (status = 202, description = "accepted; the users get it shortly", body = Assignment),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
         (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
         (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem),
         (status = 422, description = "CAMPAIGN_CLOSED: by an administrator", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn assign(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathOf(coupon): PathOf<CouponId>,
+    PathParameters(coupon): PathParameters<CouponId>,
     OperationId(operation): OperationId,
     JsonBody(recipients): JsonBody<Recipients>,
 ) -> Result<Response, ApiError> {
-    let errors = recipients.errors();
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
-    // In a task of its own: a client that goes away does not stop a transaction half way.
-    let making = app.tasks.spawn(make(app.clone(), (AssignmentId(operation), coupon), recipients.user_ids));
-    let assignment = making.await.map_err(Error::internal)??;
+    validate(recipients.errors())?;
+    let creating = create(app.clone(), (AssignmentId(operation), coupon), recipients.user_ids);
+    let assignment = app.run_to_end(creating).await?;
     let location = format!("/admin/coupons/{coupon}/assignments/{}", assignment.id);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(assignment)).into_response())
+    Ok(located(StatusCode::ACCEPTED, location, assignment))
 }
 
-async fn make(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
+async fn create(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
     let pool = app.database.pool();
     if let Some(made) = db::within(db::assignments::find(pool, coupon, id)).await? {
         // By an attempt before this one, whatever has become of the campaign since.

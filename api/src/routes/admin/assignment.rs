@@ -8,8 +8,9 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathOf},
+    extract::{Administrator, PathParameters},
     problem::{ApiError, Problem},
+    routes::responses::AdminProblems,
 };
 
 /// What became of an assignment
@@ -19,17 +20,18 @@ use crate::{
     responses(
         (status = 200, description = "the assignment now", body = AssignmentState),
         (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
         (status = 404, description = "ASSIGNMENT_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn assignment(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathOf((coupon, assignment)): PathOf<(CouponId, AssignmentId)>,
+    PathParameters((coupon, assignment)): PathParameters<(CouponId, AssignmentId)>,
 ) -> Result<Json<AssignmentState>, ApiError> {
-    let found = db::within(db::assignments::find_state(app.database.pool(), coupon, assignment)).await?;
-    Ok(Json(found.ok_or(Error::AssignmentNotFound(assignment))?))
+    let assignment = db::found(
+        db::assignments::find_state(app.database.pool(), coupon, assignment),
+        Error::AssignmentNotFound(assignment),
+    );
+    Ok(Json(assignment.await?))
 }

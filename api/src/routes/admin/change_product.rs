@@ -2,14 +2,14 @@ use axum::{Json, extract::State};
 use dibs_common::{
     clock, db,
     domain::product::{Product, ProductChange},
-    error::Error,
     identifiers::ProductId,
 };
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, PathOf},
+    extract::{Administrator, JsonBody, PathParameters},
     problem::{ApiError, Problem},
+    routes::responses::{AdminProblems, validate},
 };
 
 /// Change a product
@@ -21,27 +21,20 @@ use crate::{
     responses(
         (status = 200, description = "the product after the change", body = Product),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
         (status = 422, description = "STOCK_INSUFFICIENT", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn change_product(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathOf(product): PathOf<ProductId>,
+    PathParameters(product): PathParameters<ProductId>,
     JsonBody(change): JsonBody<ProductChange>,
 ) -> Result<Json<Product>, ApiError> {
     let change = change.as_kept();
-    let errors = change.errors();
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
-    // In a task of its own: a client that goes away does not stop a transaction half way.
+    validate(change.errors())?;
     let database = app.database.clone();
-    let changing =
-        app.tasks.spawn(async move { db::products::update(&database, product, &change, clock::now()).await });
-    Ok(Json(changing.await.map_err(Error::internal)??))
+    let changing = async move { db::products::update(&database, product, &change, clock::now()).await };
+    Ok(Json(app.run_to_end(changing).await?))
 }

@@ -1,13 +1,8 @@
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     clock, db,
     domain::campaign::{Campaign, CampaignState, CampaignTerms},
-    error::{Error, Result},
+    error::Result,
     redis::scripts::{CampaignCounts, campaign_put},
 };
 use uuid::Uuid;
@@ -17,6 +12,7 @@ use crate::{
     extract::{Administrator, JsonBody, OperationId},
     problem::{ApiError, Problem},
     routes::coupons::show::CampaignView,
+    routes::responses::{AdminProblems, located, validate},
 };
 
 /// Make a campaign
@@ -27,9 +23,7 @@ use crate::{
     responses(
         (status = 201, description = "made", body = CampaignView),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn create_campaign(
@@ -39,20 +33,15 @@ pub async fn create_campaign(
     JsonBody(terms): JsonBody<CampaignTerms>,
 ) -> Result<Response, ApiError> {
     let terms = terms.as_kept();
-    let errors = terms.errors();
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
-    // In a task of its own: a client that goes away must not leave the campaign half made.
-    let making = app.tasks.spawn(make(app.clone(), terms, operation));
-    let campaign = making.await.map_err(Error::internal)??;
+    validate(terms.errors())?;
+    let campaign = app.run_to_end(create(app.clone(), terms, operation)).await?;
     let location = format!("/coupons/{}", campaign.id);
     let view = CampaignView::new(campaign, 0);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
+    Ok(located(StatusCode::CREATED, location, view))
 }
 
 /// The database first, then Redis: a worker makes up for the second when it fails.
-async fn make(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
+async fn create(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
     let partition = app.settings.shared.choose_partition();
     let created = db::campaigns::create(app.database.pool(), &terms, partition, operation, clock::now());
     let db::campaigns::CreatedCampaign { id, partition, is_new } = db::within(created).await?;

@@ -1,19 +1,14 @@
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     clock, db,
     domain::product::{Product, ProductTerms},
-    error::Error,
 };
 
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, OperationId},
     problem::{ApiError, Problem},
+    routes::responses::{AdminProblems, located, validate},
 };
 
 /// Make a product
@@ -22,9 +17,7 @@ use crate::{
     responses(
         (status = 201, description = "made", body = Product),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn create_product(
@@ -34,14 +27,10 @@ pub async fn create_product(
     JsonBody(terms): JsonBody<ProductTerms>,
 ) -> Result<Response, ApiError> {
     let terms = terms.as_kept();
-    let errors = terms.errors();
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
-    // In a task of its own: a client that goes away does not stop a transaction half way.
+    validate(terms.errors())?;
     let database = app.database.clone();
-    let making = app.tasks.spawn(async move { db::products::create(&database, &terms, operation, clock::now()).await });
-    let product = making.await.map_err(Error::internal)??;
+    let creating = async move { db::products::create(&database, &terms, operation, clock::now()).await };
+    let product = app.run_to_end(creating).await?;
     let location = format!("/products/{}", product.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(product)).into_response())
+    Ok(located(StatusCode::CREATED, location, product))
 }

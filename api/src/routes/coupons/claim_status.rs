@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
 };
 
@@ -60,7 +60,7 @@ pub struct ClaimState {
 )]
 pub async fn claim_status(
     State(app): State<SharedApp>,
-    PathOf((coupon, user)): PathOf<(CouponId, UserId)>,
+    PathParameters((coupon, user)): PathParameters<(CouponId, UserId)>,
 ) -> Result<Json<ClaimState>, ApiError> {
     let batcher = app.claims.batcher(coupon).await?;
     // Redis first: a claim that is issued or rejected between the two looks is then found in the database.

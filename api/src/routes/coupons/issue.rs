@@ -1,8 +1,7 @@
 use axum::{
-    Json,
     extract::State,
-    http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderName, HeaderValue, StatusCode},
+    response::Response,
 };
 use chrono::{DateTime, Utc};
 use dibs_common::{
@@ -23,6 +22,7 @@ use crate::{
     extract::{JsonBody, Prefer},
     problem::{ApiError, Problem},
     request_id::RequestId,
+    routes::responses::located,
 };
 
 /// A user's claim on a coupon.
@@ -112,7 +112,7 @@ fn answer(body: ClaimBody, accepted: AcceptedClaim, valid_until: Option<DateTime
         user_coupon_id: valid_until.map(|_| record.claim_id),
         valid_until,
     };
-    (code, [(header::LOCATION, location)], Json(answer)).into_response()
+    located(code, location, answer)
 }
 
 /// A claim that was rejected after its acceptance, as the error of the call that waited for it.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
 };
 
@@ -49,10 +49,9 @@ impl CampaignView {
 )]
 pub async fn show(
     State(app): State<SharedApp>,
-    PathOf(coupon): PathOf<CouponId>,
+    PathParameters(coupon): PathParameters<CouponId>,
 ) -> Result<Json<CampaignView>, ApiError> {
-    let campaign =
-        db::within(db::campaigns::find(app.database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+    let campaign = db::found(db::campaigns::find(app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let batcher = app.claims.batcher(coupon).await?;
     // Without Redis, the issued quantity is the best count there is.
     let claimed = batcher.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);

@@ -11,7 +11,7 @@ use dibs_common::{
 use super::OrderUser;
 use crate::{
     app::SharedApp,
-    extract::{JsonBody, PathOf},
+    extract::{JsonBody, PathParameters},
     orders::{AcceptedCommand, CommandContext, Submitted},
     problem::{ApiError, Problem},
 };
@@ -35,7 +35,7 @@ use crate::{
 pub async fn cancel(
     State(app): State<SharedApp>,
     context: CommandContext,
-    PathOf(order): PathOf<OrderId>,
+    PathParameters(order): PathParameters<OrderId>,
     JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
 ) -> Result<Response, ApiError> {
     match app.orders.submit(context, user_id, Action::Cancel { order }).await? {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
 };
 
@@ -58,7 +58,7 @@ pub struct CommandState {
 )]
 pub async fn command(
     State(app): State<SharedApp>,
-    PathOf((order, id)): PathOf<(OrderId, CommandId)>,
+    PathParameters((order, id)): PathParameters<(OrderId, CommandId)>,
 ) -> Result<Json<CommandState>, ApiError> {
     // Redis first: a command that is carried out between the two looks is then found in the database.
     let pending = app.orders.pending(id).await;

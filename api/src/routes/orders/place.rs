@@ -1,12 +1,10 @@
 use axum::{
-    Json,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use dibs_common::{
     domain::order::{Action, Line, Order, line_errors, merge_lines},
-    error::Error,
     identifiers::{ClaimId, PaymentId, UserId},
 };
 use serde::Deserialize;
@@ -17,6 +15,7 @@ use crate::{
     extract::JsonBody,
     orders::{AcceptedCommand, CommandContext, Submitted},
     problem::{ApiError, Problem},
+    routes::responses::{located, validate},
 };
 
 /// What a user orders.
@@ -59,10 +58,7 @@ pub async fn place(
     context: CommandContext,
     JsonBody(body): JsonBody<OrderBody>,
 ) -> Result<Response, ApiError> {
-    let errors = line_errors(&body.items);
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
+    validate(line_errors(&body.items))?;
     let action = Action::Place {
         items: merge_lines(&body.items),
         coupon: body.user_coupon_id,
@@ -72,7 +68,7 @@ pub async fn place(
         Submitted::Pending(accepted) => Ok(accepted.into_response()),
         Submitted::Done(done) => {
             let location = format!("/orders/{}", done.order.order_id);
-            Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(done.order)).into_response())
+            Ok(located(StatusCode::CREATED, location, done.order))
         }
     }
 }

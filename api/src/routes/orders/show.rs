@@ -12,7 +12,7 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     orders::AcceptedCommand,
     problem::{ApiError, Problem},
 };
@@ -28,7 +28,10 @@ use crate::{
         (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
     ),
 )]
-pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<OrderId>) -> Result<Response, ApiError> {
+pub async fn show(
+    State(app): State<SharedApp>,
+    PathParameters(id): PathParameters<OrderId>,
+) -> Result<Response, ApiError> {
     // Redis first: an order that is placed between the two looks is then found in the database.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::find(app.database.pool(), id)).await? {

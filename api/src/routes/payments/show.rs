@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
 };
 
@@ -43,7 +43,10 @@ struct PaymentNotMade {
         (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
     ),
 )]
-pub async fn show(State(app): State<SharedApp>, PathOf(id): PathOf<PaymentId>) -> Result<Response, ApiError> {
+pub async fn show(
+    State(app): State<SharedApp>,
+    PathParameters(id): PathParameters<PaymentId>,
+) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
     // Redis first: a payment that is made between the looks is then found in the database.
     let pending = app.orders.pending(command).await;

@@ -3,11 +3,7 @@ use dibs_common::{db, identifiers::UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    app::SharedApp,
-    extract::QueryOf,
-    problem::{ApiError, Problem},
-};
+use crate::{app::SharedApp, extract::QueryParameters, problem::ApiError, routes::responses::ReadProblems};
 
 /// Whose points.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -31,13 +27,12 @@ pub struct Balance {
     get, path = "/points", tag = "points", params(BalanceQuery),
     responses(
         (status = 200, description = "what the user can spend now", body = Balance),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn balance(
     State(app): State<SharedApp>,
-    QueryOf(BalanceQuery { user_id }): QueryOf<BalanceQuery>,
+    QueryParameters(BalanceQuery { user_id }): QueryParameters<BalanceQuery>,
 ) -> Result<Json<Balance>, ApiError> {
     let balance = db::within(db::points::find_balance(app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))

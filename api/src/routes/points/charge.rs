@@ -1,9 +1,4 @@
-use axum::{
-    Json,
-    extract::State,
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     clock,
     db::{self, charges::ChargeWithBalance},
@@ -24,6 +19,7 @@ use crate::{
     app::SharedApp,
     extract::{JsonBody, OperationId},
     problem::{ApiError, Problem},
+    routes::responses::located,
 };
 
 /// Points that a user buys.
@@ -90,10 +86,10 @@ pub async fn charge(
     body.check(app.settings.shared.point_rules())?;
     let ChargeBody { user_id: user, amount, payment_method } = body;
     let wanted = NewCharge { id: ChargeId(id), user, amount, payment_method };
-    // In a task of its own: a client that goes away must not leave money taken and nothing credited until the worker
-    // asks.
-    let charging = app.tasks.spawn(execute(app.clone(), wanted));
-    answer(&charging.await.map_err(Error::internal)??)
+    // To the end, so that a client that goes away does not leave money taken and nothing credited until the worker
+    // reconciles the charge.
+    let charged = app.run_to_end(execute(app.clone(), wanted)).await?;
+    answer(&charged)
 }
 
 async fn execute(app: SharedApp, wanted: NewCharge) -> Result<ChargeWithBalance> {
@@ -129,5 +125,5 @@ fn answer(ChargeWithBalance { charge, balance }: &ChargeWithBalance) -> Result<R
     };
     let location = format!("/points/charges/{charge_id}");
     let answer = ChargeAnswer { user_id, balance: *balance, charge_id, status };
-    Ok((code, [(header::LOCATION, location)], Json(answer)).into_response())
+    Ok(located(code, location, answer))
 }

@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// A purchase of points.
@@ -51,15 +52,13 @@ impl From<Charge> for ChargeState {
     get, path = "/points/charges/{chargeId}", tag = "points", params(("chargeId" = ChargeId, Path)),
     responses(
         (status = 200, description = "the charge now", body = ChargeState),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
         (status = 404, description = "CHARGE_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn charge_state(
     State(app): State<SharedApp>,
-    PathOf(charge): PathOf<ChargeId>,
+    PathParameters(charge): PathParameters<ChargeId>,
 ) -> Result<Json<ChargeState>, ApiError> {
-    let found = db::within(db::charges::find(app.database.pool(), charge)).await?;
-    Ok(Json(found.ok_or(Error::ChargeNotFound(charge))?.into()))
+    Ok(Json(db::found(db::charges::find(app.database.pool(), charge), Error::ChargeNotFound(charge)).await?.into()))
 }

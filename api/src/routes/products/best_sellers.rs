@@ -1,18 +1,16 @@
 use axum::{Json, extract::State, response::IntoResponse};
 use chrono::{DateTime, NaiveDate, Utc};
-use dibs_common::{
-    domain::{FieldError, ranking::WINDOWS},
-    error::Error,
-};
+use dibs_common::domain::{FieldError, ranking::WINDOWS};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
-    extract::QueryOf,
-    problem::{ApiError, Problem},
+    extract::QueryParameters,
+    problem::ApiError,
     rankings::{BestSeller, Ranking},
+    routes::responses::{ReadProblems, validate},
 };
 
 /// Which page of which ranking.
@@ -87,18 +85,14 @@ pub struct BestSellersPage<'r> {
     get, path = "/products/best-sellers", tag = "products", params(BestSellersQuery),
     responses(
         (status = 200, description = "the best first", body = BestSellersPage),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn best_sellers(
     State(app): State<SharedApp>,
-    QueryOf(query): QueryOf<BestSellersQuery>,
+    QueryParameters(query): QueryParameters<BestSellersQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let errors = query.errors();
-    if !errors.is_empty() {
-        return Err(ApiError(Error::ValidationFailed(errors)));
-    }
+    validate(query.errors())?;
     let ranking = app.rankings.of(query.days).await?;
     Ok(Json(page(&ranking, query)).into_response())
 }
@@ -111,7 +105,7 @@ fn page(ranking: &Ranking, BestSellersQuery { page_number, page_size, days }: Be
         days,
         from: ranking.from(),
         to: ranking.source.to(),
-        updated_at: ranking.source.made_at(),
+        updated_at: ranking.source.updated_at(),
         page_number,
         page_size,
     }

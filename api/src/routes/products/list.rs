@@ -2,16 +2,16 @@ use axum::{Json, extract::State};
 use dibs_common::{
     db::{self, products::ProductsFilter},
     domain::product::{Product, ProductStatus},
-    error::Error,
     identifiers::ProductId,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
-    extract::QueryOf,
-    problem::{ApiError, Problem},
+    extract::{List, ListParameters, Page},
+    problem::ApiError,
+    routes::responses::ReadProblems,
 };
 
 /// Which products.
@@ -23,17 +23,6 @@ pub struct ProductsQuery {
     #[serde(default)]
     #[param(inline)]
     status: ListedStatus,
-    /// `nextCursor` of the page before.
-    #[param(value_type = Option<u64>)]
-    cursor: Option<ProductId>,
-    /// At most so many, 1 to 100.
-    #[serde(default = "twenty")]
-    #[param(minimum = 1, maximum = 100)]
-    limit: u32,
-}
-
-const fn twenty() -> u32 {
-    20
 }
 
 /// Of which status the listed products are.
@@ -56,37 +45,19 @@ impl ListedStatus {
     }
 }
 
-/// A page of products, by id.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ProductsPage {
-    items: Vec<Product>,
-    /// Asks for the next page; null on the last.
-    next_cursor: Option<ProductId>,
-}
-
 /// List products
 #[utoipa::path(
-    get, path = "/products", tag = "products", params(ProductsQuery),
+    get, path = "/products", tag = "products", params(ProductsQuery, Page::<ProductId>),
     responses(
-        (status = 200, description = "by id", body = ProductsPage),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        (status = 200, description = "by id", body = List<Product, ProductId>),
+        ReadProblems,
     ),
 )]
 pub async fn list_products(
     State(app): State<SharedApp>,
-    QueryOf(query): QueryOf<ProductsQuery>,
-) -> Result<Json<ProductsPage>, ApiError> {
-    let limit = query.limit;
-    if !(1..=100).contains(&limit) {
-        return Err(ApiError(Error::field("limit", format!("expected 1 to 100, got {limit}"))));
-    }
-    // One more than asked for tells whether there is a next page.
-    let wanted = ProductsFilter { status: query.status.wanted(), after: query.cursor, limit: limit + 1 };
-    let mut items = db::within(db::products::list(app.database.pool(), wanted)).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next_cursor = items.last().filter(|_| more).map(|product| product.id);
-    Ok(Json(ProductsPage { items, next_cursor }))
+    ListParameters { filter, page }: ListParameters<ProductsQuery, ProductId>,
+) -> Result<Json<List<Product, ProductId>>, ApiError> {
+    let wanted = ProductsFilter { status: filter.status.wanted(), after: page.cursor, limit: page.rows() };
+    let products = db::within(db::products::list(app.database.pool(), wanted)).await?;
+    Ok(page.list(products, |product| product.id))
 }

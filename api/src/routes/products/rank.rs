@@ -7,9 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::best_sellers::{days_error, three};
 use crate::{
     app::{App, SharedApp},
-    extract::{PathOf, QueryOf},
+    extract::{PathParameters, QueryParameters},
     problem::{ApiError, Problem},
-    rankings::{Ranking, Source},
+    rankings::{Ranking, RankingSource},
+    routes::responses::ReadProblems,
 };
 
 /// In which ranking.
@@ -45,15 +46,14 @@ pub struct ProductRank {
     get, path = "/products/{productId}/rank", tag = "products", params(("productId" = u64, Path), RankQuery),
     responses(
         (status = 200, description = "its rank and units", body = ProductRank),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn rank(
     State(app): State<SharedApp>,
-    PathOf(product): PathOf<ProductId>,
-    QueryOf(RankQuery { days }): QueryOf<RankQuery>,
+    PathParameters(product): PathParameters<ProductId>,
+    QueryParameters(RankQuery { days }): QueryParameters<RankQuery>,
 ) -> Result<Json<ProductRank>, ApiError> {
     if let Some(error) = days_error(days) {
         return Err(ApiError(Error::ValidationFailed(vec![error])));
@@ -64,23 +64,22 @@ pub async fn rank(
         Some((rank, (_, units))) => (Some(rank), *units),
         None => unlisted(&app, &ranking, product).await?,
     };
-    let (from, to, updated_at) = (ranking.from(), ranking.source.to(), ranking.source.made_at());
+    let (from, to, updated_at) = (ranking.from(), ranking.source.to(), ranking.source.updated_at());
     Ok(Json(ProductRank { product_id: product, rank, sold_quantity, days, from, to, updated_at }))
 }
 
 /// The place of a product that is not among those in memory.
 async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(Option<u64>, i64), Error> {
-    let found = db::within(db::products::find(app.database.pool(), product)).await?;
-    found.ok_or(Error::ProductNotFound(product))?;
+    db::found(db::products::find(app.database.pool(), product), Error::ProductNotFound(product)).await?;
     match ranking.source {
-        Source::Redis(..) => {
+        RankingSource::Redis(..) => {
             let place = sales::window_rank(&app.redis, ranking.days, product).await?;
             Ok(place.map_or((None, 0), |(rank, units)| (Some(rank), units)))
         }
-        Source::Tables(to, _) => {
+        RankingSource::Tables(to, _) => {
             let units = db::best_sellers::sum_units(app.database.pool(), product, to, ranking.days);
             Ok((None, db::within(units).await?))
         }
-        Source::Nowhere(_) => Ok((None, 0)),
+        RankingSource::Empty(_) => Ok((None, 0)),
     }
 }

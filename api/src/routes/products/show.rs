@@ -3,8 +3,9 @@ use dibs_common::{db, domain::product::Product, error::Error, identifiers::Produ
 
 use crate::{
     app::SharedApp,
-    extract::PathOf,
+    extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// Look at a product
@@ -12,15 +13,13 @@ use crate::{
     get, path = "/products/{productId}", tag = "products", params(("productId" = u64, Path)),
     responses(
         (status = 200, description = "the product now", body = Product),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn show_product(
     State(app): State<SharedApp>,
-    PathOf(product): PathOf<ProductId>,
+    PathParameters(product): PathParameters<ProductId>,
 ) -> Result<Json<Product>, ApiError> {
-    let found = db::within(db::products::find(app.database.pool(), product)).await?;
-    Ok(Json(found.ok_or(Error::ProductNotFound(product))?))
+    Ok(Json(db::found(db::products::find(app.database.pool(), product), Error::ProductNotFound(product)).await?))
 }

@@ -1,0 +1,157 @@
+use axum::{
+    Json,
+    extract::{FromRequestParts, Query},
+    http::{Uri, request::Parts},
+};
+use dibs_common::{Error, Result};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{
+        Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{ObjectBuilder, Type},
+    },
+};
+
+use crate::problem::ApiError;
+
+pub const DEFAULT_PAGE_SIZE: u32 = 20;
+pub const MAX_PAGE_SIZE: u32 = 100;
+
+/// Which page of a list; `C` is the id of an item.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Page<C> {
+    /// The last item of the page before.
+    pub cursor: Option<C>,
+    #[serde(default = "default_page_size")]
+    limit: u32,
+}
+
+const fn default_page_size() -> u32 {
+    DEFAULT_PAGE_SIZE
+}
+
+impl<C> Page<C> {
+    /// How many rows to query. One more than the page holds shows whether there is a next page.
+    pub const fn rows(&self) -> u32 {
+        self.limit + 1
+    }
+
+    /// The response of [`Self::rows`] rows. `cursor` is the id of an item.
+    pub fn list<T>(&self, mut items: Vec<T>, cursor: impl FnOnce(&T) -> C) -> Json<List<T, C>> {
+        let limit = self.limit as usize;
+        let has_next = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| has_next).map(cursor);
+        Json(List { items, next_cursor })
+    }
+}
+
+/// How many items a page has: 1 to 100.
+pub fn page_limit(given: Option<u32>) -> Result<u32, ApiError> {
+    match given.unwrap_or(DEFAULT_PAGE_SIZE) {
+        limit @ 1..=MAX_PAGE_SIZE => Ok(limit),
+        limit => Err(ApiError(Error::field("limit", format!("expected 1 to {MAX_PAGE_SIZE}, got {limit}")))),
+    }
+}
+
+/// A page of a list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct List<T, C> {
+    items: Vec<T>,
+    /// Asks for the next page; null on the last.
+    next_cursor: Option<C>,
+}
+
+impl<C: PartialSchema> IntoParams for Page<C> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let optional = |name: &str, description: &str| {
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query);
+            parameter.required(Required::False).description(Some(description))
+        };
+        let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(MAX_PAGE_SIZE));
+        let limit = limit.default(Some(DEFAULT_PAGE_SIZE.into()));
+        vec![
+            optional("cursor", "`nextCursor` of the page before.").schema(Some(C::schema())).build(),
+            optional("limit", "At most so many items.").schema(Some(limit)).build(),
+        ]
+    }
+}
+
+/// The query parameters of a list, checked: those of its page, and the others as a filter.
+pub struct ListParameters<F, C> {
+    pub filter: F,
+    pub page: Page<C>,
+}
+
+impl<F: DeserializeOwned, C: DeserializeOwned, S: Sync> FromRequestParts<S> for ListParameters<F, C> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // Apart, because a filter refuses parameters that it does not know, which serde cannot do of flattened fields.
+        let pairs = parts.uri.query().unwrap_or_default().split('&');
+        let (page, filter): (Vec<_>, Vec<_>) =
+            pairs.partition(|pair| matches!(pair.split('=').next(), Some("cursor" | "limit")));
+        let page: Page<C> = parse(&page)?;
+        page_limit(Some(page.limit))?;
+        Ok(Self { filter: parse(&filter)?, page })
+    }
+}
+
+fn parse<T: DeserializeOwned>(pairs: &[&str]) -> Result<T> {
+    let uri =
+        Uri::try_from(format!("/?{}", pairs.join("&"))).map_err(|error| Error::field("query", error.to_string()))?;
+    let query = Query::<T>::try_from_uri(&uri).map_err(|rejection| Error::field("query", rejection.body_text()))?;
+    Ok(query.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Filter {
+        status: Option<String>,
+    }
+
+    async fn read(query: &str) -> Result<ListParameters<Filter, u64>, String> {
+        let (mut parts, ()) = Request::builder().uri(format!("/list{query}")).body(()).expect("a request").into_parts();
+        let read = ListParameters::from_request_parts(&mut parts, &()).await;
+        read.map_err(|ApiError(error)| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_page_has_20_items_unless_the_caller_says_otherwise() {
+        let read_page = async |query| read(query).await.expect("parameters");
+        let ListParameters { filter, page } = read_page("").await;
+        assert_eq!((filter.status, page.cursor, page.limit), (None, None, DEFAULT_PAGE_SIZE));
+        let ListParameters { filter, page } = read_page("?limit=2&status=a%20b&cursor=7").await;
+        assert_eq!((filter.status.as_deref(), page.cursor, page.limit), (Some("a b"), Some(7), 2));
+    }
+
+    #[tokio::test]
+    async fn wrong_and_unknown_parameters_are_refused() {
+        for query in ["?limit=0", "?limit=101", "?limit=x", "?cursor=x", "?limit=1&limit=2", "?statu=x"] {
+            assert!(read(query).await.is_err(), "{query}");
+        }
+        assert_eq!(read("?limit=0").await.err().as_deref(), Some("limit: expected 1 to 100, got 0."));
+    }
+
+    #[test]
+    fn only_a_page_with_a_next_one_has_a_cursor() {
+        let page = Page { cursor: None, limit: 2 };
+        assert_eq!(page.rows(), 3);
+        let list = |rows: &[u64]| {
+            let Json(List { items, next_cursor }) = page.list(rows.to_vec(), |row| *row);
+            (items, next_cursor)
+        };
+        assert_eq!(list(&[]), (vec![], None));
+        assert_eq!(list(&[1, 2]), (vec![1, 2], None));
+        assert_eq!(list(&[1, 2, 3]), (vec![1, 2], Some(2)));
+    }
+}
