@@ -73,7 +73,7 @@ async fn a_rolling_restart_loses_no_call() {
         let kept = client.get(&url).send().await.expect("answered on a kept connection");
         let new = reqwest::get(&url).await.expect("answered on a new connection");
         assert_eq!((kept.status().as_u16(), new.status().as_u16()), (200, 200));
-        assert_eq!(kept.headers().get("connection").map(|value| value.as_bytes()), Some(&b"close"[..]));
+        assert_eq!(kept.headers().get("connection").map(reqwest::header::HeaderValue::as_bytes), Some(&b"close"[..]));
         calls += 2;
     }
     assert!(calls > 10, "{calls} calls");
