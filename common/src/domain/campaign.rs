@@ -43,7 +43,7 @@ pub struct Discount {
 
 impl Discount {
     /// What it takes off an order of `total` won, in won: never more than the total.
-    pub fn amount_off(&self, total: i64) -> i64 {
+    pub fn amount_for(&self, total: i64) -> i64 {
         let amount = match self.kind {
             DiscountType::Fixed => self.value,
             DiscountType::Percent => {
@@ -281,11 +281,11 @@ pub(crate) mod tests {
     #[test]
     fn a_discount_never_exceeds_the_total_nor_its_cap() {
         let discount = |kind, value, max_amount| Discount { kind, value, max_amount };
-        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_off(700), 700);
-        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_off(7_000), 1_000);
-        assert_eq!(discount(DiscountType::Percent, 15, None).amount_off(999), 149);
-        assert_eq!(discount(DiscountType::Percent, 15, Some(100)).amount_off(999), 100);
-        assert_eq!(discount(DiscountType::Percent, 100, None).amount_off(MAX_AMOUNT), MAX_AMOUNT);
+        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_for(700), 700);
+        assert_eq!(discount(DiscountType::Fixed, 1_000, None).amount_for(7_000), 1_000);
+        assert_eq!(discount(DiscountType::Percent, 15, None).amount_for(999), 149);
+        assert_eq!(discount(DiscountType::Percent, 15, Some(100)).amount_for(999), 100);
+        assert_eq!(discount(DiscountType::Percent, 100, None).amount_for(MAX_AMOUNT), MAX_AMOUNT);
     }
 
     #[test]

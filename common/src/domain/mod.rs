@@ -11,7 +11,8 @@ pub mod order;
 pub mod points;
 pub mod product;
 pub mod ranking;
-#[cfg(test)]
-mod spelling_tests;
 
 pub use field_error::FieldError;
+
+#[cfg(test)]
+mod tests;

@@ -47,13 +47,13 @@ pub async fn lock_state(
         needs.commands.clear();
     }
     let orders = lock_orders(connection, &needs.orders).await?;
-    needs.add_what_orders_are_for(commands, &orders);
+    needs.add_rows_to_restore(commands, &orders);
     Ok(LockedState {
         orders,
         products: lock_products(connection, &needs.products).await?,
         coupons: lock_coupons(connection, &needs.coupons).await?,
         accounts: lock_accounts(connection, &needs.accounts).await?,
-        answered: list_decided(connection, &needs.commands).await?,
+        decided: list_decided(connection, &needs.commands).await?,
     })
 }
 

@@ -128,7 +128,7 @@ fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) ->
         moment(now)
     );
     let stock = plan.stock.iter();
-    statements.push_rows(head, &tail, stock, |sql, (product, (sold, restored))| {
+    statements.push_rows(head, &tail, stock, |sql, (product, StockChange { sold, restored })| {
         write_into(sql, format_args!("[{product},{sold},{restored}]"));
     });
     plan.stock.len()
@@ -173,8 +173,8 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
     let head = "INSERT INTO payments /* orders::write_payments */ (payment_id, order_id, user_id, amount, status, code, \
         created_at, cancelled_at) VALUES ";
     statements.push_rows(head, "", &plan.payments, |sql, payment| {
-        let Payment { id: payment_id, order, user, amount, status, refusal } = payment;
-        let code = or_null(refusal.as_ref(), |refusal| format!("'{}'", refusal.code.into_str()));
+        let Payment { id: payment_id, order, user, amount, status, reject_reason } = payment;
+        let code = or_null(reject_reason.as_ref(), |reason| format!("'{}'", reason.code.into_str()));
         let cancelled = if *status == PaymentStatus::Cancelled { &now } else { "NULL" };
         let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.into_str());
         write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));

@@ -10,9 +10,9 @@ use crate::{
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 
-/// The most products that an order may be for.
+/// The most products of one order.
 pub const MAX_LINES: usize = 100;
-/// The most units of a product that an order may be for.
+/// The most units of one product in one order.
 pub const MAX_QUANTITY: u32 = 10_000;
 
 /// So many units of a product.
@@ -26,7 +26,7 @@ pub struct Line {
     pub quantity: u32,
 }
 
-/// Every line that is not as expected, before they are merged.
+/// The invalid fields of lines that are not merged yet.
 pub fn line_errors(lines: &[Line]) -> Vec<FieldError> {
     if !(1..=MAX_LINES).contains(&lines.len()) {
         let message = format!("expected 1 to {MAX_LINES} items, got {}", lines.len());
@@ -34,18 +34,18 @@ pub fn line_errors(lines: &[Line]) -> Vec<FieldError> {
     }
     let mut sums: BTreeMap<ProductId, u64> = BTreeMap::new();
     let mut errors = Vec::new();
-    for (place, line) in lines.iter().enumerate() {
+    for (index, line) in lines.iter().enumerate() {
         let sum = sums.entry(line.product_id).or_default();
         *sum += u64::from(line.quantity);
         if line.quantity == 0 || *sum > u64::from(MAX_QUANTITY) {
             let message = format!("expected 1 to {MAX_QUANTITY} of product {} in all", line.product_id);
-            errors.push(FieldError::new(format!("items[{place}].quantity"), message));
+            errors.push(FieldError::new(format!("items[{index}].quantity"), message));
         }
     }
     errors
 }
 
-/// One line a product, by product id.
+/// One line for each product, in the order of their ids.
 pub fn merge_lines(lines: &[Line]) -> Vec<Line> {
     let mut sums: BTreeMap<ProductId, u32> = BTreeMap::new();
     for line in lines {
@@ -55,37 +55,29 @@ pub fn merge_lines(lines: &[Line]) -> Vec<Line> {
     sums.into_iter().map(|(product_id, quantity)| Line { product_id, quantity }).collect()
 }
 
-/// What is to be done.
+/// What a command asks for. The entry of a stream holds it as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
 pub enum Action {
-    /// Place an order, whose id is the command's.
+    /// Place an order. Its id is the command's.
     Place {
-        /// What it is for: merged, so each product once.
+        /// Merged: each product once.
         items: Vec<Line>,
-        /// The coupon to use.
         coupon: Option<ClaimId>,
-        /// Pay it in the same step, under this id, or do neither.
+        /// Pay the order under this id in the same step; if the payment fails, the order is rejected.
         payment: Option<PaymentId>,
     },
-    /// Pay an order with points; the payment's id is the command's.
+    /// Pay an order with points. The payment's id is the command's.
     Pay {
-        /// Which one.
         order: OrderId,
     },
-    /// Confirm the purchase.
     Confirm {
-        /// Of which order.
         order: OrderId,
     },
-    /// Cancel an order.
     Cancel {
-        /// Which one.
         order: OrderId,
     },
-    /// End an order that was not paid in time.
     Expire {
-        /// Which one.
         order: OrderId,
     },
 }
@@ -93,18 +85,16 @@ pub enum Action {
 /// A change to an order, as the stream carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// Its id, the same at every delivery.
+    /// The same at every delivery.
     pub id: CommandId,
-    /// Whose order.
     pub user: UserId,
-    /// When the API took it: what has to be in time is held against this.
+    /// When the API accepted it. Deadlines are compared with this time, not with the time of execution.
     pub at: Timestamp,
-    /// What is to be done.
     pub action: Action,
 }
 
 impl Command {
-    /// The order that it places or changes.
+    /// The order that the command places or changes.
     pub fn order(&self) -> OrderId {
         match self.action {
             Action::Place { .. } => OrderId(self.id.0),
@@ -114,12 +104,12 @@ impl Command {
         }
     }
 
-    /// How many lines it is for, as far as it says itself.
+    /// How many order lines the command itself carries; at least 1. The size of a batch is limited by their sum.
     pub fn lines(&self) -> usize {
         if let Action::Place { items, .. } = &self.action { items.len() } else { 1 }
     }
 
-    /// What it is for, as the database and Redis name it.
+    /// The kind of action, as the database and Redis spell it.
     pub const fn kind(&self) -> &'static str {
         match self.action {
             Action::Place { .. } => "PLACE",
@@ -130,53 +120,51 @@ impl Command {
         }
     }
 
-    /// Whether its outcome is written for itself; else the order is the outcome.
+    /// Whether the outcome is a row of its own. Otherwise the order is the outcome.
     pub const fn has_own_outcome(&self) -> bool {
         !matches!(self.action, Action::Place { .. } | Action::Expire { .. })
     }
 }
 
-/// The rows that a batch needs, table by table, in the order in which they are locked.
+/// The keys of the rows that a batch rows. Tables are locked in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredRows {
-    /// Orders that are changed, or perhaps placed already.
+    /// Orders that change, and those of placements, which an earlier delivery may have placed.
     pub orders: BTreeSet<OrderId>,
-    /// Products whose stock changes.
     pub products: BTreeSet<ProductId>,
-    /// Coupons that are used or given back.
     pub coupons: BTreeSet<ClaimId>,
-    /// Users whose points change.
     pub accounts: BTreeSet<UserId>,
-    /// Commands whose outcome may be there already.
+    /// Commands that an earlier delivery may have decided.
     pub commands: BTreeSet<CommandId>,
 }
 
 impl RequiredRows {
-    /// What the commands themselves name. What the orders that they change are for is found in the orders.
+    /// The rows that the commands name. [`Self::add_rows_to_restore`] adds those that only the orders name.
     pub fn of(commands: &[Command]) -> Self {
-        let mut needs = Self::default();
+        let mut rows = Self::default();
         for command in commands {
-            needs.orders.insert(command.order());
+            rows.orders.insert(command.order());
             match &command.action {
                 Action::Place { items, coupon, payment } => {
-                    needs.products.extend(items.iter().map(|line| line.product_id));
-                    needs.coupons.extend(coupon);
-                    needs.accounts.extend(payment.map(|_| command.user));
+                    rows.products.extend(items.iter().map(|line| line.product_id));
+                    rows.coupons.extend(coupon);
+                    rows.accounts.extend(payment.map(|_| command.user));
                 }
                 Action::Pay { .. } | Action::Cancel { .. } => {
-                    needs.accounts.insert(command.user);
+                    rows.accounts.insert(command.user);
                 }
                 Action::Confirm { .. } | Action::Expire { .. } => {}
             }
             if command.has_own_outcome() {
-                needs.commands.insert(command.id);
+                rows.commands.insert(command.id);
             }
         }
-        needs
+        rows
     }
 
-    /// What the orders that are to end give back; `orders` are those of [`RequiredRows::orders`] that are there.
-    pub fn add_what_orders_are_for(&mut self, commands: &[Command], orders: &BTreeMap<OrderId, Order>) {
+    /// Adds the products and coupons of the orders that the commands end. `orders` are the existing ones of
+    /// [`Self::orders`].
+    pub fn add_rows_to_restore(&mut self, commands: &[Command], orders: &BTreeMap<OrderId, Order>) {
         for command in commands {
             if let Action::Cancel { order } | Action::Expire { order } = command.action
                 && let Some(order) = orders.get(&order)

@@ -1,15 +1,15 @@
-//! Orders: what may be done to them, and what that changes.
+//! The rules of orders.
 //!
-//! [`execute`] is the one home of these rules. It takes the rows that a batch of commands needs, locked, and decides
-//! one command after the other on them; the plan that it answers says what became of each, and which rows are to be
-//! written. So a batch of any size is decided as if its commands had come one at a time.
+//! [`execute`] takes a batch of commands and the locked rows that they need, and decides one command after the other.
+//! Its plan has the outcome of each command and the rows to write. The result is the same as if each command came in
+//! a batch of its own.
 
 mod command;
 mod execute;
-#[cfg(test)]
-mod model;
 mod reject_reason;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ pub use execute::{OrderRules, execute, fail_permanently};
 pub use reject_reason::{OrderRejectReason, RejectCode};
 pub use state::{
     CommandResult, CouponStatus, IssuedCoupon, LedgerRow, LockedState, OrderOutcome, OrderPlan, Payment, PaymentStatus,
+    StockChange,
 };
 
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
@@ -47,7 +48,7 @@ pub enum OrderStatus {
 }
 
 impl OrderStatus {
-    /// Whether an order may go from this status to `next`: product lifecycle, section 4.
+    /// Whether an order may move from this status to `next` (I8).
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
@@ -69,6 +70,13 @@ pub struct OrderItem {
     pub unit_price: i64,
     /// How many.
     pub quantity: u32,
+}
+
+impl OrderItem {
+    /// In won; none when it overflows.
+    pub fn amount(&self) -> Option<i64> {
+        self.unit_price.checked_mul(i64::from(self.quantity))
+    }
 }
 
 /// An order.

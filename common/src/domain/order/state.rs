@@ -16,66 +16,50 @@ use crate::{
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 
-/// What became of an issued coupon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CouponStatus {
-    /// It can be used while it is valid.
+    /// Usable until the end of its validity.
     Issued,
-    /// An order uses it.
     Used,
-    /// Its validity is over.
     Expired,
     /// An administrator took it back.
     Revoked,
 }
 
-/// A coupon in a user's hands, as far as orders need it.
+/// The columns of `user_coupons` that orders need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCoupon {
-    /// Whose.
     pub user: UserId,
-    /// What it takes off.
     pub discount: Discount,
-    /// The smallest order total that it can be used on, in won.
+    /// The smallest total of an order that can use it, in won.
     pub minimum_order_amount: i64,
-    /// Until when it can be used.
     pub valid_until: Timestamp,
-    /// What became of it.
     pub status: CouponStatus,
-    /// When an order used it.
     pub used_at: Option<Timestamp>,
 }
 
-/// The rows that a batch of commands needs, locked.
+/// The locked rows that a batch of commands needs, as far as they exist.
 #[derive(Clone, Debug, Default)]
 pub struct LockedState {
-    /// Orders that are there.
     pub orders: BTreeMap<OrderId, Order>,
-    /// Products that are there.
     pub products: BTreeMap<ProductId, Product>,
-    /// Coupons that are there.
     pub coupons: BTreeMap<ClaimId, IssuedCoupon>,
-    /// Accounts that are there.
     pub accounts: BTreeMap<UserId, Account>,
-    /// Commands that have their outcome: none when it was done.
-    pub answered: HashMap<CommandId, Option<OrderRejectReason>>,
+    /// Commands that have an outcome: the reason of their rejection, or none when they succeeded.
+    pub decided: HashMap<CommandId, Option<OrderRejectReason>>,
 }
 
-/// A row to add to the ledger.
+/// A row to insert into the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
-    /// Whose.
     pub user: UserId,
-    /// Why.
     pub kind: LedgerType,
-    /// Positive when points came in, in won.
+    /// In won; negative when points were spent.
     pub amount: i64,
     /// The balance after it, in won.
     pub balance_after: i64,
-    /// The payment made or refunded.
     pub payment: PaymentId,
-    /// Of which order.
     pub order: OrderId,
 }
 
@@ -96,64 +80,66 @@ pub enum PaymentStatus {
     Cancelled,
 }
 
-/// A payment to add.
+/// A payment to insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
-    /// Its id.
     pub id: PaymentId,
-    /// Of which order.
     pub order: OrderId,
-    /// Whose.
     pub user: UserId,
     /// In won.
     pub amount: i64,
     /// DONE or FAIL; CANCELLED when it was refunded in the same batch.
     pub status: PaymentStatus,
     /// Why it failed.
-    pub refusal: Option<OrderRejectReason>,
+    pub reject_reason: Option<OrderRejectReason>,
 }
 
-/// What a command left behind.
+/// What a successful command returns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandResult {
-    /// The order after it.
     pub order: Order,
-    /// The user's points after it, in won, when it had to do with them.
+    /// The user's points after the command, in won; none when the command moves no points.
     pub balance: Option<i64>,
 }
 
-/// The durable answer to a command.
+/// The durable outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderOutcome {
-    /// It was carried out, now or before.
+    /// Executed, now or by an earlier delivery.
     Done(Box<CommandResult>),
-    /// It was refused, and changed nothing.
+    /// Changed nothing.
     Rejected(OrderRejectReason),
 }
 
-/// What becomes of a batch, and what is to be written. Rows that changed are found, as they are now, in the [`LockedState`].
+/// Units sold by a batch, and units that it put back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StockChange {
+    pub sold: i64,
+    pub restored: i64,
+}
+
+/// The outcomes of a batch, and the rows to write. The [`LockedState`] has the rows as they are after the batch.
 #[derive(Clone, Debug, Default)]
 pub struct OrderPlan {
-    /// Of each command, in order.
+    /// One for each command, in order.
     pub outcomes: Vec<OrderOutcome>,
-    /// Places of the commands whose outcome is to be written for itself.
+    /// Indexes of the commands whose outcome is a row of its own.
     pub decided: Vec<usize>,
-    /// Orders to add.
+    /// Orders to insert.
     pub placed: BTreeSet<OrderId>,
-    /// Orders to change.
+    /// Orders to update.
     pub changed: BTreeSet<OrderId>,
-    /// Units sold and units given back, by product.
-    pub stock: BTreeMap<ProductId, (i64, i64)>,
-    /// Coupons to change.
+    pub stock: BTreeMap<ProductId, StockChange>,
+    /// Coupons to update.
     pub coupons: BTreeSet<ClaimId>,
-    /// Accounts to change.
+    /// Accounts to update, or to insert.
     pub accounts: BTreeSet<UserId>,
-    /// Rows to add to the ledger, in order.
+    /// In order: each row has the balance after it.
     pub ledger: Vec<LedgerRow>,
-    /// Payments to add.
+    /// Payments to insert.
     pub payments: Vec<Payment>,
     /// Payments of earlier batches that were refunded.
     pub refunded: BTreeSet<PaymentId>,
-    /// What happened, in order.
+    /// In order.
     pub events: Vec<Event>,
 }

@@ -4,7 +4,7 @@ use std::{fmt::Debug, str::FromStr};
 
 use strum::VariantArray;
 
-use super::{
+use crate::domain::{
     assignment::{AssignmentOutcome, AssignmentStatus},
     campaign::{CampaignState, CampaignStatus, DiscountType},
     charge::ChargeStatus,

@@ -1,0 +1,26 @@
+use super::{BatchExecutor, Decision, status_conflict};
+use crate::{
+    domain::order::{Command, OrderStatus},
+    identifiers::OrderId,
+};
+
+impl BatchExecutor<'_> {
+    /// Confirms the purchase of a paid order. Confirming twice confirms once.
+    ///
+    /// Source: 004.
+    pub(super) fn confirm(&mut self, command: &Command, id: OrderId) -> Decision<()> {
+        let order = self.own_order(command, id)?;
+        match order.status {
+            OrderStatus::BuyConfirm => Ok(()),
+            OrderStatus::PayDone => {
+                let mut order = order.clone();
+                order.confirmed_at = Some(self.now);
+                self.transition(order, OrderStatus::BuyConfirm, "order.confirmed");
+                Ok(())
+            }
+            OrderStatus::DepositWait | OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => {
+                status_conflict(order)
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One file for each [`Action`]; what they share is here.
+
+mod cancel;
+mod confirm;
+mod expire;
+mod pay;
+mod place;
+
+use chrono::TimeDelta;
+
+use super::{
+    Action, Command, CommandResult, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, OrderRejectReason,
+    OrderStatus, RejectCode,
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        event::{Aggregate, Event},
+        points::{Account, LedgerType},
+    },
+    identifiers::{OrderId, PaymentId},
+};
+
+/// Settings of the shop.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderRules {
+    /// How long an order may stay unpaid.
+    pub expiry: TimeDelta,
+    /// The most points that a user may hold, in won.
+    pub holding_cap: i64,
+}
+
+/// Decides the commands one after the other on the rows that they need ([`super::RequiredRows`]).
+///
+/// `state` becomes the rows after the batch; the plan names those to write. A command that has an outcome keeps it.
+pub fn execute(state: &mut LockedState, commands: &[Command], rules: &OrderRules, now: Timestamp) -> OrderPlan {
+    let mut executor = BatchExecutor { state, plan: OrderPlan::default(), rules, now };
+    for (index, command) in commands.iter().enumerate() {
+        let outcome = match executor.existing_outcome(command) {
+            Some(outcome) => outcome,
+            None => executor.decide(index, command),
+        };
+        executor.plan.outcomes.push(outcome);
+    }
+    executor.plan
+}
+
+/// Rejects a command that fails at every attempt, so that its caller gets an outcome. A command that has an outcome
+/// keeps it.
+pub fn fail_permanently(state: &mut LockedState, command: &Command, rules: &OrderRules, now: Timestamp) -> OrderPlan {
+    let mut executor = BatchExecutor { state, plan: OrderPlan::default(), rules, now };
+    let outcome = executor.existing_outcome(command).unwrap_or_else(|| {
+        let detail = "It could not be carried out, by a defect; nothing was changed.";
+        let reason = OrderRejectReason::new(RejectCode::CommandFailed, detail);
+        if let Action::Place { coupon, .. } = command.action {
+            executor.insert_rejected(command, coupon, &reason);
+        } else if command.has_own_outcome() {
+            executor.plan.decided.push(0);
+        }
+        OrderOutcome::Rejected(reason)
+    });
+    executor.plan.outcomes.push(outcome);
+    executor.plan
+}
+
+type Decision<T> = Result<T, OrderRejectReason>;
+
+fn reject<T>(code: RejectCode, detail: String) -> Decision<T> {
+    Err(OrderRejectReason::new(code, detail))
+}
+
+fn not_found(id: OrderId) -> OrderRejectReason {
+    OrderRejectReason::new(RejectCode::OrderNotFound, format!("The user has no order {id}."))
+}
+
+fn status_conflict<T>(order: &Order) -> Decision<T> {
+    let (id, status) = (order.order_id, order.status.into_str());
+    reject(RejectCode::OrderStateConflict, format!("Order {id} is {status}; that can no longer be done."))
+}
+
+/// The state of one batch while its commands are decided. Each command sees the changes of those before it.
+struct BatchExecutor<'s> {
+    state: &'s mut LockedState,
+    plan: OrderPlan,
+    rules: &'s OrderRules,
+    now: Timestamp,
+}
+
+/// A change of a user's balance for an order.
+struct PointsMovement {
+    kind: LedgerType,
+    /// In won; negative when points are spent.
+    amount: i64,
+    order: OrderId,
+    payment: PaymentId,
+}
+
+impl BatchExecutor<'_> {
+    /// The outcome that a redelivered command has already.
+    fn existing_outcome(&self, command: &Command) -> Option<OrderOutcome> {
+        let rejected = match command.action {
+            // The order is the outcome of its placement: no other row is written for it.
+            Action::Place { .. } => {
+                let order = self.state.orders.get(&command.order())?;
+                order.code.map(|code| OrderRejectReason::new(code, order.detail.clone().unwrap_or_default()))
+            }
+            // Expiring twice expires once, so it needs no outcome of its own.
+            Action::Expire { .. } => return None,
+            Action::Pay { .. } | Action::Confirm { .. } | Action::Cancel { .. } => {
+                self.state.decided.get(&command.id)?.clone()
+            }
+        };
+        Some(rejected.map_or_else(|| self.current_result(command), OrderOutcome::Rejected))
+    }
+
+    fn decide(&mut self, index: usize, command: &Command) -> OrderOutcome {
+        let decision = match &command.action {
+            Action::Place { items, coupon, payment } => self.place(command, items, *coupon, *payment),
+            Action::Pay { order } => self.pay(command, *order),
+            Action::Confirm { order } => self.confirm(command, *order),
+            Action::Cancel { order } => self.cancel(command, *order),
+            Action::Expire { order } => self.expire(command, *order),
+        };
+        if command.has_own_outcome() {
+            self.plan.decided.push(index);
+            // A second delivery of the command in this batch finds its outcome here.
+            self.state.decided.insert(command.id, decision.clone().err());
+        }
+        decision.map_or_else(OrderOutcome::Rejected, |()| self.current_result(command))
+    }
+
+    /// The outcome of a command that succeeded: the order and the balance as they are now.
+    fn current_result(&self, command: &Command) -> OrderOutcome {
+        let moves_points = match command.action {
+            Action::Place { payment, .. } => payment.is_some(),
+            Action::Pay { .. } | Action::Cancel { .. } => true,
+            Action::Confirm { .. } | Action::Expire { .. } => false,
+        };
+        match self.state.orders.get(&command.order()) {
+            Some(order) => {
+                let balance = moves_points.then(|| self.account(command).balance);
+                OrderOutcome::Done(Box::new(CommandResult { order: order.clone(), balance }))
+            }
+            None => OrderOutcome::Rejected(not_found(command.order())),
+        }
+    }
+
+    /// The user's account. A user who never charged points has no row.
+    fn account(&self, command: &Command) -> Account {
+        self.state.accounts.get(&command.user).copied().unwrap_or_default()
+    }
+
+    /// The order, when it is the user's. Another user's order is reported like one that does not exist.
+    fn own_order(&self, command: &Command, id: OrderId) -> Decision<&Order> {
+        let order = self.state.orders.get(&id).filter(|order| order.user_id == command.user);
+        order.ok_or_else(|| not_found(id))
+    }
+
+    fn move_points(&mut self, command: &Command, movement: PointsMovement) {
+        let PointsMovement { kind, amount, order, payment } = movement;
+        // The ledger takes no rows of 0: an order that a coupon covers moves no points.
+        if amount == 0 {
+            return;
+        }
+        let account = self.state.accounts.entry(command.user).or_default();
+        account.balance += amount;
+        let balance_after = account.balance;
+        self.plan.accounts.insert(command.user);
+        self.plan.ledger.push(LedgerRow { user: command.user, kind, amount, balance_after, payment, order });
+    }
+
+    /// Moves the order to `status` and records the event.
+    fn transition(&mut self, mut order: Order, status: OrderStatus, event: &'static str) {
+        debug_assert!(order.status.may_become(status), "{:?} -> {status:?}", order.status);
+        order.status = status;
+        self.record_event(event, &order);
+        // An order that this batch placed is inserted in its last state; an UPDATE would find no row.
+        if !self.plan.placed.contains(&order.order_id) {
+            self.plan.changed.insert(order.order_id);
+        }
+        self.state.orders.insert(order.order_id, order);
+    }
+
+    fn record_event(&mut self, kind: &'static str, order: &Order) {
+        self.plan.events.push(Event::new(Aggregate::Order(order.order_id), kind, order));
+    }
+}

@@ -1,0 +1,164 @@
+use super::{BatchExecutor, Decision, reject};
+use crate::{
+    domain::{
+        campaign::MAX_AMOUNT,
+        order::{
+            Command, CouponStatus, IssuedCoupon, Line, Order, OrderItem, OrderRejectReason, OrderStatus, RejectCode,
+        },
+        product::ProductStatus,
+    },
+    identifiers::{ClaimId, OrderId, PaymentId},
+};
+
+/// The items of an order at the prices of its placement. Amounts are won.
+struct Pricing {
+    items: Vec<OrderItem>,
+    total: i64,
+    discount: i64,
+}
+
+impl BatchExecutor<'_> {
+    /// Checks coupon, products, stock, amount, and with `payment` the points, in this order.
+    ///
+    /// Source: 000 section 4, 001 section 1, 003 section 4.
+    pub(super) fn place(
+        &mut self,
+        command: &Command,
+        lines: &[Line],
+        coupon: Option<ClaimId>,
+        payment: Option<PaymentId>,
+    ) -> Decision<()> {
+        match self.price(command, lines, coupon, payment.is_some()) {
+            Err(reason) => {
+                self.insert_rejected(command, coupon, &reason);
+                Err(reason)
+            }
+            Ok(Pricing { items, total, discount }) => {
+                let order = Order {
+                    items,
+                    total_amount: total,
+                    discount_amount: discount,
+                    pay_amount: total - discount,
+                    ..self.empty_order(command, coupon)
+                };
+                let id = order.order_id;
+                self.reserve(&order);
+                self.record_event("order.created", &order);
+                self.plan.placed.insert(id);
+                self.state.orders.insert(id, order);
+                if let Some(payment) = payment {
+                    self.complete_payment(command, id, payment);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn empty_order(&self, command: &Command, coupon: Option<ClaimId>) -> Order {
+        Order {
+            order_id: OrderId(command.id.0),
+            user_id: command.user,
+            status: OrderStatus::DepositWait,
+            code: None,
+            detail: None,
+            items: Vec::new(),
+            total_amount: 0,
+            discount_amount: 0,
+            pay_amount: 0,
+            user_coupon_id: coupon,
+            payment_id: None,
+            created_at: self.now,
+            expires_at: self.now + self.rules.expiry,
+            paid_at: None,
+            confirmed_at: None,
+            ended_at: None,
+        }
+    }
+
+    /// The durable outcome of a rejected placement is an order without items.
+    pub(super) fn insert_rejected(&mut self, command: &Command, coupon: Option<ClaimId>, reason: &OrderRejectReason) {
+        let (code, detail) = (Some(reason.code), Some(reason.detail.clone()));
+        let order = Order { status: OrderStatus::Rejected, code, detail, ..self.empty_order(command, coupon) };
+        self.plan.placed.insert(order.order_id);
+        self.state.orders.insert(order.order_id, order);
+    }
+
+    fn price(&self, command: &Command, lines: &[Line], coupon: Option<ClaimId>, pay: bool) -> Decision<Pricing> {
+        let coupon = coupon.map(|coupon| self.usable_coupon(command, coupon)).transpose()?;
+        let mut items = Vec::with_capacity(lines.len());
+        let mut total = 0;
+        for line in lines {
+            let item = self.price_line(*line)?;
+            total = match item.amount().and_then(|amount| amount.checked_add(total)) {
+                Some(total) if total <= MAX_AMOUNT => total,
+                _ => {
+                    let detail = format!("Expected a total of at most {MAX_AMOUNT} won.");
+                    return reject(RejectCode::ValidationFailed, detail);
+                }
+            };
+            items.push(item);
+        }
+        let discount = match coupon {
+            Some(IssuedCoupon { discount, minimum_order_amount, .. }) if total >= *minimum_order_amount => {
+                discount.amount_for(total)
+            }
+            Some(IssuedCoupon { minimum_order_amount, .. }) => {
+                let minimum = minimum_order_amount;
+                let detail = format!("The coupon can be used from {minimum} won on; the order comes to {total}.");
+                return reject(RejectCode::CouponNotUsable, detail);
+            }
+            None => 0,
+        };
+        if pay {
+            self.check_balance(command, total - discount)?;
+        }
+        Ok(Pricing { items, total, discount })
+    }
+
+    fn price_line(&self, Line { product_id, quantity }: Line) -> Decision<OrderItem> {
+        let Some(product) = self.state.products.get(&product_id) else {
+            return reject(RejectCode::ProductNotFound, format!("There is no product {product_id}."));
+        };
+        if product.status != ProductStatus::Selling {
+            return reject(RejectCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
+        }
+        if product.stock < i64::from(quantity) {
+            let stock = product.stock;
+            let detail = format!("Product {product_id} has {stock} in stock; {quantity} were ordered.");
+            return reject(RejectCode::StockInsufficient, detail);
+        }
+        Ok(OrderItem { product_id, name: product.name.clone(), unit_price: product.price, quantity })
+    }
+
+    /// The coupon, when the user can use it now.
+    fn usable_coupon(&self, command: &Command, id: ClaimId) -> Decision<&IssuedCoupon> {
+        let not_usable = |why: &str| OrderRejectReason::new(RejectCode::CouponNotUsable, format!("Coupon {id} {why}."));
+        // The owner of another user's coupon is not disclosed, nor that the coupon exists.
+        let coupon = self.state.coupons.get(&id).filter(|coupon| coupon.user == command.user);
+        let coupon = coupon.ok_or_else(|| not_usable("is not the user's"))?;
+        match coupon.status {
+            // Compared with the time of the request: a coupon does not end while its order waits in the stream.
+            CouponStatus::Issued if command.at < coupon.valid_until => Ok(coupon),
+            CouponStatus::Issued | CouponStatus::Expired => Err(not_usable("is no longer valid")),
+            CouponStatus::Used => Err(not_usable("is used already")),
+            CouponStatus::Revoked => Err(not_usable("was taken back")),
+        }
+    }
+
+    /// Takes the order's units out of stock, and marks its coupon as used.
+    fn reserve(&mut self, order: &Order) {
+        for item in &order.items {
+            let quantity = i64::from(item.quantity);
+            if let Some(product) = self.state.products.get_mut(&item.product_id) {
+                product.stock -= quantity;
+            }
+            self.plan.stock.entry(item.product_id).or_default().sold += quantity;
+        }
+        if let Some(id) = order.user_coupon_id
+            && let Some(coupon) = self.state.coupons.get_mut(&id)
+        {
+            (coupon.status, coupon.used_at) = (CouponStatus::Used, Some(self.now));
+            self.plan.coupons.insert(id);
+        }
+    }
+}
