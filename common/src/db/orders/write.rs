@@ -4,7 +4,9 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     db::statements::{Statements, id, moment, or_null, text, write_into},
-    domain::order::{Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus},
+    domain::order::{
+        Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus, StockChange,
+    },
 };
 
 /// A batch of commands and what was planned for it, under the locks of `state`.

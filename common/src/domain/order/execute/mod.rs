@@ -87,6 +87,7 @@ struct BatchExecutor<'s> {
 }
 
 /// A change of a user's balance for an order.
+#[derive(Clone, Copy)]
 struct PointsMovement {
     kind: LedgerType,
     /// In won; negative when points are spent.

@@ -110,9 +110,9 @@ impl Model {
         &self,
         user: usize,
         items: &[(usize, u32)],
-        used: Option<usize>,
+        with: Option<usize>,
     ) -> Result<(BTreeMap<usize, i64>, i64), RejectCode> {
-        let terms = used.map(|index| (index, coupon(index)));
+        let terms = with.map(|index| (index, coupon(index)));
         if let Some((index, coupon)) = &terms {
             let is_usable = coupon.user == user_id(user) && coupon.valid_until > now();
             if !is_usable || self.used[*index] {
