@@ -60,6 +60,7 @@ pub async fn run(arguments: BaselineArguments) -> Result<RunStatus> {
 }
 
 fn router() -> Router {
+    // Built once: the baseline must not spend time on formatting.
     let page = Bytes::from(format!(r#"{{"items":[{}],{WINDOW}}}"#, [ITEM; 10].join(",")));
     Router::new().route("/coupons/issue", post(claim)).route(
         "/products/best-sellers",
@@ -113,5 +114,13 @@ mod tests {
     fn the_receipt_is_json_with_the_fields_of_a_claim() {
         let receipt: Value = serde_json::from_str(RECEIPT).expect("JSON");
         assert_eq!((&receipt["status"], receipt.as_object().map(serde_json::Map::len)), (&"PENDING".into(), Some(7)));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_an_error_that_names_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = taken.local_addr().expect("an address");
+        let error = run(BaselineArguments { address }).await.expect_err("taken").to_string();
+        assert_eq!(error, format!("listening on {address}"));
     }
 }

@@ -110,4 +110,31 @@ mod tests {
         assert!(!with_report.no_metrics);
         assert_eq!(with_report.report_file, ["load.html"]);
     }
+
+    #[tokio::test]
+    async fn every_user_runs_the_transaction_once_and_goose_writes_its_report() {
+        let router = axum::Router::new().fallback(async || "x");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let api_url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let path = std::env::temp_dir().join(format!("dibs-goose-{}.html", dibs_common::identifiers::new_uuid()));
+        let runs = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = std::sync::Arc::clone(&runs);
+        let transaction: TransactionFunction = std::sync::Arc::new(move |user| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Box::pin(async move {
+                let _response = user.get("/x").await?;
+                Ok(())
+            })
+        });
+        let (request_timeout, report) = (Duration::from_secs(5), Some(path.as_path()));
+        GooseRun { api_url: &api_url, users: 3, request_timeout, report }
+            .execute("x", transaction)
+            .await
+            .expect("a run");
+        assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 3);
+        let html = std::fs::read_to_string(&path).expect("a report");
+        assert!(html.contains("<html") && html.contains("/x"));
+        std::fs::remove_file(path).expect("removed");
+    }
 }

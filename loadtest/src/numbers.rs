@@ -10,6 +10,7 @@ pub fn real(count: u64) -> f64 {
 
 /// Counts per second.
 pub fn per_second(count: u64, elapsed: Duration) -> f64 {
+    // Never by zero: a measurement without progress has the rate 0.
     real(count) / elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 

@@ -196,3 +196,52 @@ pub async fn stores_agree(
 fn is_open(campaign: &Campaign) -> bool {
     campaign.terms.closes_at > dibs_common::clock::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use dibs_common::{
+        domain::campaign::CampaignTerms,
+        testing::{TestEnvironment, open_terms},
+    };
+
+    use super::*;
+
+    /// Totals of so many issued coupons, one of each user.
+    const fn issued(issued: u64) -> Totals {
+        Totals { issued, users: issued, sequences: issued, highest: 0, rejected: 0, contradictory: 0 }
+    }
+
+    #[tokio::test]
+    async fn i1_more_than_the_quantity_is_a_difference_in_either_store() {
+        let environment = TestEnvironment::new().await;
+        let campaign = environment.campaign(3).await;
+        let counts = dibs_common::redis::campaign_state::counts(&environment.redis, campaign.partition, campaign.id);
+        let counts = counts.await.expect("counts");
+        assert_eq!(quantity(&campaign, issued(3), counts).differences(), 0);
+        assert_eq!(quantity(&campaign, issued(4), counts).examples(), ["4 issued of 3"]);
+        let mut more_claimed = counts;
+        if let Some(counts) = &mut more_claimed {
+            counts.claimed = 4;
+        }
+        assert_eq!(quantity(&campaign, issued(3), more_claimed).examples(), ["4 claimed of 3 in Redis"]);
+        // A campaign that is not in Redis has no claims there.
+        assert_eq!(quantity(&campaign, issued(3), None).differences(), 0);
+        environment.end().await;
+    }
+
+    #[tokio::test]
+    async fn i11_only_an_open_campaign_must_be_in_redis() {
+        let environment = TestEnvironment::new().await;
+        let stores = Stores { database: environment.database.clone(), redis: environment.redis.clone() };
+        let open = environment.campaign_in_database(open_terms()).await;
+        let yesterday = dibs_common::clock::now() - chrono::TimeDelta::days(1);
+        let opens_at = yesterday - chrono::TimeDelta::days(1);
+        let closed = CampaignTerms { opens_at, closes_at: yesterday, ..open_terms() };
+        let closed = environment.campaign_in_database(closed).await;
+        let none = (None, Claims::default());
+        let check = stores_agree(&stores, &open, issued(0), none).await.expect("a check");
+        assert_eq!(check.examples(), ["open campaign missing in Redis: 1 and 0"]);
+        assert_eq!(stores_agree(&stores, &closed, issued(0), none).await.expect("a check").differences(), 0);
+        environment.end().await;
+    }
+}

@@ -310,4 +310,13 @@ mod tests {
         joined.join(&of(30, 3));
         assert_eq!((joined.responses, joined.elapsed), (40, Duration::from_secs(3)));
     }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_listen_is_an_error() {
+        let address = free_address().expect("a free port");
+        let request = BenchRequest::BestSellers;
+        let target = Target { address, request, first_user: 1, expected: StatusCode::OK };
+        let error = closed_loop(target, CLIENTS, StopCondition::Requests(1)).await.expect_err("an error");
+        assert_eq!(error.to_string(), "connecting to the server");
+    }
 }

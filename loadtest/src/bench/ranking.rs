@@ -140,6 +140,7 @@ pub async fn measure_relay(harness: &mut Harness, events: u64) -> Result<f64> {
         Ok(harness.stores.events_left().await? == 0)
     })
     .await?;
+    // The events are written while no worker runs, so that the backlog is complete.
     harness.stop_worker().await?;
     let before = delivered(harness.stores.database.pool()).await?;
     fill_outbox(harness.stores.database.pool(), events).await?;

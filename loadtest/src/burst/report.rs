@@ -52,6 +52,7 @@ pub fn kills(schedule: &[PlannedKill], executed: &[ExecutedKill]) -> String {
 /// The whole quantity is issued, or one coupon to each user if there are fewer users.
 pub fn fully_issued(issued: u64, quantity: u64, users: u64) -> Check {
     let mut check = Check::new("fully issued");
+    // The per-user limit of the campaign is 1.
     let expected = quantity.min(users);
     check.require(issued == expected, || format!("{issued} issued, expected {expected}"));
     check.compared(format!("{} issued, {} coupons, {} users", grouped(issued), grouped(quantity), grouped(users)));

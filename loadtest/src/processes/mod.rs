@@ -93,6 +93,7 @@ impl Process {
     }
 
     fn log_end(&self) -> String {
+        // A missing log must not hide the error that it would explain.
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")

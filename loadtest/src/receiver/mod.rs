@@ -60,6 +60,7 @@ pub async fn run(arguments: ReceiverArguments) -> Result<RunStatus> {
     let secrets = WebhookSecrets::parse(&arguments.secret).context("the secret")?;
     let receiver = Receiver::start(arguments.address, secrets, arguments.faults(), arguments.record.as_deref()).await?;
     output::note(&format!("listening on http://{}/data-platform and /notifications", receiver.address));
+    // Silent until the first attempt, and while nothing changes.
     let mut printed = summary(&Deliveries::default());
     loop {
         tokio::time::sleep(REPORT_INTERVAL).await;

@@ -32,6 +32,7 @@ fn operations(ShopResult { record, elapsed, .. }: &ShopResult) -> String {
     };
     for (operation, stats) in &record.operations {
         row(operation.name(), &stats.latencies, stats.accepted);
+        // Merged histograms, since percentiles cannot be averaged.
         all.merge(&stats.latencies);
         accepted += stats.accepted;
     }

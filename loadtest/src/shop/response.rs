@@ -78,6 +78,7 @@ impl ApiResponse {
             return false;
         }
         match self.status {
+            // Only while a process is killed or overloaded; other rejections are part of normal traffic.
             503 => ["DEPENDENCY_UNAVAILABLE", "CAMPAIGN_UNAVAILABLE", "OVERLOADED"].contains(&self.code()),
             status if self.is_success() => successes(operation).contains(&status),
             _ => self.is_in_progress() || rejections(operation).contains(&self.code()),

@@ -29,7 +29,7 @@ fn observation(number: u64, response: ClaimResponse) -> ClaimObservation {
 }
 
 /// A campaign of which users 1 to 3 hold a confirmed coupon, and their record of it.
-async fn confirmed_campaign(place: &TestEnvironment) -> (Campaign, ClientRecord) {
+pub async fn confirmed_campaign(place: &TestEnvironment) -> (Campaign, ClientRecord) {
     let campaign = place.campaign(10).await;
     let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
     let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();

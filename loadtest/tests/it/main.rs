@@ -1,5 +1,6 @@
 //! The audit on real servers: it finds nothing in a valid stack, and every planted difference.
 
 mod audit_campaign;
+mod audit_command;
 mod audit_deliveries;
 mod audit_shop;

@@ -18,6 +18,7 @@ pub fn responses(record: &ShopRecord) -> Check {
     let mut check = Check::new("responses");
     check.add(record.anomalies.count(), record.anomalies.samples().iter().cloned());
     let count: u64 = record.operations.values().map(|stats| stats.latencies.count()).sum();
+    // The count shows that the load did run.
     check.compared(format!("{} responses: as specified, each 202 with an outcome", grouped(count)));
     check
 }
@@ -39,6 +40,7 @@ pub fn duplicates(record: &ShopRecord) -> Check {
 /// What each response promised is in MySQL, and every 202 has a durable outcome.
 pub async fn outcomes(pool: &MySqlPool, record: &ShopRecord) -> Result<Check> {
     let mut check = Check::new("outcomes");
+    // By state, so that each batch is one query.
     for state in ExpectedState::iter() {
         let expectations: Vec<&Expectation> =
             record.expectations.iter().filter(|expectation| expectation.state == state).collect();

@@ -65,6 +65,7 @@ pub async fn audit_shop_drained(
 pub async fn until_drained(stores: &Stores, timeout: Duration) {
     // A timeout is no error: the audit reports what is left.
     let _timed_out = wait::until("all commands and events", timeout, Duration::from_millis(100), async || {
+        // Commands first: each writes events.
         Ok(stores.commands_left().await?.is_drained() && deliveries::all_delivered(stores.database.pool()).await?)
     })
     .await;
@@ -74,6 +75,7 @@ pub async fn until_drained(stores: &Stores, timeout: Duration) {
 pub async fn audit_shop(stores: &Stores, settings: ShopSettings, evidence: Evidence<'_>) -> Result<AuditReport> {
     let pool = stores.database.pool();
     let mut checks = Vec::new();
+    // One connection and one rule at a time: the audit must not load the server more than the stack does.
     for rule in rules() {
         checks.push(rule.check(pool, settings.points_holding_cap).await?);
     }
