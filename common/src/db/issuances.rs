@@ -39,7 +39,7 @@ pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -
          FROM (SELECT DISTINCT coupon_id, user_id FROM JSON_TABLE(?, '$[*]' COLUMNS( \
              coupon_id BIGINT UNSIGNED PATH '$[0]', user_id BIGINT UNSIGNED PATH '$[1]')) AS h) AS holders \
          STRAIGHT_JOIN user_coupons u ON u.coupon_id = holders.coupon_id AND u.user_id = holders.user_id \
-         UNION SELECT /* and the coupons issued for the claims */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
+         UNION SELECT /* issuances::find_existing: the coupons issued for its claims */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[2]')) AS claims \
          STRAIGHT_JOIN user_coupons u ON u.user_coupon_id = UNHEX(claims.claim_id)",
     )

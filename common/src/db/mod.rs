@@ -30,3 +30,38 @@ pub use errors::{database_error, is_duplicate};
 pub use lease::Lease;
 pub use pool::Database;
 pub use retry::{QUERY_TIMEOUT, found, retrying, with_timeout, within, within_limit};
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+
+    /// The reader of a slow query log searches for the function that the comment names.
+    #[test]
+    fn every_sql_comment_names_a_function_of_its_file() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/db");
+        let mut comments = 0;
+        for file in files(&folder) {
+            let module = file.strip_prefix(&folder).expect("inside").components().next().expect("a name");
+            let module = Path::new(&module).file_stem().expect("a name").to_string_lossy().into_owned();
+            let source = fs::read_to_string(&file).expect("a source");
+            // Not written out, as this file is read as well.
+            for comment in source.split("/\u{2a} ").skip(1) {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+                let path = comment.split(|c| !is_part(c)).next().unwrap_or_default().trim_end_matches(':');
+                let (named, function) = path.rsplit_once("::").unwrap_or((&module, path));
+                assert_eq!(named, module, "{path} in {}", file.display());
+                assert!(source.contains(&format!("fn {function}")), "{path} in {}", file.display());
+                comments += 1;
+            }
+        }
+        assert!(comments > 80, "{comments}");
+    }
+}

@@ -1,4 +1,21 @@
-//! Each script on a real server: a test for each code that it answers.
+//! Each module of the database and of Redis, and each script, on real servers.
 
+mod db_assignments;
+mod db_campaigns;
+mod db_charges;
+mod db_idempotency;
+mod db_issuances;
+mod db_lease;
+mod db_orders;
+mod db_outbox;
+mod db_owned_coupons;
+mod db_points;
+mod db_pool;
+mod db_products;
+mod db_rejected_requests;
+mod db_retry;
+mod db_sales;
+mod redis_state;
 mod sales_scripts;
 mod scripts;
+mod support;
