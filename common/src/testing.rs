@@ -6,6 +6,7 @@
 mod containers;
 mod fault_proxy;
 mod faults;
+mod log_capture;
 
 use std::{future::Future, time::Duration};
 
@@ -17,6 +18,7 @@ use fred::{
     types::scan::Scanner as _,
 };
 use futures::TryStreamExt as _;
+pub use log_capture::{LogCapture, LogLine};
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 

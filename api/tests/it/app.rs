@@ -22,6 +22,7 @@ use dibs_worker::{
     webhooks::Webhooks,
 };
 use futures::future::join_all;
+use metrics_exporter_prometheus::PrometheusHandle;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -65,6 +66,16 @@ impl Answer {
     }
 }
 
+/// Settings that lead to the servers of `shared`, changed by `change`.
+fn settings(shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> ApiSettings {
+    let given =
+        ["test", "--database-url=mysql://unused/unused", "--redis-url=redis://unused", "--admin-token", ADMIN_TOKEN];
+    let mut settings = ApiSettings::try_parse_from(given).expect("settings");
+    settings.shared = shared;
+    change(&mut settings);
+    settings
+}
+
 /// The API on a port of its own, at a place of its own.
 pub struct TestApp {
     pub place: TestEnvironment,
@@ -87,17 +98,16 @@ impl TestApp {
 
     /// The API with settings that differ: another way to the servers, or changed by `change`.
     pub async fn with(place: TestEnvironment, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
-        let given = [
-            "test",
-            "--database-url=mysql://unused/unused",
-            "--redis-url=redis://unused",
-            "--admin-token",
-            ADMIN_TOKEN,
-        ];
-        let mut settings = ApiSettings::try_parse_from(given).expect("settings");
-        settings.shared = shared;
-        change(&mut settings);
-        let app = App::start(settings, no_metrics()).await.expect("the API");
+        Self::serving(place, settings(shared, change), no_metrics()).await
+    }
+
+    /// The API with a recorder of metrics, of which a process has at most one.
+    pub async fn with_metrics(place: TestEnvironment, shared: Settings, metrics: PrometheusHandle) -> Self {
+        Self::serving(place, settings(shared, |_| ()), metrics).await
+    }
+
+    async fn serving(place: TestEnvironment, settings: ApiSettings, metrics: PrometheusHandle) -> Self {
+        let app = App::start(settings, metrics).await.expect("the API");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let served = app.clone();

@@ -5,15 +5,6 @@ use dibs_common::testing::{TestEnvironment, eventually};
 use crate::app::{Answer, TestApp};
 
 #[tokio::test]
-async fn a_process_is_live_and_ready_and_measured() {
-    let app = TestApp::new().await;
-    for path in ["/health/live", "/health/ready", "/metrics"] {
-        assert_eq!(app.get(path).await.status, 200, "{path}");
-    }
-    app.end().await;
-}
-
-#[tokio::test]
 async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
     let app = TestApp::new().await;
     let panicking = axum::Router::new()
