@@ -1,0 +1,102 @@
+//! Orders and payments, flow by flow of the design documents.
+
+mod asynchronous;
+mod concurrency;
+mod lifecycle;
+mod placing;
+
+use dibs_common::{
+    domain::campaign::{CampaignTerms, Discount, DiscountType},
+    identifiers::ProductId,
+    testing::open_terms,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, TestApp};
+
+pub(super) fn order_of(user: u64, product: ProductId, quantity: u32) -> Value {
+    json!({ "userId": user, "items": [{ "productId": product, "quantity": quantity }] })
+}
+
+pub(super) fn paid(mut order: Value) -> Value {
+    order["pay"] = json!(true);
+    order
+}
+
+pub(super) fn text<'a>(answer: &'a Answer, field: &str) -> &'a str {
+    answer.body[field].as_str().unwrap_or_else(|| panic!("{field}: {answer:?}"))
+}
+
+pub(super) async fn stock(app: &TestApp, product: ProductId) -> i64 {
+    app.place.count(&format!("SELECT stock FROM products WHERE product_id = {product}")).await
+}
+
+pub(super) async fn balance(app: &TestApp, user: u64) -> i64 {
+    app.get(&format!("/points?userId={user}")).await.body["balance"].as_i64().expect("a balance")
+}
+
+/// An order that was placed.
+pub(super) async fn place(app: &TestApp, body: Value) -> String {
+    let placed = app.post("/orders", body).await;
+    assert_eq!(placed.status, 201, "{placed:?}");
+    text(&placed, "orderId").to_owned()
+}
+
+pub(super) async fn pay(app: &TestApp, user: u64, order: &str) -> Answer {
+    app.post("/payments/confirm", json!({ "userId": user, "orderId": order })).await
+}
+
+pub(super) async fn confirm(app: &TestApp, user: u64, order: &str) -> Answer {
+    app.post(&format!("/orders/{order}/confirm"), json!({ "userId": user })).await
+}
+
+pub(super) async fn cancel(app: &TestApp, user: u64, order: &str) -> Answer {
+    app.post(&format!("/orders/{order}/cancel"), json!({ "userId": user })).await
+}
+
+/// A coupon in a user's hands: 3,000 won off orders from 5,000 won on, unless `change` says otherwise.
+pub(super) async fn coupon(app: &TestApp, user: u64, change: impl FnOnce(&mut CampaignTerms)) -> String {
+    let mut terms = CampaignTerms {
+        discount: Discount { kind: DiscountType::Fixed, value: 3_000, max_amount: None },
+        minimum_order_amount: 5_000,
+        ..open_terms()
+    };
+    change(&mut terms);
+    let campaign = app.place.campaign_of(terms).await;
+    let issued = app.claim_and_wait(campaign.id, user).await;
+    assert_eq!(issued.status, 200, "{issued:?}");
+    text(&issued, "userCouponId").to_owned()
+}
+
+pub(super) async fn coupon_status(app: &TestApp, user: u64, coupon: &str) -> String {
+    let owned = app.get(&format!("/users/{user}/coupons")).await;
+    let items = owned.body["items"].as_array().expect("items");
+    let found = items.iter().find(|item| item["userCouponId"] == coupon).expect("the coupon");
+    found["status"].as_str().expect("a status").to_owned()
+}
+
+/// An order that uses a coupon.
+pub(super) fn order_with(coupon: &str, mut order: Value) -> Value {
+    order["userCouponId"] = json!(coupon);
+    order
+}
+
+/// Sends a command without waiting for its outcome.
+pub(super) async fn send_async(app: &TestApp, path: &str, body: Value) -> Answer {
+    Answer::of(app.request(Method::POST, path).header("prefer", "respond-async").json(&body)).await
+}
+
+pub(super) fn location(answer: &Answer) -> String {
+    answer.header("location").expect("a location").to_owned()
+}
+
+pub(super) fn assert_refused(answer: &Answer, status: u16, code: &str) {
+    assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{answer:?}");
+}
+
+/// Ends a test whose rows must agree with each other.
+pub(super) async fn end_consistent(app: TestApp) {
+    app.place.expect_books_in_order().await;
+    app.end().await;
+}

@@ -1,0 +1,183 @@
+//! Placing an order: what it takes, and what refuses it.
+
+use dibs_common::identifiers::new_uuid;
+use serde_json::{Value, json};
+
+use super::{
+    assert_refused, balance, coupon, coupon_status, end_consistent, order_of, order_with, paid, place, stock, text,
+};
+use crate::app::TestApp;
+
+/// 000 section 4, the whole way: stock, coupon, points, ledger, event.
+#[tokio::test]
+async fn seed_000_4_an_order_takes_stock_coupon_and_points() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(4_000, 10).await;
+    app.place.points(1, 20_000).await;
+    let coupon = coupon(&app, 1, |_| ()).await;
+    let body = order_with(&coupon, paid(order_of(1, product, 2)));
+    let placed = app.post("/orders", body).await;
+    assert_eq!(placed.status, 201, "{placed:?}");
+    let order = text(&placed, "orderId");
+    assert_eq!(placed.header("location"), Some(&*format!("/orders/{order}")));
+    assert_eq!(placed.body["status"], "PAY_DONE");
+    assert_eq!(
+        (&placed.body["totalAmount"], &placed.body["discountAmount"], &placed.body["payAmount"]),
+        (&json!(8_000), &json!(3_000), &json!(5_000))
+    );
+    assert_eq!(
+        placed.body["items"],
+        json!([{ "productId": product, "name": "커피 'Guji' \\ 200 g", "unitPrice": 4_000, "quantity": 2 }])
+    );
+    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (8, 15_000));
+    assert_eq!(coupon_status(&app, 1, &coupon).await, "USED");
+    let history = app.get("/points/history?userId=1").await;
+    let newest = &history.body["items"][0];
+    assert_eq!(
+        (&newest["type"], &newest["amount"], &newest["balanceAfter"]),
+        (&json!("PAYMENT"), &json!(-5_000), &json!(15_000))
+    );
+    assert_eq!(newest["orderId"], *order);
+    let shown = app.get(&format!("/orders/{order}")).await;
+    assert_eq!(shown.body, placed.body);
+    assert_eq!(
+        app.place.count("SELECT COUNT(*) FROM outbox_events WHERE type IN ('order.created', 'order.paid') AND aggregate_type = 'ORDER'").await,
+        2
+    );
+    end_consistent(app).await;
+}
+
+#[tokio::test]
+async fn seed_000_4_too_little_stock_changes_nothing() {
+    let app = TestApp::with_worker().await;
+    let (plenty, few) = (app.place.product(1_000, 10).await, app.place.product(1_000, 1).await);
+    let body =
+        json!({ "userId": 1, "items": [{ "productId": plenty, "quantity": 1 }, { "productId": few, "quantity": 2 }] });
+    let refused = app.post("/orders", body).await;
+    assert_refused(&refused, 422, "STOCK_INSUFFICIENT");
+    assert!(text(&refused, "detail").contains("has 1 in stock"), "{refused:?}");
+    assert_eq!((stock(&app, plenty).await, stock(&app, few).await), (10, 1));
+    let listed = app.get("/orders?userId=1").await;
+    assert_eq!(
+        (&listed.body["items"][0]["status"], &listed.body["items"][0]["code"]),
+        (&json!("REJECTED"), &json!("STOCK_INSUFFICIENT"))
+    );
+    assert_eq!(app.place.count("SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'").await, 0);
+    end_consistent(app).await;
+}
+
+/// 000 section 4 draws the way back of stock and coupon: nothing has left when the points do not suffice.
+#[tokio::test]
+async fn seed_000_4_too_few_points_leave_stock_and_coupon() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(10_000, 10).await;
+    app.place.points(1, 6_999).await;
+    let coupon = coupon(&app, 1, |_| ()).await;
+    let body = order_with(&coupon, paid(order_of(1, product, 1)));
+    let refused = app.post("/orders", body).await;
+    assert_refused(&refused, 422, "POINTS_INSUFFICIENT");
+    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (10, 6_999));
+    assert_eq!(coupon_status(&app, 1, &coupon).await, "USABLE");
+    end_consistent(app).await;
+}
+
+/// 001 section 1: product, quantity and an optional coupon; here without one.
+#[tokio::test]
+async fn seed_001_1_an_order_without_a_coupon_is_placed_and_paid() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(3_000, 5).await;
+    app.place.points(1, 10_000).await;
+    let placed = app.post("/orders", paid(order_of(1, product, 3))).await;
+    assert_eq!((placed.status.as_u16(), &placed.body["payAmount"]), (201, &json!(9_000)));
+    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (2, 1_000));
+    app.end().await;
+}
+
+/// 002 section 4-1: the branches of stock, coupon and points, each of which fails the whole order.
+#[tokio::test]
+async fn seed_002_4_1_a_coupon_that_cannot_be_used_fails_the_order() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(4_999, 10).await;
+    let (mine, over) = (coupon(&app, 1, |_| ()).await, coupon(&app, 1, |terms| terms.name = "over".into()).await);
+    app.place.execute(&format!("UPDATE user_coupons SET valid_until = '2020-01-01' WHERE user_coupon_id = UNHEX(REPLACE('{over}', '-', ''))")).await;
+    let order = async |user: u64, quantity: u32, coupon: &str| {
+        app.post("/orders", order_with(coupon, order_of(user, product, quantity))).await
+    };
+    let somebody_elses = order(2, 2, &mine).await;
+    let unknown = order(1, 2, &new_uuid().to_string()).await;
+    let too_small = order(1, 1, &mine).await;
+    let no_longer_valid = order(1, 2, &over).await;
+    for refused in [somebody_elses, unknown, too_small, no_longer_valid] {
+        assert_refused(&refused, 422, "COUPON_NOT_USABLE");
+    }
+    assert_eq!(stock(&app, product).await, 10);
+    assert_eq!(order(1, 2, &mine).await.status, 201);
+    assert_eq!(order(1, 2, &mine).await.code(), "COUPON_NOT_USABLE");
+    assert_eq!(stock(&app, product).await, 8);
+    end_consistent(app).await;
+}
+
+/// 003 section 4: a product that is not for sale, and one that does not exist.
+#[tokio::test]
+async fn seed_003_4_a_product_that_is_not_for_sale_fails_the_order() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(1_000, 10).await;
+    app.place.execute("UPDATE products SET status = 'STOPPED'").await;
+    let refused = app.post("/orders", order_of(1, product, 1)).await;
+    assert_refused(&refused, 422, "PRODUCT_NOT_SELLING");
+    let unknown = app.post("/orders", order_of(1, 999.try_into().expect("an id"), 1)).await;
+    assert_refused(&unknown, 404, "PRODUCT_NOT_FOUND");
+    app.end().await;
+}
+
+#[tokio::test]
+async fn bad_orders_are_clear_4xx_and_change_nothing() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(9_007_199_254_740_991, 10_000_000).await;
+    let line = |quantity: Value| json!({ "productId": product, "quantity": quantity });
+    let body = |items: Vec<Value>| json!({ "userId": 1, "items": items });
+    let cases = [
+        (body(vec![]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(0))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(-1))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(1.5))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(10_001))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(6_000)), line(json!(6_000))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(u64::MAX))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(2))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(10_000))]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(1)); 101]), 400, "VALIDATION_FAILED"),
+        (body(vec![line(json!(1)); 10_000]), 413, "PAYLOAD_TOO_LARGE"),
+        (json!({ "userId": 1, "items": [[product, 1]] }), 400, "VALIDATION_FAILED"),
+        (json!({ "userId": 0, "items": [line(json!(1))] }), 400, "VALIDATION_FAILED"),
+        (json!({ "userId": 1, "items": [line(json!(1))], "userCouponId": "x" }), 400, "VALIDATION_FAILED"),
+        (json!({ "userId": 1, "items": [line(json!(1))], "gift": true }), 400, "VALIDATION_FAILED"),
+    ];
+    for (body, status, code) in cases {
+        let refused = app.post("/orders", body.clone()).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (status, code), "{body}");
+    }
+    assert_eq!(app.post("/orders/x/cancel", json!({ "userId": 1 })).await.code(), "VALIDATION_FAILED");
+    assert_eq!(app.get("/orders").await.code(), "VALIDATION_FAILED");
+    assert_eq!(app.get("/orders?userId=1&limit=101").await.code(), "VALIDATION_FAILED");
+    assert_eq!(stock(&app, product).await, 10_000_000);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn orders_are_listed_by_page_the_newest_first() {
+    let app = TestApp::with_worker().await;
+    let product = app.place.product(1_000, 10).await;
+    let mut placed = Vec::new();
+    for _ in 0..3 {
+        placed.push(place(&app, order_of(1, product, 1)).await);
+    }
+    let first = app.get("/orders?userId=1&limit=2").await;
+    let second = app.get(&format!("/orders?userId=1&limit=2&cursor={}", text(&first, "nextCursor"))).await;
+    let ids = [&first, &second].into_iter().flat_map(|page| page.body["items"].as_array().expect("items"));
+    let ids: Vec<&str> = ids.filter_map(|order| order["orderId"].as_str()).collect();
+    assert_eq!(ids, placed.iter().rev().collect::<Vec<_>>());
+    assert_eq!(second.body["nextCursor"], Value::Null);
+    assert_eq!(second.body["items"][0]["items"][0]["quantity"], 1);
+    app.end().await;
+}
