@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod dead_letters;
 pub mod domain;
 pub mod error;
 pub mod health;
@@ -15,6 +16,7 @@ pub mod integrations;
 pub mod json;
 pub mod metric_table;
 pub mod redis;
+pub mod rejections;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;

@@ -1,9 +1,6 @@
 //! MySQL and Redis of a stack.
 
-use std::collections::HashMap;
-
 use anyhow::{Context as _, Result, anyhow};
-use bytes::Bytes;
 use clap::Args;
 use dibs_common::{
     db::{self, Database},
@@ -21,7 +18,6 @@ use secrecy::SecretString;
 // Few, so that an audit does not take the connections of the stack that it looks into.
 const DATABASE_CONNECTIONS: u32 = 4;
 const REDIS_CONNECTIONS: usize = 2;
-const DEAD_LETTER_PAGE: u64 = 100;
 /// What `CLAIM_PARTITIONS` may be at most.
 const MAX_PARTITIONS: u16 = 1024;
 
@@ -96,8 +92,8 @@ impl Stores {
         for of_partition in try_join_all(partitions).await? {
             left.waiting += of_partition.waiting;
             left.pending += of_partition.pending;
-            left.dead += of_partition.dead;
         }
+        left.dead = self.count_dead("source = 'commands'").await?;
         Ok(left)
     }
 
@@ -118,32 +114,26 @@ impl Stores {
         let (client, keys) = (self.redis.client(), &self.redis.keys);
         let stream = keys.order_stream(partition);
         let waiting = client.xlen(&stream).await.context("reading the length of an order stream")?;
-        let dead = client.xlen(keys.dead_orders(partition)).await.context("dead letters")?;
         // XPENDING fails while there is no group, and then no entry is pending.
         let pending: Value = client.xpending(&stream, ORDERS_GROUP, ()).await.unwrap_or(Value::Null);
         let pending = pending.into_array().first().and_then(Value::as_u64).unwrap_or(0);
-        Ok(CommandsLeft { waiting, pending, dead })
+        Ok(CommandsLeft { waiting, pending, dead: 0 })
     }
 
-    /// Dead letters of a campaign.
-    pub async fn dead_letters(&self, partition: Partition, coupon: CouponId) -> Result<u64> {
-        let key = self.redis.keys.dead_claims(partition);
-        let (mut found, mut start) = (0, "-".to_owned());
-        loop {
-            let page: Vec<(String, HashMap<String, Bytes>)> = self
-                .redis
-                .client()
-                .xrange_values(&key, &*start, "+", Some(DEAD_LETTER_PAGE))
-                .await
-                .context("reading dead letters")?;
-            let own = coupon.to_string();
-            let is_own = |fields: &HashMap<String, Bytes>| fields.get("coupon").is_some_and(|id| *id == own.as_bytes());
-            found += page.iter().filter(|(_, fields)| is_own(fields)).count() as u64;
-            match page.last() {
-                Some((last, _)) => start = format!("({last}"),
-                None => return Ok(found),
-            }
-        }
+    /// Dead letters of a campaign's claims that are neither redriven nor dropped: these claims have no outcome.
+    pub async fn dead_letters(&self, coupon: CouponId) -> Result<u64> {
+        self.count_dead(&format!("source = 'claims' AND aggregate_id = '{coupon}'")).await
+    }
+
+    async fn count_dead(&self, condition: &str) -> Result<u64> {
+        let sql = format!(
+            "SELECT /* count_dead */ COUNT(*) FROM dead_letters WHERE {condition} AND status IN ('DEAD', 'REDRIVE')"
+        );
+        let dead: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
+            .fetch_one(self.database.pool())
+            .await
+            .context("counting dead letters")?;
+        Ok(dead.unsigned_abs())
     }
 }
 

@@ -20,7 +20,7 @@ pub mod webhooks;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono_tz::Tz;
-pub use dead_letters::{dead_letter_line, redrive, redrive_source};
+pub use dead_letters::{dead_letter_line, redrive_once, redrive_source};
 use dibs_common::{
     db::Database,
     domain::order::OrderRules,
@@ -86,6 +86,9 @@ impl Worker {
             self.task("order_commands", move |worker| worker.execute_commands(partitions)),
             self.task("assignments", |Self { database, redis, supervisor, .. }| {
                 assignments::run(database, redis, supervisor.stopping).map(Ok)
+            }),
+            self.task("dead_letters", |Self { database, redis, supervisor, .. }| {
+                dead_letters::run(database, redis, supervisor.stopping).map(Ok)
             }),
             self.task("event_sequencing", |Self { database, supervisor, .. }| {
                 relay::sequence_events(database, supervisor.stopping).map(Ok)

@@ -5,7 +5,8 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use clap::Parser as _;
 use dibs_common::{
     clock, config,
-    db::{self, dead_letters::DeadLettersPage},
+    db::{self, Database, dead_letters::DeadLettersPage},
+    dead_letters,
     error::{Error, Result},
     health::{self, ProcessHealth},
     shutdown,
@@ -16,7 +17,7 @@ use dibs_worker::{
     Worker, campaigns,
     jobs::{Job, Jobs},
     ranking, seed,
-    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Redrive, WorkerSettings},
+    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Selection, WorkerSettings},
     streams::ReclaimPolicy,
 };
 use tokio::net::TcpListener;
@@ -150,18 +151,39 @@ async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> R
     let database = settings.shared.database(1)?;
     let pool = database.pool();
     let DeadLetters { source, status, limit, action } = letters.clone();
-    if let Some(DeadLetterAction::Redrive(Redrive { id, source })) = action {
-        if let Some(id) = id {
-            println!("{id} {}", dibs_worker::redrive(pool, id).await?.into_str());
+    match action {
+        Some(DeadLetterAction::Redrive(Selection { id, source })) => {
+            if let Some(id) = id {
+                println!(
+                    "{id} {}",
+                    dead_letters::request_redrive(&database, id, clock::now()).await?.status.into_str()
+                );
+            }
+            if let Some(source) = source {
+                println!("{} requested", dibs_worker::redrive_source(pool, &source).await?);
+            }
+            return Ok(());
         }
-        if let Some(source) = source {
-            println!("{} asked for", dibs_worker::redrive_source(pool, &source).await?);
-        }
-        return Ok(());
+        Some(DeadLetterAction::Drop(selection)) => return drop_dead_letters(settings, &database, selection).await,
+        None => {}
     }
     let page = DeadLettersPage { source, status, before: None, limit, is_short: true };
     for letter in db::within(db::dead_letters::list(pool, &page)).await? {
         println!("{}", dibs_worker::dead_letter_line(&letter));
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "people and scripts read it")]
+async fn drop_dead_letters(settings: &WorkerSettings, database: &Database, selection: Selection) -> Result<()> {
+    let redis = settings.shared.redis(1).await?;
+    let Selection { id, source } = selection;
+    if let Some(id) = id {
+        dead_letters::drop_letter(database, &redis, id, clock::now()).await?;
+        println!("{id} dropped");
+    }
+    if let Some(source) = source {
+        println!("{} dropped", dead_letters::drop_source(database, &redis, &source, clock::now()).await?);
     }
     Ok(())
 }

@@ -111,18 +111,20 @@ pub struct DeadLetters {
 /// What to do with dead letters.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DeadLetterAction {
-    /// Ask for one, or all of a source, to be sent again; the worker that serves the source does so
-    Redrive(Redrive),
+    /// Request that one, or all of a source, be processed again; the worker that serves the source does so
+    Redrive(Selection),
+    /// Drop one, or all of a source; their claims without an outcome are rejected
+    Drop(Selection),
 }
 
-/// What to ask for: one of both.
+/// Which letters: one of both.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Redrive {
-    /// The id of the one
+pub struct Selection {
+    /// The id of one
     #[arg(value_parser = dead_letter_id)]
     pub id: Option<DeadLetterId>,
-    /// All of this source, such as data-platform, that can be sent again
+    /// All of this source, such as data-platform
     #[arg(long)]
     pub source: Option<String>,
 }

@@ -79,6 +79,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::change_product::change_product))
         .routes(routes!(admin::dead_letters::dead_letters))
         .routes(routes!(admin::redrive::redrive))
+        .routes(routes!(admin::drop_dead_letter::drop_dead_letter))
         .routes(routes!(errors::error_codes))
         .routes(routes!(errors::error_page))
 }

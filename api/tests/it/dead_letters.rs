@@ -1,10 +1,14 @@
 //! What was given up on, as an administrator sees it.
 
+use std::time::Duration;
+
 use dibs_common::{
     clock, db,
     domain::dead_letter::{LONGEST_PAYLOAD, NewDeadLetter, Redriven},
     identifiers::MAX_ID,
+    testing::FIRST,
 };
+use dibs_worker::{issuance::claim_worker, streams::ReclaimPolicy};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -23,9 +27,9 @@ fn letter(source: &str, key: &str) -> NewDeadLetter {
     }
 }
 
-async fn bury(app: &TestApp, letter: NewDeadLetter) {
+async fn insert(app: &TestApp, letter: NewDeadLetter) {
     let mut connection = app.place.database.pool().acquire().await.expect("a connection");
-    db::dead_letters::insert(&mut connection, &letter, clock::now()).await.expect("buried");
+    db::dead_letters::insert(&mut connection, &letter, clock::now()).await.expect("inserted");
 }
 
 async fn list(app: &TestApp, query: &str) -> Answer {
@@ -52,9 +56,9 @@ async fn dead_letters_are_listed_by_page_source_and_status() {
     for (source, key) in
         [("data-platform", "1"), ("data-platform", "2"), ("notifications", "3"), ("data-platform", "4")]
     {
-        bury(&app, letter(source, key)).await;
+        insert(&app, letter(source, key)).await;
     }
-    bury(&app, NewDeadLetter { reason: "again".into(), ..letter("data-platform", "2") }).await;
+    insert(&app, NewDeadLetter { reason: "again".into(), ..letter("data-platform", "2") }).await;
     assert_eq!(keys(&app, "").await, (vec!["4".into(), "3".into(), "2".into(), "1".into()], Value::Null));
     let (page, cursor) = keys(&app, "?source=data-platform&limit=2").await;
     assert_eq!(page, ["4", "2"]);
@@ -73,7 +77,7 @@ async fn dead_letters_are_listed_by_page_source_and_status() {
 #[tokio::test]
 async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
     let app = TestApp::new().await;
-    bury(&app, letter("data-platform", "event-7-0")).await;
+    insert(&app, letter("data-platform", "event-7-0")).await;
     let id = list(&app, "").await.body["items"][0]["deadLetterId"].clone();
     let asked = redrive(&app, &id).await;
     assert_eq!((asked.status, &asked.body["status"]), (StatusCode::ACCEPTED, &json!("REDRIVE")));
@@ -88,7 +92,7 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
     db::dead_letters::mark_redriven(&mut connection, taken[0].id, &Redriven::Sent { attempts: 1 }, clock::now())
         .await
         .expect("noted");
-    bury(&app, letter("data-platform", "event-7-0")).await;
+    insert(&app, letter("data-platform", "event-7-0")).await;
     let sent = redrive(&app, &id).await;
     assert_eq!((sent.status, &sent.body["status"]), (StatusCode::ACCEPTED, &json!("SENT")), "it is not sent twice");
     assert!(
@@ -101,8 +105,8 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
 #[tokio::test]
 async fn what_is_not_whole_cannot_be_sent_again() {
     let app = TestApp::new().await;
-    bury(&app, NewDeadLetter { payload: "커".repeat(LONGEST_PAYLOAD / 2), ..letter("data-platform", "long") }).await;
-    bury(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("an.intake", "0/7") }).await;
+    insert(&app, NewDeadLetter { payload: "커".repeat(LONGEST_PAYLOAD / 2), ..letter("data-platform", "long") }).await;
+    insert(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("an.intake", "0/7") }).await;
     let items = list(&app, "").await.body["items"].clone();
     for place in [0, 1] {
         assert_eq!(redrive(&app, &items[place]["deadLetterId"]).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");
@@ -111,5 +115,51 @@ async fn what_is_not_whole_cannot_be_sent_again() {
     assert!(kept <= LONGEST_PAYLOAD && items[1]["payloadBytes"] == LONGEST_PAYLOAD / 2 * 3, "{kept}");
     assert_eq!(redrive(&app, &json!(MAX_ID)).await.code(), "DEAD_LETTER_NOT_FOUND");
     assert_eq!(redrive(&app, &json!(0)).await.code(), "VALIDATION_FAILED");
+    app.end().await;
+}
+
+async fn drop_letter(app: &TestApp, id: &Value) -> Answer {
+    let request = app.request(Method::DELETE, &format!("/admin/dead-letters/{id}")).bearer_auth(ADMIN_TOKEN);
+    Answer::of(request).await
+}
+
+#[tokio::test]
+async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
+    let app = TestApp::new().await;
+    insert(&app, letter("data-platform", "event-7-0")).await;
+    insert(&app, letter("data-platform", "event-8-0")).await;
+    let items = list(&app, "").await.body["items"].clone();
+    let (dropped, redriven) = (&items[0]["deadLetterId"], &items[1]["deadLetterId"]);
+    for _ in 0..2 {
+        assert_eq!(drop_letter(&app, dropped).await.status, StatusCode::NO_CONTENT);
+    }
+    let found = list(&app, "?status=DROPPED").await.body["items"][0].clone();
+    assert_eq!(&found["deadLetterId"], dropped);
+    assert!(found["droppedAt"].is_string() && found["deadLetteredAt"].is_string(), "{found}");
+    assert_eq!(redrive(&app, dropped).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");
+    redrive(&app, redriven).await;
+    assert_eq!(drop_letter(&app, redriven).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");
+    assert_eq!(drop_letter(&app, &json!(MAX_ID)).await.code(), "DEAD_LETTER_NOT_FOUND");
+    let anonymous = app.request(Method::DELETE, &format!("/admin/dead-letters/{dropped}"));
+    assert_eq!(Answer::of(anonymous).await.code(), "UNAUTHENTICATED");
+    app.end().await;
+}
+
+/// I3: the user of a claim that could not be processed reads why, once its letter is dropped.
+#[tokio::test]
+async fn i3_a_user_reads_the_outcome_of_a_dropped_claim() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(3).await.id;
+    app.place.execute("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (user_id <> 7)").await;
+    assert_eq!(app.claim(coupon, 7).await.status, StatusCode::ACCEPTED);
+    let impatient = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
+    let worker = claim_worker(&app.place.database, &app.place.redis, FIRST, impatient);
+    worker.drain(FIRST).await.expect("drained");
+    assert_eq!(app.claim_state(coupon, 7).await.body["status"], "PENDING");
+    let dead = list(&app, "?source=claims").await.body["items"][0].clone();
+    assert_eq!((&dead["type"], &dead["aggregateId"]), (&json!("claims.v1"), &json!(coupon.to_string())));
+    assert_eq!(drop_letter(&app, &dead["deadLetterId"]).await.status, StatusCode::NO_CONTENT);
+    let state = app.claim_state(coupon, 7).await.body;
+    assert_eq!((&state["status"], &state["code"]), (&json!("REJECTED"), &json!("CLAIM_FAILED")));
     app.end().await;
 }

@@ -58,6 +58,8 @@ pub enum ClaimRejectReason {
     CampaignPaused,
     /// It came after the window, or when an administrator had closed the campaign, and was never accepted.
     CampaignClosed,
+    /// It could not be processed: an administrator dropped its dead letter.
+    ClaimFailed,
 }
 
 /// The durable answer to a claim.
@@ -224,6 +226,26 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
     plan
 }
 
+/// Rejects the claims of a batch that have no outcome.
+pub fn reject_failed(existing: &ExistingClaims, claims: &[Claim]) -> IssuancePlan {
+    let mut plan = IssuancePlan::default();
+    let mut rejected = HashSet::new();
+    for (place, claim) in claims.iter().enumerate() {
+        let id = claim.record.claim_id;
+        let outcome = existing.answered.get(&id).map_or_else(
+            || {
+                if rejected.insert(id) {
+                    plan.rejections.push((place, ClaimRejectReason::ClaimFailed));
+                }
+                ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed)
+            },
+            |decided| decided.outcome_for(claim),
+        );
+        plan.outcomes.push(outcome);
+    }
+    plan
+}
+
 /// Whether a batch may be decided on [`ExistingClaims::default`], without asking what the database already holds, as long
 /// as that decision refuses nothing: the keys of `user_coupons` would not take anything that was there. Not so where
 /// a user may hold several, or where a claim may have been refused before.
@@ -301,6 +323,19 @@ mod tests {
             }
             plan.outcomes
         }
+    }
+
+    #[test]
+    fn claims_that_fail_are_rejected_once_and_decided_ones_keep_their_outcome() {
+        let (decided, failed) = (claim((1, 1, 1)), claim((1, 2, 2)));
+        let issued = ClaimOutcome::Issued { valid_until: from_millis(0) };
+        let answer = DecidedClaim { coupon: decided.coupon, user: decided.user, outcome: issued };
+        let existing = ExistingClaims { answered: [(decided.record.claim_id, answer)].into(), ..Default::default() };
+        let plan = reject_failed(&existing, &[decided, failed.clone(), failed]);
+        let rejected = ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed);
+        assert_eq!(plan.outcomes, [issued, rejected, rejected]);
+        assert_eq!(plan.rejections, [(1, ClaimRejectReason::ClaimFailed)]);
+        assert_eq!(plan.issuances, []);
     }
 
     #[test]

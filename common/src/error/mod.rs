@@ -12,7 +12,9 @@ use utoipa::ToSchema;
 use crate::{
     clock::Timestamp,
     domain::{FieldError, claim::ClaimRecord, order::OrderRejectReason, points::ChargeRejectReason},
-    identifiers::{AssignmentId, ChargeId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{
+        AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId,
+    },
 };
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -54,8 +56,12 @@ pub enum Error {
     AssignmentNotFound(AssignmentId),
     #[error("There is no dead letter {0}.")]
     DeadLetterNotFound(DeadLetterId),
-    #[error("Dead letter {0} cannot be sent again: it was never readable, or was too long to be kept whole.")]
+    #[error("Dead letter {0} cannot be redriven: its reason says why, or it was dropped.")]
     DeadLetterNotRedrivable(DeadLetterId),
+    #[error("Dead letter {0} is being redriven; it can be dropped when that has failed.")]
+    DeadLetterRedriven(DeadLetterId),
+    #[error("Claim {0} could not be processed.")]
+    ClaimFailed(ClaimId),
     #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
     CouponAlreadyIssued(ClaimRecord),
     #[error("This coupon opens at {opens_at}.")]
@@ -161,7 +167,8 @@ impl Error {
             Self::ClaimNotFound { .. } => ErrorCode::ClaimNotFound,
             Self::AssignmentNotFound(_) => ErrorCode::AssignmentNotFound,
             Self::DeadLetterNotFound(_) => ErrorCode::DeadLetterNotFound,
-            Self::DeadLetterNotRedrivable(_) => ErrorCode::DeadLetterNotRedrivable,
+            Self::DeadLetterNotRedrivable(_) | Self::DeadLetterRedriven(_) => ErrorCode::DeadLetterNotRedrivable,
+            Self::ClaimFailed(_) => ErrorCode::ClaimFailed,
             Self::CouponAlreadyIssued(_) => ErrorCode::CouponAlreadyIssued,
             Self::CampaignNotOpen { .. } => ErrorCode::CampaignNotOpen,
             Self::CampaignPaused => ErrorCode::CampaignPaused,

@@ -1,6 +1,7 @@
 //! The state of a campaign in Redis: its terms, its counts, and the accepted claims. Scripts write them; this module reads
 //! them, and writes the staged claims that a script renames at the end of a rebuild.
 
+use chrono::TimeDelta;
 use fred::{
     interfaces::{HashesInterface as _, KeysInterface as _},
     types::{Value, scan::Scanner as _},
@@ -19,6 +20,8 @@ use crate::{
     },
 };
 
+/// How long after its end a campaign stays in Redis: late claims are then rejected as closed, not as unknown.
+pub const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
 /// Users of one page of a scan.
 const SCAN_COUNT: u32 = 1_000;
 /// After that Redis deletes the staged claims of a rebuild that crashed.

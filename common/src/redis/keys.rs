@@ -46,19 +46,9 @@ impl Keys {
         format!("{}{{p{}}}:claims", self.prefix, partition.0)
     }
 
-    /// Entries of [`Keys::claim_stream`] that failed again and again.
-    pub fn dead_claims(&self, partition: Partition) -> String {
-        format!("{}:dead", self.claim_stream(partition))
-    }
-
     /// The stream of commands of a partition's users.
     pub fn order_stream(&self, partition: Partition) -> String {
         format!("{}{{p{}}}:orders", self.prefix, partition.0)
-    }
-
-    /// Entries of [`Keys::order_stream`] that failed again and again.
-    pub fn dead_orders(&self, partition: Partition) -> String {
-        format!("{}:dead", self.order_stream(partition))
     }
 
     /// A command whose caller did not wait for its outcome: a string, for a day.
@@ -127,9 +117,7 @@ mod tests {
             keys.claims(partition, coupon),
             keys.staged_claims(partition, coupon, uuid::Uuid::nil()),
             keys.claim_stream(partition),
-            keys.dead_claims(partition),
             keys.order_stream(partition),
-            keys.dead_orders(partition),
         ];
         assert!(spelled.iter().all(|key| key.starts_with("shop:{p3}:")), "{spelled:?}");
     }

@@ -11,7 +11,7 @@ use dibs_common::{
         keys::ISSUANCE_GROUP,
         scripts::{
             CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim,
-            dead_letter, return_seats,
+            return_seats,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
@@ -257,23 +257,5 @@ async fn acknowledge_removes_entries_and_what_was_pending() {
     assert_eq!(acknowledge(&place.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
     assert_eq!(stream.len().await.expect("redis"), 0);
     assert_eq!(stream.reclaim(Duration::ZERO, 10).await.expect("redis").len(), 0);
-    place.end().await;
-}
-
-#[tokio::test]
-async fn dead_letter_moves_an_entry_once() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(5).await;
-    decisions(&place, &campaign, &[request(1)]).await;
-    let (stream, deliveries) = read(&place, "reader").await;
-    let keys = || (place.redis.keys.claim_stream(FIRST), place.redis.keys.dead_claims(FIRST));
-    let id = &deliveries[0].id;
-    let bury = async || dead_letter(&place.redis, keys(), ISSUANCE_GROUP, id, ("it broke", 5)).await.expect("redis");
-    assert!(bury().await);
-    assert!(!bury().await);
-    assert_eq!(stream.len().await.expect("redis"), 0);
-    let unanswered = ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
-    assert_eq!(unanswered.len(), 1, "a dead letter still holds its seat");
-    place.lose_redis().await;
     place.end().await;
 }

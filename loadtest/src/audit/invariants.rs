@@ -188,7 +188,7 @@ pub async fn stores_agree(
         None => equal("open campaign missing in Redis", u64::from(is_open(campaign)), 0),
     }
     equal("entries on the claim stream of its partition, expected", stores.backlog(campaign.partition).await?, 0);
-    equal("dead letters of the campaign, expected", stores.dead_letters(campaign.partition, campaign.id).await?, 0);
+    equal("dead letters of the campaign, expected", stores.dead_letters(campaign.id).await?, 0);
     check.compared("claims, counts and terms in Redis and MySQL; empty stream; no dead letters");
     Ok(check)
 }

@@ -382,7 +382,7 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
 async fn whatever_is_left_on_a_stream_is_found() {
     let shop = Shop::new().await;
     let redis = &shop.place.redis;
-    let (stream, dead) = (redis.keys.order_stream(FIRST), redis.keys.dead_orders(FIRST));
+    let stream = redis.keys.order_stream(FIRST);
     let left: String =
         redis.client().xadd(&stream, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
     assert_eq!(shop.broken(None).await, ["drained"], "an entry");
@@ -392,8 +392,13 @@ async fn whatever_is_left_on_a_stream_is_found() {
     redis.client().xdel::<(), _, _>(&stream, left).await.expect("deleted");
     assert_eq!(shop.broken(None).await, ["drained"], "a pending delivery");
     redis.client().del::<(), _>(&stream).await.expect("deleted");
-    let _: String = redis.client().xadd(&dead, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
+    let columns =
+        "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, dead_lettered_at";
+    let dead = "'commands', '0/orders/1-0', 'orders.v1', '{}', 2, TRUE, 'it broke', 5, 'DEAD', NOW(3)";
+    shop.place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES ({dead})")).await;
     assert_eq!(shop.broken(None).await, ["drained"], "a dead letter");
+    shop.place.execute("DELETE FROM dead_letters").await;
+    assert_eq!(shop.broken(None).await, [""; 0]);
     shop.place.lose_redis().await;
     shop.place.end().await;
 }

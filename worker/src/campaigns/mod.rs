@@ -4,5 +4,5 @@ mod rebuild;
 mod reconciler;
 
 pub use rebuild::rebuild;
-pub(crate) use reconciler::KEPT_AFTER_END;
+pub(crate) use rebuild::rebuild_lease;
 pub use reconciler::reconcile_all;

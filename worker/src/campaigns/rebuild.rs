@@ -8,13 +8,14 @@ use dibs_common::{
     domain::{
         campaign::Campaign,
         claim::{Claim, ClaimRecord},
+        dead_letter::CLAIMS,
     },
     error::Result,
     identifiers::{ClaimId, CouponId, Partition, UserId, new_uuid},
     redis::{
         Redis, campaign_state,
         scripts::{CampaignCounts, campaign_put},
-        streams::ClaimStream,
+        streams::{self, ClaimEntry, ClaimStream, Entry as _},
     },
 };
 
@@ -28,7 +29,7 @@ const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 /// the campaign meanwhile, so no claim can slip in between; it appears whole, at once. One process does so at a time: a
 /// second one returns at once.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lease) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(()) };
     lease.hold_for(REBUILD_TIMEOUT).await?;
     let deleted = campaign_state::delete(redis, campaign.partition, campaign.id).await;
     let rebuilt = match deleted {
@@ -41,7 +42,7 @@ pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) ->
 /// The same for a campaign that Redis does not know. It is not deleted first: another process may just have rebuilt
 /// it, and then that stays.
 pub(super) async fn rebuild_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lease) = database.try_lease(&format!("rebuild {}", campaign.id)).await? else { return Ok(()) };
+    let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(()) };
     lease.hold_for(REBUILD_TIMEOUT).await?;
     let rebuilt = rebuild_under_lease(database, redis, campaign).await;
     lease.release().await.and(rebuilt)
@@ -50,7 +51,7 @@ pub(super) async fn rebuild_missing(database: &Database, redis: &Redis, campaign
 /// The stream is read before MySQL, so that a claim that is confirmed meanwhile is found at least once.
 async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
     let place = (campaign.partition, campaign.id);
-    let unanswered = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
+    let unanswered = list_unanswered(database, redis, campaign).await?;
     let unanswered = without_rejected(database, unanswered).await?;
     let mut waiting: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
     for claim in unanswered {
@@ -82,6 +83,27 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
     let put = campaign_put(redis, campaign, counts).await?;
     tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
     Ok(())
+}
+
+/// Held by what rebuilds a campaign, and by what moves claims of it back to their stream.
+pub(crate) fn rebuild_lease(coupon: CouponId) -> String {
+    format!("rebuild {coupon}")
+}
+
+/// Accepted claims that may have no outcome yet: those on the stream, and those of dead letters. In this order, as an
+/// entry that fails moves from the stream to the letters. The way back is closed: a redrive takes the lease of the
+/// rebuild.
+async fn list_unanswered(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Vec<Claim>> {
+    let mut claims = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
+    let coupon = campaign.id.to_string();
+    let letters = db::dead_letters::list_open_payloads(database.pool(), CLAIMS, &coupon);
+    for payload in db::within_limit(READ_TIMEOUT, letters).await? {
+        match streams::read_fields(&payload).and_then(|fields| ClaimEntry::read(&fields)) {
+            Ok(entry) => claims.extend(entry.claims),
+            Err(error) => tracing::error!(coupon = %campaign.id, %error, "claims of a dead letter cannot be read"),
+        }
+    }
+    Ok(claims)
 }
 
 /// The position right before the first row of `user`.

@@ -1,19 +1,18 @@
-use chrono::TimeDelta;
 use dibs_common::{
     clock,
     db::{self, Database},
     domain::campaign::Campaign,
     error::Result,
     identifiers::Partition,
-    redis::{Redis, campaign_state},
+    redis::{
+        Redis,
+        campaign_state::{self, KEPT_AFTER_END},
+    },
 };
 
 use super::rebuild::{rebuild, rebuild_missing};
 
 const PAGE_SIZE: u32 = 500;
-
-/// How long after its end a campaign stays in Redis: late claims are then rejected as closed, not as unknown.
-pub(crate) const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
 
 /// Compares every campaign that is not long over with Redis, and rebuilds those that Redis has lost in whole or in part.
 /// Returns their partitions.

@@ -1,15 +1,12 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use dibs_common::{
-    clock::{self, Timestamp},
+    clock::Timestamp,
     db::{self, Database, issuances::PlannedClaims},
-    domain::claim::{self, Claim, ClaimOutcome, ExistingClaims, IssuancePlan},
+    domain::claim::{self, Claim, ExistingClaims, IssuancePlan},
     error::{Error, Result},
-    identifiers::{ClaimId, CouponId, Partition, UserId},
-    redis::{Redis, scripts},
+    identifiers::CouponId,
 };
-
-use crate::campaigns::KEPT_AFTER_END;
 
 /// A transaction that takes longer has lost its server.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -73,38 +70,4 @@ async fn attempt(
         Err(error) if look == DuplicateCheck::Optimistic && db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Gives back the seats of the claims that were refused, in this transaction or an earlier one.
-pub async fn return_seats(
-    database: &Database,
-    redis: &Redis,
-    partition: Partition,
-    claims: &[Claim],
-    outcomes: &[ClaimOutcome],
-) -> Result<()> {
-    let mut refused: BTreeMap<CouponId, Vec<(UserId, ClaimId)>> = BTreeMap::new();
-    for (claim, outcome) in claims.iter().zip(outcomes) {
-        if matches!(outcome, ClaimOutcome::Rejected(_)) {
-            refused.entry(claim.coupon).or_default().push((claim.user, claim.record.claim_id));
-        }
-    }
-    for (coupon, claims) in refused {
-        match scripts::return_seats(redis, partition, coupon, &claims).await {
-            Ok(returned) => {
-                let refused = claims.len();
-                tracing::warn!(%coupon, refused, returned, "accepted claims were refused; their seats went back");
-            }
-            // A rebuild may be counting the seats right now, unless nobody makes the campaign again.
-            Err(error @ Error::CampaignUnavailable(_)) if is_kept(database, coupon).await? => return Err(error),
-            Err(Error::CampaignUnavailable(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
-    let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
-    Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
 }

@@ -8,10 +8,11 @@ use dibs_common::{
         Redis,
         streams::{ClaimEntry, ClaimOutcomeMessage},
     },
+    rejections::return_seats,
 };
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::confirm::{confirm, return_seats};
+use super::confirm::confirm;
 use crate::streams::{Handler, Limits, publish_outcomes};
 
 /// Confirms the claims of one partition.

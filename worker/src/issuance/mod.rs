@@ -4,7 +4,7 @@
 mod confirm;
 mod handler;
 
-pub use confirm::{confirm, return_seats};
+pub use confirm::confirm;
 use dibs_common::{db::Database, identifiers::Partition, redis::Redis};
 pub use handler::ClaimHandler;
 
@@ -15,5 +15,5 @@ pub type ClaimWorker = StreamWorker<ClaimHandler>;
 
 /// A worker for the claims of `partition`, and of no other.
 pub fn claim_worker(database: &Database, redis: &Redis, partition: Partition, policy: ReclaimPolicy) -> ClaimWorker {
-    StreamWorker::new(ClaimHandler::new(database, redis, partition), redis, policy)
+    StreamWorker::new(ClaimHandler::new(database, redis, partition), database, redis, policy)
 }

@@ -22,5 +22,5 @@ pub fn command_processor(
     rules: OrderRules,
     policy: ReclaimPolicy,
 ) -> CommandProcessor {
-    StreamWorker::new(CommandHandler::new(database, redis, rules), redis, policy)
+    StreamWorker::new(CommandHandler::new(database, redis, rules), database, redis, policy)
 }

@@ -2,9 +2,10 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use dibs_common::{
     clock,
+    db::{self, Database},
     error::{Error, Result},
     identifiers::Partition,
-    redis::streams::{Entry, StreamConsumer},
+    redis::streams::{self, Entry, FailedEntry, StreamConsumer},
     retry::{self, Backoff, RetryPolicy},
 };
 use metrics::Counter;
@@ -19,6 +20,7 @@ const RETRY: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(50), D
 /// Carries batches through, from delivery to acknowledgement.
 pub struct BatchProcessor<H> {
     handler: H,
+    database: Database,
     dead_lettered: Counter,
 }
 
@@ -29,8 +31,8 @@ pub(super) struct Processed<H: Handler> {
 }
 
 impl<H: Handler> BatchProcessor<H> {
-    pub fn new(handler: H) -> Self {
-        Self { handler, dead_lettered: H::dead_lettered() }
+    pub fn new(handler: H, database: &Database) -> Self {
+        Self { handler, database: database.clone(), dead_lettered: H::dead_lettered() }
     }
 
     /// Makes the outcomes of a batch durable. When the fault is in an entry, halves the batch until the entry is alone.
@@ -110,8 +112,8 @@ impl<H: Handler> BatchProcessor<H> {
             return;
         }
         match self.dead_letter(entry, reason).await {
-            Ok(()) => {
-                self.dead_lettered.increment(1);
+            Ok(is_new) => {
+                self.dead_lettered.increment(is_new.into());
                 tracing::error!(entry = id, attempts, reason, "entry dead-lettered");
             }
             Err(error) => {
@@ -125,19 +127,48 @@ impl<H: Handler> BatchProcessor<H> {
         }
     }
 
-    async fn dead_letter(&self, entry: &InFlight<H::Entry>, reason: &str) -> Result<()> {
-        if let Ok(decoded) = &entry.delivery.entry {
-            match self.handler.fail_permanently(decoded).await {
-                Ok(Some(outcome)) => self.handler.publish(&[decoded], &[outcome]).await,
-                Ok(None) => {}
-                Err(error) if error.is_transient() => return Err(error),
-                Err(error) => {
-                    let id = &entry.delivery.id;
-                    tracing::warn!(entry = id, cause = error.chain(), "entry has no outcome: it cannot be failed");
-                }
+    /// The row is committed before the entry leaves its stream. After a death between them the entry comes again, and its
+    /// row is there already. Returns whether the row is new.
+    async fn dead_letter(&self, entry: &InFlight<H::Entry>, reason: &str) -> Result<bool> {
+        let InFlight { stream, delivery } = entry;
+        let is_failed = self.fail_permanently(entry).await?;
+        // A redrive of it would find the outcome and change nothing.
+        let prefix = if is_failed { "not redrivable, as its failure is its outcome: " } else { "" };
+        let reason = format!("{prefix}{reason}");
+        let mut is_new = false;
+        // Without its fields it is no longer there: another consumer has processed it meanwhile.
+        if let Some(fields) = stream.fields(&delivery.id).await? {
+            let letter = streams::dead_letter::<H::Entry>(FailedEntry {
+                partition: stream.partition,
+                id: &delivery.id,
+                fields: &fields,
+                reason: &reason,
+                attempts: delivery.attempts,
+                redrivable: !is_failed,
+            });
+            is_new = db::within(async {
+                let mut connection = self.database.pool().acquire().await?;
+                db::dead_letters::insert(&mut connection, &letter, clock::now()).await
+            })
+            .await?;
+        }
+        stream.acknowledge(std::slice::from_ref(&delivery.id)).await?;
+        Ok(is_new)
+    }
+
+    /// Whether the entry has the durable outcome of a failure now.
+    async fn fail_permanently(&self, entry: &InFlight<H::Entry>) -> Result<bool> {
+        let Ok(decoded) = &entry.delivery.entry else { return Ok(false) };
+        match self.handler.fail_permanently(decoded).await {
+            Ok(Some(outcome)) => self.handler.publish(&[decoded], &[outcome]).await,
+            Ok(None) => return Ok(false),
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::warn!(entry = entry.delivery.id, cause = error.chain(), "failed entry has no outcome");
+                return Ok(false);
             }
         }
-        entry.stream.dead_letter(&entry.delivery, reason).await.map(drop)
+        Ok(true)
     }
 }
 

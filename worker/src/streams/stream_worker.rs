@@ -1,6 +1,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dibs_common::{
+    db::Database,
     error::Result,
     identifiers::{Partition, new_uuid},
     redis::{Redis, streams::StreamConsumer},
@@ -25,8 +26,8 @@ pub struct StreamWorker<H: Handler> {
 }
 
 impl<H: Handler> StreamWorker<H> {
-    pub fn new(handler: H, redis: &Redis, policy: ReclaimPolicy) -> Self {
-        Self { redis: redis.clone(), policy, batches: Arc::new(BatchProcessor::new(handler)) }
+    pub fn new(handler: H, database: &Database, redis: &Redis, policy: ReclaimPolicy) -> Self {
+        Self { redis: redis.clone(), policy, batches: Arc::new(BatchProcessor::new(handler, database)) }
     }
 
     /// Works until `stopping`, then finishes what is in flight and leaves the consumer groups. Panics when a batch does:
@@ -51,7 +52,7 @@ impl<H: Handler> StreamWorker<H> {
         let mut queue = VecDeque::from(reader.next().await?);
         let (entries, stopping) = (queue.len(), CancellationToken::new());
         while !queue.is_empty() {
-            let processed = self.batches.process(take_batch::<H>(&mut queue), &stopping).await;
+            let processed = Box::pin(self.batches.process(take_batch::<H>(&mut queue), &stopping)).await;
             self.batches.settle(processed, &stopping).await;
         }
         Ok(entries)

@@ -2,23 +2,29 @@ use std::time::Duration;
 
 use dibs_common::{
     clock,
-    domain::claim::{Claim, ClaimOutcome},
+    dead_letters::drop_source,
+    domain::{
+        claim::{Claim, ClaimOutcome},
+        dead_letter::CLAIMS,
+    },
     redis::{
         BLOCK,
         keys::ISSUANCE_GROUP,
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
+    rejections::return_seats,
     testing::{FIRST, TestEnvironment, eventually},
 };
 use dibs_worker::{
-    issuance::{claim_worker, confirm, return_seats},
+    issuance::{claim_worker, confirm},
     streams::ReclaimPolicy,
 };
 use fred::interfaces::StreamsInterface as _;
 use sqlx::Executor as _;
 
-use crate::support::{
-    IMPATIENT, Running, accept, claims_of, consumer, dead_letters, expect_reclaimed_in_time, user, work,
+use crate::{
+    dead_letters::{letters, only_letter},
+    support::{IMPATIENT, Running, accept, claims_of, consumer, expect_reclaimed_in_time, user, work},
 };
 
 /// Entries that were delivered and are not acknowledged.
@@ -99,41 +105,16 @@ async fn an_entry_that_cannot_be_decoded_is_dead_lettered_after_five_attempts_an
     place.redis.client().xadd::<(), _, _, _, _>(&key, false, None::<()>, "*", fields).await.expect("added");
     accept(&place, &campaign, [1]).await;
     let mut worker = consumer(&place, "worker").await;
-    let dead = place.redis.keys.dead_claims(FIRST);
     for attempt in 1..=5 {
-        assert_eq!(dead_letters(&place, dead.clone()).await, 0, "before attempt {attempt}");
+        assert_eq!(letters(&place, CLAIMS).await, [], "before attempt {attempt}");
         worker.run_once().await;
         assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 1, "the other is issued at once");
     }
-    let letters: Vec<fred::types::Value> = place.redis.client().xrange(&dead, "-", "+", None).await.expect("read");
-    let letter = format!("{letters:?}");
-    assert_eq!(letters.len(), 1);
-    for part in ["claims.v9", "unknown type", "attempts", "\"5\""] {
-        assert!(letter.contains(part), "{part} in {letter}");
-    }
+    let letter = only_letter(&place, CLAIMS).await;
+    assert_eq!((letter.attempts, letter.kind.as_str()), (5, "unknown"));
+    assert!(letter.payload.contains("claims.v9") && letter.reason.contains("unknown type"), "{letter:?}");
     assert_eq!(pending(&place).await, 0);
-    place.lose_redis().await;
-    place.end().await;
-}
-
-/// An entry whose claims the database refuses for good fails alone; the others of its batch are confirmed.
-#[tokio::test]
-async fn an_entry_that_breaks_its_transaction_fails_alone() {
-    let place = TestEnvironment::new().await;
-    let (sound, broken) = (place.campaign(5).await, place.campaign(5).await);
-    let breaking = format!("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (coupon_id <> {})", broken.id);
-    place.database.pool().execute(sqlx::AssertSqlSafe(breaking)).await.expect("altered");
-    accept(&place, &sound, [1]).await;
-    accept(&place, &broken, [1]).await;
-    accept(&place, &sound, [2]).await;
-    let mut worker = consumer(&place, "worker").await;
-    worker.run_once().await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
-    for _ in 2..=5 {
-        worker.run_once().await;
-    }
-    assert_eq!(dead_letters(&place, place.redis.keys.dead_claims(FIRST)).await, 1);
-    place.lose_redis().await;
+    drop_source(&place.database, &place.redis, CLAIMS, clock::now()).await.expect("dropped");
     place.end().await;
 }
 

@@ -2,6 +2,7 @@
 
 mod assigning;
 mod confirming;
+mod dead_letters;
 mod dying;
 mod jobs;
 #[cfg(feature = "kafka")]

@@ -5,7 +5,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    domain::order::{Action, Command, Line, OrderOutcome, OrderRules},
+    dead_letters::drop_source,
+    domain::{
+        dead_letter::COMMANDS,
+        order::{Action, Command, Line, OrderOutcome, OrderRules},
+    },
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, new_uuid},
     redis::{scripts, streams::OrderEntry},
     testing::{FIRST, TestEnvironment, eventually},
@@ -17,7 +21,10 @@ use dibs_worker::{
 use fred::interfaces::StreamsInterface as _;
 use futures::future::join_all;
 
-use crate::support::{IMPATIENT, Running, dead_letters, expect_reclaimed_in_time, user};
+use crate::{
+    dead_letters::only_letter,
+    support::{IMPATIENT, Running, expect_reclaimed_in_time, user},
+};
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
 
@@ -41,7 +48,7 @@ fn processor_of(place: &TestEnvironment) -> CommandProcessor {
 }
 
 /// Carries out what is on the stream until nothing is left that can be ended.
-async fn work(place: &TestEnvironment) {
+pub async fn work(place: &TestEnvironment) {
     processor_of(place).drain(FIRST).await.expect("drained");
 }
 
@@ -223,9 +230,9 @@ async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back(
     place.end().await;
 }
 
-/// A command that cannot be decode is tried again, buried after five attempts, and blocks nobody.
+/// A command that cannot be decoded is tried again, dead-lettered after five attempts, and blocks no other.
 #[tokio::test]
-async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
+async fn a_command_that_cannot_be_decoded_is_dead_lettered_and_blocks_no_other() {
     let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let stream = place.redis.keys.order_stream(FIRST);
@@ -234,13 +241,10 @@ async fn a_command_that_cannot_be_understood_is_buried_and_blocks_nobody() {
     enqueue(&place, &place_order(1, product, false)).await;
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 1);
-    assert_eq!((left(&place).await, dead_letters(&place, place.redis.keys.dead_orders(FIRST)).await), (0, 1));
-    place
-        .redis
-        .client()
-        .xtrim::<(), _, _>(place.redis.keys.dead_orders(FIRST), ("MAXLEN", "=", 0))
-        .await
-        .expect("emptied");
+    let letter = only_letter(&place, COMMANDS).await;
+    assert_eq!((left(&place).await, letter.attempts, letter.kind.as_str()), (0, 5, "orders.v1"));
+    assert!(letter.redrivable && letter.reason.contains("field 'command'"), "{letter:?}");
+    drop_source(&place.database, &place.redis, COMMANDS, clock::now()).await.expect("dropped");
     place.end().await;
 }
 
@@ -251,20 +255,18 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
     let (product, other) = (place.product(1_000, 10).await, place.product(1_000, 10).await);
     // A stock that does not add up is refused by the table itself; here a trigger of the shop stands for it.
     place.execute(&format!("CREATE TRIGGER refuse BEFORE INSERT ON order_items FOR EACH ROW IF NEW.product_id = {other} THEN SIGNAL SQLSTATE '23000' SET MESSAGE_TEXT = 'refused'; END IF")).await;
-    for command in [place_order(1, product, false), place_order(2, other, false), place_order(3, product, false)] {
-        enqueue(&place, &command).await;
+    let failing = place_order(2, other, false);
+    for command in [&place_order(1, product, false), &failing, &place_order(3, product, false)] {
+        enqueue(&place, command).await;
     }
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 2);
     // It has an outcome like any other.
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE code = 'COMMAND_FAILED'").await, 1);
-    assert_eq!((left(&place).await, dead_letters(&place, place.redis.keys.dead_orders(FIRST)).await), (0, 1));
-    place
-        .redis
-        .client()
-        .xtrim::<(), _, _>(place.redis.keys.dead_orders(FIRST), ("MAXLEN", "=", 0))
-        .await
-        .expect("emptied");
+    let letter = only_letter(&place, COMMANDS).await;
+    assert_eq!((left(&place).await, letter.aggregate_id), (0, Some(failing.id.0.to_string())));
+    assert!(!letter.redrivable && letter.reason.starts_with("not redrivable"), "{}", letter.reason);
+    drop_source(&place.database, &place.redis, COMMANDS, clock::now()).await.expect("dropped");
     place.expect_books_in_order().await;
     place.end().await;
 }

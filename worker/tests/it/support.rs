@@ -14,7 +14,6 @@ use dibs_worker::{
     issuance::{ClaimHandler, ClaimWorker, claim_worker},
     streams::{Handler, Reader, ReclaimPolicy, StreamWorker},
 };
-use fred::interfaces::StreamsInterface as _;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -114,9 +113,4 @@ pub async fn expect_reclaimed_in_time<H: Handler, F: Future<Output = bool>>(
     assert!(since_before >= RECLAIM.min_idle, "reclaimed after {since_before:?}");
     assert!(since_after <= latest, "reclaimed after {since_after:?}");
     worker.stop().await;
-}
-
-/// Dead-lettered entries of the first partition, by the key of their stream.
-pub async fn dead_letters(place: &TestEnvironment, key: String) -> u64 {
-    place.redis.client().xlen(key).await.expect("a length")
 }

@@ -6,4 +6,5 @@ pub mod change_product;
 pub mod create_campaign;
 pub mod create_product;
 pub mod dead_letters;
+pub mod drop_dead_letter;
 pub mod redrive;

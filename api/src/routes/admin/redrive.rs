@@ -1,10 +1,5 @@
 use axum::{Json, extract::State, http::StatusCode};
-use dibs_common::{
-    clock, db,
-    domain::dead_letter::{DeadLetter, DeadLetterStatus},
-    error::Error,
-    identifiers::DeadLetterId,
-};
+use dibs_common::{clock, dead_letters, domain::dead_letter::DeadLetter, identifiers::DeadLetterId};
 
 use crate::{
     app::SharedApp,
@@ -12,10 +7,10 @@ use crate::{
     problem::{ApiError, Problem},
 };
 
-/// Ask for a dead letter to be sent again
+/// Request the redrive of a dead letter
 ///
-/// Asking twice is asking once, and one that was sent stays so. The worker that serves the source sends it; the list
-/// tells what became of it.
+/// Requesting it twice has no further effect, and one that was sent stays so. The worker that serves the source redrives
+/// it; the list has the outcome.
 #[utoipa::path(
     post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration",
     params(("deadLetterId" = DeadLetterId, Path)),
@@ -25,7 +20,7 @@ use crate::{
         (status = 401, description = "UNAUTHENTICATED", body = Problem),
         (status = 403, description = "FORBIDDEN", body = Problem),
         (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = Problem),
-        (status = 409, description = "DEAD_LETTER_NOT_REDRIVABLE: it is not whole", body = Problem),
+        (status = 409, description = "DEAD_LETTER_NOT_REDRIVABLE: never decodable, cut, dropped, or its outcome is its failure", body = Problem),
         (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
     ),
 )]
@@ -34,10 +29,6 @@ pub async fn redrive(
     _: Administrator,
     PathOf(id): PathOf<DeadLetterId>,
 ) -> Result<(StatusCode, Json<DeadLetter>), ApiError> {
-    let letter = db::within(db::dead_letters::request_redrive(app.database.pool(), id, clock::now())).await?;
-    let letter = letter.ok_or(Error::DeadLetterNotFound(id))?;
-    if letter.status == DeadLetterStatus::Dead {
-        return Err(ApiError(Error::DeadLetterNotRedrivable(id)));
-    }
+    let letter = dead_letters::request_redrive(&app.database, id, clock::now()).await?;
     Ok((StatusCode::ACCEPTED, Json(letter)))
 }

@@ -66,6 +66,7 @@ pub struct ClaimAnswer {
         (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
         (status = 409, description = "COUPON_ALREADY_ISSUED, CAMPAIGN_NOT_OPEN, CAMPAIGN_PAUSED", body = Problem),
         (status = 422, description = "COUPON_EXHAUSTED, CAMPAIGN_CLOSED", body = Problem),
+        (status = 500, description = "CLAIM_FAILED, with `Prefer: wait`", body = Problem),
         (status = 503, description = "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE, OVERLOADED", body = Problem),
     ),
 )]
@@ -124,6 +125,7 @@ async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, 
             // Redis decided these before it accepted the claim.
             Error::internal("an accepted claim was rejected with a reason for which none is accepted")
         }
+        ClaimRejectReason::ClaimFailed => Error::ClaimFailed(accepted.record.claim_id),
         ClaimRejectReason::CouponAlreadyIssued => {
             let claims = db::issuances::list_of_user(app.database.pool(), body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();

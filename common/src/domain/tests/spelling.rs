@@ -43,6 +43,7 @@ fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
         "CAMPAIGN_NOT_OPEN",
         "CAMPAIGN_PAUSED",
         "CAMPAIGN_CLOSED",
+        "CLAIM_FAILED",
     ];
     assert_eq!(spellings::<ClaimRejectReason>(), claim_reject_reasons);
 }

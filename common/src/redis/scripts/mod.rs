@@ -4,7 +4,6 @@
 mod acknowledge;
 mod campaign_put;
 mod claim;
-mod dead_letter;
 mod enqueue;
 mod return_seats;
 mod sales_apply;
@@ -16,7 +15,6 @@ mod sales_window;
 pub use acknowledge::acknowledge;
 pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
-pub use dead_letter::dead_letter;
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use return_seats::return_seats;
@@ -69,11 +67,10 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 10] = [
+    const CONTRACTS: [(&str, &Contract); 9] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
-        ("dead_letter", &dead_letter::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
         ("return_seats", &return_seats::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),

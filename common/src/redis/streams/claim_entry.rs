@@ -6,7 +6,10 @@ use uuid::Uuid;
 use super::Entry;
 use crate::{
     clock::from_millis,
-    domain::claim::{Claim, ClaimOutcome, ClaimRejectReason},
+    domain::{
+        claim::{Claim, ClaimOutcome, ClaimRejectReason},
+        dead_letter::CLAIMS,
+    },
     identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::{
         keys::{ISSUANCE_GROUP, Keys},
@@ -35,13 +38,17 @@ impl fmt::Display for Malformed {
 
 impl Entry for ClaimEntry {
     const GROUP: &'static str = ISSUANCE_GROUP;
+    const NAME: &'static str = "claims";
+    const TYPE: &'static str = "claims.v1";
+    const SOURCE: &'static str = CLAIMS;
 
     fn stream(keys: &Keys, partition: Partition) -> String {
         keys.claim_stream(partition)
     }
 
-    fn dead(keys: &Keys, partition: Partition) -> String {
-        keys.dead_claims(partition)
+    /// All claims of an entry are of one campaign.
+    fn aggregate_id(&self) -> String {
+        self.claims.first().map(|claim| claim.coupon.to_string()).unwrap_or_default()
     }
 
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
@@ -51,7 +58,7 @@ impl Entry for ClaimEntry {
             std::str::from_utf8(value).map_err(|_| Malformed(format!("field '{name}' is not text")))
         };
         match text("type")? {
-            "claims.v1" => {
+            Self::TYPE => {
                 let number: u64 =
                     text("coupon")?.parse().map_err(|_| Malformed("field 'coupon' is no number".into()))?;
                 let coupon = CouponId::try_from(number).map_err(Malformed)?;
@@ -104,6 +111,7 @@ impl ClaimOutcomeMessage {
                 ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen) => (4, 0),
                 ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused) => (5, 0),
                 ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed) => (6, 0),
+                ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed) => (7, 0),
             };
             message.put_u8(code);
             message.put_i64(valid_until);
@@ -125,6 +133,7 @@ impl ClaimOutcomeMessage {
                 (4, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen),
                 (5, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused),
                 (6, _) => ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed),
+                (7, _) => ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed),
                 _ => return None,
             };
             Some(Self { claim, outcome })
@@ -164,6 +173,7 @@ mod tests {
             ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen),
             ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused),
             ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed),
+            ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed),
         ]
         .map(|outcome| ClaimOutcomeMessage { claim: ClaimId::generate(), outcome });
         let message = ClaimOutcomeMessage::write_all(&answers);

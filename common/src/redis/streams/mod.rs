@@ -5,11 +5,13 @@
 
 mod claim_entry;
 mod order_entry;
+mod stored_entry;
 mod stream_consumer;
 
 pub use claim_entry::{ClaimEntry, ClaimOutcomeMessage, Malformed};
 pub use order_entry::{OrderEntry, OrderOutcomeMessage};
-pub use stream_consumer::{Delivery, Entry, StreamConsumer};
+pub use stored_entry::{FailedEntry, dead_letter, read_fields, stored_entry};
+pub use stream_consumer::{Delivery, Entry, StreamConsumer, append};
 
 /// The stream of accepted claims of one partition.
 pub type ClaimStream = StreamConsumer<ClaimEntry>;

@@ -5,13 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Malformed};
 use crate::{
-    domain::order::{Command, OrderOutcome},
+    domain::{
+        dead_letter::COMMANDS,
+        order::{Command, OrderOutcome},
+    },
     error::{Error, Result},
     identifiers::{CommandId, Partition},
     redis::keys::{Keys, ORDERS_GROUP},
 };
-
-const TYPE: &str = "orders.v1";
 
 /// One command, as the API appended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,27 +29,31 @@ impl OrderEntry {
     /// Its fields, names and values in turn.
     pub fn fields(&self) -> Result<Vec<String>> {
         let command = serde_json::to_string(&self.command).map_err(Error::internal)?;
-        let fields = [("type", TYPE), ("answers", &self.answers), ("request", &self.request), ("command", &command)];
+        let fields =
+            [("type", Self::TYPE), ("answers", &self.answers), ("request", &self.request), ("command", &command)];
         Ok(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect())
     }
 }
 
 impl Entry for OrderEntry {
     const GROUP: &'static str = ORDERS_GROUP;
+    const NAME: &'static str = "orders";
+    const TYPE: &'static str = "orders.v1";
+    const SOURCE: &'static str = COMMANDS;
 
     fn stream(keys: &Keys, partition: Partition) -> String {
         keys.order_stream(partition)
     }
 
-    fn dead(keys: &Keys, partition: Partition) -> String {
-        keys.dead_orders(partition)
+    fn aggregate_id(&self) -> String {
+        self.command.order().to_string()
     }
 
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
         let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
         let text = |name: &str| field(name).map(|value| String::from_utf8_lossy(value).into_owned());
         match text("type")?.as_str() {
-            TYPE => {
+            Self::TYPE => {
                 let command = serde_json::from_slice(field("command")?);
                 let command = command.map_err(|error| Malformed(format!("field 'command': {error}")))?;
                 Ok(Self { answers: text("answers")?, request: text("request")?, command })

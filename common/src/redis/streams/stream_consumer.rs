@@ -28,12 +28,18 @@ use crate::{
 pub trait Entry: Sized + Send + Sync {
     /// The consumer group that works on it.
     const GROUP: &'static str;
+    /// The stream's key ends with it.
+    const NAME: &'static str;
+    /// The field `type` of entries that this version writes.
+    const TYPE: &'static str;
+    /// The source of its dead letters.
+    const SOURCE: &'static str;
 
     /// The stream's key.
     fn stream(keys: &Keys, partition: Partition) -> String;
 
-    /// The key of the stream of its dead letters.
-    fn dead(keys: &Keys, partition: Partition) -> String;
+    /// The id of the coupon or order that it is about.
+    fn aggregate_id(&self) -> String;
 
     /// Reads an entry's fields, of any version that a deployed process may have written.
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed>;
@@ -159,13 +165,13 @@ impl<E: Entry> StreamConsumer<E> {
         Ok(removed)
     }
 
-    /// Moves an entry to the dead-letter stream of the partition.
-    pub async fn dead_letter(&self, delivery: &Delivery<E>, reason: &str) -> Result<bool> {
-        let streams = (self.key.clone(), E::dead(&self.redis.keys, self.partition));
-        let moved =
-            scripts::dead_letter(&self.redis, streams, E::GROUP, &delivery.id, (reason, delivery.attempts)).await;
-        self.release([delivery.id.as_str()]);
-        moved
+    /// The fields of an entry; none when it is no longer on the stream.
+    pub async fn fields(&self, id: &str) -> Result<Option<HashMap<String, Bytes>>> {
+        let entries: Value = self.redis.client().xrange(&self.key, id, id, None).await.map_err(redis_error)?;
+        let Some(fields) = entries.into_array().into_iter().next().and_then(|entry| entry.into_array().pop()) else {
+            return Ok(None);
+        };
+        fields.convert().map(Some).map_err(redis_error)
     }
 
     /// How many entries are on the stream, those in flight included.
@@ -207,25 +213,32 @@ impl<E: Entry> StreamConsumer<E> {
 }
 
 impl StreamConsumer<ClaimEntry> {
-    /// Every claim on `coupon` that is on the stream or among its dead letters: accepted, and not yet answered.
+    /// Every claim on `coupon` that is on the stream: accepted, and perhaps without an outcome.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
         const PAGE: u64 = 1000;
-        let mut claims = Vec::new();
-        for key in [redis.keys.claim_stream(partition), redis.keys.dead_claims(partition)] {
-            let mut from = "-".to_owned();
-            loop {
-                let page: Value =
-                    redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
-                let page: Vec<Delivery<ClaimEntry>> =
-                    page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
-                let Some(last) = page.last() else { break };
-                from = format!("({}", last.id);
-                let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
-                claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
-            }
+        let (key, mut from, mut claims) = (redis.keys.claim_stream(partition), "-".to_owned(), Vec::new());
+        loop {
+            let page: Value = redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
+            let page: Vec<Delivery<ClaimEntry>> =
+                page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
+            let Some(last) = page.last() else { return Ok(claims) };
+            from = format!("({}", last.id);
+            let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
+            claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
         }
-        Ok(claims)
     }
+}
+
+/// Appends an entry of these fields again, as a redrive does. Unlike a request of a client, it is not refused while the
+/// stream is long.
+pub async fn append<E: Entry>(
+    redis: &Redis,
+    partition: Partition,
+    fields: impl IntoIterator<Item = (String, Bytes)>,
+) -> Result<()> {
+    let fields: Vec<(String, Value)> = fields.into_iter().map(|(name, value)| (name, Value::Bytes(value))).collect();
+    let key = E::stream(&redis.keys, partition);
+    redis.client().xadd::<(), _, _, _, _>(key, false, None::<()>, "*", fields).await.map_err(redis_error)
 }
 
 /// The entries of the one stream that was read: `[[key, entries]]`, or `{key: entries}` from RESP3.

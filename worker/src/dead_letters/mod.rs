@@ -1,41 +1,35 @@
+//! Dead letters as an operator handles them, and the task that redrives those of the streams.
+
+mod redrive;
+
 use dibs_common::{
     clock, db,
-    domain::dead_letter::{DeadLetter, DeadLetterStatus, beginning},
-    error::{Error, Result},
-    identifiers::DeadLetterId,
+    domain::dead_letter::{DeadLetter, beginning},
+    error::Result,
 };
+pub use redrive::redrive_once;
+pub(crate) use redrive::run;
 use sqlx::MySqlPool;
 
 /// How much of a payload is shown, in bytes.
 const SHOWN: usize = 300;
-/// How many letters are asked for in one statement.
-const ASKED_AT_ONCE: u32 = 1_000;
+/// Letters that one statement changes.
+const BATCH_SIZE: u32 = 1_000;
 
-/// Asks for a dead letter to be sent again; how it stands then.
-pub async fn redrive(pool: &MySqlPool, id: DeadLetterId) -> Result<DeadLetterStatus> {
-    let letter = db::within(db::dead_letters::request_redrive(pool, id, clock::now()))
-        .await?
-        .ok_or(Error::DeadLetterNotFound(id))?;
-    if letter.status == DeadLetterStatus::Dead {
-        return Err(Error::DeadLetterNotRedrivable(id));
-    }
-    Ok(letter.status)
-}
-
-/// Asks for all dead letters of a source to be sent again, as far as they can be; how many. One that fails again
-/// meanwhile is not asked for twice.
+/// Requests a redrive of all letters of a source that are redrivable; how many. One that fails again meanwhile is not
+/// redriven twice.
 pub async fn redrive_source(pool: &MySqlPool, source: &str) -> Result<u64> {
-    let (mut asked, mut after) = (0, None);
+    let (mut requested, mut after) = (0, None);
     loop {
-        let next = db::dead_letters::request_redrive_of_source(pool, source, after, clock::now(), ASKED_AT_ONCE);
-        let Some((last, count)) = db::within(next).await? else { return Ok(asked) };
-        asked += count;
+        let next = db::dead_letters::request_redrive_of_source(pool, source, after, clock::now(), BATCH_SIZE);
+        let Some((last, count)) = db::within(next).await? else { return Ok(requested) };
+        requested += count;
         after = Some(last);
     }
 }
 
-/// A dead letter on one line, for people: its id, status, source, key, kind, what it is about, attempts, when it was
-/// buried, why, and the beginning of its payload, between tabs.
+/// A dead letter on one line, its fields between tabs: id, status, source, key, type, aggregate, attempts, when it was
+/// dead-lettered, reason, and the beginning of the payload.
 pub fn dead_letter_line(letter: &DeadLetter) -> String {
     let fields = [
         letter.id.to_string(),
@@ -49,7 +43,7 @@ pub fn dead_letter_line(letter: &DeadLetter) -> String {
         letter.reason.clone(),
         beginning(&letter.payload, SHOWN).to_owned(),
     ];
-    // Whatever a sender put into it, it stays on its line, and does nothing to the terminal.
+    // A sender chose the text: without control characters it stays on its line and cannot steer the terminal.
     let clean = |field: &String| field.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     fields.iter().map(clean).collect::<Vec<_>>().join("\t")
 }

@@ -1,0 +1,177 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use dibs_common::{
+    clock,
+    db::{self, Database, Lease},
+    domain::dead_letter::{CLAIMS, COMMANDS, DeadLetter, Redriven},
+    error::Result,
+    identifiers::{CouponId, DeadLetterId},
+    integrations::messages::Receiver,
+    redis::{
+        Redis,
+        streams::{self, ClaimEntry, OrderEntry},
+    },
+    retry,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::campaigns;
+
+const LEASE: &str = "dead letters of streams";
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
+/// Letters of a source that one round redrives.
+const BATCH_SIZE: u32 = 100;
+
+/// Redrives the letters of claims and commands, and exports how many letters each source has. One process does so at a
+/// time, any number may run this.
+pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
+    let mut gauges = Gauges::default();
+    while !stopping.is_cancelled() {
+        match database.try_lease(LEASE).await {
+            Ok(Some(lease)) => serve(&database, &redis, lease, &mut gauges, &stopping).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(cause = error.chain(), "dead letters cannot be served; retrying"),
+        }
+        gauges.reset();
+        retry::sleep(POLL_INTERVAL, &stopping).await;
+    }
+}
+
+/// Redrives the letters of claims and commands whose redrive is requested. Returns how many; none when another process
+/// holds the lease.
+pub async fn redrive_once(database: &Database, redis: &Redis) -> Result<usize> {
+    let Some(mut lease) = database.try_lease(LEASE).await? else { return Ok(0) };
+    let redriven = redrive_requested(database, redis, &mut lease).await;
+    lease.release().await.and(redriven)
+}
+
+/// Works until `stopping`, or until a round fails: then the lease may be lost.
+async fn serve(
+    database: &Database,
+    redis: &Redis,
+    mut lease: Lease,
+    gauges: &mut Gauges,
+    stopping: &CancellationToken,
+) {
+    loop {
+        let round = async {
+            gauges.update(&mut lease).await?;
+            redrive_requested(database, redis, &mut lease).await
+        };
+        if let Err(error) = round.await {
+            tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
+            break;
+        }
+        if !retry::sleep(POLL_INTERVAL, stopping).await {
+            break;
+        }
+    }
+    if let Err(error) = lease.release().await {
+        tracing::debug!(cause = error.chain(), "lease of dead letters was lost before it was released");
+    }
+}
+
+async fn redrive_requested(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {
+    let mut redriven = 0;
+    for source in [CLAIMS, COMMANDS] {
+        let mut after: Option<DeadLetterId> = None;
+        loop {
+            let page = db::dead_letters::list_to_redrive(lease.connection(), source, after, BATCH_SIZE);
+            let letters = db::within(page).await?;
+            let Some(last) = letters.last() else { break };
+            after = Some(last.id);
+            for letter in &letters {
+                redriven += usize::from(redrive_letter(database, redis, lease, letter).await?);
+            }
+        }
+    }
+    Ok(redriven)
+}
+
+/// Appends the entry of a letter to its stream again, with the same fields: a claim keeps its id, and a claim or command
+/// that has its outcome meanwhile keeps that. The append comes before the status, so a death between them appends the
+/// entry twice, which the same ids make harmless.
+async fn redrive_letter(database: &Database, redis: &Redis, lease: &mut Lease, letter: &DeadLetter) -> Result<bool> {
+    let (partition, fields) = match streams::stored_entry(letter) {
+        Ok(stored) => stored,
+        Err(malformed) => {
+            let dead = Redriven::Dead { reason: malformed.to_string(), attempts: 0 };
+            return mark(lease, letter, &dead).await.map(|()| false);
+        }
+    };
+    let sent = Redriven::Sent { attempts: 0 };
+    if letter.source == COMMANDS {
+        streams::append::<OrderEntry>(redis, partition, fields).await?;
+        return mark(lease, letter, &sent).await.map(|()| true);
+    }
+    // A rebuild reads the stream and then the letters. Were the entry to move the other way meanwhile, the rebuild would
+    // not count its claims.
+    let Some(rebuild) = lease_of_rebuild(database, letter).await? else { return Ok(false) };
+    let redriven = async {
+        streams::append::<ClaimEntry>(redis, partition, fields).await?;
+        mark(lease, letter, &sent).await
+    };
+    let redriven = redriven.await;
+    rebuild.release().await.and(redriven).map(|()| true)
+}
+
+/// None while the campaign of a letter is rebuilt: the letter waits for the next round. Without a known campaign no rebuild
+/// reads the letter, and a lease of its own serves.
+async fn lease_of_rebuild(database: &Database, letter: &DeadLetter) -> Result<Option<Lease>> {
+    let coupon: Option<u64> = letter.aggregate_id.as_ref().and_then(|id| id.parse().ok());
+    let name = match coupon.and_then(|id| CouponId::try_from(id).ok()) {
+        Some(coupon) => campaigns::rebuild_lease(coupon),
+        None => format!("redrive {}", letter.id),
+    };
+    database.try_lease(&name).await
+}
+
+async fn mark(lease: &mut Lease, letter: &DeadLetter, outcome: &Redriven) -> Result<()> {
+    db::within(db::dead_letters::mark_redriven(lease.connection(), letter.id, outcome, clock::now())).await?;
+    match outcome {
+        Redriven::Sent { .. } => tracing::info!(id = %letter.id, source = letter.source, "dead letter redriven"),
+        Redriven::Dead { reason, .. } => {
+            tracing::error!(id = %letter.id, source = letter.source, reason, "dead letter cannot be redriven");
+        }
+    }
+    Ok(())
+}
+
+/// Exports `dibs_dead_letters` while this process holds the lease, so that the sum over all processes is right.
+#[derive(Default)]
+struct Gauges {
+    updated_at: Option<Instant>,
+    sources: BTreeSet<String>,
+}
+
+impl Gauges {
+    async fn update(&mut self, lease: &mut Lease) -> Result<()> {
+        if self.updated_at.is_some_and(|updated| updated.elapsed() < GAUGE_INTERVAL) {
+            return Ok(());
+        }
+        self.updated_at = Some(Instant::now());
+        self.sources.extend([CLAIMS, COMMANDS].map(str::to_owned));
+        self.sources.extend(db::within(db::dead_letters::list_sources(lease.connection())).await?);
+        for source in &self.sources {
+            // The sinks of webhooks export their own.
+            if ![Receiver::DataPlatform, Receiver::Notifications].iter().any(|receiver| receiver.name() == source) {
+                let dead = db::within(db::dead_letters::count(lease.connection(), source)).await?;
+                set(source, u32::try_from(dead).unwrap_or(u32::MAX));
+            }
+        }
+        Ok(())
+    }
+
+    /// Another process may hold the lease from now on.
+    fn reset(&mut self) {
+        for source in std::mem::take(self).sources {
+            set(&source, 0);
+        }
+    }
+}
+
+fn set(source: &str, dead: u32) {
+    metrics::gauge!("dibs_dead_letters", "source" => source.to_owned()).set(f64::from(dead));
+}
