@@ -221,6 +221,7 @@ pub async fn finish(pool: &MySqlPool, assignment: AssignmentId, now: Timestamp) 
     if open.is_some() {
         return Ok(false);
     }
+    // `done_at IS NULL`: a repeat keeps the time of the first.
     sqlx::query(
         "UPDATE assignments /* assignments::finish */ SET status = ?, done_at = ? WHERE assignment_id = ? AND done_at IS NULL",
     )

@@ -32,6 +32,7 @@ pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(Prod
         .await?
     } else {
         sqlx::query_as(
+            // SUM of integers is a DECIMAL in MySQL, hence the CAST.
             "SELECT /* best_sellers::list */ product_id, CAST(SUM(quantity) AS SIGNED) AS sold FROM product_daily_sales \
              WHERE day BETWEEN ? AND ? GROUP BY product_id ORDER BY sold DESC, product_id LIMIT ?",
         )

@@ -92,6 +92,7 @@ pub async fn create(
         Validity::Days(days) => (Some(days), None),
         Validity::Until(until) => (None, Some(until)),
     };
+    // Nearly always the operation is new, so the insert comes first, without a read before it.
     let inserted = sqlx::query(
         "INSERT INTO coupons /* campaigns::create */ (name, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, total_quantity, per_user_limit, opens_at, closes_at, validity_days, valid_until, \
@@ -155,6 +156,7 @@ pub async fn list_not_ended(
 
 /// Locks the campaigns of a batch and reads them. Locks are taken in id order, so that two batches cannot deadlock.
 pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Result<Vec<Campaign>, sqlx::Error> {
+    // Prepared: nearly all batches are of one campaign, and so share one statement.
     let ids = vec!["?"; coupons.len()].join(", ");
     let sql = format!(
         "SELECT /* campaigns::lock: the quantity is checked and raised under this lock */ {COLUMNS} FROM coupons \

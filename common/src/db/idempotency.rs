@@ -86,6 +86,7 @@ pub async fn begin(
     operation: Uuid,
     now: Timestamp,
 ) -> Result<KeyState, sqlx::Error> {
+    // Each step below may lose a race against another request with the same key; then the row is read again.
     for _ in 0..MAX_ROUNDS {
         // Nearly always the key is new, so the insert comes first, without a read before it.
         match insert(pool, request, operation, now).await {

@@ -98,6 +98,7 @@ pub async fn insert_batch(
 ) -> Result<(), sqlx::Error> {
     let PlannedClaims { campaigns, claims, plan } = batch;
     insert_rejections(connection, claims, plan, now).await?;
+    // Rejections are rare, so they go alone; all else goes in one text, usually in one round trip.
     let mut statements = Statements::new(statement_bytes);
     insert_issuances(&mut statements, campaigns, plan, now)?;
     update_counts(&mut statements, claims, plan);
@@ -230,6 +231,7 @@ pub async fn list_of_user(pool: &MySqlPool, coupon: CouponId, user: UserId) -> R
         let outcome = outcome(valid_until, code)?;
         claims.push(UserClaim { record: ClaimRecord { claim_id: ClaimId(id), sequence, accepted_at }, outcome });
     }
+    // Issued and rejected claims come from two tables, each in its own order.
     claims.sort_by_key(|claim| std::cmp::Reverse(claim.record.accepted_at));
     Ok(claims)
 }

@@ -12,6 +12,7 @@ const MAX_DETAIL: usize = 300;
 
 /// Records that a run begins. It replaces an earlier run for the same day, whose `as_of` stays until this one is done.
 pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
+    // VALUES(): MariaDB knows no row alias, and MySQL still accepts the function.
     sqlx::query(
         "INSERT INTO job_runs /* job_runs::begin */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
          ON DUPLICATE KEY UPDATE status = VALUES(status), started_at = VALUES(started_at), ended_at = NULL, detail = NULL",
@@ -36,6 +37,7 @@ pub async fn end(
         Ok(detail) => ("DONE", detail),
         Err(detail) => ("FAILED", detail),
     };
+    // A longer text would be an error in strict mode, and the run would stay RUNNING.
     let detail: String = detail.chars().take(MAX_DETAIL).collect();
     sqlx::query(
         "UPDATE job_runs /* job_runs::end */ SET as_of = IF(? = 'DONE', started_at, as_of), status = ?, ended_at = ?, \

@@ -144,6 +144,7 @@ pub async fn find_backlog(pool: &MySqlPool) -> Result<Backlog, sqlx::Error> {
     )
     .fetch_optional(pool)
     .await?;
+    // Sequences have no gaps, so the oldest undelivered event of a sink is the next one.
     let sinks = sqlx::query_as(
         "SELECT /* outbox::find_backlog */ s.name AS sink, q.last_sequence - s.delivered_through AS events, \
          e.created_at AS waiting_since FROM sinks s \
@@ -160,6 +161,7 @@ pub async fn list_between(
     sequences: RangeInclusive<u64>,
     kinds: &[&str],
 ) -> Result<Vec<OutboxEvent>, sqlx::Error> {
+    // Each sink has fixed kinds, so its statement is prepared once.
     let places = vec!["?"; kinds.len()].join(",");
     let only = if kinds.is_empty() { String::new() } else { format!("AND type IN ({places})") };
     let sql = format!(

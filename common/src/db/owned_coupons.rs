@@ -121,6 +121,7 @@ pub async fn list(
         Some(OwnedStatus::Used) => "AND u.status = 'USED'",
         Some(OwnedStatus::Revoked) => "AND u.status = 'REVOKED'",
     };
+    // Claim ids are UUIDv7, so descending ids are newest first.
     let sql = format!(
         "SELECT /* owned_coupons::list */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
          u.discount_max_amount, u.status, u.issued_at, u.valid_until, u.used_at \
@@ -140,6 +141,7 @@ pub async fn list(
 /// Marks at most `limit` issued coupons whose validity ended by `moment` as expired, with an event each. Returns their
 /// number. Run it inside [`super::retrying`].
 pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Timestamp) -> Result<u64, sqlx::Error> {
+    // A plain read first: most runs find nothing, and then lock nothing.
     let ended: Vec<(Uuid,)> = sqlx::query_as(
         "SELECT /* owned_coupons::expire */ user_coupon_id FROM user_coupons FORCE INDEX (expiring) \
          WHERE status = 'ISSUED' AND valid_until <= ? LIMIT ?",

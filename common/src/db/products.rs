@@ -169,6 +169,7 @@ async fn update_locked(
 ) -> Result<Result<Product>, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let Some(product) = lock(&mut transaction, id).await? else {
+        // Dropping the transaction rolls it back, here and below.
         return Ok(Err(Error::ProductNotFound(id)));
     };
     let stock = product.stock;

@@ -34,6 +34,7 @@ pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSe
     for (table, key) in
         [("user_coupons", "user_coupon_id"), ("claim_rejections", "claim_id"), ("claim_refusals", "claim_id")]
     {
+        // STRAIGHT_JOIN: the ids first, each then a lookup by primary key.
         let sql = format!(
             "SELECT /* rejected_requests::list_decided */ t.{key} \
              FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \

@@ -65,6 +65,7 @@ async fn unsequenced_effects(connection: &mut MySqlConnection, zone: Tz) -> Resu
 /// Units of the orders that were paid on a business day and not cancelled since.
 async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) -> Result<Scores, sqlx::Error> {
     let sql = format!("SELECT /* sales::sum_of_day */ product_id, quantity FROM ({SOLD}) AS sold");
+    // Streamed, as a day may have a million products.
     let mut rows = sqlx::query_as::<_, (u64, i64)>(sqlx::AssertSqlSafe(sql))
         .bind(start_of(day, zone))
         .bind(start_of(days_after(day, 1), zone))
@@ -85,6 +86,7 @@ const SOLD: &str = "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) AS quan
 /// Replaces the rows of a business day in `product_daily_sales`. Returns the number of products. Run it inside
 /// [`super::retrying`].
 pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Result<u64, sqlx::Error> {
+    // One transaction: a reader sees the day as it was or as it is, never without rows.
     let mut transaction = database.begin().await?;
     sqlx::query("DELETE FROM product_daily_sales /* sales::persist_day */ WHERE day = ?")
         .bind(day)
@@ -107,6 +109,7 @@ pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Resul
 /// Replaces the ranking of the three days up to `day` in `best_sellers`, from `product_daily_sales`. Returns the number of
 /// products. Run it inside [`super::retrying`].
 pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result<u64, sqlx::Error> {
+    // One transaction: a reader sees the ranking as it was or as it is, never without rows.
     let mut transaction = database.begin().await?;
     sqlx::query("DELETE FROM best_sellers /* sales::persist_best_sellers */ WHERE day = ?")
         .bind(day)

@@ -36,6 +36,7 @@ impl Statements {
         rows: impl IntoIterator<Item = R>,
         mut write: impl FnMut(&mut String, R),
     ) {
+        // Reused for every row: a batch has thousands.
         let mut row = String::new();
         let mut is_open = false;
         for value in rows {

@@ -53,6 +53,7 @@ pub async fn counts(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
     let fields = vec!["claimed", "total", "sequence", "closes_at", "state"];
     let values: Vec<Value> = redis.client().hmget(key, fields).await.map_err(redis_error)?;
     let number = |place: usize| values.get(place).and_then(Value::as_i64);
+    // A script writes all fields at once, so a missing one means that the campaign is missing.
     let (Some(claimed), Some(total), Some(sequence), Some(closes_at)) = (number(0), number(1), number(2), number(3))
     else {
         return Ok(None);

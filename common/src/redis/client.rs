@@ -1,8 +1,8 @@
 //! The way to Redis: one small module between Dibs and its client library.
 //!
-//! Three kinds of connection, because they must not wait for each other: a pool for scripts and short commands,
-//! one connection for each stream reader (a blocking read holds up every other command on it), and one for
-//! each subscriber. A command is tried once: scripts may be sent again by those who know that they replay.
+//! There are three kinds of connection, which must not wait for each other: a pool for scripts and short commands, one
+//! connection for each stream reader (a blocking read holds up every other command on it), and one for each subscriber. A
+//! command is sent once. A caller whose script is idempotent may send it again.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ use crate::{
     redis::keys::Keys,
 };
 
-/// How long a short command may take before Redis counts as gone.
+/// A short command that takes longer counts as an unreachable server.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_millis(700);
 /// How long a blocking read waits for an entry.
 pub const BLOCK: Duration = Duration::from_secs(1);
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-const RECONNECT_EVERY_MILLIS: u32 = 100;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const RECONNECT_DELAY_MS: u32 = 100;
 
 /// Connections to Redis, and the spelling of keys.
 #[derive(Clone)]
@@ -46,9 +46,10 @@ impl Redis {
     /// Connects `connections` times to the server, cluster or sentinels at `url`; waits for at most 10 s.
     pub async fn connect(url: &SecretString, keys: Keys, connections: usize) -> Result<Self> {
         let mut config = Config::from_url(url.expose_secret()).map_err(redis_error)?;
+        // A process may start before Redis does: `init` then waits for it, up to the timeout.
         config.fail_fast = false;
         let pool = builder(config.clone(), COMMAND_TIMEOUT).build_pool(connections).map_err(redis_error)?;
-        let connected = timeout(CONNECT_LIMIT, pool.init()).await;
+        let connected = timeout(CONNECT_TIMEOUT, pool.init()).await;
         connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
         Ok(Self { pool, config, keys })
     }
@@ -60,8 +61,9 @@ impl Redis {
 
     /// A connection of its own for blocking reads.
     pub async fn reader(&self) -> Result<Client> {
+        // Longer than BLOCK, or every empty read would end as a command that timed out.
         let client = builder(self.config.clone(), BLOCK + Duration::from_secs(4)).build().map_err(redis_error)?;
-        let connected = timeout(CONNECT_LIMIT, client.init()).await;
+        let connected = timeout(CONNECT_TIMEOUT, client.init()).await;
         connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
         Ok(client)
     }
@@ -69,15 +71,16 @@ impl Redis {
     /// A connection of its own that listens on `channel`, again after each reconnection.
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription> {
         let client = builder(self.config.clone(), COMMAND_TIMEOUT).build_subscriber_client().map_err(redis_error)?;
-        let connected = timeout(CONNECT_LIMIT, client.init()).await;
+        let connected = timeout(CONNECT_TIMEOUT, client.init()).await;
         connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
         client.manage_subscriptions();
+        // Before SUBSCRIBE, so that no message is missed in between.
         let messages = client.message_rx();
         client.subscribe(channel).await.map_err(redis_error)?;
         Ok(Subscription { _client: client, messages })
     }
 
-    /// Says something on `channel` to whoever listens now.
+    /// Publishes a message to the current subscribers of `channel`.
     pub async fn publish(&self, channel: &str, message: Bytes) -> Result<()> {
         self.client().publish::<(), _, _>(channel, message).await.map_err(redis_error)
     }
@@ -90,12 +93,12 @@ impl Redis {
     /// Ends all connections of the pool.
     pub async fn close(&self) {
         if let Err(error) = self.pool.quit().await {
-            tracing::debug!(%error, "redis was gone before it was left");
+            tracing::debug!(%error, "redis connections were not closed cleanly");
         }
     }
 }
 
-/// Listens on one channel for as long as it lives. Messages that come while the connection is broken are lost.
+/// A subscription to one channel. Messages that are published while its connection is broken are lost.
 pub struct Subscription {
     _client: SubscriberClient,
     messages: Receiver<Message>,
@@ -107,7 +110,7 @@ impl Subscription {
         loop {
             match self.messages.recv().await {
                 Ok(message) => return Some(message.value.into_bytes().unwrap_or_default()),
-                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "messages were missed"),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "subscription lagged; messages dropped"),
                 Err(RecvError::Closed) => return None,
             }
         }
@@ -121,21 +124,24 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
         .with_connection_config(|connection| {
             connection.connection_timeout = Duration::from_millis(500);
             connection.internal_command_timeout = Duration::from_secs(1);
+            // fred sends a command again after it has reconnected, also one that Redis has executed.
             connection.max_command_attempts = 1;
             connection.tcp.nodelay = Some(true);
+            // A machine that vanished closes no connection: the kernel would notice after minutes.
             connection.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(command_timeout + Duration::from_millis(300)),
                 interval: Duration::from_millis(200),
             };
         })
-        .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MILLIS));
+        .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_DELAY_MS));
     builder
 }
 
-/// What Redis's client said, as an error of Dibs: a script's complaint is a defect, all else means that Redis
-/// cannot be used now.
+/// The client library's error as an error of Dibs: an error of a script is a defect, all else means that Redis cannot be
+/// used now.
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
+    // Error replies that the client library does not classify, and that pass when the server recovers.
     let server_cannot =
         ["BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
     let details = error.details();

@@ -28,6 +28,7 @@ impl Keys {
 
     /// The terms and counts of a campaign: a hash, see `lua/claim.lua`.
     pub fn campaign(&self, partition: Partition, coupon: CouponId) -> String {
+        // The braces are the hash tag: only the text between them decides the slot.
         format!("{}{{p{}}}:campaign:{coupon}", self.prefix, partition.0)
     }
 

@@ -23,6 +23,7 @@ pub struct PendingCommand {
 /// Remembers a command for a day.
 pub async fn remember(redis: &Redis, command: &Command) -> Result<()> {
     let (key, expires) = (redis.keys.pending_command(command.id), Some(Expiration::EX(TTL_SECONDS)));
+    // A kind has no space, so the first one separates.
     let value = format!("{} {}", command.kind(), command.order());
     redis.client().set(key, value, expires, None, false).await.map_err(redis_error)
 }

@@ -98,6 +98,7 @@ pub async fn window_info(redis: &Redis, days: u8) -> Result<Option<WindowInfo>> 
 /// The first `limit` products of the window of `days` days, and their units.
 pub async fn window(redis: &Redis, days: u8, limit: u32) -> Result<Vec<(ProductId, i64)>> {
     let key = redis.keys.sales_window(days);
+    // Units are negative in a window, so the ascending order begins with the best seller.
     let range = redis.client().zrange(key, 0, i64::from(limit) - 1, None, false, None, true);
     let members: Vec<(String, f64)> = range.await.map_err(redis_error)?;
     let read = |(member, score): (String, f64)| {

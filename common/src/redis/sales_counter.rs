@@ -82,9 +82,11 @@ pub fn split_at_gaps(messages: &[SalesMessage]) -> Vec<&[SalesMessage]> {
     for (place, SalesMessage { source, offset, effects, .. }) in messages.iter().enumerate() {
         let follows = next.get(source.as_str()).is_none_or(|next| offset <= next);
         changes += effects.len();
+        // A message that alone has too many changes is a batch of its own.
         if !follows || changes > MAX_CHANGES && place > begin {
             batches.push(&messages[begin..place]);
             (begin, changes) = (place, effects.len());
+            // A batch may begin at any offset: the script compares it with what Redis has counted.
             next.clear();
         }
         let next = next.entry(source).or_default();

@@ -112,6 +112,7 @@ pub async fn settle(
 /// Takes at most `limit` pending charges that are due, for the caller to ask the payment gateway about: no other worker
 /// takes them until `taken_until`. Each counts one attempt more.
 pub async fn take_due(database: &Database, limit: u32, now: Timestamp, taken_until: Timestamp) -> Result<Vec<Charge>> {
+    // The transaction ends before the gateway is asked: no row stays locked during a network call.
     let taking = retrying("take_due_charges", || async {
         let mut transaction = database.begin().await?;
         let mut charges = rows::lock_due(&mut transaction, limit, now).await?;
@@ -133,6 +134,7 @@ where
 {
     // A rejection must not be retried, so `retrying` sees it as a result.
     let attempts = retrying(name, || {
+        // Boxed, as the future of a transaction is large and `retrying` holds it by value.
         let attempt = Box::pin(transaction());
         async {
             match attempt.await {
@@ -156,14 +158,17 @@ async fn reserve(
     rules: PointRules,
     now: Timestamp,
 ) -> Result<(ChargeWithBalance, Option<Account>), TransactionError> {
+    // The account is locked first, also for a charge that exists: two charges of a user would deadlock otherwise.
     let account = points::lock(connection, wanted.user, now).await?;
     if let Some(found) = rows::lock(connection, wanted.id).await? {
+        // The id comes from the idempotency key, so other contents mean that the key was reused.
         if found.wanted != *wanted {
             return Err(TransactionError::Rejected(Error::IdempotencyKeyReused));
         }
         return Ok((existing(connection, found, account).await?, None));
     }
     let account = account.begin(wanted.amount, rules)?;
+    // The amount is reserved before the gateway is asked, so that an approved charge always fits under the cap.
     rows::insert(connection, wanted, now).await?;
     points::update(connection, wanted.user, account, now).await?;
     let charge = Charge {

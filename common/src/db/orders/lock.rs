@@ -87,6 +87,7 @@ async fn lock_orders(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<OrderId>,
 ) -> Result<BTreeMap<OrderId, Order>, sqlx::Error> {
+    // FORCE INDEX, here and below: with a long list the optimizer may scan the table, and lock every row of it.
     let head =
         format!("SELECT /* orders::lock_orders */ {COLUMNS} FROM orders FORCE INDEX (PRIMARY) WHERE order_id IN");
     let tail = "ORDER BY order_id FOR UPDATE";

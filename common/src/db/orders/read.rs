@@ -31,6 +31,7 @@ pub struct OrdersFilter {
 
 /// A page of a user's orders, newest first.
 pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersFilter) -> Result<Vec<Order>, sqlx::Error> {
+    // Ids are UUIDv7, so descending ids are newest first.
     let sql = format!(
         "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders \
          WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
@@ -140,6 +141,7 @@ pub async fn list_overdue(
     limit: u32,
 ) -> Result<Vec<OverdueOrder>, sqlx::Error> {
     let (after_time, after_order) = after.unwrap_or((Timestamp::UNIX_EPOCH, OrderId(Uuid::nil())));
+    // `expires_at >= ?` alone lets the index `expiring` begin at the position; the OR would not.
     let rows: Vec<(Timestamp, Uuid, u64)> = sqlx::query_as(
         "SELECT /* orders::list_overdue */ expires_at, order_id, user_id FROM orders WHERE status = 'DEPOSIT_WAIT' \
          AND expires_at <= ? AND expires_at >= ? AND (expires_at > ? OR order_id > ?) \

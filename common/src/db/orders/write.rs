@@ -62,6 +62,7 @@ fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPl
         ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o ON o.order_id = UNHEX(n.order_id) \
         SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
         o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
+    // One UPDATE joins all rows with their new values: a statement for each row would be parsed one by one.
     let changed = plan.changed.iter().filter_map(|id| state.orders.get(id));
     statements.push_rows(head, tail, changed, |sql, order| {
         let payment = json_id(order.payment_id.map(|payment| payment.0));
@@ -181,6 +182,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
         let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.into_str());
         write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
     });
+    // Only a DONE payment is refunded. A second refund changes no row, so the count is off and the batch rolls back.
     let head = format!(
         "UPDATE payments /* orders::write_payments */ SET status = 'CANCELLED', cancelled_at = {now} \
          WHERE status = 'DONE' AND payment_id IN ("

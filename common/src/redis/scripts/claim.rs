@@ -122,6 +122,7 @@ async fn decide(
         arguments.push(Value::Bytes(request.request.clone()));
     }
     let reply = run(redis, &SCRIPT, keys, arguments).await?;
+    // Decisions come as one string of fixed width: nested arrays would take longer to write and to read.
     match reply.as_slice() {
         [Value::Integer(0)] => Ok(None),
         [Value::Integer(1), now, remaining, opens_at, packed] => {
@@ -165,6 +166,7 @@ fn decision(packed: &[u8]) -> Option<Decision> {
 pub fn read_record(packed: &[u8]) -> Option<ClaimRecord> {
     let claim = Uuid::from_slice(packed.get(..16)?).ok()?;
     let sequence = u32::from_be_bytes(packed.get(16..20)?.try_into().ok()?);
+    // 48 bits of milliseconds last for 8,900 years.
     let mut millis = [0; 8];
     millis[2..].copy_from_slice(packed.get(20..RECORD_BYTES)?);
     Some(ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at: from_millis(i64::from_be_bytes(millis)) })

@@ -46,6 +46,7 @@ impl Contract {
 
 /// Runs a script. Its source is sent only when Redis does not have it.
 async fn run(redis: &Redis, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Vec<Value>> {
+    // After a restart Redis has lost its scripts, and replies NOSCRIPT: then the source is sent.
     let answer: Value = script.evalsha_with_reload(redis.client(), keys, arguments).await.map_err(redis_error)?;
     match answer {
         Value::Array(values) => Ok(values),

@@ -112,6 +112,7 @@ fn new_changes(messages: &[SalesMessage], spans: &HashMap<&str, Span>) -> Vec<(u
     let mut highest: HashMap<&str, u64> = HashMap::new();
     for SalesMessage { source, sequence, effects, .. } in messages {
         let highest = highest.entry(source).or_default();
+        // Sequences of a source ascend at first delivery, so a lower one is a repeat.
         if sequence > highest {
             *highest = *sequence;
             let place = spans.get(source.as_str()).map_or(0, |span| span.place);
