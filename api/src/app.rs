@@ -3,12 +3,12 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use axum::extract::FromRef;
-use dibs_common::supervisor::Supervisor;
 use dibs_common::{
     db::Database,
     error::{Error, Result},
     integrations::payment_gateway::PaymentGateway,
     redis::Redis,
+    supervisor::Supervisor,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,19 +41,16 @@ const REDIS_CONNECTIONS: usize = 2;
 
 impl App {
     /// Connects to the servers that the settings name.
-    pub async fn start(settings: ApiSettings, metrics: PrometheusHandle) -> Result<SharedApp> {
+    pub async fn start(settings: ApiSettings, metrics: PrometheusHandle, supervisor: Supervisor) -> Result<SharedApp> {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
-        let stopping = CancellationToken::new();
-        let supervisor = Supervisor::new(stopping.clone());
-        let tasks = supervisor.tracker.clone();
+        let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);
-        let claims = Claims::start(&database, &redis, &tasks, max_waiting).await?;
-        let orders = Orders::start(&database, &redis, settings.shared.claim_partitions, max_waiting).await?;
-        let zone = settings.shared.time_zone;
-        let (rankings, reading) = Rankings::start((&database, &redis), zone, stopping.clone());
-        tasks.spawn(reading);
+        let claims = Claims::start(&database, &redis, &supervisor, max_waiting).await?;
+        let partitions = settings.shared.claim_partitions;
+        let orders = Orders::start(&database, &redis, &supervisor, partitions, max_waiting).await?;
+        let rankings = Rankings::start(&database, &redis, settings.shared.time_zone, &supervisor);
         let in_progress = AtomicU32::new(0);
         Ok(Arc::new(Self {
             settings,

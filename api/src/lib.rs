@@ -33,9 +33,8 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
     if !http_server::serve(listener, routes, app.settings.listener.limits(), shutdown).await {
         tracing::warn!("drain limit reached; connections closed with requests in progress");
     }
-    app.tasks.close();
     app.claims.close();
-    if tokio::time::timeout(DRAIN_LIMIT, app.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(DRAIN_LIMIT, app.supervisor.shut_down()).await.is_err() {
         tracing::warn!("drain limit reached: tasks still running");
     }
     app.redis.close().await;

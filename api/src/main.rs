@@ -11,9 +11,12 @@ use dibs_api::{
 use dibs_common::{
     clock, config,
     error::{Error, Result},
-    health, shutdown, telemetry,
+    health, shutdown,
+    supervisor::Supervisor,
+    telemetry,
 };
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,10 +51,11 @@ async fn run(settings: ApiSettings) -> Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
-    let app = App::start(settings, metrics).await?;
-    app.supervisor
-        .spawn(shutdown::signal_task(&app.supervisor, Duration::from_secs(app.settings.shutdown_delay_seconds.into())));
-    app.supervisor.spawn(telemetry::upkeep_task(app.metrics.clone()));
+    let supervisor = Supervisor::new(CancellationToken::new());
+    let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
+    supervisor.spawn(shutdown::signal_task(&supervisor, delay));
+    supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
+    let app = App::start(settings, metrics, supervisor).await?;
     tracing::info!(%address, "ready to answer");
     serve(app, listener).await
 }

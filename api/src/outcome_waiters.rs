@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +16,9 @@ use dibs_common::{
     error::Result,
     identifiers::new_uuid,
     redis::{Redis, Subscription},
+    supervisor::{Lifetime, Supervisor, Task},
 };
+use futures::FutureExt as _;
 use metrics::counter;
 use tokio::{
     sync::oneshot,
@@ -71,12 +73,33 @@ struct Awaited<T: AwaitedOutcome> {
 
 impl<T: AwaitedOutcome> OutcomeWaiters<T> {
     /// Subscribes to a channel of its own and begins to look up. At most `max_callers` may wait at once.
-    pub async fn start(database: &Database, redis: &Redis, max_callers: usize) -> Result<Arc<Self>> {
+    pub async fn start(
+        database: &Database,
+        redis: &Redis,
+        supervisor: &Supervisor,
+        max_callers: usize,
+    ) -> Result<Arc<Self>> {
         let channel = redis.keys.answers(new_uuid());
-        let messages = redis.subscribe(&channel).await?;
+        // Subscribed before the first call is served, so that its outcome is not missed.
+        let mut subscription = Some(redis.subscribe(&channel).await?);
         let waiters = Arc::new(Self::new(channel, max_callers));
-        tokio::spawn(listen(Arc::downgrade(&waiters), messages));
-        tokio::spawn(look_up(Arc::downgrade(&waiters), database.clone()));
+        // Until shutdown: calls wait for their outcomes during the drain, too.
+        let (listening, redis) = (Arc::clone(&waiters), redis.clone());
+        supervisor.spawn(Task::new(format!("{}_outcome_listener", T::KIND), Lifetime::UntilShutdown, move || {
+            let (waiters, redis, subscribed) = (Arc::clone(&listening), redis.clone(), subscription.take());
+            async move {
+                let messages = match subscribed {
+                    Some(messages) => messages,
+                    None => redis.subscribe(&waiters.channel).await?,
+                };
+                listen(&waiters, messages).await;
+                Ok(())
+            }
+        }));
+        let (looking, database) = (Arc::clone(&waiters), database.clone());
+        supervisor.spawn(Task::new(format!("{}_outcome_look_up", T::KIND), Lifetime::UntilShutdown, move || {
+            look_up(Arc::clone(&looking), database.clone()).map(Ok)
+        }));
         Ok(waiters)
     }
 
@@ -159,20 +182,18 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
     }
 }
 
-async fn listen<T: AwaitedOutcome>(waiters: Weak<OutcomeWaiters<T>>, mut messages: Subscription) {
+async fn listen<T: AwaitedOutcome>(waiters: &OutcomeWaiters<T>, mut messages: Subscription) {
     while let Some(message) = messages.next().await {
-        let Some(waiters) = waiters.upgrade() else { return };
         waiters.notify(T::decode_all(&message));
     }
 }
 
-async fn look_up<T: AwaitedOutcome>(waiters: Weak<OutcomeWaiters<T>>, database: Database) {
+async fn look_up<T: AwaitedOutcome>(waiters: Arc<OutcomeWaiters<T>>, database: Database) {
     let mut ticks = interval(LOOK_UP_INTERVAL);
     // After a slow look-up the next one is an interval away, not at once.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(waiters) = waiters.upgrade() else { return };
         waiters.look_up_due(&database).await;
     }
 }
@@ -247,7 +268,7 @@ mod tests {
         let waiters = Arc::new(OutcomeWaiters::new("channel".into(), max_callers));
         // Connects when it is used, which it is not.
         let database = Database::new(&"mysql://unused/unused".into(), 1).expect("a pool");
-        tokio::spawn(look_up(Arc::downgrade(&waiters), database));
+        tokio::spawn(look_up(Arc::clone(&waiters), database));
         (waiters, LookUps::default())
     }
 

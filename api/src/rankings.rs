@@ -20,7 +20,10 @@ use dibs_common::{
     error::{Dependency, Error, Result},
     identifiers::ProductId,
     redis::{Redis, sales},
+    retry,
+    supervisor::{Lifetime, Supervisor, Task},
 };
+use futures::FutureExt as _;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::{sync::watch, time::timeout};
@@ -118,6 +121,7 @@ pub struct Rankings {
 }
 
 /// Where rankings are read from.
+#[derive(Clone)]
 struct Reader {
     database: Database,
     redis: Redis,
@@ -125,15 +129,15 @@ struct Reader {
 }
 
 impl Rankings {
-    /// Begins to read, and goes on until `stopping` is cancelled; what goes on is answered, too, to be waited for.
-    pub fn start(
-        (database, redis): (&Database, &Redis),
-        zone: Tz,
-        stopping: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    /// Begins to read, until the process stops.
+    pub fn start(database: &Database, redis: &Redis, zone: Tz, supervisor: &Supervisor) -> Self {
         let (tx, loaded) = watch::channel(Arc::default());
         let reader = Reader { database: database.clone(), redis: redis.clone(), zone };
-        (Self { loaded }, reader.run(tx, stopping))
+        let stopping = supervisor.stopping.clone();
+        supervisor.spawn(Task::new("rankings_refresh", Lifetime::UntilStopping, move || {
+            reader.clone().run(tx.clone(), stopping.clone()).map(Ok)
+        }));
+        Self { loaded }
     }
 
     /// The ranking of so many days, as it was read last.
@@ -151,15 +155,14 @@ impl Rankings {
 
 impl Reader {
     async fn run(self, tx: watch::Sender<Arc<RankingsByDays>>, stopping: CancellationToken) {
-        while !stopping.is_cancelled() {
+        loop {
             let before = Arc::clone(&tx.borrow());
             match self.read_all(&before).await {
                 Ok(loaded) => drop(tx.send_replace(Arc::new(loaded))),
                 Err(error) => tracing::warn!(cause = error.chain(), "rankings not refreshed; retrying"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(REFRESH_INTERVAL) => {}
-                () = stopping.cancelled() => {}
+            if !retry::sleep(REFRESH_INTERVAL, &stopping).await {
+                return;
             }
         }
     }

@@ -9,10 +9,12 @@ use dibs_common::{
         Redis, campaign_state,
         scripts::{self, ClaimRequest, Decision, Decisions},
     },
+    supervisor::{Lifetime, Supervisor, Task},
 };
+use futures::FutureExt as _;
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,10 +62,10 @@ impl CampaignBatcher {
         campaign: &Campaign,
         redis: &Redis,
         outcome_channel: &str,
-        (tasks, closing): (&TaskTracker, &CancellationToken),
+        (supervisor, closing): (&Supervisor, &CancellationToken),
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
-        let exhausted = Exhausted::new(campaign, redis);
+        let exhausted = Exhausted::new(campaign, redis, supervisor);
         let caller = Arc::new(ScriptCaller {
             coupon: campaign.id,
             closes_at: campaign.terms.closes_at,
@@ -75,7 +77,11 @@ impl CampaignBatcher {
             refused: counter!("dibs_claims_total", "decision" => "refused"),
             batch_size: histogram!("dibs_claim_batch_size"),
         });
-        tasks.spawn(caller.run(queued, tasks.clone(), closing.clone()));
+        // The queue outlives a run that panics, with the claims that wait in it.
+        let (queued, tasks, closing) = (Arc::new(Mutex::new(queued)), supervisor.tracker.clone(), closing.clone());
+        supervisor.spawn(Task::new("campaign_batcher", Lifetime::UntilDone, move || {
+            Arc::clone(&caller).run(Arc::clone(&queued), tasks.clone(), closing.clone()).map(Ok)
+        }));
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
@@ -131,10 +137,11 @@ struct ScriptCaller {
 impl ScriptCaller {
     async fn run(
         self: Arc<Self>,
-        mut queued: mpsc::Receiver<QueuedClaim>,
+        queued: Arc<Mutex<mpsc::Receiver<QueuedClaim>>>,
         tasks: TaskTracker,
         closing: CancellationToken,
     ) {
+        let mut queued = queued.lock().await;
         let calls = Arc::new(Semaphore::new(MAX_CALLS));
         loop {
             // The permit comes first: while all calls are in flight, the batch grows.

@@ -12,6 +12,8 @@ use dibs_common::{
     error::Result,
     identifiers::{CouponId, Partition, UserId},
     redis::{Redis, campaign_state},
+    retry,
+    supervisor::{Lifetime, Supervisor, Task},
 };
 
 /// How often the memory is compared with Redis.
@@ -26,6 +28,7 @@ pub(super) struct Exhausted {
     coupon: CouponId,
     partition: Partition,
     redis: Redis,
+    supervisor: Supervisor,
     /// Sorted; none while there may be a slot.
     holders: RwLock<Option<Arc<[u64]>>>,
     watching: AtomicBool,
@@ -40,11 +43,12 @@ struct Observed {
 }
 
 impl Exhausted {
-    pub(super) fn new(campaign: &Campaign, redis: &Redis) -> Arc<Self> {
+    pub(super) fn new(campaign: &Campaign, redis: &Redis, supervisor: &Supervisor) -> Arc<Self> {
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
             redis: redis.clone(),
+            supervisor: supervisor.clone(),
             holders: RwLock::new(None),
             watching: AtomicBool::new(false),
         })
@@ -63,7 +67,16 @@ impl Exhausted {
     /// Redis has refused a claim because no slot is left: begin to watch, if no task does.
     pub(super) fn suspect(self: &Arc<Self>) {
         if !self.watching.swap(true, Ordering::AcqRel) {
-            tokio::spawn(Arc::clone(self).watch());
+            let watched = Arc::downgrade(self);
+            self.supervisor.spawn(Task::new("exhausted_campaign_watcher", Lifetime::UntilDone, move || {
+                let watched = watched.clone();
+                async move {
+                    if let Some(exhausted) = watched.upgrade() {
+                        exhausted.watch().await;
+                    }
+                    Ok(())
+                }
+            }));
         }
     }
 
@@ -84,7 +97,9 @@ impl Exhausted {
                     break;
                 }
             }
-            tokio::time::sleep(POLL_INTERVAL).await;
+            if !retry::sleep(POLL_INTERVAL, &self.supervisor.stopping).await {
+                break;
+            }
         }
         // Forgotten before another task may begin to watch: that one must not be overwritten.
         self.remember(None);

@@ -17,10 +17,11 @@ use dibs_common::{
     error::{Error, Result},
     identifiers::CouponId,
     redis::Redis,
+    supervisor::Supervisor,
 };
 use moka::future::Cache;
 pub use outcomes::AwaitedClaim;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::outcome_waiters::{OutcomeWaiter, OutcomeWaiters};
 
@@ -34,7 +35,7 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 pub struct Claims {
     database: Database,
     redis: Redis,
-    tasks: TaskTracker,
+    supervisor: Supervisor,
     closing: CancellationToken,
     batchers: Cache<CouponId, Arc<CampaignBatcher>>,
     unknown: Cache<CouponId, ()>,
@@ -43,15 +44,20 @@ pub struct Claims {
 
 impl Claims {
     /// Begins to listen for outcomes. At most `max_waiting` callers wait for one at once.
-    pub async fn start(database: &Database, redis: &Redis, tasks: &TaskTracker, max_waiting: usize) -> Result<Self> {
+    pub async fn start(
+        database: &Database,
+        redis: &Redis,
+        supervisor: &Supervisor,
+        max_waiting: usize,
+    ) -> Result<Self> {
         Ok(Self {
             database: database.clone(),
             redis: redis.clone(),
-            tasks: tasks.clone(),
+            supervisor: supervisor.clone(),
             closing: CancellationToken::new(),
             batchers: Cache::new(MAX_BATCHERS),
             unknown: Cache::builder().max_capacity(MAX_UNKNOWN).time_to_live(UNKNOWN_FOR).build(),
-            waiters: OutcomeWaiters::start(database, redis, max_waiting).await?,
+            waiters: OutcomeWaiters::start(database, redis, supervisor, max_waiting).await?,
         })
     }
 
@@ -73,7 +79,7 @@ impl Claims {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
-        Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), (&self.tasks, &self.closing)))
+        Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), (&self.supervisor, &self.closing)))
     }
 
     /// A campaign was created here: it is no longer unknown.

@@ -20,6 +20,7 @@ use dibs_common::{
         scripts,
         streams::OrderEntry,
     },
+    supervisor::Supervisor,
 };
 use tokio::time::Instant;
 
@@ -47,8 +48,14 @@ pub enum Submitted {
 
 impl Orders {
     /// Begins to listen for outcomes. At most `max_waiting` callers wait for one at once.
-    pub async fn start(database: &Database, redis: &Redis, partitions: u16, max_waiting: usize) -> Result<Self> {
-        let waiters = OutcomeWaiters::start(database, redis, max_waiting).await?;
+    pub async fn start(
+        database: &Database,
+        redis: &Redis,
+        supervisor: &Supervisor,
+        partitions: u16,
+        max_waiting: usize,
+    ) -> Result<Self> {
+        let waiters = OutcomeWaiters::start(database, redis, supervisor, max_waiting).await?;
         Ok(Self { database: database.clone(), redis: redis.clone(), partitions, waiters })
     }
 

@@ -98,16 +98,26 @@ impl TestApp {
 
     /// The API with settings that differ: another way to the servers, or changed by `change`.
     pub async fn with(place: TestEnvironment, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
-        Self::serving(place, settings(shared, change), no_metrics()).await
+        Self::serving(place, settings(shared, change), no_metrics(), Supervisor::new(CancellationToken::new())).await
     }
 
     /// The API with a recorder of metrics, of which a process has at most one.
     pub async fn with_metrics(place: TestEnvironment, shared: Settings, metrics: PrometheusHandle) -> Self {
-        Self::serving(place, settings(shared, |_| ()), metrics).await
+        Self::serving(place, settings(shared, |_| ()), metrics, Supervisor::new(CancellationToken::new())).await
     }
 
-    async fn serving(place: TestEnvironment, settings: ApiSettings, metrics: PrometheusHandle) -> Self {
-        let app = App::start(settings, metrics).await.expect("the API");
+    /// The API with a supervisor that injects faults.
+    pub async fn supervised(place: TestEnvironment, shared: Settings, supervisor: Supervisor) -> Self {
+        Self::serving(place, settings(shared, |_| ()), no_metrics(), supervisor).await
+    }
+
+    async fn serving(
+        place: TestEnvironment,
+        settings: ApiSettings,
+        metrics: PrometheusHandle,
+        supervisor: Supervisor,
+    ) -> Self {
+        let app = App::start(settings, metrics, supervisor).await.expect("the API");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let served = app.clone();

@@ -22,4 +22,5 @@ mod process;
 mod products;
 mod rankings;
 mod snapshots;
+mod supervision;
 mod waiting;
