@@ -34,7 +34,7 @@ use dibs_common::{
 use futures::FutureExt as _;
 
 #[cfg(feature = "kafka")]
-use crate::kafka::{Intake, KafkaSink, RankingConsumer};
+use crate::kafka::{ClaimRequestConsumer, KafkaSink, RankingConsumer};
 use crate::{
     charges::ChargeReconciler,
     issuance::claim_worker,
@@ -137,15 +137,15 @@ impl Worker {
     #[cfg(feature = "kafka")]
     fn kafka_tasks(&self) -> Vec<Task> {
         let Some(cluster) = kafka::Cluster::of(&self.kafka) else { return Vec::new() };
-        let mut tasks = vec![self.relay_task(KafkaSink::new(&cluster, kafka::PATIENCE))];
+        let mut tasks = vec![self.relay_task(KafkaSink::new(&cluster, kafka::ACK_TIMEOUT))];
         if self.kafka.ranking_source == RankingSource::Kafka {
             let cluster = cluster.clone();
             tasks.push(self.task("kafka_ranking", move |Self { database, redis, time_zone, supervisor, .. }| {
-                consume(RankingConsumer::count_sales(&cluster, &database, &redis, time_zone), supervisor)
+                consume(RankingConsumer::join_ranking(&cluster, &database, &redis, time_zone), supervisor)
             }));
         }
         tasks.push(self.task("kafka_claim_requests", move |Self { database, redis, supervisor, .. }| {
-            consume(Intake::take_requests(&cluster, &database, &redis), supervisor)
+            consume(ClaimRequestConsumer::join_claim_requests(&cluster, &database, &redis), supervisor)
         }));
         tasks
     }

@@ -23,90 +23,92 @@ use uuid::Uuid;
 use super::{
     Cluster,
     consumer::{Consumer, Handler, Record},
-    dead_letters::bury,
+    dead_letters::dead_letter,
 };
 
-/// The topic in which shops queue requests for coupons.
-pub const REQUESTED: &str = "coupon.issue.requested";
+/// The topic of claim requests.
+pub const CLAIM_REQUESTS: &str = "coupon.issue.requested";
 
 /// Claims that one call of the script decides.
-const MAX_BATCH: usize = 250;
-/// Campaigns whose partitions are remembered. A partition never changes.
-const REMEMBERED: usize = 10_000;
+const BATCH_SIZE: usize = 250;
+/// Campaigns whose partitions are cached. The partition of a campaign never changes.
+const CACHE_SIZE: usize = 10_000;
 /// Rows that are not in memory take the disk a while.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest request, in bytes, and the longest id of one, in characters.
-const LONGEST_REQUEST: usize = 4 * 1024;
-const LONGEST_REQUEST_ID: usize = 128;
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// In bytes.
+const REQUEST_BYTES_MAX: usize = 4 * 1024;
+/// In characters.
+const REQUEST_ID_MAX: usize = 128;
 
-/// Takes requests for coupons in as claims.
+/// Submits the claim requests of Kafka as claims.
 ///
-/// A request's claim has an id that never changes: it is made of the request's own id, its user and its coupon, or of its
-/// place in Kafka where it has none. So a request that comes again is the same claim: Redis replays what it has accepted,
-/// and what was issued or refused is found in the database. And an id that is given to several requests takes nothing
-/// from any: for another user or coupon it is another claim.
-pub struct ClaimIntake {
+/// The claim id of a request never changes: it is derived from the request's own id, user and coupon, or from its position
+/// in Kafka when it has no id. So a redelivered request is the same claim: Redis replays what it has accepted, and what was
+/// issued or rejected is found in MySQL. An id that several requests share does no harm: for another user or coupon it
+/// gives another claim.
+pub struct ClaimRequestHandler {
     database: Database,
     redis: Redis,
     partitions: HashMap<CouponId, Partition>,
-    /// Claims of the records in hand that are decided and counted, while others of them have to wait.
+    /// Claims of the records in flight that are decided and counted, while others of them are retried.
     decided: HashSet<ClaimId>,
 }
 
-/// Takes requests for coupons from Kafka.
-pub type Intake = Consumer<ClaimIntake>;
+/// Consumes claim requests from Kafka.
+pub type ClaimRequestConsumer = Consumer<ClaimRequestHandler>;
 
-impl Intake {
-    /// Joins those who take requests.
-    pub fn take_requests(cluster: &Cluster, database: &Database, redis: &Redis) -> Result<Self> {
-        Self::join(cluster, &[REQUESTED], ClaimIntake::new(database, redis))
+impl ClaimRequestConsumer {
+    /// Joins the consumer group of claim requests.
+    pub fn join_claim_requests(cluster: &Cluster, database: &Database, redis: &Redis) -> Result<Self> {
+        Self::join(cluster, &[CLAIM_REQUESTS], ClaimRequestHandler::new(database, redis))
     }
 }
 
-/// A request, as shops write it.
-#[expect(clippy::struct_field_names, reason = "so they are called there")]
+/// The value of a record.
+#[expect(clippy::struct_field_names, reason = "the names are those of the JSON")]
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Requested {
+struct RequestBody {
     user_id: UserId,
     coupon_id: CouponId,
     #[serde(default)]
     request_id: Option<String>,
 }
 
-/// A request that can be read.
+/// A valid request.
 struct Request<'r> {
     record: &'r Record,
     user: UserId,
     coupon: CouponId,
     claim: ClaimId,
-    /// What it is called in the log.
+    /// Identifies it in the log.
     name: Bytes,
 }
 
-impl Handler for ClaimIntake {
+impl Handler for ClaimRequestHandler {
+    // Part of the name of the consumer group: another name would read every topic from its beginning.
     const NAME: &'static str = "intake";
 
     async fn handle(&mut self, records: &[Record]) -> Result<()> {
         let mut requests = Vec::with_capacity(records.len());
         for record in records {
-            match read(record) {
+            match decode(record) {
                 Ok(request) => requests.push(request),
-                Err(reason) => self.bury(record, &reason).await?,
+                Err(reason) => self.dead_letter(record, &reason).await?,
             }
         }
         if requests.is_empty() {
             return Ok(());
         }
-        let mut waiting = None;
+        let mut unavailable = None;
         for (coupon, requests) in self.undecided(requests).await? {
-            // One campaign that has to wait does not hold up the others of these.
+            // A campaign that is being rebuilt does not hold up the others.
             match self.claim(coupon, &requests).await {
-                Err(error @ Error::CampaignUnavailable(_)) => waiting = Some(error),
+                Err(error @ Error::CampaignUnavailable(_)) => unavailable = Some(error),
                 decided => decided?,
             }
         }
-        if let Some(error) = waiting {
+        if let Some(error) = unavailable {
             return Err(error);
         }
         self.decided.clear();
@@ -114,18 +116,17 @@ impl Handler for ClaimIntake {
     }
 }
 
-impl ClaimIntake {
-    /// Claims from Redis, of campaigns that the database knows.
+impl ClaimRequestHandler {
     pub fn new(database: &Database, redis: &Redis) -> Self {
         let (database, redis) = (database.clone(), redis.clone());
         Self { database, redis, partitions: HashMap::new(), decided: HashSet::new() }
     }
 
-    /// Requests whose claims are not decided for good yet, by campaign, each in order, and each once.
+    /// Requests whose claims have no final decision yet, by campaign, in order, each claim once.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
         let mut decided =
-            db::within_limit(PATIENCE, db::rejected_requests::list_decided(self.database.pool(), &ids)).await?;
+            db::within_limit(QUERY_TIMEOUT, db::rejected_requests::list_decided(self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -140,15 +141,15 @@ impl ClaimIntake {
         Ok(by_coupon)
     }
 
-    /// Decides requests for one campaign.
+    /// Submits the requests for one campaign.
     async fn claim(&mut self, coupon: CouponId, requests: &[Request<'_>]) -> Result<()> {
         let Some(partition) = self.partition(coupon).await? else {
             for request in requests {
-                self.bury(request.record, &Error::CouponNotFound(coupon).to_string()).await?;
+                self.dead_letter(request.record, &Error::CouponNotFound(coupon).to_string()).await?;
             }
             return Ok(());
         };
-        for requests in requests.chunks(MAX_BATCH) {
+        for requests in requests.chunks(BATCH_SIZE) {
             let claims: Vec<ClaimRequest> = requests
                 .iter()
                 .map(|Request { user, claim, name, .. }| ClaimRequest {
@@ -157,36 +158,36 @@ impl ClaimIntake {
                     request: name.clone(),
                 })
                 .collect();
-            let verdicts = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
-                Some(decided) => decided.decisions.into_iter().map(verdict).collect(),
+            let decisions = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
+                Some(decided) => decided.decisions.into_iter().map(RequestDecision::from).collect(),
                 None if self.is_over(coupon).await? => {
-                    vec![Verdict::Refused(ClaimRejectReason::CampaignClosed); requests.len()]
+                    vec![RequestDecision::Rejected(ClaimRejectReason::CampaignClosed); requests.len()]
                 }
                 None => return Err(Error::CampaignUnavailable(coupon)),
             };
-            self.note(requests, &verdicts).await?;
+            self.record(requests, &decisions).await?;
         }
         Ok(())
     }
 
-    /// Writes down who was refused, and counts each claim once. Redis says only once that it has accepted a claim, so
-    /// that is counted whatever happens next; a refusal when it is written.
-    async fn note(&mut self, requests: &[Request<'_>], verdicts: &[Verdict]) -> Result<()> {
-        let mut refusals = Vec::new();
-        for (Request { claim, coupon, user, .. }, verdict) in requests.iter().zip(verdicts) {
-            match verdict {
-                Verdict::Accepted => count("accepted"),
-                // Who is at the limit finds the claim that was first.
-                Verdict::Replayed | Verdict::Refused(ClaimRejectReason::CouponAlreadyIssued) => {}
-                Verdict::Refused(code) => {
-                    refusals.push(RejectedRequest { claim: *claim, coupon: *coupon, user: *user, code: *code });
+    /// Writes the rejections, and counts each claim once. Redis accepts a claim only once, so that is counted whatever
+    /// happens next; a rejection is counted once it is durable.
+    async fn record(&mut self, requests: &[Request<'_>], decisions: &[RequestDecision]) -> Result<()> {
+        let mut rejected = Vec::new();
+        for (Request { claim, coupon, user, .. }, decision) in requests.iter().zip(decisions) {
+            match decision {
+                RequestDecision::Accepted => count("accepted"),
+                // The status of the user's claim is that of the first one.
+                RequestDecision::Replayed | RequestDecision::Rejected(ClaimRejectReason::CouponAlreadyIssued) => {}
+                RequestDecision::Rejected(code) => {
+                    rejected.push(RejectedRequest { claim: *claim, coupon: *coupon, user: *user, code: *code });
                 }
             }
         }
-        db::within_limit(PATIENCE, db::rejected_requests::insert_batch(self.database.pool(), &refusals, clock::now()))
+        db::within_limit(QUERY_TIMEOUT, db::rejected_requests::insert_batch(self.database.pool(), &rejected, clock::now()))
             .await?;
-        for (Request { claim, .. }, verdict) in requests.iter().zip(verdicts) {
-            if let Verdict::Refused(code) = verdict {
+        for (Request { claim, .. }, decision) in requests.iter().zip(decisions) {
+            if let RequestDecision::Rejected(code) = decision {
                 count(code.into_str());
             }
             self.decided.insert(*claim);
@@ -201,7 +202,7 @@ impl ClaimIntake {
         let Some(campaign) = db::within(db::campaigns::find(self.database.pool(), coupon)).await? else {
             return Ok(None);
         };
-        if self.partitions.len() >= REMEMBERED {
+        if self.partitions.len() >= CACHE_SIZE {
             self.partitions.clear();
         }
         self.partitions.insert(coupon, campaign.partition);
@@ -213,73 +214,75 @@ impl ClaimIntake {
         Ok(campaign.is_none_or(|campaign| clock::now() >= campaign.terms.closes_at))
     }
 
-    async fn bury(&self, record: &Record, reason: &str) -> Result<()> {
-        bury(&self.database, REQUESTED, REQUESTED, record, reason).await
+    async fn dead_letter(&self, record: &Record, reason: &str) -> Result<()> {
+        dead_letter(&self.database, CLAIM_REQUESTS, CLAIM_REQUESTS, record, reason).await
     }
 }
 
-fn read(record: &Record) -> Result<Request<'_>, String> {
-    if !record.is_whole() || record.value.len() > LONGEST_REQUEST {
-        return Err(format!("it is longer than {LONGEST_REQUEST} bytes"));
+fn decode(record: &Record) -> Result<Request<'_>, String> {
+    if !record.is_whole() || record.value.len() > REQUEST_BYTES_MAX {
+        return Err(format!("it is longer than {REQUEST_BYTES_MAX} bytes"));
     }
     let mut reader = serde_json::Deserializer::from_slice(&record.value);
-    let requested = json::object(&mut reader).and_then(|requested| reader.end().map(|()| requested));
-    let Requested { user_id, coupon_id, request_id } = requested.map_err(|error| error.to_string())?;
+    let body = json::object(&mut reader).and_then(|body| reader.end().map(|()| body));
+    let RequestBody { user_id, coupon_id, request_id } = body.map_err(|error| error.to_string())?;
     if let Some(id) = &request_id
-        && (id.is_empty() || id.len() > LONGEST_REQUEST_ID || !id.chars().all(|c| c.is_ascii_graphic()))
+        && (id.is_empty() || id.len() > REQUEST_ID_MAX || !id.chars().all(|c| c.is_ascii_graphic()))
     {
-        return Err(format!("requestId: expected 1 to {LONGEST_REQUEST_ID} visible ASCII characters"));
+        return Err(format!("requestId: expected 1 to {REQUEST_ID_MAX} visible ASCII characters"));
     }
     let claim = match &request_id {
         Some(id) => id_of_request(id, user_id, coupon_id),
-        None => ClaimId(id_of(record.at.unsigned_abs(), &record.place())),
+        None => ClaimId(id_of(record.at.unsigned_abs(), &record.position())),
     };
-    let name = request_id.unwrap_or_else(|| record.place()).into();
+    let name = request_id.unwrap_or_else(|| record.position()).into();
     Ok(Request { record, user: user_id, coupon: coupon_id, claim, name })
 }
 
-/// The claim of a request that has an id, the same whenever and wherever it comes. So its time is that of its id, where
-/// that tells one; else it has none.
+/// The claim id of a request that has an id: the same in every delivery, so its time can only be that of the request's id,
+/// if that is a `UUIDv7`.
 fn id_of_request(id: &str, user: UserId, coupon: CouponId) -> ClaimId {
-    let told = format!("{user}/{coupon}/{id}");
+    let identity = format!("{user}/{coupon}/{id}");
     let ordered = Uuid::parse_str(id).ok().filter(|id| id.get_version_num() == 7);
     ClaimId(match ordered {
-        Some(id) => id_of(u64::try_from(id.as_u128() >> 80).unwrap_or_default(), &told),
-        None => uuid::Builder::from_custom_bytes(digest(&told)).into_uuid(),
+        Some(id) => id_of(u64::try_from(id.as_u128() >> 80).unwrap_or_default(), &identity),
+        None => uuid::Builder::from_custom_bytes(digest(&identity)).into_uuid(),
     })
 }
 
-/// A `UUIDv7` of a time, in ms since 1970, whose other bits are those of a digest.
-fn id_of(at: u64, told: &str) -> Uuid {
-    let [bits @ .., _, _, _, _, _, _] = digest(told);
+/// A `UUIDv7` of a time, in ms since 1970, whose other bits are a digest of `identity`.
+fn id_of(at: u64, identity: &str) -> Uuid {
+    let [bits @ .., _, _, _, _, _, _] = digest(identity);
     uuid::Builder::from_unix_timestamp_millis(at, &bits).into_uuid()
 }
 
-fn digest(told: &str) -> [u8; 16] {
-    let mut beginning = [0; 16];
-    beginning.copy_from_slice(&Sha256::digest(told)[..16]);
-    beginning
+fn digest(identity: &str) -> [u8; 16] {
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&Sha256::digest(identity)[..16]);
+    digest
 }
 
-/// What became of a claim.
+/// The decision about the claim of a request.
 #[derive(Clone, Copy)]
-enum Verdict {
+enum RequestDecision {
     Accepted,
     /// It was accepted before.
     Replayed,
-    Refused(ClaimRejectReason),
+    Rejected(ClaimRejectReason),
 }
 
-fn verdict(decision: Decision) -> Verdict {
-    Verdict::Refused(match decision {
-        Decision::Accepted(_) => return Verdict::Accepted,
-        Decision::Replayed(_) => return Verdict::Replayed,
-        Decision::AlreadyClaimed(_) => ClaimRejectReason::CouponAlreadyIssued,
-        Decision::Exhausted => ClaimRejectReason::CouponExhausted,
-        Decision::NotOpen => ClaimRejectReason::CampaignNotOpen,
-        Decision::Closed => ClaimRejectReason::CampaignClosed,
-        Decision::Paused => ClaimRejectReason::CampaignPaused,
-    })
+impl From<Decision> for RequestDecision {
+    fn from(decision: Decision) -> Self {
+        Self::Rejected(match decision {
+            Decision::Accepted(_) => return Self::Accepted,
+            Decision::Replayed(_) => return Self::Replayed,
+            Decision::AlreadyClaimed(_) => ClaimRejectReason::CouponAlreadyIssued,
+            Decision::Exhausted => ClaimRejectReason::CouponExhausted,
+            Decision::NotOpen => ClaimRejectReason::CampaignNotOpen,
+            Decision::Closed => ClaimRejectReason::CampaignClosed,
+            Decision::Paused => ClaimRejectReason::CampaignPaused,
+        })
+    }
 }
 
 fn count(outcome: &'static str) {
@@ -291,25 +294,25 @@ mod tests {
     use super::*;
 
     fn record(value: &str) -> Record {
-        let (topic, bytes) = (REQUESTED.into(), value.len());
+        let (topic, bytes) = (CLAIM_REQUESTS.into(), value.len());
         Record { topic, partition: 3, offset: 7, at: 1_790_000_000_123, value: value.into(), bytes }
     }
 
     fn claim_of(value: &str) -> Result<ClaimId, String> {
-        read(&record(value)).map(|request| request.claim)
+        decode(&record(value)).map(|request| request.claim)
     }
 
     #[test]
     fn a_request_is_the_same_claim_whenever_it_comes() {
         let without = r#"{"userId": 1, "couponId": 2}"#;
-        let made = claim_of(without).expect("readable");
-        assert_eq!(claim_of(without), Ok(made));
-        assert_eq!(made.0.get_version_num(), 7);
+        let claim_id = claim_of(without).expect("readable");
+        assert_eq!(claim_of(without), Ok(claim_id));
+        assert_eq!(claim_id.0.get_version_num(), 7);
         let elsewhere = |value: &str| {
             let record = Record { offset: 8, at: 1_790_000_000_999, ..record(value) };
-            read(&record).map(|request| request.claim)
+            decode(&record).map(|request| request.claim)
         };
-        assert_ne!(elsewhere(without), Ok(made));
+        assert_ne!(elsewhere(without), Ok(claim_id));
         for (id, version) in [("019b777f-73fa-7c31-9d2e-5a0f6b8c4e17", 7), ("cart-4711", 8)] {
             let with =
                 |user: u64, coupon: u64| format!(r#"{{"userId": {user}, "couponId": {coupon}, "requestId": "{id}"}}"#);
@@ -323,9 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_the_reason() {
+    fn an_invalid_request_is_rejected_with_the_reason() {
         let long = format!(r#"{{"userId": 1, "couponId": 2, "requestId": "{}"}}"#, "x".repeat(129));
-        let longer = " ".repeat(LONGEST_REQUEST + 1);
+        let longer = " ".repeat(REQUEST_BYTES_MAX + 1);
         for (value, reason) in [
             ("oops", "expected"),
             ("", "EOF"),

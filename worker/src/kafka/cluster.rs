@@ -3,7 +3,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::KafkaSettings;
 
-/// The brokers, and what topics and groups are called there.
+/// The brokers, and the names of topics and consumer groups.
 #[derive(Clone)]
 pub struct Cluster {
     client: ClientConfig,
@@ -11,7 +11,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster that the settings name; none when they name no brokers. No connection is made yet.
+    /// The cluster that the settings name; none when they name no brokers. It is not connected to yet.
     pub fn of(settings: &KafkaSettings) -> Option<Self> {
         if !settings.is_set() {
             return None;
@@ -22,7 +22,7 @@ impl Cluster {
             .set("client.id", "dibs-worker")
             .set("security.protocol", settings.kafka_security_protocol.as_str())
             .set("reconnect.backoff.max.ms", "2000")
-            // A topic that is made while we run is found within this time.
+            // A topic that is created later is found within this time.
             .set("topic.metadata.refresh.interval.ms", "10000");
         if settings.kafka_security_protocol.has_user() {
             client.set("sasl.mechanism", settings.kafka_sasl_mechanism.as_str());
@@ -36,17 +36,14 @@ impl Cluster {
         Some(Self { client, prefix: settings.kafka_topic_prefix.clone() })
     }
 
-    /// Settings of a client, to add to.
     pub(super) fn client(&self) -> ClientConfig {
         self.client.clone()
     }
 
-    /// The name of a topic.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The name of a consumer group.
     pub fn group(&self, name: &str) -> String {
         format!("{}dibs-{name}", self.prefix)
     }

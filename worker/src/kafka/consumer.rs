@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use dibs_common::error::{Error, Result};
+use dibs_common::{
+    error::{Error, Result},
+    retry::{Backoff, RetryPolicy},
+};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{Consumer as _, StreamConsumer},
@@ -12,33 +15,28 @@ use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
 
-/// How many records are handled together.
-const TOGETHER: usize = 1_000;
-/// How long the first record is waited for, and how long others after it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const GATHER_FOR: Duration = Duration::from_millis(20);
-/// The first pause after a failure, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// The beginning of a value that is kept, in bytes: no value that Dibs can use is longer. And how many bytes are handled
-/// together.
-const LONGEST_VALUE: usize = 256 * 1024;
-const BYTES_TOGETHER: usize = 16 * 1024 * 1024;
+/// Records handled together, and their bytes.
+const BATCH_SIZE: usize = 1_000;
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// How long the first record of a batch is awaited, and how long others after it.
+const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_millis(20);
+const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(200), Duration::from_secs(5));
+/// How much of a value is kept, in bytes. No valid value is longer.
+const VALUE_MAX: usize = 256 * 1024;
 
-/// A message of Kafka, as it came.
+/// A record of a topic.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Its topic, prefix and all.
+    /// With the prefix.
     pub topic: String,
-    /// The topic's partition that it is from.
     pub partition: i32,
-    /// Its place there, from 0.
     pub offset: i64,
-    /// When it was made, in ms since 1970; 0 when Kafka does not say.
+    /// Its timestamp in ms since 1970; 0 when it has none.
     pub at: i64,
-    /// What it says, or the beginning of it.
+    /// The value, or the beginning of it.
     pub value: Vec<u8>,
-    /// How many bytes all of it has.
+    /// The length of the whole value.
     pub bytes: usize,
 }
 
@@ -50,53 +48,53 @@ impl Record {
             partition: message.partition(),
             offset: message.offset(),
             at: message.timestamp().to_millis().unwrap_or(0).max(0),
-            value: value[..value.len().min(LONGEST_VALUE)].to_vec(),
+            value: value[..value.len().min(VALUE_MAX)].to_vec(),
             bytes: value.len(),
         }
     }
 
-    /// Whether `value` is all that it says.
+    /// Whether `value` is the whole value.
     pub fn is_whole(&self) -> bool {
         self.value.len() == self.bytes
     }
 
-    /// The partition of a topic that it is from, in words.
+    /// Its topic and partition.
     pub fn source(&self) -> String {
         format!("{}/{}", self.topic, self.partition)
     }
 
-    /// Where it is found in Kafka, in words.
-    pub fn place(&self) -> String {
+    /// Its topic, partition and offset.
+    pub fn position(&self) -> String {
         format!("{}/{}", self.source(), self.offset)
     }
 }
 
-/// What is done with records.
+/// Processes records.
 pub trait Handler: Send {
-    /// Its name in the log, in metrics, and in that of its consumer group. It never changes.
+    /// Its name in logs, metrics and the name of its consumer group. It never changes.
     const NAME: &'static str;
 
-    /// Does it, in order. After an error, and after a death, the same records come again, and perhaps others behind
-    /// them; none come about once a second when there are none, so that a handler can see to itself.
+    /// Processes records in order. After an error or a crash the same records come again, perhaps with others behind them.
+    /// When there are none, an empty batch comes about once a second, for upkeep.
     fn handle(&mut self, records: &[Record]) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// Takes records from topics to a handler. Where it is, is noted in Kafka after they are handled.
+/// Reads records from topics and passes them to a handler. It stores their offsets after they are handled.
 pub struct Consumer<H> {
     client: StreamConsumer,
     handler: H,
-    in_hand: Vec<Record>,
-    told_of_missing: bool,
+    in_flight: Vec<Record>,
+    has_reported_missing_topic: bool,
 }
 
 impl<H: Handler + 'static> Consumer<H> {
-    /// Joins the handler's group, which shares the partitions of the topics. No connection is waited for.
+    /// Joins the handler's consumer group. It does not wait for a connection.
     pub fn join(cluster: &Cluster, topics: &[&str], handler: H) -> Result<Self> {
         let mut client = cluster.client();
         client
             .set("group.id", cluster.group(H::NAME))
             .set("auto.offset.reset", "earliest")
-            // What is stored is committed each second, when partitions go to another, and at the end.
+            // Stored offsets are committed each second, when partitions are revoked, and at the end.
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
             .set("enable.auto.offset.store", "false")
@@ -106,71 +104,68 @@ impl<H: Handler + 'static> Consumer<H> {
         let topics: Vec<String> = topics.iter().map(|topic| cluster.topic(topic)).collect();
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         client.subscribe(&names).map_err(Error::internal)?;
-        Ok(Self { client, handler, in_hand: Vec::new(), told_of_missing: false })
+        Ok(Self { client, handler, in_flight: Vec::new(), has_reported_missing_topic: false })
     }
 
-    /// Takes records until told to stop.
+    /// Consumes records until the process stops.
     pub async fn run(mut self, stopping: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(RETRIES);
         while !stopping.is_cancelled() {
-            let Err(error) = self.step().await else {
-                pause = FIRST_PAUSE;
-                continue;
-            };
-            metrics::counter!("dibs_kafka_consumer_failures_total", "consumer" => H::NAME).increment(1);
-            tracing::warn!(consumer = H::NAME, cause = error.chain(), ?pause, "messages of Kafka have to wait");
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stopping.cancelled() => {}
+            match self.step().await {
+                Ok(_) => backoff.reset(),
+                Err(error) => {
+                    metrics::counter!("dibs_kafka_consumer_failures_total", "consumer" => H::NAME).increment(1);
+                    tracing::warn!(consumer = H::NAME, cause = error.chain(), "messages not handled; retrying");
+                    backoff.wait(&stopping).await;
+                }
             }
-            pause = LONGEST_PAUSE.min(pause * 2);
         }
         self.leave().await;
     }
 
     /// Handles the next records; how many.
     pub async fn step(&mut self) -> Result<usize> {
-        if self.in_hand.is_empty() {
-            self.in_hand = self.read().await?;
+        if self.in_flight.is_empty() {
+            self.in_flight = self.read().await?;
         }
-        self.handler.handle(&self.in_hand).await?;
-        let handled = std::mem::take(&mut self.in_hand);
-        self.note(&handled)?;
+        self.handler.handle(&self.in_flight).await?;
+        let handled = std::mem::take(&mut self.in_flight);
+        self.store_offsets(&handled)?;
         metrics::counter!("dibs_kafka_messages_total", "consumer" => H::NAME).increment(handled.len() as u64);
         Ok(handled.len())
     }
 
-    /// Leaves the group, so that others need not wait until it is missed.
+    /// Leaves the group, so that others get its partitions at once, not after the session timeout.
     pub async fn leave(self) {
-        // It waits for its own threads.
+        // The client joins its own threads when it is dropped, which blocks.
         if let Err(error) = tokio::task::spawn_blocking(move || drop(self.client)).await {
-            tracing::warn!(%error, "a consumer did not end in order");
+            tracing::warn!(%error, "consumer not closed");
         }
     }
 
     async fn read(&mut self) -> Result<Vec<Record>> {
         let mut records = Vec::new();
-        let mut deadline = Instant::now() + LOOK_EVERY;
+        let mut deadline = Instant::now() + POLL_TIMEOUT;
         let mut bytes = 0;
-        while records.len() < TOGETHER && bytes < BYTES_TOGETHER {
+        while records.len() < BATCH_SIZE && bytes < BATCH_BYTES {
             match timeout_at(deadline, self.client.recv()).await {
                 Err(_) => break,
                 Ok(Ok(message)) => {
                     if records.is_empty() {
-                        deadline = Instant::now() + GATHER_FOR;
+                        deadline = Instant::now() + LINGER;
                     }
                     let record = Record::of(&message);
                     bytes += record.value.len();
                     records.push(record);
                 }
                 Ok(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                    if !std::mem::replace(&mut self.told_of_missing, true) {
-                        tracing::info!(consumer = H::NAME, %error, "a topic is not there yet; it is looked for");
+                    if !std::mem::replace(&mut self.has_reported_missing_topic, true) {
+                        tracing::info!(consumer = H::NAME, %error, "topic missing; waiting for it");
                     }
                 }
-                // It comes again, when it is still true.
+                // The next read fails again if the error persists.
                 Ok(Err(error)) if !records.is_empty() => {
-                    tracing::debug!(consumer = H::NAME, %error, "records that came before an error are handled first");
+                    tracing::debug!(consumer = H::NAME, %error, "handling the records before an error first");
                     break;
                 }
                 Ok(Err(error)) => return Err(Error::internal(error)),
@@ -179,8 +174,7 @@ impl<H: Handler + 'static> Consumer<H> {
         Ok(records)
     }
 
-    /// Notes up to where records are handled.
-    fn note(&self, handled: &[Record]) -> Result<()> {
+    fn store_offsets(&self, handled: &[Record]) -> Result<()> {
         let next: BTreeMap<(&str, i32), i64> =
             handled.iter().map(|record| ((record.topic.as_str(), record.partition), record.offset + 1)).collect();
         let mut list = TopicPartitionList::new();
@@ -188,8 +182,8 @@ impl<H: Handler + 'static> Consumer<H> {
             list.add_partition_offset(topic, partition, Offset::Offset(offset)).map_err(Error::internal)?;
         }
         if let Err(error) = self.client.store_offsets(&list) {
-            // A partition that went to another meanwhile, who handles them again.
-            tracing::debug!(consumer = H::NAME, %error, "partitions went to another consumer");
+            // Of a revoked partition: its new consumer handles the records again.
+            tracing::debug!(consumer = H::NAME, %error, "offsets not stored; partitions were revoked");
         }
         Ok(())
     }

@@ -7,32 +7,33 @@ use dibs_common::{
 
 use super::consumer::Record;
 
-/// Gives a record up: it can never be read, and must not hold up those behind it. `source` is who could not read it.
-pub(super) async fn bury(database: &Database, source: &str, kind: &str, record: &Record, reason: &str) -> Result<()> {
+/// Dead-letters a record that can never be decoded, and so must not hold up those behind it. `source` is its consumer.
+pub(super) async fn dead_letter(
+    database: &Database,
+    source: &str,
+    kind: &str,
+    record: &Record,
+    reason: &str,
+) -> Result<()> {
     let letter = NewDeadLetter {
         source: source.into(),
-        key: record.place(),
+        key: record.position(),
         kind: kind.into(),
         aggregate_id: None,
         payload: String::from_utf8_lossy(&record.value).into_owned(),
-        // Whoever sent it can send one that can be read.
+        // A redrive would fail the same way; the producer can send a valid record.
         redrivable: false,
         reason: reason.into(),
         attempts: 1,
     };
-    let burying = async {
+    let insert = async {
         let mut connection = database.pool().acquire().await?;
         db::dead_letters::insert_truncated(&mut connection, &letter, record.bytes, clock::now()).await
     };
-    if !db::within(burying).await? {
-        return Ok(());
+    // A redelivered record is a dead letter already.
+    if db::within(insert).await? {
+        metrics::counter!("dibs_kafka_dead_letters_total", "consumer" => source.to_owned()).increment(1);
+        tracing::warn!(source, position = record.position(), reason, "message dead-lettered");
     }
-    metrics::counter!("dibs_kafka_dead_letters_total", "consumer" => source.to_owned()).increment(1);
-    tracing::warn!(
-        source,
-        place = record.place(),
-        reason,
-        "a message of Kafka cannot be used; it is a dead letter now"
-    );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Kafka, out and in: [`KafkaSink`] sends events to it, [`RankingConsumer`] counts sales from it in the place of the
-//! relay, and [`Intake`] takes requests for coupons from it as claims.
+//! Kafka: [`KafkaSink`] publishes events, [`RankingConsumer`] counts sales from them in place of the relay, and
+//! [`ClaimRequestConsumer`] submits claim requests as claims.
 //!
 //! Its client is C, so all but the settings is behind the feature `kafka`. A worker without it refuses to start when
 //! brokers are set.
@@ -19,7 +19,7 @@ mod settings;
 mod sink;
 
 #[cfg(feature = "kafka")]
-pub use claim_requests::{ClaimIntake, Intake, REQUESTED};
+pub use claim_requests::{CLAIM_REQUESTS, ClaimRequestConsumer, ClaimRequestHandler};
 #[cfg(feature = "kafka")]
 pub use cluster::Cluster;
 #[cfg(feature = "kafka")]
@@ -28,4 +28,4 @@ pub use consumer::{Consumer, Handler, Record};
 pub use ranking::{RankingConsumer, RankingHandler};
 pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
 #[cfg(feature = "kafka")]
-pub use sink::{KAFKA, KafkaSink, PATIENCE};
+pub use sink::{ACK_TIMEOUT, KAFKA, KafkaSink};

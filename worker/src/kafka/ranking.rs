@@ -8,22 +8,22 @@ use dibs_common::{
     error::{Error, Result},
     identifiers::MAX_ID,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales, split_at_gaps},
+    retry::{Backoff, RetryPolicy},
 };
 use serde::Deserialize;
 
 use super::{
     Cluster, KAFKA,
     consumer::{Consumer, Handler, Record},
-    dead_letters::bury,
+    dead_letters::dead_letter,
 };
-use crate::ranking::{RANKING, rebuild_under_lock, warm};
+use crate::ranking::{RANKING, rebuild_under_lease, warm};
 
-/// How often, and how far apart, one who cannot count looks whether another has made the days anew.
-const LOOKS: u32 = 50;
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long another process may hold the lease of the ranking before the records are retried.
+const LEASE_WAIT: RetryPolicy = RetryPolicy::constant(Duration::from_millis(200)).within(Duration::from_secs(10));
 
-/// Counts sales from Kafka, each event once, however often it comes, and makes the days anew from the orders when Redis
-/// has lost them.
+/// Counts sales from Kafka, each event once, however often it is delivered, and rebuilds the days from the orders when
+/// Redis has lost them.
 pub struct RankingHandler {
     database: Database,
     redis: Redis,
@@ -34,19 +34,19 @@ pub struct RankingHandler {
     last_sequence: u64,
 }
 
-/// Takes paid and cancelled orders from Kafka.
+/// Consumes the events of paid and cancelled orders.
 pub type RankingConsumer = Consumer<RankingHandler>;
 
 impl RankingConsumer {
-    /// Joins those who count.
-    pub fn count_sales(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
+    /// Joins the consumer group of the ranking.
+    pub fn join_ranking(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
         Self::join(cluster, &EVENTS, RankingHandler::new(database, redis, zone))
     }
 }
 
-/// What matters of a message here.
+/// The parts of a message that the ranking needs.
 #[derive(Deserialize)]
-struct Told {
+struct OrderMessage {
     #[serde(rename = "type")]
     kind: String,
     sequence: u64,
@@ -79,60 +79,64 @@ impl RankingHandler {
         Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false, counter, last_sequence: 0 }
     }
 
-    /// What was counted by the relay until now may end before what Kafka was told begins. So the days are made anew
-    /// when nothing was counted from Kafka yet.
+    /// What the relay counted until now may end before the first event in Kafka. So the days are rebuilt when nothing was
+    /// counted from Kafka yet.
     async fn begin(&mut self) -> Result<()> {
         if sales::is_counted_from_kafka(&self.redis).await? {
             return Ok(());
         }
-        for _ in 0..LOOKS {
-            if self.rebuild().await? {
-                return Ok(());
-            }
-        }
-        Err(Error::internal("another worker feeds the ranking from the outbox; is its RANKING_SOURCE another?"))
+        let mut backoff = Backoff::new(LEASE_WAIT);
+        while !self.rebuild_or_wait(&mut backoff).await? {}
+        Ok(())
     }
 
-    /// Counts messages that follow on each other.
+    /// Counts messages without a gap between them.
     async fn count(&mut self, messages: &[SalesMessage]) -> Result<()> {
-        for _ in 0..LOOKS {
-            if self.counter.count(SalesBatch::Kafka(messages)).await? == SalesCounted::Counted {
-                return Ok(());
-            }
-            tracing::warn!("redis has not counted all sales; days are made anew");
-            self.rebuild().await?;
+        let mut backoff = Backoff::new(LEASE_WAIT);
+        while self.counter.count(SalesBatch::Kafka(messages)).await? != SalesCounted::Counted {
+            tracing::warn!("rebuilding sales counters");
+            self.rebuild_or_wait(&mut backoff).await?;
         }
-        Err(Error::internal("the days cannot be made anew: another process is at it"))
+        Ok(())
     }
 
-    /// Makes the days anew from the orders, unless another process is at it; whether it did.
+    /// Rebuilds the days, or waits while another process may be rebuilding them; whether this one did.
+    async fn rebuild_or_wait(&mut self, backoff: &mut Backoff) -> Result<bool> {
+        let delay = backoff.next_delay().ok_or_else(|| {
+            Error::internal("another worker holds the lease of the ranking; is its RANKING_SOURCE outbox?")
+        })?;
+        let has_rebuilt = self.rebuild().await?;
+        if !has_rebuilt {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(has_rebuilt)
+    }
+
+    /// Rebuilds the days from the orders, unless another process holds the lease; whether it did.
     async fn rebuild(&mut self) -> Result<bool> {
         let now = clock::now();
-        // Whatever follows on what the days are made of is told to Kafka.
+        // Registered before the snapshot, so that every event after it is published to Kafka.
         db::within(db::outbox::register_sink(self.database.pool(), KAFKA, now)).await?;
-        let Some(mut lock) = self.database.try_lease(&format!("sink {RANKING}")).await? else {
-            tokio::time::sleep(LOOK_EVERY).await;
-            return Ok(false);
-        };
-        let made = rebuild_under_lock(&self.redis, &mut lock, self.zone, now).await;
-        lock.release().await.and(made)?;
+        let Some(mut lease) = self.database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
+        let rebuilt = rebuild_under_lease(&self.redis, &mut lease, self.zone, now).await;
+        lease.release().await.and(rebuilt)?;
         self.counter.reset();
         warm(&self.redis, self.zone, now).await?;
         Ok(true)
     }
 
-    /// What a record tells. One that cannot be read tells nothing, and is a dead letter.
+    /// What a record counts. An invalid one counts nothing and is a dead letter.
     async fn message(&mut self, record: &Record) -> Result<SalesMessage> {
-        let mut told = read(record);
-        if let Ok(Told { sequence, .. }) = &told
+        let mut decoded = decode(record);
+        if let Ok(OrderMessage { sequence, .. }) = &decoded
             && !self.is_given(*sequence).await?
         {
-            told = Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
+            decoded = Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
         }
-        let (sequence, effects) = match told {
-            Ok(Told { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
+        let (sequence, effects) = match decoded {
+            Ok(OrderMessage { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
             Err(reason) => {
-                bury(&self.database, RANKING, kind_of(record), record, &reason).await?;
+                dead_letter(&self.database, RANKING, kind_of(record), record, &reason).await?;
                 (0, Vec::new())
             }
         };
@@ -140,38 +144,39 @@ impl RankingHandler {
         Ok(SalesMessage { source: record.source(), offset, sequence, effects })
     }
 
-    /// Whether an event has this sequence. One that none has yet would let all that really follow count as known.
+    /// Whether an event has this sequence. If a sequence from the future was counted, the real events up to it would count
+    /// as known.
     async fn is_given(&mut self, sequence: u64) -> Result<bool> {
         if sequence > self.last_sequence {
             let progress = db::within(async {
                 let mut connection = self.database.pool().acquire().await?;
                 db::outbox::find_sink_progress(&mut connection, KAFKA).await
             });
-            let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not known yet"))?;
+            let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not registered yet"))?;
             self.last_sequence = progress.last_sequence;
         }
         Ok(sequence <= self.last_sequence)
     }
 }
 
-/// What its topic is for.
+/// The event type of its topic.
 fn kind_of(record: &Record) -> &'static str {
     EVENTS.into_iter().find(|kind| record.topic.ends_with(kind)).unwrap_or_default()
 }
 
-fn read(record: &Record) -> Result<Told, String> {
+fn decode(record: &Record) -> Result<OrderMessage, String> {
     if !record.is_whole() {
         return Err("it is too long".into());
     }
-    let told: Told = serde_json::from_slice(&record.value).map_err(|error| error.to_string())?;
-    if !EVENTS.contains(&told.kind.as_str()) {
-        return Err(format!("its type is {:?}, expected one of {EVENTS:?}", told.kind));
+    let message: OrderMessage = serde_json::from_slice(&record.value).map_err(|error| error.to_string())?;
+    if !EVENTS.contains(&message.kind.as_str()) {
+        return Err(format!("its type is {:?}, expected one of {EVENTS:?}", message.kind));
     }
-    if !(1..=MAX_ID).contains(&told.sequence) {
-        return Err(format!("its sequence is {}, expected 1 to {MAX_ID}", told.sequence));
+    if !(1..=MAX_ID).contains(&message.sequence) {
+        return Err(format!("its sequence is {}, expected 1 to {MAX_ID}", message.sequence));
     }
-    if let Some(at) = told.data.paid_at.filter(|at| !can_be_paid_at(*at)) {
+    if let Some(at) = message.data.paid_at.filter(|at| !can_be_paid_at(*at)) {
         return Err(format!("its paidAt is {at:?}, expected a time from 1970 to 9999"));
     }
-    Ok(told)
+    Ok(message)
 }

@@ -21,42 +21,39 @@ use crate::relay::{Batch, Sink};
 /// The name of the sink.
 pub const KAFKA: &str = "kafka";
 
-/// What is told to Kafka: an order's whole life, and coupons that were issued. A topic each.
+/// The events that are published, each type to a topic of its own.
 const EVENTS: [&str; 6] =
     ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", COUPON_ISSUED];
 
-/// How many messages are on their way at once.
-const ON_THEIR_WAY: usize = 2_000;
-/// How long brokers may take to acknowledge the message that has been on its way longest.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+const MAX_IN_FLIGHT: usize = 2_000;
+/// How long brokers may take to acknowledge the oldest message in flight.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sends events to Kafka: a message for each [`Message`], to the topic of its kind, its key the aggregate's id.
+/// Publishes events to Kafka: each [`Message`] to the topic of its type, with the aggregate's id as key.
 ///
-/// Consumers may rely on this: in one partition of a topic, messages come **for the first time** in ascending
-/// `sequence`, however often they come again. For:
+/// Consumers may rely on this: in one partition of a topic, messages appear **for the first time** in ascending
+/// `sequence`, however often they are repeated. For:
 ///
-/// - one process at a time sends, in ascending sequence, and from the first event on that is not known to be
-///   acknowledged;
-/// - the producer is idempotent: what it sends to a partition is appended in that order without a gap, or not at all.
-///   So of what one producer appends, nothing is left out before its end;
-/// - it never gives a message up by itself, which would let later ones pass: it has no time-out of its own. Whatever
-///   fails or takes too long ends that producer, with all that it still holds, and the next begins where
+/// - one process at a time sends, in ascending sequence, from the first event that is not known to be acknowledged;
+/// - the producer is idempotent: what it sends to a partition is appended in that order without a gap, or not at all. So
+///   one producer never leaves a message out before the last one that it appends;
+/// - the producer never drops a message by itself, which would let later ones pass: it has no delivery timeout. Whatever
+///   fails or takes too long closes that producer, with all that it still holds, and the next one begins where
 ///   acknowledgements ended;
-/// - what an ended producer, or one of a process that has lost its lock, had on the wire may still be appended late. It
-///   is the beginning of what the next one sends as well, so the earlier of two places of a message is still behind
-///   those of all messages before it.
+/// - messages of a closed producer, or of a process that has lost its lease, may still be appended late. The next producer
+///   begins with the same messages, so the earlier copy of a message is still behind all messages before it.
 ///
-/// A message that brokers will never take, as it is too long for them or they find it invalid, is a dead letter, and
-/// those behind it go on. They refuse what was sent together as one; so after such a refusal one message at a time is on
-/// its way, from the first that is not acknowledged to the end of the batch, and what is refused then is refused itself.
+/// A message that brokers reject permanently, because it is too large or invalid, is dead-lettered, and those behind it go
+/// on. Brokers reject a batch as a whole. So after such a rejection only one message is in flight at a time, from the first
+/// unacknowledged one to the end of the batch, and what is rejected then is rejected itself.
 ///
-/// It holds as long as a topic keeps its number of partitions: a key moves to another partition when that is raised.
+/// The guarantee holds as long as the number of partitions of a topic stays: a raise moves keys to other partitions.
 #[derive(Clone)]
 pub struct KafkaSink {
     cluster: Cluster,
-    patience: Duration,
+    ack_timeout: Duration,
     producer: Option<FutureProducer>,
-    /// One message at a time is sent, to see which are refused.
+    /// Only one message is in flight, to find the rejected ones.
     one_at_a_time: bool,
 }
 
@@ -69,22 +66,22 @@ impl Sink for KafkaSink {
         &EVENTS
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
         if batch.events.is_empty() {
             return Ok(batch.last);
         }
-        let mut way = Way { sink: self, sent: VecDeque::new(), refused: Vec::new() };
-        let sent = way.send(batch).await;
-        let Way { refused, sent: on_their_way, .. } = way;
-        let taken = match sent {
+        let mut sends = InFlightSends { sink: self, unacknowledged: VecDeque::new(), rejected: Vec::new() };
+        let sent = sends.send(batch).await;
+        let InFlightSends { rejected, unacknowledged, .. } = sends;
+        let accepted = match sent {
             Ok(()) => {
                 self.one_at_a_time = false;
                 batch.last
             }
-            Err(failure) => self.fail(batch, failure, on_their_way).await?,
+            Err(failure) => self.fail(batch, failure, unacknowledged).await?,
         };
-        bury(lock, &refused).await?;
-        Ok(taken)
+        dead_letter(lease, &rejected).await?;
+        Ok(accepted)
     }
 }
 
@@ -92,31 +89,31 @@ impl Sink for KafkaSink {
 struct Failure {
     sequence: u64,
     cause: String,
-    /// Brokers will never take it, or another that was sent with it.
-    is_refused: bool,
+    /// Brokers reject it permanently, or another one of its batch.
+    is_rejected: bool,
 }
 
 impl Failure {
     fn new(sequence: u64, cause: String) -> Self {
-        Self { sequence, cause, is_refused: false }
+        Self { sequence, cause, is_rejected: false }
     }
 }
 
-/// Messages on their way, in order, and those that brokers will never take.
-struct Way<'s> {
+/// The messages in flight, in order, and those that brokers reject permanently.
+struct InFlightSends<'s> {
     sink: &'s mut KafkaSink,
-    sent: OnTheirWay,
-    refused: Vec<NewDeadLetter>,
+    unacknowledged: Unacknowledged,
+    rejected: Vec<NewDeadLetter>,
 }
 
-/// The sequences of messages that are sent, and their acknowledgements.
-type OnTheirWay = VecDeque<(u64, DeliveryFuture)>;
+/// The sequences of sent messages, and their acknowledgements.
+type Unacknowledged = VecDeque<(u64, DeliveryFuture)>;
 
-/// Whether one of these was refused, whose producer has ended.
-async fn has_refusal(on_their_way: OnTheirWay) -> bool {
-    for (_, acknowledgement) in on_their_way {
+/// Whether one of these was rejected. Their producer is closed, so all of them have their result.
+async fn has_rejection(unacknowledged: Unacknowledged) -> bool {
+    for (_, acknowledgement) in unacknowledged {
         if let Ok(Ok(Err((error, _)))) = timeout(Duration::ZERO, acknowledgement).await
-            && is_refusal(&error)
+            && is_rejection(&error)
         {
             return true;
         }
@@ -124,36 +121,31 @@ async fn has_refusal(on_their_way: OnTheirWay) -> bool {
     false
 }
 
-/// Gives up what brokers will never take, in the transaction in which the sink moves on.
-async fn bury(lock: &mut Lease, refused: &[NewDeadLetter]) -> Result<()> {
-    if refused.is_empty() {
+/// Dead-letters rejected messages, in the transaction that advances the sink.
+async fn dead_letter(lease: &mut Lease, rejected: &[NewDeadLetter]) -> Result<()> {
+    if rejected.is_empty() {
         return Ok(());
     }
-    lock.begin().await?;
-    for letter in refused {
-        if db::within(db::dead_letters::insert(lock.connection(), letter, clock::now())).await? {
+    lease.begin().await?;
+    for letter in rejected {
+        if db::within(db::dead_letters::insert(lease.connection(), letter, clock::now())).await? {
             metrics::counter!("dibs_dead_letters_total", "source" => KAFKA).increment(1);
-            tracing::error!(
-                key = letter.key,
-                reason = letter.reason,
-                "Kafka never takes a message; it is a dead letter now"
-            );
+            tracing::error!(sink = KAFKA, message = letter.key, reason = letter.reason, "message dead-lettered");
         }
     }
     Ok(())
 }
 
-/// Whether brokers will never take a message, or one of those that it was sent with.
-fn is_refusal(error: &KafkaError) -> bool {
+/// Whether brokers reject a message permanently, or another one of its batch.
+fn is_rejection(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{InvalidDifferentRecord, InvalidRecord, MessageSizeTooLarge};
     matches!(error.rdkafka_error_code(), Some(MessageSizeTooLarge | InvalidRecord | InvalidDifferentRecord))
 }
 
 impl KafkaSink {
-    /// A sink that sends to a cluster, whose brokers may take so long to acknowledge the message that has been on its way
-    /// longest.
-    pub fn new(cluster: &Cluster, patience: Duration) -> Self {
-        Self { cluster: cluster.clone(), patience, producer: None, one_at_a_time: false }
+    /// Brokers may take `ack_timeout` to acknowledge the oldest message in flight.
+    pub fn new(cluster: &Cluster, ack_timeout: Duration) -> Self {
+        Self { cluster: cluster.clone(), ack_timeout, producer: None, one_at_a_time: false }
     }
 
     fn producer(&mut self) -> Result<FutureProducer> {
@@ -167,38 +159,38 @@ impl KafkaSink {
             .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
             .set("linger.ms", "5")
-            // A topic that is unknown for so long is said to be.
+            // A topic that is unknown for longer is an error.
             .set("topic.metadata.propagation.max.ms", "10000")
             .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", (2 * ON_THEIR_WAY).to_string())
+            .set("queue.buffering.max.messages", (2 * MAX_IN_FLIGHT).to_string())
             .set("queue.buffering.max.kbytes", "65536");
         let producer: FutureProducer = client.create().map_err(Error::internal)?;
         Ok(self.producer.insert(producer).clone())
     }
 
-    /// Up to where a batch is taken when a message was not acknowledged.
-    async fn fail(&mut self, batch: &Batch, failure: Failure, on_their_way: OnTheirWay) -> Result<u64> {
-        self.end_producer().await;
-        // One that is refused ends what is before it on its way to other partitions, too.
-        self.one_at_a_time |= failure.is_refused || has_refusal(on_their_way).await;
-        let taken = failure.sequence - 1;
-        if taken < batch.first {
+    /// The sequence up to which a batch is accepted when a message was not acknowledged.
+    async fn fail(&mut self, batch: &Batch, failure: Failure, unacknowledged: Unacknowledged) -> Result<u64> {
+        self.close_producer().await;
+        // A rejection closes the producer also for earlier messages to other partitions, so it may be a later one.
+        self.one_at_a_time |= failure.is_rejected || has_rejection(unacknowledged).await;
+        let accepted = failure.sequence - 1;
+        if accepted < batch.first {
             return Err(Error::internal(failure.cause));
         }
-        tracing::warn!(sequence = failure.sequence, cause = failure.cause, "events cannot be sent to Kafka now");
-        Ok(taken)
+        tracing::warn!(sequence = failure.sequence, cause = failure.cause, "events not published; retrying");
+        Ok(accepted)
     }
 
-    /// Ends the producer with all that it still holds. It waits for its own threads, so not here.
-    async fn end_producer(&mut self) {
+    /// Closes the producer with all that it still holds. It joins its own threads when it is dropped, which blocks.
+    async fn close_producer(&mut self) {
         let producer = self.producer.take();
         if let Err(error) = tokio::task::spawn_blocking(move || drop(producer)).await {
-            tracing::warn!(%error, "a producer did not end in order");
+            tracing::warn!(%error, "producer not closed");
         }
     }
 }
 
-impl Way<'_> {
+impl InFlightSends<'_> {
     /// Sends a batch and waits until all of it is acknowledged.
     async fn send(&mut self, batch: &Batch) -> Result<(), Failure> {
         for event in &batch.events {
@@ -209,8 +201,8 @@ impl Way<'_> {
                     }
                 }
                 Err(error) => {
-                    // Dibs writes the payload itself, so this is a defect, which must not hold up all that follows.
-                    tracing::error!(sequence = event.sequence, %error, "an event cannot be read; Kafka is not told of it");
+                    // Dibs writes the payload itself, so this is a defect, which must not hold up the events behind it.
+                    tracing::error!(sink = KAFKA, sequence = event.sequence, %error, "event cannot be decoded; skipped");
                     metrics::counter!("dibs_relay_undecodable_events_total", "sink" => KAFKA).increment(1);
                 }
             }
@@ -220,7 +212,7 @@ impl Way<'_> {
     }
 
     async fn send_one(&mut self, message: &Message) -> Result<(), Failure> {
-        while self.sent.len() >= ON_THEIR_WAY {
+        while self.unacknowledged.len() >= MAX_IN_FLIGHT {
             self.acknowledged().await?;
         }
         let failed = |cause: String| Failure::new(message.sequence, cause);
@@ -239,19 +231,19 @@ impl Way<'_> {
         loop {
             match producer.send_result(record) {
                 Ok(acknowledgement) => {
-                    self.sent.push_back((message.sequence, acknowledgement));
+                    self.unacknowledged.push_back((message.sequence, acknowledgement));
                     break;
                 }
-                Err((error, _)) if is_refusal(&error) => {
-                    self.refuse(message, &value, format!("{topic}: {error}"));
+                Err((error, _)) if is_rejection(&error) => {
+                    self.reject(message, &value, format!("{topic}: {error}"));
                     return Ok(());
                 }
-                Err((error, refused)) => {
-                    // Its queue is full of bytes: there is room when the first of them are acknowledged.
+                Err((error, unsent)) => {
+                    // Its queue has a limit of bytes too. There is room once the oldest messages are acknowledged.
                     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || !self.acknowledged().await? {
                         return Err(self.first_unacknowledged(failed(format!("{topic}: {error}"))));
                     }
-                    record = refused;
+                    record = unsent;
                 }
             }
         }
@@ -259,49 +251,49 @@ impl Way<'_> {
             return Ok(());
         }
         match self.acknowledged().await {
-            Err(Failure { is_refused: true, cause, .. }) => {
-                self.refuse(message, &value, cause);
-                // It has left a gap, which the producer does not pass.
+            Err(Failure { is_rejected: true, cause, .. }) => {
+                self.reject(message, &value, cause);
+                // The rejected message leaves a gap, which this producer does not pass.
                 drop(producer);
-                self.sink.end_producer().await;
+                self.sink.close_producer().await;
                 Ok(())
             }
             acknowledged => acknowledged.map(drop),
         }
     }
 
-    fn refuse(&mut self, message: &Message, value: &str, reason: String) {
-        self.refused.push(NewDeadLetter {
+    fn reject(&mut self, message: &Message, value: &str, reason: String) {
+        self.rejected.push(NewDeadLetter {
             source: KAFKA.into(),
             key: message.id.to_string(),
             kind: message.kind.clone(),
             aggregate_id: Some(message.aggregate_id.clone()),
             payload: value.to_owned(),
-            // Those behind it were sent.
+            // Later messages were published: it would appear out of order.
             redrivable: false,
             reason,
             attempts: 1,
         });
     }
 
-    /// Waits for the acknowledgement of the message that has been on its way longest; false when none is.
+    /// Waits for the acknowledgement of the oldest message in flight; false when there is none.
     async fn acknowledged(&mut self) -> Result<bool, Failure> {
-        let Some((sequence, acknowledgement)) = self.sent.pop_front() else { return Ok(false) };
-        let patience = self.sink.patience;
-        Err(match timeout(patience, acknowledgement).await {
+        let Some((sequence, acknowledgement)) = self.unacknowledged.pop_front() else { return Ok(false) };
+        let ack_timeout = self.sink.ack_timeout;
+        Err(match timeout(ack_timeout, acknowledgement).await {
             Ok(Ok(Ok(_))) => return Ok(true),
             Ok(Ok(Err((error, message)))) => {
                 let cause = format!("{}: {error}", rdkafka::Message::topic(&message));
-                Failure { sequence, cause, is_refused: is_refusal(&error) }
+                Failure { sequence, cause, is_rejected: is_rejection(&error) }
             }
-            Ok(Err(_)) => Failure::new(sequence, "the producer has ended".into()),
-            Err(_) => Failure::new(sequence, format!("no broker has acknowledged it within {patience:?}")),
+            Ok(Err(_)) => Failure::new(sequence, "the producer was closed".into()),
+            Err(_) => Failure::new(sequence, format!("no broker has acknowledged it within {ack_timeout:?}")),
         })
     }
 
-    /// What could not even be queued fails with those before it that are still on their way.
+    /// A message that could not even be queued fails with the oldest one in flight.
     fn first_unacknowledged(&self, failure: Failure) -> Failure {
-        let sequence = self.sent.front().map_or(failure.sequence, |(sequence, _)| *sequence);
+        let sequence = self.unacknowledged.front().map_or(failure.sequence, |(sequence, _)| *sequence);
         Failure { sequence, ..failure }
     }
 }

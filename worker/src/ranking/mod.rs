@@ -1,10 +1,10 @@
-//! Counts what sells: [`RankingSink`] takes paid and cancelled orders from the outbox into Redis, each once, and makes
-//! the days anew from the orders when Redis has lost them.
+//! Counts sales in Redis: [`RankingSink`] counts each paid or cancelled order of the outbox once, and rebuilds the days from
+//! the orders when Redis has lost them.
 
 mod rebuild;
 mod sink;
 mod windows;
 
-pub use rebuild::{rebuild, rebuild_under_lock};
+pub use rebuild::{rebuild, rebuild_under_lease};
 pub use sink::{RANKING, RankingSink};
 pub use windows::warm;

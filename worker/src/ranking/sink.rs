@@ -7,20 +7,18 @@ use dibs_common::{
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter},
 };
 
-use super::{rebuild_under_lock, warm};
+use super::{rebuild_under_lease, warm};
 use crate::relay::{Batch, Sink};
 
-/// How many scores are changed at once, and those of one order more: Redis serves nobody else meanwhile.
-const CHANGES: usize = 5_000;
+/// Changes of one script call, and those of one order more: Redis serves no other client meanwhile.
+const MAX_CHANGES: usize = 5_000;
 /// The name of the sink.
 pub const RANKING: &str = "ranking";
 
 /// Counts the sales of each day in Redis.
 #[derive(Clone)]
 pub struct RankingSink {
-    /// The database, to make days anew from.
     pub database: Database,
-    /// Where sales are counted.
     pub redis: Redis,
     /// Where a business day begins.
     pub zone: Tz,
@@ -35,15 +33,15 @@ impl Sink for RankingSink {
         &EVENTS
     }
 
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
+    async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
         let (changes, last) = self.effects(batch);
         let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
         match SalesCounter::new(&self.redis, self.zone).count(sales).await? {
             SalesCounted::Counted => Ok(last),
             SalesCounted::Gap { applied } => {
-                tracing::warn!(applied, next = batch.first, "redis has not counted all sales; days are made anew");
+                tracing::warn!(applied, next = batch.first, "rebuilding sales counters");
                 let now = clock::now();
-                let sequence = rebuild_under_lock(&self.redis, lock, self.zone, now).await?;
+                let sequence = rebuild_under_lease(&self.redis, lease, self.zone, now).await?;
                 warm(&self.redis, self.zone, now).await?;
                 Ok(sequence)
             }
@@ -52,12 +50,12 @@ impl Sink for RankingSink {
 }
 
 impl RankingSink {
-    /// What events change, up to [`CHANGES`], and up to which sequence that is all.
+    /// The effects of events, up to [`MAX_CHANGES`], and the sequence up to which they are complete.
     fn effects(&self, batch: &Batch) -> (Vec<(u64, Effect)>, u64) {
         let mut effects = Vec::new();
         for event in &batch.events {
             effects.extend(self.effects_of(event));
-            if effects.len() >= CHANGES {
+            if effects.len() >= MAX_CHANGES {
                 return (effects, event.sequence);
             }
         }
@@ -68,8 +66,8 @@ impl RankingSink {
         match serde_json::from_str::<SoldOrder>(&event.payload) {
             Ok(order) => effects(&event.kind, &order, self.zone).into_iter().map(|e| (event.sequence, e)).collect(),
             Err(error) => {
-                // Dibs writes the payload itself, so this is a defect, which must not hold up all that follows.
-                tracing::error!(sequence = event.sequence, %error, "an event of an order cannot be read; it is not counted");
+                // Dibs writes the payload itself, so this is a defect, which must not hold up the events behind it.
+                tracing::error!(sink = RANKING, sequence = event.sequence, %error, "event cannot be decoded; skipped");
                 metrics::counter!("dibs_relay_undecodable_events_total", "sink" => RANKING).increment(1);
                 Vec::new()
             }

@@ -30,7 +30,7 @@ use dibs_common::{
 use dibs_worker::{
     Worker,
     kafka::{
-        ClaimIntake, Cluster, Consumer, Handler, Intake, KAFKA, KafkaSettings, KafkaSink, PATIENCE, REQUESTED,
+        ClaimRequestHandler, Cluster, Consumer, Handler, ClaimRequestConsumer, KAFKA, KafkaSettings, KafkaSink, ACK_TIMEOUT, CLAIM_REQUESTS,
         RankingConsumer, RankingHandler, RankingSource, Record,
     },
     relay::{Relay, Sink, StepOutcome},
@@ -90,7 +90,7 @@ impl Found {
 }
 
 const TOPICS: [&str; 7] =
-    ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", "coupon.issued", REQUESTED];
+    ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", "coupon.issued", CLAIM_REQUESTS];
 
 impl Brokers {
     /// Those of `KAFKA_BROKERS`, or a mock of them.
@@ -138,7 +138,7 @@ impl Brokers {
     }
 
     fn sink(&self) -> KafkaSink {
-        KafkaSink::new(&self.cluster(), PATIENCE)
+        KafkaSink::new(&self.cluster(), ACK_TIMEOUT)
     }
 
     /// Puts values on a topic, in order, as others than Dibs would: each with its key.
@@ -189,7 +189,7 @@ impl Brokers {
 
     /// Messages of all events, as they are in Kafka.
     fn told(&self) -> Vec<Found> {
-        TOPICS.iter().filter(|topic| **topic != REQUESTED).flat_map(|topic| self.read(topic)).collect()
+        TOPICS.iter().filter(|topic| **topic != CLAIM_REQUESTS).flat_map(|topic| self.read(topic)).collect()
     }
 }
 
@@ -212,7 +212,7 @@ async fn send_all(place: &TestEnvironment, sink: impl Sink) {
 /// The ids of all messages that Kafka should have been told of.
 async fn expected_ids(place: &TestEnvironment) -> BTreeSet<String> {
     let mut connection = place.database.pool().acquire().await.expect("a connection");
-    let kinds = TOPICS.into_iter().filter(|topic| *topic != REQUESTED).collect::<Vec<_>>();
+    let kinds = TOPICS.into_iter().filter(|topic| *topic != CLAIM_REQUESTS).collect::<Vec<_>>();
     let events = db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &kinds).await.expect("events");
     events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
 }
@@ -365,11 +365,11 @@ async fn i10_brokers_that_are_away_hold_up_nothing_else_and_get_all_afterwards()
 }
 
 fn counter(brokers: &Brokers, place: &TestEnvironment) -> RankingConsumer {
-    RankingConsumer::count_sales(&brokers.cluster(), &place.database, &place.redis, ZONE).expect("joined")
+    RankingConsumer::join_ranking(&brokers.cluster(), &place.database, &place.redis, ZONE).expect("joined")
 }
 
-fn intake(brokers: &Brokers, place: &TestEnvironment) -> Intake {
-    Intake::take_requests(&brokers.cluster(), &place.database, &place.redis).expect("joined")
+fn intake(brokers: &Brokers, place: &TestEnvironment) -> ClaimRequestConsumer {
+    ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &place.database, &place.redis).expect("joined")
 }
 
 /// Handles until so many records were handled in all.
@@ -647,7 +647,7 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
     register(&place).await;
     let working = tokio::spawn(worker.run(1));
     buy(&place, products[0], 3, clock::now()).await;
-    brokers.produce(REQUESTED, [wanted(8, campaign.id, None), wanted(9, campaign.id, None)]).await;
+    brokers.produce(CLAIM_REQUESTS, [wanted(8, campaign.id, None), wanted(9, campaign.id, None)]).await;
     let issued = async || place.count("SELECT COUNT(*) FROM user_coupons").await == 1;
     eventually("the coupon is issued", LIMIT, issued).await;
     eventually("sales are counted", LIMIT, || all_is_counted(&place)).await;
@@ -680,8 +680,8 @@ async fn i1_and_i2_a_rush_by_kafka_issues_each_coupon_once_however_often_request
         let name = (number % 3 > 0).then(|| named[usize::try_from(number % 400).expect("few")].as_str());
         wanted(user, campaign.id, name)
     });
-    brokers.produce(REQUESTED, requests.collect::<Vec<_>>()).await;
-    Box::pin(live_and_die(&brokers, &[REQUESTED], ClaimIntake::new(&place.database, &place.redis))).await;
+    brokers.produce(CLAIM_REQUESTS, requests.collect::<Vec<_>>()).await;
+    Box::pin(live_and_die(&brokers, &[CLAIM_REQUESTS], ClaimRequestHandler::new(&place.database, &place.redis))).await;
     work(&place).await;
     let mut intake = intake(&brokers, &place);
     handle(&mut intake, 1_000).await;
@@ -722,7 +722,7 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
         wanted(3, open.id, Some(&other)),
         (String::from("3"), vec![b' '; 300_000]),
     ]);
-    brokers.produce(REQUESTED, requests).await;
+    brokers.produce(CLAIM_REQUESTS, requests).await;
     let mut intake = intake(&brokers, &place);
     handle(&mut intake, 9).await;
     work(&place).await;
@@ -746,8 +746,8 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     assert_eq!(db::rejected_requests::purge(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&place).await;
     assert_eq!(letters.len(), 6, "{letters:?}");
-    let topic = brokers.cluster().topic(REQUESTED);
-    assert!(letters.iter().all(|(source, key, _)| source == REQUESTED && key.starts_with(&topic)), "{letters:?}");
+    let topic = brokers.cluster().topic(CLAIM_REQUESTS);
+    assert!(letters.iter().all(|(source, key, _)| source == CLAIM_REQUESTS && key.starts_with(&topic)), "{letters:?}");
     for part in ["couponId", "color", "an object", "no coupon 4711", "longer than"] {
         assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
     }
@@ -766,7 +766,7 @@ async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
         let mut requests_of_all: Vec<_> = round.map(|user| wanted(user, one.id, None)).collect();
         let sharing = [(40, one.id), (41, one.id), (40, other.id), (41, other.id)];
         requests_of_all.splice(3..3, sharing.map(|(user, coupon)| wanted(user, coupon, Some(&shared))));
-        brokers.produce(REQUESTED, requests_of_all).await;
+        brokers.produce(CLAIM_REQUESTS, requests_of_all).await;
         let mut intake = intake(&brokers, &place);
         handle(&mut intake, requests).await;
         work(&place).await;
@@ -792,8 +792,8 @@ async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
     let absent = place.campaign_in_database(open_terms()).await;
     // Of one key, so in one partition and in one read: who waits holds up what is read after it.
     let together = [wanted(1, absent.id, None), wanted(2, held.id, None)].map(|(_, value)| ("1".to_owned(), value));
-    brokers.produce(REQUESTED, together).await;
-    let mut intake = Intake::take_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
+    brokers.produce(CLAIM_REQUESTS, together).await;
+    let mut intake = ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
     let issued = "SELECT COUNT(*) FROM user_coupons";
     let deadline = tokio::time::Instant::now() + LIMIT;
     while place.count(issued).await == 0 {
