@@ -184,8 +184,11 @@ impl ClaimRequestHandler {
                 }
             }
         }
-        db::within_limit(QUERY_TIMEOUT, db::rejected_requests::insert_batch(self.database.pool(), &rejected, clock::now()))
-            .await?;
+        db::within_limit(
+            QUERY_TIMEOUT,
+            db::rejected_requests::insert_batch(self.database.pool(), &rejected, clock::now()),
+        )
+        .await?;
         for (Request { claim, .. }, decision) in requests.iter().zip(decisions) {
             if let RequestDecision::Rejected(code) = decision {
                 count(code.into_str());

@@ -131,7 +131,8 @@ impl RankingHandler {
         if let Ok(OrderMessage { sequence, .. }) = &decoded
             && !self.is_given(*sequence).await?
         {
-            decoded = Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
+            decoded =
+                Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
         }
         let (sequence, effects) = match decoded {
             Ok(OrderMessage { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),

@@ -54,9 +54,9 @@ async fn rebuild_and_advance(
 async fn wait_for_another(redis: &Redis) -> Result<()> {
     match retry::await_value(OTHER_REBUILD, || sales::applied(redis)).await? {
         Some(_) => Ok(()),
-        None => {
-            Err(Error::internal("another worker serves the ranking, and has not rebuilt it within a minute; see its log"))
-        }
+        None => Err(Error::internal(
+            "another worker serves the ranking, and has not rebuilt it within a minute; see its log",
+        )),
     }
 }
 

@@ -30,8 +30,8 @@ use dibs_common::{
 use dibs_worker::{
     Worker,
     kafka::{
-        ClaimRequestHandler, Cluster, Consumer, Handler, ClaimRequestConsumer, KAFKA, KafkaSettings, KafkaSink, ACK_TIMEOUT, CLAIM_REQUESTS,
-        RankingConsumer, RankingHandler, RankingSource, Record,
+        ACK_TIMEOUT, CLAIM_REQUESTS, ClaimRequestConsumer, ClaimRequestHandler, Cluster, Consumer, Handler, KAFKA,
+        KafkaSettings, KafkaSink, RankingConsumer, RankingHandler, RankingSource, Record,
     },
     relay::{Relay, Sink, StepOutcome},
     streams::ReclaimPolicy,
@@ -89,8 +89,15 @@ impl Found {
     }
 }
 
-const TOPICS: [&str; 7] =
-    ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", "coupon.issued", CLAIM_REQUESTS];
+const TOPICS: [&str; 7] = [
+    "order.created",
+    "order.paid",
+    "order.confirmed",
+    "order.cancelled",
+    "order.expired",
+    "coupon.issued",
+    CLAIM_REQUESTS,
+];
 
 impl Brokers {
     /// Those of `KAFKA_BROKERS`, or a mock of them.
@@ -793,7 +800,8 @@ async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
     // Of one key, so in one partition and in one read: who waits holds up what is read after it.
     let together = [wanted(1, absent.id, None), wanted(2, held.id, None)].map(|(_, value)| ("1".to_owned(), value));
     brokers.produce(CLAIM_REQUESTS, together).await;
-    let mut intake = ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
+    let mut intake =
+        ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &place.database, &redis).expect("joined");
     let issued = "SELECT COUNT(*) FROM user_coupons";
     let deadline = tokio::time::Instant::now() + LIMIT;
     while place.count(issued).await == 0 {
