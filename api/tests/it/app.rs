@@ -151,7 +151,7 @@ impl TestApp {
         self.working = Some((stopping, working));
     }
 
-    /// Stops the worker, once what it has in hand is done.
+    /// Stops the worker, once what it has in flight is done.
     pub async fn stop_worker(&mut self) {
         if let Some((stopping, working)) = self.working.take() {
             stopping.cancel();

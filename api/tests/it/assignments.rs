@@ -39,7 +39,7 @@ async fn look(app: &TestApp, made: &Answer) -> Answer {
     Answer::of(app.request(Method::GET, location).bearer_auth(ADMIN_TOKEN)).await
 }
 
-/// Carries out what was assigned so far.
+/// Executes what was assigned so far.
 async fn execute(app: &TestApp) {
     while assign_once(&app.place.database, &app.place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
         app.work().await;
@@ -77,9 +77,9 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
     assert_eq!(app.claim_state(coupon, 7).await.body["status"], "ISSUED");
     let shown = app.get(&format!("/coupons/{coupon}")).await;
     assert_eq!((&shown.body["remaining"], &shown.body["status"]), (&json!(7), &json!("SCHEDULED")));
-    let told = app.place.texts("SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'coupon.issued'").await;
+    let events = app.place.texts("SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'coupon.issued'").await;
     let mut users: Vec<u64> = Vec::new();
-    for payload in told {
+    for payload in events {
         let payload: Value = serde_json::from_str(&payload).expect("JSON");
         let issuances = payload["issuances"].as_array().expect("issuances");
         users.extend(issuances.iter().filter_map(|issuance| issuance["userId"].as_u64()));
@@ -126,8 +126,8 @@ async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
     let elsewhere = app.request(Method::GET, &format!("{}/{id}", path(other))).bearer_auth(ADMIN_TOKEN);
     let elsewhere = Answer::of(elsewhere).await;
     assert_eq!((elsewhere.status.as_u16(), elsewhere.code()), (404, "ASSIGNMENT_NOT_FOUND"));
-    let strange = app.request(Method::GET, &format!("{}/x", path(coupon))).bearer_auth(ADMIN_TOKEN);
-    assert_eq!(Answer::of(strange).await.code(), "VALIDATION_FAILED");
+    let invalid = app.request(Method::GET, &format!("{}/x", path(coupon))).bearer_auth(ADMIN_TOKEN);
+    assert_eq!(Answer::of(invalid).await.code(), "VALIDATION_FAILED");
     execute(&app).await;
     app.end().await;
 }
@@ -203,7 +203,7 @@ async fn ten_thousand_users_are_assigned_in_one_call() {
     let done = look(&app, &made).await;
     assert_eq!((&done.body["assigned"], &done.body["refused"]), (&json!(10_000), &json!({})));
     assert_eq!(app.place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 10_000);
-    let told = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
-    assert_eq!(app.place.count(told).await, 10_000);
+    let events = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
+    assert_eq!(app.place.count(events).await, 10_000);
     app.end().await;
 }

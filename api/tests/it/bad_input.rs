@@ -69,7 +69,7 @@ async fn a_body_must_be_declared_as_json() {
 }
 
 #[tokio::test]
-async fn strange_headers_do_not_matter() {
+async fn unusual_headers_do_not_matter() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(10).await.id;
     let long_id = "x".repeat(200);

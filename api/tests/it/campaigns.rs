@@ -24,7 +24,7 @@ async fn a_campaign_is_made_and_shown_and_claimed() {
 }
 
 #[tokio::test]
-async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_tells_it() {
+async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_creates_it() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign_in_database(open_terms()).await.id;
     let refused = app.claim(coupon, 1).await;

@@ -244,7 +244,7 @@ async fn several_workers_share_the_charges_that_are_due() {
     let now = later(1);
     let (one, other) = tokio::join!(one.reconcile_due(now), other.reconcile_due(now));
     assert_eq!(one.expect("settled") + other.expect("settled"), 150);
-    assert_eq!(gateway.questions().len(), 150, "nobody was asked about twice");
+    assert_eq!(gateway.questions().len(), 150, "no charge was asked about twice");
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 1_500_000);
     assert_points_add_up(&place).await;
     place.end().await;
@@ -278,7 +278,7 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
 }
 
 #[tokio::test]
-async fn settling_charges_goes_on_until_it_is_told_to_stop() {
+async fn settling_charges_goes_on_until_it_stops() {
     let gateway = TestGateway::new(Reply::Approve).await;
     let place = TestEnvironment::new().await;
     let past = clock::now() - TimeDelta::minutes(1);

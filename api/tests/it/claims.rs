@@ -44,7 +44,7 @@ async fn an_accepted_claim_is_pending_and_then_issued() {
 /// I3: a request that came by Kafka and was refused at once has an outcome that its user can read, until a claim of the
 /// user is accepted.
 #[tokio::test]
-async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
+async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(3).await.id;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
@@ -66,7 +66,7 @@ async fn i3_a_refusal_that_nobody_waited_for_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_second_claim_is_told_of_the_first() {
+async fn a_second_claim_names_the_first() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(3).await.id;
     let first = app.claim(coupon, 7).await;
@@ -144,7 +144,7 @@ async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
 }
 
 #[tokio::test]
-async fn sold_out_is_remembered_and_holders_are_still_told_so() {
+async fn sold_out_is_remembered_and_holders_still_read_their_claim() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(2).await.id;
     let first = app.claim(coupon, 1).await;
@@ -162,7 +162,7 @@ async fn sold_out_is_remembered_and_holders_are_still_told_so() {
 }
 
 #[tokio::test]
-async fn a_freed_seat_is_claimable_within_a_second() {
+async fn a_returned_slot_is_claimable_within_a_second() {
     let app = TestApp::new().await;
     let campaign = app.place.campaign(1).await;
     app.claim(campaign.id, 1).await;
@@ -172,9 +172,9 @@ async fn a_freed_seat_is_claimable_within_a_second() {
     app.work().await;
 
     let held = batcher.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
-    let seats = [(user(1), held.claim_id)];
-    assert_eq!(return_seats(&app.place.redis, ONLY, campaign.id, &seats).await.expect("redis"), 1);
-    eventually("the seat is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
+    let slots = [(user(1), held.claim_id)];
+    assert_eq!(return_seats(&app.place.redis, ONLY, campaign.id, &slots).await.expect("redis"), 1);
+    eventually("the slot is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
         .await;
     // The database has issued its one coupon: the second check refuses, and the user can read why.
     app.work().await;
@@ -218,8 +218,8 @@ async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
     app.end().await;
 }
 
-/// I1, I2 and I3 under a rush: many users at once, each several times.
-async fn rush(partitions: u16) -> BTreeMap<String, usize> {
+/// I1, I2 and I3 under a burst: many users at once, each several times.
+async fn burst(partitions: u16) -> BTreeMap<String, usize> {
     let app = TestApp::at(TestEnvironment::with_partitions(partitions).await).await;
     let coupon = app.place.campaign(100).await.id;
     let claims = (0..600_u64).map(|number| app.claim(coupon, number % 200 + 1));
@@ -243,15 +243,15 @@ async fn rush(partitions: u16) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn i3_every_accepted_claim_has_exactly_one_issuance_in_a_rush() {
-    let counts = rush(1).await;
+async fn i3_every_accepted_claim_has_exactly_one_issuance_in_a_burst() {
+    let counts = burst(1).await;
     assert_eq!(counts["ACCEPTED"], 100);
     assert_eq!(counts.values().sum::<usize>(), 600);
 }
 
 #[tokio::test]
 async fn one_partition_or_sixteen_the_answers_are_the_same() {
-    let (one, sixteen) = (rush(1).await, rush(16).await);
+    let (one, sixteen) = (burst(1).await, burst(16).await);
     // Which user wins differs; how many get which answer does not, except how the losers' repeats fall.
     assert_eq!(one["ACCEPTED"], sixteen["ACCEPTED"]);
     assert_eq!(one.keys().collect::<Vec<_>>(), sixteen.keys().collect::<Vec<_>>());

@@ -45,7 +45,7 @@ async fn more_requests_than_allowed_are_answered_overloaded() {
 }
 
 #[tokio::test]
-async fn a_claim_in_progress_is_finished_when_the_process_is_told_to_stop() {
+async fn a_claim_in_progress_is_finished_when_the_process_stops() {
     let app = TestApp::new().await;
     let coupon = app.place.campaign(2).await.id;
     let waiting = app.claim_and_wait(coupon, 1);

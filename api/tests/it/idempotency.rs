@@ -94,7 +94,7 @@ async fn the_same_key_with_another_body_is_refused() {
     app.end().await;
 }
 
-/// All answers are the same, or tell of the first that is in progress.
+/// All answers are the same, or report the first that is in progress.
 fn assert_one_answer(answers: &[Answer], status: u16) {
     let of_first: Vec<&Answer> = answers.iter().filter(|answer| answer.status == status).collect();
     assert_eq!(of_first.iter().filter(|answer| answer.header(REPLAYED).is_none()).count(), 1);
@@ -133,7 +133,7 @@ async fn fifty_at_once_with_one_expired_or_overdue_key_have_one_effect() {
     let answers = fifty_creations(&app).await;
     assert_one_answer(&answers, 201);
     assert_eq!(rows(&app, "products").await, 2);
-    // Whoever made it died after that, and before the answer was stored.
+    // The process that created it died after that, and before the answer was stored.
     overdue(&app).await;
     let answers = fifty_creations(&app).await;
     assert_one_answer(&answers, 201);
@@ -237,7 +237,7 @@ async fn a_bad_request_leaves_its_key_unused() {
         assert_eq!((refused.code(), refused.header(REPLAYED)), ("VALIDATION_FAILED", None));
     }
     assert_eq!(rows(&app, "idempotency_keys").await, 0);
-    assert_eq!(create(&app, &coffee(), "key").await.status, 201, "the body can be mended");
+    assert_eq!(create(&app, &coffee(), "key").await.status, 201, "the body can be corrected");
     let long = with_key(app.request(Method::POST, "/coupons/issue"), "key").header("content-type", "application/json");
     let refused = Answer::of(long.body(vec![b' '; 65 * 1024])).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (413, "PAYLOAD_TOO_LARGE"));
@@ -371,8 +371,8 @@ async fn only_posts_have_keys() {
             assert_eq!((answer.status.as_u16(), answer.header(REPLAYED)), (200, None));
         }
     }
-    let strange = Answer::of(with_key(app.request(Method::GET, "/products"), &"x".repeat(300))).await;
-    assert_eq!(strange.status, 200);
+    let invalid = Answer::of(with_key(app.request(Method::GET, "/products"), &"x".repeat(300))).await;
+    assert_eq!(invalid.status, 200);
     let nowhere = Answer::of(with_key(app.request(Method::POST, "/nothing"), "key")).await;
     assert_eq!(nowhere.code(), "ROUTE_NOT_FOUND");
     assert_eq!(rows(&app, "idempotency_keys").await, 0);

@@ -135,11 +135,11 @@ async fn seed_000_1_points_history_is_listed_newest_first_page_by_page() {
     app.post("/points", charge_body(2, 50_000)).await;
     let all = app.get("/points/history?userId=1").await;
     let rows: Vec<Value> = all.body["items"].as_array().expect("items").clone();
-    let told: Vec<Value> =
+    let shown: Vec<Value> =
         rows.iter().map(|row| json!([row["amount"], row["balanceAfter"], row["chargeId"]])).collect();
     let expected =
         [json!([30_000, 60_000, charges[2]]), json!([20_000, 30_000, charges[1]]), json!([10_000, 10_000, charges[0]])];
-    assert_eq!(told, expected);
+    assert_eq!(shown, expected);
     assert_eq!((&rows[0]["type"], rows[0].get("paymentId"), rows[0].get("orderId")), (&json!("CHARGE"), None, None));
     assert!(rows[0]["createdAt"].is_string() && all.body["nextCursor"].is_null());
     let first = app.get("/points/history?userId=1&limit=2").await.body;
@@ -240,7 +240,7 @@ async fn i6_identical_charges_at_once_charge_once_and_answer_the_same() {
     assert_eq!((answers[0].balance, place.count("SELECT COUNT(*) FROM charges").await), (10_000, 1));
     let another = NewCharge { id: ChargeId::generate(), ..wanted.clone() };
     db::charges::begin_approved(&place.database, &another, RULES, now).await.expect("charged");
-    assert_eq!(charge().await.expect("charged"), answers[0], "a late repeat is told what the first was");
+    assert_eq!(charge().await.expect("charged"), answers[0], "a late repeat gets the answer of the first");
     let changed = NewCharge { amount: 20_000, ..wanted.clone() };
     let refused = db::charges::begin_approved(&place.database, &changed, RULES, now).await;
     assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{refused:?}");

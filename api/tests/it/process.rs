@@ -83,7 +83,7 @@ async fn a_rolling_restart_loses_no_call() {
 }
 
 #[tokio::test]
-async fn connections_that_send_half_a_head_keep_nobody_out_and_are_closed() {
+async fn connections_that_send_half_a_head_keep_no_caller_out_and_are_closed() {
     const SLOW: usize = 200;
     let environment = TestEnvironment::new().await;
     let api = Api::start(&environment, "ulimit -n 256;", &[("SHUTDOWN_DELAY_SECONDS", "0")]).await;

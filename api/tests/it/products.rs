@@ -55,9 +55,9 @@ async fn seed_002_3_1_a_product_is_made_and_shown_and_changed() {
     assert_eq!(changed.body, expected);
     assert_eq!(app.get(&path).await.body, expected);
     assert_eq!(stock_and_sum(&app).await, (0, 0));
-    let told = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'PRODUCT'";
-    assert_eq!(app.place.count(&format!("{told} AND type = 'product.created' AND payload LIKE '%coffee%'")).await, 1);
-    assert_eq!(app.place.count(&format!("{told} AND type = 'product.changed' AND payload LIKE '%tea%'")).await, 1);
+    let events = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'PRODUCT'";
+    assert_eq!(app.place.count(&format!("{events} AND type = 'product.created' AND payload LIKE '%coffee%'")).await, 1);
+    assert_eq!(app.place.count(&format!("{events} AND type = 'product.changed' AND payload LIKE '%tea%'")).await, 1);
     app.end().await;
 }
 
@@ -110,8 +110,8 @@ async fn twenty_changes_of_a_product_at_once_add_up() {
     stocks.sort_unstable();
     assert_eq!(stocks, (1..=20).collect::<Vec<i64>>(), "each saw the one before");
     assert_eq!(stock_and_sum(&app).await, (20, 20));
-    let told = "SELECT COUNT(*) FROM outbox_events WHERE type = 'product.changed'";
-    assert_eq!(app.place.count(told).await, 20);
+    let events = "SELECT COUNT(*) FROM outbox_events WHERE type = 'product.changed'";
+    assert_eq!(app.place.count(events).await, 20);
     app.end().await;
 }
 

@@ -159,7 +159,7 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
 }
 
 #[tokio::test]
-async fn a_product_is_told_its_rank() {
+async fn a_product_has_its_rank() {
     let app = TestApp::new().await;
     let products = [app.place.product(1, 1).await, app.place.product(1, 1).await, app.place.product(1, 1).await];
     sold(&app.place, &[(0, products[0], 2), (1, products[1], 5)]).await;

@@ -12,7 +12,7 @@ use dibs_common::{
 
 /// A transaction that takes longer has lost its server.
 const LONGEST: Duration = Duration::from_secs(30);
-/// How often a batch is decided anew when others decided some of it meanwhile: what they write is seen only afterwards,
+/// How often a batch is decided again when others decided some of it meanwhile: what they write is seen only afterwards,
 /// and each time there is more of it.
 const LOOKS: u32 = 5;
 
@@ -34,7 +34,7 @@ pub async fn execute_batch(
     Err(Error::internal("a batch breaks a key again and again, though what is there was looked at"))
 }
 
-/// Refuses a command that cannot be carried out for a fault of its own, unless it has its outcome; answers that.
+/// Refuses a command that cannot be executed for a fault of its own, unless it has its outcome; answers that.
 pub(super) async fn fail_permanently(
     database: &Database,
     command: &Command,
@@ -53,7 +53,7 @@ pub(super) async fn fail_permanently(
             Ok(plan.outcomes.into_iter().next())
         })
     });
-    refused.await?.ok_or_else(|| Error::internal("a command that was given up has no outcome"))
+    refused.await?.ok_or_else(|| Error::internal("a command that failed permanently has no outcome"))
 }
 
 async fn transact(

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{assert_refused, end_consistent, location, order_of, pay, send_async, text};
 use crate::app::{Answer, RULES, TestApp};
 
-/// Who does not wait asks later, before and after it is carried out.
+/// Who does not wait asks later, before and after it is executed.
 #[tokio::test]
 async fn a_command_that_is_not_waited_for_can_be_asked_after() {
     let mut app = TestApp::new().await;
@@ -29,7 +29,7 @@ async fn a_command_that_is_not_waited_for_can_be_asked_after() {
     let confirming = send_async(&app, &format!("/orders/{order}/confirm"), json!({ "userId": 1 })).await;
     let refused = location(&confirming);
     app.start_worker(RULES);
-    eventually("all are carried out", Duration::from_secs(10), async || {
+    eventually("all are executed", Duration::from_secs(10), async || {
         app.get(&refused).await.body["status"] == "REFUSED"
     })
     .await;
@@ -40,9 +40,9 @@ async fn a_command_that_is_not_waited_for_can_be_asked_after() {
     end_consistent(app).await;
 }
 
-/// A worker that is away makes callers wait no longer than they said, and loses nothing.
+/// A worker that is absent makes callers wait no longer than they said, and loses nothing.
 #[tokio::test]
-async fn without_a_worker_a_caller_is_told_to_come_back() {
+async fn without_a_worker_a_caller_is_answered_202() {
     let mut app = TestApp::new().await;
     let product = app.place.product(7_000, 10).await;
     let taken =
@@ -72,9 +72,9 @@ async fn paying_before_the_order_is_placed_is_too_early() {
     let early = pay(&app, 1, &order).await;
     assert_refused(&early, 409, "ORDER_STATE_CONFLICT");
     assert_eq!(early.header("retry-after"), Some("1"));
-    // What it is is told by its own path only.
+    // Its kind is known by its own path only.
     assert_eq!(app.get(&format!("/payments/{order}")).await.code(), "PAYMENT_NOT_FOUND");
-    eventually("another worker takes over", Duration::from_secs(20), async || {
+    eventually("another worker reclaims it", Duration::from_secs(20), async || {
         app.get(&format!("/orders/{order}")).await.body["status"] == "DEPOSIT_WAIT"
     })
     .await;
@@ -84,7 +84,7 @@ async fn paying_before_the_order_is_placed_is_too_early() {
 
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
 #[tokio::test]
-async fn without_the_database_an_order_is_taken_and_carried_out_later() {
+async fn without_the_database_an_order_is_taken_and_executed_later() {
     let place = TestEnvironment::new().await;
     let product = place.product(7_000, 10).await;
     let (shared, database_gate, _redis_gate) = place.gated().await;

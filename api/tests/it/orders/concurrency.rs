@@ -54,7 +54,7 @@ async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
 
 /// I5: a hundred users at once for ten units, in orders that touch the products in different order.
 #[tokio::test]
-async fn i5_a_rush_for_the_last_units_sells_each_once() {
+async fn i5_a_burst_for_the_last_units_sells_each_once() {
     let app = TestApp::with_worker().await;
     let (first, second) = (app.place.product(1_000, 10).await, app.place.product(1_000, 10).await);
     let bodies = (1..=100_u64).map(|user| {
@@ -68,7 +68,7 @@ async fn i5_a_rush_for_the_last_units_sells_each_once() {
     end_consistent(app).await;
 }
 
-/// I12: fifty at once with one key make one charge and one order; the others are told so, or to come back.
+/// I12: fifty at once with one key make one charge and one order; the others read that, or to retry.
 #[tokio::test]
 async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
     let app = TestApp::with_worker().await;

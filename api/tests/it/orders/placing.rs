@@ -103,11 +103,11 @@ async fn seed_002_4_1_a_coupon_that_cannot_be_used_fails_the_order() {
     let order = async |user: u64, quantity: u32, coupon: &str| {
         app.post("/orders", order_with(coupon, order_of(user, product, quantity))).await
     };
-    let somebody_elses = order(2, 2, &mine).await;
+    let of_another_user = order(2, 2, &mine).await;
     let unknown = order(1, 2, &new_uuid().to_string()).await;
     let too_small = order(1, 1, &mine).await;
     let no_longer_valid = order(1, 2, &over).await;
-    for refused in [somebody_elses, unknown, too_small, no_longer_valid] {
+    for refused in [of_another_user, unknown, too_small, no_longer_valid] {
         assert_refused(&refused, 422, "COUPON_NOT_USABLE");
     }
     assert_eq!(stock(&app, product).await, 10);
