@@ -15,7 +15,7 @@ use dibs_common::{
     db::{self, Database},
     domain::{
         product::{Product, ProductStatus},
-        ranking::{LONGEST_RANKING, WINDOWS, business_day, first_of},
+        ranking::{MAX_RANKED_PRODUCTS, WINDOWS, business_day, first_of},
     },
     error::{Dependency, Error, Result},
     identifiers::ProductId,
@@ -214,7 +214,7 @@ impl Reader {
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok(Some((source, Arc::clone(&same.sold))));
         }
-        let sold = sales::window(&self.redis, days, LONGEST_RANKING).await?;
+        let sold = sales::window(&self.redis, days, MAX_RANKED_PRODUCTS).await?;
         Ok(Some((source, Arc::new(sold))))
     }
 }

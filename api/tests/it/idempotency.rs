@@ -260,7 +260,7 @@ async fn an_administrators_answer_is_for_administrators() {
 #[tokio::test]
 async fn what_a_dependency_refused_is_run_again() {
     let place = TestEnvironment::new().await;
-    let (settings, database, redis) = place.gated().await;
+    let (settings, database, redis) = place.behind_proxies().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
     assert_eq!(app.claim(coupon, 1).await.status, 202, "the batcher is open");
@@ -286,7 +286,7 @@ async fn what_a_dependency_refused_is_run_again() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_stored_still_goes_out() {
     let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.gated().await;
+    let (settings, database, _redis) = place.behind_proxies().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");

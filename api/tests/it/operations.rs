@@ -79,7 +79,7 @@ async fn logged(app: &TestApp, url: &str, request_id: &str) -> (Answer, Vec<LogL
 #[tokio::test]
 async fn a_defect_is_logged_as_an_error_and_an_unreachable_dependency_as_a_warning() {
     let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.gated().await;
+    let (settings, database, _redis) = place.behind_proxies().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     let panicking = axum::Router::new()
         .route("/panic", axum::routing::get(async || -> () { panic!("on purpose") }))

@@ -274,7 +274,7 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
 #[tokio::test]
 async fn points_without_the_database_are_refused_within_a_second_and_charged_after_its_return() {
     let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.gated().await;
+    let (settings, database, _redis) = place.behind_proxies().await;
     let app = TestApp::with(place, settings, |_| ()).await;
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.status, 200);
     database.shut();

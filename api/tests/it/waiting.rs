@@ -43,7 +43,7 @@ async fn until_ordered(app: &TestApp, count: i64) {
 async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
     let place = TestEnvironment::new().await;
     let product = place.product(7_000, 1_000).await;
-    let (settings, database, _redis) = place.gated().await;
+    let (settings, database, _redis) = place.behind_proxies().await;
     let mut app = TestApp::with(place, settings, |_| ()).await;
     let coupon = app.place.campaign(1_000).await.id;
     let mut sent = Vec::new();
@@ -70,7 +70,7 @@ async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
 async fn an_outcome_whose_message_is_lost_is_looked_up() {
     let place = TestEnvironment::new().await;
     let product = place.product(7_000, 1).await;
-    let (settings, _database, redis) = place.gated().await;
+    let (settings, _database, redis) = place.behind_proxies().await;
     let mut app = TestApp::with(place, settings, |_| ()).await;
     let coupon = app.place.campaign(10).await.id;
     let issuing = tokio::spawn(Answer::of(claim(&app, coupon, 1, 10)));

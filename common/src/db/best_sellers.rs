@@ -6,7 +6,7 @@ use sqlx::MySqlPool;
 use super::decode::identifier;
 use crate::{
     clock::Timestamp,
-    domain::ranking::{LONGEST_RANKING, first_of},
+    domain::ranking::{MAX_RANKED_PRODUCTS, first_of},
     identifiers::ProductId,
 };
 
@@ -38,7 +38,7 @@ pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(Prod
         )
         .bind(first_of(to, days))
         .bind(to)
-        .bind(LONGEST_RANKING)
+        .bind(MAX_RANKED_PRODUCTS)
         .fetch_all(pool)
         .await?
     };

@@ -51,9 +51,9 @@ pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -
         let (coupon, user) = (identifier(coupon)?, identifier(user)?);
         *existing.held.entry((coupon, user)).or_default() += 1;
         let outcome = ClaimOutcome::Issued { valid_until };
-        existing.answered.insert(ClaimId(id), DecidedClaim { coupon, user, outcome });
+        existing.decided.insert(ClaimId(id), DecidedClaim { coupon, user, outcome });
     }
-    existing.answered.extend(find_rejected(connection, claims).await?);
+    existing.decided.extend(find_rejected(connection, claims).await?);
     Ok(existing)
 }
 

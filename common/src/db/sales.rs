@@ -12,8 +12,8 @@ use super::{Database, decode::identifier};
 use crate::{
     clock::Timestamp,
     domain::ranking::{
-        EVENTS, Effect, LONGEST_RANKING, Scores, SoldOrder, add, business_day, days_after, days_before, effects,
-        start_of,
+        EVENTS, MAX_RANKED_PRODUCTS, SalesChange, Scores, SoldOrder, add, business_day, days_after, days_before,
+        sales_changes, start_of,
     },
 };
 
@@ -23,7 +23,7 @@ pub struct SalesSnapshot<'c> {
     /// Every event up to this sequence is contained, and none after it.
     pub sequence: u64,
     snapshot: Transaction<'c, MySql>,
-    unsequenced: Vec<Effect>,
+    unsequenced: Vec<SalesChange>,
     zone: Tz,
 }
 
@@ -36,30 +36,30 @@ impl<'c> SalesSnapshot<'c> {
         let sequence = sqlx::query_scalar("SELECT /* sales::open */ last_sequence FROM outbox_sequence")
             .fetch_one(&mut *snapshot)
             .await?;
-        let unsequenced = unsequenced_effects(&mut snapshot, zone).await?;
+        let unsequenced = unsequenced_changes(&mut snapshot, zone).await?;
         Ok(Self { sequence, snapshot, unsequenced, zone })
     }
 
     /// The scores of a business day.
     pub async fn day(&mut self, day: NaiveDate) -> Result<Scores, sqlx::Error> {
         let mut scores = sum_of_day(&mut self.snapshot, day, self.zone).await?;
-        for effect in self.unsequenced.iter().filter(|effect| effect.day == day) {
-            add(&mut scores, effect.product, -effect.units);
+        for change in self.unsequenced.iter().filter(|change| change.day == day) {
+            add(&mut scores, change.product, -change.units);
         }
         Ok(scores)
     }
 }
 
-async fn unsequenced_effects(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<Effect>, sqlx::Error> {
+async fn unsequenced_changes(connection: &mut MySqlConnection, zone: Tz) -> Result<Vec<SalesChange>, sqlx::Error> {
     let [paid, cancelled] = EVENTS;
     let rows: Vec<(String, sqlx::types::Json<SoldOrder>)> = sqlx::query_as(
-        "SELECT /* sales::unsequenced_effects */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
+        "SELECT /* sales::unsequenced_changes */ type, payload FROM outbox_events WHERE sequence IS NULL AND type IN (?, ?)",
     )
     .bind(paid)
     .bind(cancelled)
     .fetch_all(connection)
     .await?;
-    Ok(rows.iter().flat_map(|(kind, order)| effects(kind, order, zone)).collect())
+    Ok(rows.iter().flat_map(|(kind, order)| sales_changes(kind, order, zone)).collect())
 }
 
 /// Units of the orders that were paid on a business day and not cancelled since.
@@ -124,7 +124,7 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
     .bind(day)
     .bind(days_before(day, 2))
     .bind(day)
-    .bind(LONGEST_RANKING)
+    .bind(MAX_RANKED_PRODUCTS)
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;

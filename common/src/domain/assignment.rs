@@ -13,7 +13,6 @@ use crate::{
     identifiers::{AssignmentId, ClaimId, CouponId, UserId},
 };
 
-/// The most users of one assignment.
 pub const MAX_USERS: usize = 10_000;
 
 /// Whom an administrator wants to give a coupon.
@@ -29,7 +28,7 @@ pub struct Recipients {
 }
 
 impl Recipients {
-    /// Every field that is not as expected.
+    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let count = self.user_ids.len();
         let mut errors = Vec::new();
@@ -114,14 +113,13 @@ impl AssignmentOutcome {
     }
 }
 
-/// A user of an assignment who had no outcome when it was last written down.
+/// A user of an assignment without a stored outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingUser {
-    /// The claim by which the user gets the coupon.
+    /// The claim on behalf of the user.
     pub claim: ClaimId,
-    /// Who.
     pub user: UserId,
-    /// What became of that claim meanwhile, if anything.
+    /// The outcome of that claim, when it has one meanwhile.
     pub found: Option<AssignmentOutcome>,
 }
 

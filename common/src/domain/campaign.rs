@@ -1,4 +1,4 @@
-//! What a campaign offers, and what state it is in.
+//! Campaigns: terms, window and status.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use crate::{
     identifiers::{CouponId, Partition},
 };
 
-/// The largest amount of money, in won: what JSON readers hold exactly.
+/// The largest amount of money, in won: what every JSON reader represents exactly.
 pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID.cast_signed();
 
 /// Whether a discount is an amount or a share.
@@ -112,19 +112,19 @@ const fn one() -> u16 {
 pub const MAX_QUANTITY: u32 = 4_000_000_000;
 
 impl CampaignTerms {
-    /// The same terms as they are kept: times to the millisecond, the name without spaces around it.
+    /// The terms as they are stored: times to the millisecond, the name trimmed.
     #[must_use]
-    pub fn as_kept(mut self) -> Self {
-        let kept = |moment: Timestamp| from_millis(moment.timestamp_millis());
-        (self.opens_at, self.closes_at) = (kept(self.opens_at), kept(self.closes_at));
+    pub fn normalized(mut self) -> Self {
+        let to_millisecond = |moment: Timestamp| from_millis(moment.timestamp_millis());
+        (self.opens_at, self.closes_at) = (to_millisecond(self.opens_at), to_millisecond(self.closes_at));
         if let Validity::Until(until) = self.validity {
-            self.validity = Validity::Until(kept(until));
+            self.validity = Validity::Until(to_millisecond(until));
         }
         self.name = self.name.trim().to_owned();
         self
     }
 
-    /// Every field that is not as expected.
+    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut expect = |holds: bool, field: &'static str, message: &str| {
@@ -169,37 +169,32 @@ impl CampaignTerms {
     }
 }
 
-/// Whether databases and JSON readers can hold the moment.
+/// Whether MySQL and JSON readers can represent the time.
 fn in_calendar(moment: Timestamp) -> bool {
     (0..253_370_764_800_000).contains(&moment.timestamp_millis())
 }
 
-/// What an administrator last did to a campaign.
+/// What an administrator set. [`CampaignStatus`] follows from it and the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CampaignState {
-    /// Nothing: it follows its window.
+    /// Claims are accepted within the window.
     Active,
-    /// Paused it.
     Paused,
-    /// Closed it, for good.
+    /// Closed for good.
     Closed,
 }
 
 /// A campaign as the database holds it.
 #[derive(Clone, Debug)]
 pub struct Campaign {
-    /// Its id.
     pub id: CouponId,
-    /// What it offers.
     pub terms: CampaignTerms,
-    /// Where it lives in Redis.
+    /// The partition of its keys in Redis.
     pub partition: Partition,
-    /// What an administrator last did to it.
     pub state: CampaignState,
-    /// Issuances so far.
     pub issued: u32,
-    /// Accepted claims that were refused afterwards, so far.
+    /// Claims that Redis accepted and MySQL rejected.
     pub rejected: u32,
 }
 
@@ -223,7 +218,7 @@ pub enum CampaignStatus {
 }
 
 impl Campaign {
-    /// Its status at `now`, with `claimed` seats taken.
+    /// The status at `now`, when `claimed` of the quantity are claimed.
     pub fn status(&self, claimed: u32, now: Timestamp) -> CampaignStatus {
         if self.state == CampaignState::Closed || now >= self.terms.closes_at {
             CampaignStatus::Closed
@@ -289,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn status_follows_window_state_and_seats() {
+    fn status_follows_window_state_and_claimed_quantity() {
         let campaign = |state| Campaign {
             id: CouponId::try_from(1).expect("a valid id"),
             terms: terms(),

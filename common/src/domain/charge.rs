@@ -1,4 +1,4 @@
-//! A purchase of points, and what becomes of it.
+//! Charges: purchases of points through the payment gateway.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -10,16 +10,14 @@ use crate::{
     identifiers::{ChargeId, UserId},
 };
 
-/// What a user wants to buy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCharge {
-    /// Its id; the payment gateway knows it as idempotency key.
+    /// The payment gateway gets it as idempotency key.
     pub id: ChargeId,
-    /// Who buys.
     pub user: UserId,
-    /// How many points, which is how many won.
+    /// Points, and won.
     pub amount: i64,
-    /// As the caller named it, for the payment gateway.
+    /// The caller's text, passed to the payment gateway.
     pub payment_method: Option<String>,
 }
 
@@ -38,17 +36,14 @@ pub enum ChargeStatus {
     Declined,
 }
 
-/// How a charge ended. It ends once.
+/// The decision of the payment gateway. A charge is decided once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is paid.
     Approved,
-    /// It is not.
     Declined,
 }
 
 impl Decision {
-    /// The status of a charge that ended so.
     pub const fn status(self) -> ChargeStatus {
         match self {
             Self::Approved => ChargeStatus::Approved,
@@ -60,18 +55,14 @@ impl Decision {
 /// A charge as the database holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// What was wanted.
     pub wanted: NewCharge,
-    /// What became of it.
     pub status: ChargeStatus,
-    /// How often the worker has asked the payment gateway again.
+    /// Reconciliations so far: how often the worker asked the payment gateway.
     pub attempts: u32,
-    /// When it began.
     pub created_at: Timestamp,
-    /// When it was approved or declined.
     pub decided_at: Option<Timestamp>,
 }
 
-/// How long a new charge is left to the process that began it, before the worker reconciles it: that process waits up to
-/// 2 s for the gateway, and then writes the decision.
-pub const LEFT_TO_ITS_PROCESS: TimeDelta = TimeDelta::seconds(5);
+/// The age of a charge at its first reconciliation. Until then the API process that created it waits for the payment
+/// gateway, up to 2 s, and writes the decision.
+pub const RECONCILIATION_GRACE_PERIOD: TimeDelta = TimeDelta::seconds(5);

@@ -1,4 +1,4 @@
-//! Claims, and their second check: what becomes of a batch of accepted claims, given the locked rows.
+//! Claims, and the decision of MySQL on a batch of claims that Redis accepted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -28,16 +28,13 @@ pub struct ClaimRecord {
     pub accepted_at: DateTime<Utc>,
 }
 
-/// An accepted claim, as the stream carries it.
+/// An accepted claim, as an entry of the stream has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Of which campaign.
     pub coupon: CouponId,
-    /// Whose.
     pub user: UserId,
-    /// What was kept of it.
     pub record: ClaimRecord,
-    /// The request that made it; empty when that has the claim's own id.
+    /// The id of the request that created the claim; empty when it is the claim's own id.
     pub request: String,
 }
 
@@ -46,11 +43,11 @@ pub struct Claim {
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum ClaimRejectReason {
-    /// The database knows no such campaign.
+    /// MySQL has no such campaign.
     CouponNotFound,
-    /// The user holds as many as allowed, from a claim that Redis had forgotten.
+    /// The user is at the limit, by a claim that Redis lost.
     CouponAlreadyIssued,
-    /// The database has issued all of them, more than Redis knew.
+    /// MySQL has issued the whole quantity: more than Redis counted.
     CouponExhausted,
     /// It came before the window, and was never accepted.
     CampaignNotOpen,
@@ -62,41 +59,32 @@ pub enum ClaimRejectReason {
     ClaimFailed,
 }
 
-/// The durable answer to a claim.
+/// The durable outcome of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
-    /// The user has the coupon, usable until then.
-    Issued {
-        /// End of its validity.
-        valid_until: Timestamp,
-    },
-    /// The user does not get it.
+    Issued { valid_until: Timestamp },
     Rejected(ClaimRejectReason),
 }
 
 /// What the database already holds about the users and claims of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct ExistingClaims {
-    /// How many coupons of a campaign a user holds.
+    /// Coupons of a campaign that a user holds.
     pub held: HashMap<(CouponId, UserId), u16>,
-    /// Claims that have their answer.
-    pub answered: HashMap<ClaimId, DecidedClaim>,
+    pub decided: HashMap<ClaimId, DecidedClaim>,
 }
 
-/// A claim's durable answer, and whose claim it is.
+/// A claim that has a durable outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecidedClaim {
-    /// Of which campaign.
     pub coupon: CouponId,
-    /// Whose.
     pub user: UserId,
-    /// The answer.
     pub outcome: ClaimOutcome,
 }
 
 impl DecidedClaim {
-    /// The answer for a claim of this id: this one, if that is the same claim. Nobody makes two claims of one id. Were it
-    /// done, the later is refused, rather than told that it has what another was given.
+    /// The outcome of a claim with the same id. Ids are unique; if two claims had the same id nevertheless, the later
+    /// one is rejected, so that its user does not get another user's outcome.
     fn outcome_for(&self, claim: &Claim) -> ClaimOutcome {
         if (self.coupon, self.user) == (claim.coupon, claim.user) {
             self.outcome
@@ -109,43 +97,42 @@ impl DecidedClaim {
 /// A row to insert into `user_coupons`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issuance {
-    /// Of which campaign.
     pub coupon: CouponId,
-    /// Whose.
     pub user: UserId,
-    /// The claim it answers, whose id it takes.
+    /// The claim. The row has the same id.
     pub record: ClaimRecord,
-    /// First, second, .. of this user in this campaign.
+    /// Counts the coupons of this user in this campaign, from 1.
     pub ordinal: u16,
-    /// End of its validity.
     pub valid_until: Timestamp,
 }
 
-/// What to do with a batch of claims.
+/// The outcomes of a batch of claims, and the rows to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IssuancePlan {
     /// Rows to insert.
     pub issuances: Vec<Issuance>,
-    /// Claims to refuse, as places in the batch.
+    /// Rejections to insert, with the index of the claim in the batch.
     pub rejections: Vec<(usize, ClaimRejectReason)>,
-    /// The outcome of each claim of the batch, in its order: old, new, or of its twin in the batch. A claim whose id is
-    /// that of another user's or campaign's is refused, without a row, as there is one of that id.
+    /// One for each claim of the batch, in order. A claim with the id of another user's or campaign's claim is rejected
+    /// without a row, because a row with this id exists.
     pub outcomes: Vec<ClaimOutcome>,
 }
 
 impl IssuancePlan {
-    /// What is told of the issuances: each campaign's own together, some a time, as a row for each would cost more than
-    /// the issuance itself.
+    /// Events of the issuances. An event has up to [`EVENT_BATCH_SIZE`] issuances of a campaign: a row of the outbox for
+    /// each issuance would cost more than the issuance itself.
     pub fn events(&self, now: Timestamp) -> Vec<Event> {
-        const TOLD_TOGETHER: usize = 100;
-        let mut by_coupon: BTreeMap<CouponId, Vec<IssuanceTold>> = BTreeMap::new();
+        let mut by_coupon: BTreeMap<CouponId, Vec<IssuedCouponPayload>> = BTreeMap::new();
         for Issuance { coupon, user, record, valid_until, .. } in &self.issuances {
-            let told = IssuanceTold { user_coupon_id: record.claim_id, user_id: *user, valid_until: *valid_until };
-            by_coupon.entry(*coupon).or_default().push(told);
+            by_coupon.entry(*coupon).or_default().push(IssuedCouponPayload {
+                user_coupon_id: record.claim_id,
+                user_id: *user,
+                valid_until: *valid_until,
+            });
         }
         let mut events = Vec::new();
         for (coupon_id, issuances) in &by_coupon {
-            for issuances in issuances.chunks(TOLD_TOGETHER) {
+            for issuances in issuances.chunks(EVENT_BATCH_SIZE) {
                 let payload = CouponsIssued { coupon_id: *coupon_id, issued_at: now, issuances };
                 events.push(Event::new(Aggregate::Coupon(*coupon_id), COUPON_ISSUED, &payload));
             }
@@ -154,8 +141,11 @@ impl IssuancePlan {
     }
 }
 
-/// What issuances are told as.
+/// The type of the event of issuances.
 pub const COUPON_ISSUED: &str = "coupon.issued";
+
+/// The most issuances of one event.
+const EVENT_BATCH_SIZE: usize = 100;
 
 /// The payload of `coupon.issued`.
 #[derive(Serialize)]
@@ -163,12 +153,12 @@ pub const COUPON_ISSUED: &str = "coupon.issued";
 struct CouponsIssued<'i> {
     coupon_id: CouponId,
     issued_at: Timestamp,
-    issuances: &'i [IssuanceTold],
+    issuances: &'i [IssuedCouponPayload],
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct IssuanceTold {
+struct IssuedCouponPayload {
     user_coupon_id: ClaimId,
     user_id: UserId,
     valid_until: Timestamp,
@@ -176,8 +166,8 @@ struct IssuanceTold {
 
 /// Decides a batch of claims in order, on the locked campaigns and what the database already holds.
 ///
-/// A claim that has an answer keeps it. Otherwise the user must be below the campaign's limit and the campaign
-/// below its quantity. The window is not asked again: Redis decided it when it accepted the claim.
+/// A claim that has an outcome keeps it. Otherwise the user must be below the campaign's limit, and the campaign below
+/// its quantity. The window is not checked again: Redis checked it when it accepted the claim.
 ///
 /// Source: `002` section 2-1-2, where the scheduler confirms under a pessimistic lock.
 pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Claim], now: Timestamp) -> IssuancePlan {
@@ -186,10 +176,11 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
     let mut gained: HashMap<(CouponId, UserId), u16> = HashMap::new();
     let mut decided: HashMap<ClaimId, DecidedClaim> = HashMap::with_capacity(claims.len());
     let mut plan = IssuancePlan::default();
-    for (place, claim) in claims.iter().enumerate() {
+    for (index, claim) in claims.iter().enumerate() {
         let id = claim.record.claim_id;
-        if let Some(answered) = existing.answered.get(&id).or_else(|| decided.get(&id)) {
-            plan.outcomes.push(answered.outcome_for(claim));
+        // A redelivered claim, or one that comes twice in this batch.
+        if let Some(decided) = existing.decided.get(&id).or_else(|| decided.get(&id)) {
+            plan.outcomes.push(decided.outcome_for(claim));
             continue;
         }
         let holder = (claim.coupon, claim.user);
@@ -217,8 +208,8 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
                 }
             }
         };
-        if let ClaimOutcome::Rejected(rejection) = outcome {
-            plan.rejections.push((place, rejection));
+        if let ClaimOutcome::Rejected(reason) = outcome {
+            plan.rejections.push((index, reason));
         }
         decided.insert(id, DecidedClaim { coupon: claim.coupon, user: claim.user, outcome });
         plan.outcomes.push(outcome);
@@ -230,12 +221,12 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
 pub fn reject_failed(existing: &ExistingClaims, claims: &[Claim]) -> IssuancePlan {
     let mut plan = IssuancePlan::default();
     let mut rejected = HashSet::new();
-    for (place, claim) in claims.iter().enumerate() {
+    for (index, claim) in claims.iter().enumerate() {
         let id = claim.record.claim_id;
-        let outcome = existing.answered.get(&id).map_or_else(
+        let outcome = existing.decided.get(&id).map_or_else(
             || {
                 if rejected.insert(id) {
-                    plan.rejections.push((place, ClaimRejectReason::ClaimFailed));
+                    plan.rejections.push((index, ClaimRejectReason::ClaimFailed));
                 }
                 ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed)
             },
@@ -246,13 +237,13 @@ pub fn reject_failed(existing: &ExistingClaims, claims: &[Claim]) -> IssuancePla
     plan
 }
 
-/// Whether a batch may be decided on [`ExistingClaims::default`], without asking what the database already holds, as long
-/// as that decision refuses nothing: the keys of `user_coupons` would not take anything that was there. Not so where
-/// a user may hold several, or where a claim may have been refused before.
+/// Whether a batch may be decided with [`ExistingClaims::default`], without a query, as long as the plan rejects nothing:
+/// the unique keys of `user_coupons` refuse what exists already. They do not where a user may hold several coupons, or
+/// where a claim may have been rejected before.
 pub fn may_skip_existing(campaigns: &[Campaign], claims: &[Claim]) -> bool {
     let known: HashSet<CouponId> = campaigns.iter().map(|campaign| campaign.id).collect();
-    let plain = |campaign: &Campaign| campaign.terms.per_user_limit == 1 && campaign.rejected == 0;
-    campaigns.iter().all(plain) && claims.iter().all(|claim| known.contains(&claim.coupon))
+    let is_covered_by_keys = |campaign: &Campaign| campaign.terms.per_user_limit == 1 && campaign.rejected == 0;
+    campaigns.iter().all(is_covered_by_keys) && claims.iter().all(|claim| known.contains(&claim.coupon))
 }
 
 #[cfg(test)]
@@ -311,15 +302,15 @@ mod tests {
                 *held += 1;
                 assert_eq!(*held, issuance.ordinal, "ordinals have no gap");
                 let outcome = ClaimOutcome::Issued { valid_until: issuance.valid_until };
-                let answered = DecidedClaim { coupon: issuance.coupon, user: issuance.user, outcome };
-                let before = self.existing.answered.insert(issuance.record.claim_id, answered);
-                assert_eq!(before, None, "a claim is answered once");
+                let decided = DecidedClaim { coupon: issuance.coupon, user: issuance.user, outcome };
+                let before = self.existing.decided.insert(issuance.record.claim_id, decided);
+                assert_eq!(before, None, "a claim is decided once");
             }
             for (place, rejection) in &plan.rejections {
                 let Claim { coupon, user, record, .. } = batch[*place];
-                let answered = DecidedClaim { coupon, user, outcome: ClaimOutcome::Rejected(*rejection) };
-                let before = self.existing.answered.insert(record.claim_id, answered);
-                assert_eq!(before, None, "a claim is answered once");
+                let decided = DecidedClaim { coupon, user, outcome: ClaimOutcome::Rejected(*rejection) };
+                let before = self.existing.decided.insert(record.claim_id, decided);
+                assert_eq!(before, None, "a claim is decided once");
             }
             plan.outcomes
         }
@@ -330,7 +321,7 @@ mod tests {
         let (decided, failed) = (claim((1, 1, 1)), claim((1, 2, 2)));
         let issued = ClaimOutcome::Issued { valid_until: from_millis(0) };
         let answer = DecidedClaim { coupon: decided.coupon, user: decided.user, outcome: issued };
-        let existing = ExistingClaims { answered: [(decided.record.claim_id, answer)].into(), ..Default::default() };
+        let existing = ExistingClaims { decided: [(decided.record.claim_id, answer)].into(), ..Default::default() };
         let plan = reject_failed(&existing, &[decided, failed.clone(), failed]);
         let rejected = ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed);
         assert_eq!(plan.outcomes, [issued, rejected, rejected]);
@@ -339,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_does_not_take_over_the_answer_of_another_claim_of_its_id() {
+    fn a_claim_does_not_get_the_outcome_of_another_claim_with_its_id() {
         let campaigns = [campaign(1, 10, 1), campaign(2, 10, 1)];
         let first = claim((1, 1, 1));
         let with_its_id = |coupon, user| Claim { record: first.record, ..claim((coupon, user, 1)) };
@@ -355,7 +346,7 @@ mod tests {
         let mut tables = Tables::default();
         expect(&tables.confirm(&campaigns, &batch));
         expect(&tables.confirm(&campaigns, &batch));
-        assert_eq!(tables.issued, BTreeMap::from([(campaigns[0].id, 2)]), "and nobody else loses anything");
+        assert_eq!(tables.issued, BTreeMap::from([(campaigns[0].id, 2)]), "only the first two users have a coupon");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Points that a user holds: what comes in, what goes out, and what is on its way. Amounts are won.
+//! The points of a user: balance, pending charges, ledger. Amounts are won.
 
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
@@ -7,32 +7,28 @@ use utoipa::ToSchema;
 /// The points of one user. Always `0 <= balance`, `0 <= pending`, and `balance + pending` within the holding cap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// What can be spent: the sum of the user's rows in the ledger.
+    /// The sum of the user's rows in the ledger.
     pub balance: i64,
-    /// Charges that the payment gateway has not decided. They count against the cap, so that one which is approved
-    /// can always be credited.
+    /// Charges without a decision of the payment gateway. They count against the cap, so that an approved charge can
+    /// always be credited.
     pub pending: i64,
 }
 
-/// What a shop allows.
+/// Settings of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PointRules {
-    /// The smallest charge.
     pub charge_minimum: i64,
     /// The most that a user may hold.
     pub holding_cap: i64,
 }
 
-/// Why a charge cannot begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeRejectReason {
-    /// It is smaller than this minimum.
+    /// The minimum.
     BelowMinimum(i64),
-    /// It would lift what the user holds above the cap.
     CapExceeded {
-        /// The holding cap.
         cap: i64,
-        /// What the user holds, with what is on its way.
+        /// Balance and pending charges.
         held: i64,
     },
 }
@@ -53,7 +49,7 @@ pub enum LedgerType {
 }
 
 impl PointRules {
-    /// Refuses an amount that nobody may charge, whatever is held.
+    /// Rejects an amount that no user may charge.
     pub const fn check(self, amount: i64) -> Result<(), ChargeRejectReason> {
         if amount < self.charge_minimum || amount <= 0 {
             return Err(ChargeRejectReason::BelowMinimum(self.charge_minimum));
@@ -63,12 +59,12 @@ impl PointRules {
 }
 
 impl Account {
-    /// What counts against the cap.
+    /// What the cap limits: balance and pending charges.
     pub const fn held(self) -> i64 {
         self.balance.saturating_add(self.pending)
     }
 
-    /// With a charge of `amount` on its way.
+    /// The account with a pending charge of `amount`.
     pub fn begin(self, amount: i64, rules: PointRules) -> Result<Self, ChargeRejectReason> {
         rules.check(amount)?;
         if !self.has_room(amount, rules.holding_cap) {
@@ -77,36 +73,35 @@ impl Account {
         Ok(Self { pending: self.pending + amount, ..self })
     }
 
-    /// With a charge of `amount`, which was on its way, credited; none when no such amount was. The cap was checked
-    /// when it began: one that has been lowered since keeps nobody's money back.
+    /// The account with a pending charge of `amount` credited; none when no such amount is pending.
+    ///
+    /// The cap was checked when the charge began. It may have been lowered since; the user has paid and gets the points.
     #[must_use]
     pub fn approve(self, amount: i64) -> Option<Self> {
         let declined = self.decline(amount)?;
         Some(Self { balance: declined.balance.checked_add(amount)?, ..declined })
     }
 
-    /// With a charge of `amount`, which was on its way, given up; none when no such amount was.
+    /// The account without a pending charge of `amount`; none when no such amount is pending.
     #[must_use]
     pub fn decline(self, amount: i64) -> Option<Self> {
         (0..=self.pending).contains(&amount).then(|| Self { pending: self.pending - amount, ..self })
     }
 
-    /// With `amount` spent; none when that is more than the balance. An amount of 0 needs no row in the ledger, which
-    /// takes none.
+    /// The account with `amount` spent; none when that is more than the balance.
     #[must_use]
     pub fn pay(self, amount: i64) -> Option<Self> {
         (0..=self.balance).contains(&amount).then(|| Self { balance: self.balance - amount, ..self })
     }
 
-    /// With `amount` given back; none when what is held would exceed `cap`.
+    /// The account with `amount` refunded; none when that exceeds `cap`.
     #[must_use]
     pub fn refund(self, amount: i64, cap: i64) -> Option<Self> {
-        // Nothing fits always, also above a cap that has been lowered.
+        // A refund of 0 always fits, also above a cap that was lowered.
         let fits = amount == 0 || (amount > 0 && self.has_room(amount, cap));
         fits.then(|| Self { balance: self.balance + amount, ..self })
     }
 
-    /// Whether `amount` more stays within `cap`.
     fn has_room(self, amount: i64, cap: i64) -> bool {
         self.held().checked_add(amount).is_some_and(|held| held <= cap)
     }
@@ -131,12 +126,12 @@ mod tests {
             assert_eq!(account(0, 0).begin(amount, RULES), Err(ChargeRejectReason::BelowMinimum(10_000)), "{amount}");
         }
         assert_eq!(account(0, 0).begin(10_000, RULES), Ok(account(0, 10_000)));
-        let nothing_is_no_charge = PointRules { charge_minimum: 0, ..RULES };
-        assert!(account(0, 0).begin(0, nothing_is_no_charge).is_err());
+        let without_minimum = PointRules { charge_minimum: 0, ..RULES };
+        assert!(account(0, 0).begin(0, without_minimum).is_err());
     }
 
     #[test]
-    fn balance_and_what_is_on_its_way_count_against_the_cap() {
+    fn balance_and_pending_charges_count_against_the_cap() {
         assert_eq!(account(50_000, 40_000).begin(10_000, RULES), Ok(account(50_000, 50_000)));
         let refused = account(50_000, 40_000).begin(10_001, RULES);
         assert_eq!(refused, Err(ChargeRejectReason::CapExceeded { cap: 100_000, held: 90_000 }));
@@ -154,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_on_its_way_is_neither_credited_nor_given_up() {
+    fn only_a_pending_amount_is_credited_or_declined() {
         assert_eq!(account(5, 10).approve(10), Some(account(15, 0)));
         assert_eq!(account(5, 10).decline(10), Some(account(5, 0)));
         for amount in [11, -1, i64::MIN, i64::MAX] {
@@ -163,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_there_is_spent_and_only_what_fits_is_given_back() {
+    fn a_payment_is_within_the_balance_and_a_refund_within_the_cap() {
         assert_eq!(account(5, 10).pay(5), Some(account(0, 10)));
         assert_eq!(account(5, 10).pay(6), None);
         assert_eq!(account(5, 10).pay(-1), None);
         assert_eq!(account(5, 10).refund(5, 20), Some(account(10, 10)));
         assert_eq!(account(5, 10).refund(6, 20), None);
         assert_eq!(account(5, 10).refund(-1, 20), None);
-        assert_eq!(account(5, 10).refund(0, 1), Some(account(5, 10)), "nothing always fits");
+        assert_eq!(account(5, 10).refund(0, 1), Some(account(5, 10)), "a refund of 0 always fits");
     }
 
     #[derive(Clone, Copy, Debug)]

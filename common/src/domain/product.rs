@@ -73,14 +73,14 @@ pub struct ProductTerms {
 }
 
 impl ProductTerms {
-    /// The same terms as they are kept: the name without spaces around it.
+    /// The terms as they are stored: the name trimmed.
     #[must_use]
-    pub fn as_kept(mut self) -> Self {
+    pub fn normalized(mut self) -> Self {
         self.name = self.name.trim().to_owned();
         self
     }
 
-    /// Every field that is not as expected.
+    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let stock = (!(0..=MAX_AMOUNT).contains(&self.stock))
             .then(|| FieldError::new("stock", format!("expected 0 to {MAX_AMOUNT}")));
@@ -104,24 +104,23 @@ pub struct ProductChange {
     pub status: Option<ProductStatus>,
 }
 
-/// Why a change cannot be made to a product as it is.
+/// Why a change cannot be applied to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProductRejectReason {
-    /// More would go out than is there.
     StockInsufficient,
-    /// More would be there than can be counted.
+    /// The stock would exceed [`MAX_AMOUNT`].
     StockTooLarge,
 }
 
 impl ProductChange {
-    /// The same change as it is kept: the name without spaces around it.
+    /// The change as it is stored: the name trimmed.
     #[must_use]
-    pub fn as_kept(mut self) -> Self {
+    pub fn normalized(mut self) -> Self {
         self.name = self.name.map(|name| name.trim().to_owned());
         self
     }
 
-    /// Every field that is not as expected, whatever the product is like.
+    /// The fields that are invalid for every product.
     pub fn errors(&self) -> Vec<FieldError> {
         if *self == Self::default() {
             return vec![FieldError::new(".", "expected at least one of name, price, stockChange, status")];
@@ -132,7 +131,6 @@ impl ProductChange {
         [name, self.price.and_then(price_error), change].into_iter().flatten().collect()
     }
 
-    /// The product after the change.
     pub fn apply(&self, product: Product) -> Result<Product, ProductRejectReason> {
         let stock = product.stock.saturating_add(self.stock_change.unwrap_or(0));
         if stock < 0 {
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn stock_stays_between_nothing_and_what_can_be_counted() {
+    fn stock_stays_between_0_and_the_largest_amount() {
         let changed = |stock: i64, change: i64| {
             let change = ProductChange { stock_change: Some(change), ..ProductChange::default() };
             change.apply(product(stock)).map(|product| product.stock)

@@ -1,6 +1,6 @@
-//! What sold best: on which day an order counts, for how much, and which product comes before which.
+//! Best sellers: the business day of an order, the scores of products, and their order in a ranking.
 //!
-//! A product's score of a day is what orders paid on that day are for, less those of them that were cancelled since.
+//! The score of a product and day is the units of the orders paid on that day, minus those cancelled since.
 
 use std::collections::BTreeMap;
 
@@ -10,75 +10,67 @@ use serde::Deserialize;
 
 use crate::{clock::Timestamp, identifiers::ProductId};
 
-/// Over how many days, today included, products are ranked.
+/// Lengths of rankings in days, today included.
 pub const WINDOWS: [u8; 3] = [1, 3, 7];
-/// How many products a ranking lists.
-pub const LONGEST_RANKING: u32 = 1_000;
-/// How many days, today included, Redis keeps: the longest window, and two more, as clocks and shops differ.
+/// The most products of one ranking.
+pub const MAX_RANKED_PRODUCTS: u32 = 1_000;
+/// Days that Redis keeps, today included: the longest window and two more, as clocks and time zones differ.
 pub const KEPT_DAYS: u64 = 9;
 
-/// What the events that change scores are called, paid before cancelled.
+/// The types of the events that change scores: paid, then cancelled.
 pub const EVENTS: [&str; 2] = ["order.paid", "order.cancelled"];
 
 /// Units of each product.
 pub type Scores = BTreeMap<ProductId, i64>;
 
-/// How an event changes a score.
+/// A change of the score of a product on a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Effect {
-    /// Of which day.
+pub struct SalesChange {
     pub day: NaiveDate,
-    /// Of which product.
     pub product: ProductId,
-    /// By how many units; negative when they were given back.
+    /// Negative when an order was cancelled.
     pub units: i64,
 }
 
-/// Whether an order can have been paid then. Not every moment that can be written has a day in every time zone.
+/// Whether a payment time is plausible. Not every representable time has a date in every time zone.
 pub fn can_be_paid_at(at: Timestamp) -> bool {
     (1970..=9999).contains(&at.year())
 }
 
-/// What matters of an order here.
+/// The fields of an order that the ranking needs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SoldOrder {
-    /// What it is for.
     pub items: Vec<SoldItem>,
-    /// When it was paid, if it was.
     #[serde(default)]
     pub paid_at: Option<Timestamp>,
 }
 
-/// One product of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SoldItem {
-    /// Which product.
     pub product_id: ProductId,
-    /// How many.
     pub quantity: u32,
 }
 
-/// The business day of a moment.
+/// The business day of a time.
 pub fn business_day(at: Timestamp, zone: Tz) -> NaiveDate {
     at.with_timezone(&zone).date_naive()
 }
 
-/// When a business day begins: at midnight, or at the first moment that there is where clocks leave midnight out.
+/// The start of a business day: midnight, or the first later time that exists where a clock change skips midnight.
 pub fn start_of(day: NaiveDate, zone: Tz) -> Timestamp {
     let midnight = day.and_time(NaiveTime::MIN);
+    // No time zone changes its clocks by other than quarters of an hour.
     let quarters = (0..=96).map(|quarter| midnight + TimeDelta::minutes(15 * quarter));
     let start = quarters.into_iter().find_map(|local| zone.from_local_datetime(&local).earliest());
     start.map_or_else(|| midnight.and_utc(), |start| start.to_utc())
 }
 
-/// So many days before a day.
 pub fn days_before(day: NaiveDate, days: u64) -> NaiveDate {
     day.checked_sub_days(Days::new(days)).unwrap_or(NaiveDate::MIN)
 }
 
-/// So many days after a day.
 pub fn days_after(day: NaiveDate, days: u64) -> NaiveDate {
     day.checked_add_days(Days::new(days)).unwrap_or(NaiveDate::MAX)
 }
@@ -93,14 +85,14 @@ pub fn first_of(to: NaiveDate, days: u8) -> NaiveDate {
     days_before(to, u64::from(days).saturating_sub(1))
 }
 
-/// When Redis may forget a day.
-pub fn forgotten_at(day: NaiveDate, zone: Tz) -> Timestamp {
+/// When Redis may delete the counters of a day.
+pub fn expires_at(day: NaiveDate, zone: Tz) -> Timestamp {
     start_of(days_after(day, KEPT_DAYS), zone)
 }
 
-/// What an event named `kind` about an order changes: on the day of payment, also when the order is cancelled later.
-/// Nothing, when it [cannot have been paid then](can_be_paid_at).
-pub fn effects(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<Effect> {
+/// The changes of an event of type `kind`. A cancellation counts on the day of the payment, so that it takes back what
+/// the payment added. An order whose payment time is [not plausible](can_be_paid_at) changes nothing.
+pub fn sales_changes(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<SalesChange> {
     let sign = match kind {
         "order.paid" => 1,
         "order.cancelled" => -1,
@@ -109,10 +101,10 @@ pub fn effects(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<Effect> {
     let Some(paid_at) = order.paid_at.filter(|at| can_be_paid_at(*at)) else { return Vec::new() };
     let day = business_day(paid_at, zone);
     let items = order.items.iter();
-    items.map(|item| Effect { day, product: item.product_id, units: sign * i64::from(item.quantity) }).collect()
+    items.map(|item| SalesChange { day, product: item.product_id, units: sign * i64::from(item.quantity) }).collect()
 }
 
-/// Changes a score; one that comes to nothing is none.
+/// Changes a score, and removes it when it is 0.
 pub fn add(scores: &mut Scores, product: ProductId, units: i64) {
     let score = scores.entry(product).or_default();
     *score += units;
@@ -121,7 +113,7 @@ pub fn add(scores: &mut Scores, product: ProductId, units: i64) {
     }
 }
 
-/// The scores of several days together.
+/// The sum of the scores of several days.
 pub fn union<'s>(days: impl IntoIterator<Item = &'s Scores>) -> Scores {
     let mut sum = Scores::new();
     for (product, units) in days.into_iter().flatten() {
@@ -130,11 +122,11 @@ pub fn union<'s>(days: impl IntoIterator<Item = &'s Scores>) -> Scores {
     sum
 }
 
-/// At most `longest` products, the one that sold best first; of two that sold the same, that of the lower id.
-pub fn ranked(scores: &Scores, longest: usize) -> Vec<(ProductId, i64)> {
+/// The first `limit` products by units, most first. Of two with the same units the lower id comes first.
+pub fn ranked(scores: &Scores, limit: usize) -> Vec<(ProductId, i64)> {
     let mut ranked: Vec<(ProductId, i64)> = scores.iter().map(|(product, units)| (*product, *units)).collect();
     ranked.sort_by_key(|(product, units)| (-units, *product));
-    ranked.truncate(longest);
+    ranked.truncate(limit);
     ranked
 }
 
@@ -160,11 +152,11 @@ mod tests {
         assert_eq!(start_of(day, SEOUL), at("2026-11-20T15:00:00Z"));
         assert_eq!(business_day(at("2026-11-20T14:59:59.999Z"), SEOUL), days_before(day, 1));
         assert_eq!(business_day(at("2026-11-20T15:00:00Z"), SEOUL), day);
-        assert_eq!(forgotten_at(day, SEOUL), at("2026-11-29T15:00:00Z"));
+        assert_eq!(expires_at(day, SEOUL), at("2026-11-29T15:00:00Z"));
     }
 
     #[test]
-    fn a_day_whose_midnight_the_clocks_leave_out_begins_an_hour_later() {
+    fn a_day_without_midnight_begins_an_hour_later() {
         let day: NaiveDate = "2024-04-26".parse().expect("a day");
         let zone = chrono_tz::Africa::Cairo;
         let start = start_of(day, zone);
@@ -173,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_paid_at_no_possible_time_changes_nothing() {
+    fn an_implausible_payment_time_changes_nothing() {
         let items = vec![SoldItem { product_id: product(1), quantity: 2 }];
         let paid = |at| SoldOrder { items: items.clone(), paid_at: Some(at) };
         for (at, counted) in [
@@ -183,7 +175,7 @@ mod tests {
             (Timestamp::MAX_UTC, 0),
             (Timestamp::MIN_UTC, 0),
         ] {
-            assert_eq!(effects("order.paid", &paid(at), SEOUL).len(), counted, "{at}");
+            assert_eq!(sales_changes("order.paid", &paid(at), SEOUL).len(), counted, "{at}");
         }
     }
 
@@ -193,7 +185,7 @@ mod tests {
         assert_eq!(ranked(&scores, 2), [(product(9), 5), (product(10), 5)]);
     }
 
-    /// What happens to orders, and to who counts them.
+    /// A step of the model.
     #[derive(Clone, Debug)]
     enum Step {
         Pay {
@@ -257,7 +249,7 @@ mod tests {
             let last = self.events.len().min(self.cursor + events);
             for (place, (kind, order)) in self.events.iter().enumerate().take(last).skip(self.cursor.max(self.applied))
             {
-                for Effect { day, product, units } in effects(kind, order, SEOUL) {
+                for SalesChange { day, product, units } in sales_changes(kind, order, SEOUL) {
                     add(self.days.entry(day).or_default(), product, units);
                 }
                 self.applied = place + 1;
@@ -270,7 +262,7 @@ mod tests {
         fn sums(&self) -> BTreeMap<NaiveDate, Scores> {
             let mut sums: BTreeMap<NaiveDate, Scores> = BTreeMap::new();
             for (order, _) in self.orders.iter().filter(|(_, alive)| *alive) {
-                for Effect { day, product, units } in effects("order.paid", order, SEOUL) {
+                for SalesChange { day, product, units } in sales_changes("order.paid", order, SEOUL) {
                     add(sums.entry(day).or_default(), product, units);
                 }
             }
@@ -281,7 +273,7 @@ mod tests {
     proptest! {
         /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights.
         #[test]
-        fn i9_scores_are_the_sums_of_the_orders_whatever_happens(steps in steps()) {
+        fn i9_scores_are_the_sums_of_the_orders_after_any_steps(steps in steps()) {
             let (mut model, mut now) = (Model::default(), at("2026-11-21T14:00:00Z"));
             for step in &steps {
                 model.happen(step, &mut now);

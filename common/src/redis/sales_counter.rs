@@ -6,7 +6,7 @@ use super::{
     Redis,
     scripts::{SalesMemory, sales_apply, sales_count},
 };
-use crate::{domain::ranking::Effect, error::Result};
+use crate::{domain::ranking::SalesChange, error::Result};
 
 /// Counts sales in Redis by business day, each event once, however often it is delivered.
 ///
@@ -23,7 +23,7 @@ pub struct SalesCounter {
 #[derive(Clone, Debug)]
 pub enum SalesBatch<'a> {
     /// All events of the outbox with these sequences, and the changes of those that change sales.
-    Outbox { sequences: RangeInclusive<u64>, changes: &'a [(u64, Effect)] },
+    Outbox { sequences: RangeInclusive<u64>, changes: &'a [(u64, SalesChange)] },
     /// Messages of Kafka, those of a source without a gap: see [`split_at_gaps`].
     Kafka(&'a [SalesMessage]),
 }
@@ -47,7 +47,7 @@ pub struct SalesMessage {
     pub offset: u64,
     /// The sequence of its event; 0 for a message without one.
     pub sequence: u64,
-    pub effects: Vec<Effect>,
+    pub changes: Vec<SalesChange>,
 }
 
 impl SalesCounter {
@@ -77,15 +77,15 @@ const MAX_CHANGES: usize = 5_000;
 /// script cannot see within a batch, and where a batch would have too many changes. No messages are one batch, as an empty
 /// one shows that Redis returned to an older state.
 pub fn split_at_gaps(messages: &[SalesMessage]) -> Vec<&[SalesMessage]> {
-    let (mut batches, mut begin, mut changes) = (Vec::new(), 0, 0);
+    let (mut batches, mut begin, mut size) = (Vec::new(), 0, 0);
     let mut next: HashMap<&str, u64> = HashMap::new();
-    for (place, SalesMessage { source, offset, effects, .. }) in messages.iter().enumerate() {
+    for (place, SalesMessage { source, offset, changes, .. }) in messages.iter().enumerate() {
         let follows = next.get(source.as_str()).is_none_or(|next| offset <= next);
-        changes += effects.len();
+        size += changes.len();
         // A message that alone has too many changes is a batch of its own.
-        if !follows || changes > MAX_CHANGES && place > begin {
+        if !follows || size > MAX_CHANGES && place > begin {
             batches.push(&messages[begin..place]);
-            (begin, changes) = (place, effects.len());
+            (begin, size) = (place, changes.len());
             // A batch may begin at any offset: the script compares it with what Redis has counted.
             next.clear();
         }

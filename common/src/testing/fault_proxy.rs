@@ -9,8 +9,8 @@ use tokio::{
     sync::watch,
 };
 
-/// A gate on the way to a server: shut, it breaks the connections through it and refuses new ones, as when the
-/// server is gone.
+/// A proxy before a server. While it is shut it breaks its connections and refuses new ones, like a server that is
+/// unreachable.
 pub struct FaultProxy {
     open: Arc<watch::Sender<bool>>,
     refused: Arc<AtomicU64>,
@@ -18,7 +18,7 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// A gate before the server of `url`, and the URL that leads through it.
+    /// A proxy before the server of `url`, and the URL that leads through it.
     pub async fn before(url: &str) -> (Self, String) {
         let (scheme, rest) = url.split_once("://").expect("a URL");
         let (authority, path) = rest.split_once('/').map_or((rest, String::new()), |(a, p)| (a, format!("/{p}")));
@@ -70,12 +70,10 @@ impl FaultProxy {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The server is gone.
     pub fn shut(&self) {
         self.open.send_replace(false);
     }
 
-    /// The server is back.
     pub fn open(&self) {
         self.open.send_replace(true);
     }

@@ -4,7 +4,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::charges::{self, ChargeWithBalance},
     domain::{
-        charge::{ChargeStatus, Decision, LEFT_TO_ITS_PROCESS, NewCharge},
+        charge::{ChargeStatus, Decision, NewCharge, RECONCILIATION_GRACE_PERIOD},
         points::PointRules,
     },
     identifiers::ChargeId,
@@ -48,7 +48,7 @@ async fn a_charge_reserves_its_amount_until_it_is_approved_or_declined() {
     assert_eq!((settled.charge.status, settled.balance), (ChargeStatus::Declined, 10_000));
     assert_eq!(account(&place).await, (10_000, 0));
     assert_eq!(place.texts("SELECT type FROM outbox_events").await, ["points.charged"]);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -99,7 +99,7 @@ async fn a_charge_without_a_gateway_is_credited_at_once_however_often_it_is_sent
         assert_eq!((charged.charge.status, charged.balance), (ChargeStatus::Approved, 10_000));
     }
     assert_eq!(account(&place).await, (10_000, 0));
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -109,7 +109,7 @@ async fn due_charges_are_taken_oldest_first_up_to_the_limit_and_by_one_worker() 
     let now = clock::now();
     let all: Vec<NewCharge> = (1..=3).map(|_| wanted(1_000)).collect();
     for (charge, age) in all.iter().zip([1, 3, 2]) {
-        begin(&place, charge, now - LEFT_TO_ITS_PROCESS - TimeDelta::seconds(age)).await;
+        begin(&place, charge, now - RECONCILIATION_GRACE_PERIOD - TimeDelta::seconds(age)).await;
     }
     let fresh = wanted(1_000);
     begin(&place, &fresh, now).await;

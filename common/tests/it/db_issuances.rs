@@ -94,9 +94,9 @@ async fn existing_coupons_and_outcomes_of_a_batch_are_found() {
     let claims = [issued.clone(), rejected.clone(), second, unknown];
     let existing = db::issuances::find_existing(&mut connection, &claims).await.expect("read");
     assert_eq!(existing.held, HashMap::from([((campaign.id, user(1)), 1)]));
-    assert_eq!(existing.answered.len(), 2);
-    assert!(matches!(existing.answered[&issued.record.claim_id].outcome, ClaimOutcome::Issued { .. }));
-    let outcome = existing.answered[&rejected.record.claim_id].outcome;
+    assert_eq!(existing.decided.len(), 2);
+    assert!(matches!(existing.decided[&issued.record.claim_id].outcome, ClaimOutcome::Issued { .. }));
+    let outcome = existing.decided[&rejected.record.claim_id].outcome;
     assert_eq!(outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     let found = db::issuances::find_rejected(&mut connection, &claims).await.expect("read");
     assert_eq!(found.keys().copied().collect::<Vec<ClaimId>>(), [rejected.record.claim_id]);

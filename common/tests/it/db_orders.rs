@@ -75,7 +75,7 @@ async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
     assert!(refunded.cancelled_at.is_some());
     assert_eq!(place.texts("SELECT status FROM user_coupons").await, ["ISSUED"]);
     assert_eq!(db::points::find_balance(place.database.pool(), user(1)).await.expect("read"), 50_000);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     let unknown = db::orders::find(place.database.pool(), OrderId::generate()).await.expect("read");
     assert!(unknown.is_none());
     assert!(db::orders::find_payment(place.database.pool(), PaymentId::generate()).await.expect("read").is_none());
@@ -106,7 +106,7 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
     assert!(
         db::orders::find_command_outcome(place.database.pool(), CommandId::generate()).await.expect("read").is_none()
     );
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -126,7 +126,7 @@ async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_ex
     assert_eq!(again.len(), first.len());
     assert_eq!(place.count("SELECT COUNT(*) FROM orders").await, 1);
     assert_eq!(place.count("SELECT stock FROM products").await, 9);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -160,7 +160,7 @@ async fn a_cancelled_order_gives_its_coupon_to_an_order_of_the_same_batch() {
     assert_eq!(place.count("SELECT COUNT(*) FROM orders").await, 2);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL").await, 1);
     assert_eq!(place.texts("SELECT status FROM user_coupons").await, ["USED"]);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 

@@ -4,7 +4,7 @@ use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::{Asia::Seoul, Tz};
 use dibs_common::{
     clock::{self, Timestamp},
-    domain::ranking::{Effect, Scores, business_day, days_before, forgotten_at},
+    domain::ranking::{SalesChange, Scores, business_day, days_before, expires_at},
     identifiers::{ProductId, new_uuid},
     redis::{
         SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales,
@@ -30,11 +30,11 @@ fn day(number: u64) -> NaiveDate {
 }
 
 /// A change by the event of a sequence.
-fn sold(sequence: u64, on: u64, of: u64, units: i64) -> (u64, Effect) {
-    (sequence, Effect { day: day(on), product: product(of), units })
+fn sold(sequence: u64, on: u64, of: u64, units: i64) -> (u64, SalesChange) {
+    (sequence, SalesChange { day: day(on), product: product(of), units })
 }
 
-async fn apply(place: &TestEnvironment, (first, last): (u64, u64), changes: &[(u64, Effect)]) -> SalesCounted {
+async fn apply(place: &TestEnvironment, (first, last): (u64, u64), changes: &[(u64, SalesChange)]) -> SalesCounted {
     let batch = SalesBatch::Outbox { sequences: first..=last, changes };
     SalesCounter::new(&place.redis, ZONE).count(batch).await.expect("redis")
 }
@@ -62,7 +62,7 @@ async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
     assert_eq!(daily(21).await, Scores::from([(product(7), 4)]));
     assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(9));
     let expires: i64 = place.redis.client().expire_time(place.redis.keys.daily_sales(day(20))).await.expect("redis");
-    assert_eq!(expires, forgotten_at(day(20), ZONE).timestamp());
+    assert_eq!(expires, expires_at(day(20), ZONE).timestamp());
     place.end().await;
 }
 
@@ -83,8 +83,8 @@ async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
 
 /// A message at an offset of a source: units of product 7, sold on day 20.
 fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage {
-    let effects = vec![Effect { day: day(20), product: product(7), units }];
-    SalesMessage { source: source.into(), offset, sequence, effects }
+    let changes = vec![SalesChange { day: day(20), product: product(7), units }];
+    SalesMessage { source: source.into(), offset, sequence, changes }
 }
 
 /// Counts as a consumer that remembers nothing.
@@ -161,7 +161,7 @@ fn batches_end_at_a_gap_and_where_one_call_would_change_too_much() {
     assert_eq!(offsets(&[at("a", 0), at("b", 70), at("a", 2), at("b", 71)]), [vec![0, 70], vec![2, 71]]);
     let large = |offset, changes| {
         let one = message("a", offset, offset, 1);
-        SalesMessage { effects: one.effects.repeat(changes), ..one }
+        SalesMessage { changes: one.changes.repeat(changes), ..one }
     };
     assert_eq!(offsets(&[0, 1, 2, 3, 4].map(|offset| large(offset, 2_000))), [vec![0, 1], vec![2, 3], vec![4]]);
     assert_eq!(offsets(&[large(0, 9_000), large(1, 1)]), [[0], [1]]);

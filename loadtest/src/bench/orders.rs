@@ -245,7 +245,7 @@ mod tests {
             place_one(&environment.database, product, user).await.expect("placed");
         }
         assert_eq!(sold(&environment.database, product).await.expect("units"), 3);
-        environment.expect_books_in_order().await;
+        environment.expect_consistent_rows().await;
         assert_eq!(environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.created'").await, 3);
         let pool = environment.database.pool();
         let orders: Vec<Uuid> =

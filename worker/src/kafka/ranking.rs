@@ -4,7 +4,7 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, effects},
+    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, sales_changes},
     error::{Error, Result},
     identifiers::MAX_ID,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales, split_at_gaps},
@@ -134,15 +134,15 @@ impl RankingHandler {
             decoded =
                 Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
         }
-        let (sequence, effects) = match decoded {
-            Ok(OrderMessage { kind, sequence, data }) => (sequence, effects(&kind, &data, self.zone)),
+        let (sequence, changes) = match decoded {
+            Ok(OrderMessage { kind, sequence, data }) => (sequence, sales_changes(&kind, &data, self.zone)),
             Err(reason) => {
                 dead_letter(&self.database, RANKING, kind_of(record), record, &reason).await?;
                 (0, Vec::new())
             }
         };
         let offset = u64::try_from(record.offset).map_err(Error::internal)?;
-        Ok(SalesMessage { source: record.source(), offset, sequence, effects })
+        Ok(SalesMessage { source: record.source(), offset, sequence, changes })
     }
 
     /// Whether an event has this sequence. If a sequence from the future was counted, the real events up to it would count

@@ -5,7 +5,7 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Lease, sales::SalesSnapshot},
-    domain::ranking::{KEPT_DAYS, business_day, days_after, forgotten_at, last_days},
+    domain::ranking::{KEPT_DAYS, business_day, days_after, expires_at, last_days},
     error::{Error, Result},
     identifiers::new_uuid,
     redis::{Redis, sales, scripts::sales_put},
@@ -91,7 +91,7 @@ async fn stage_and_put(
         let scores = db::within_limit(DAY_TIMEOUT, snapshot.day(*day)).await?;
         let staged = redis.keys.staged(&redis.keys.daily_sales(*day), rebuild);
         sales::write_staged(redis, &staged, &scores, 1).await?;
-        put.push((*day, forgotten_at(*day, zone)));
+        put.push((*day, expires_at(*day, zone)));
     }
     if sales_put(redis, rebuild, snapshot.sequence, &put).await? {
         return Ok(());

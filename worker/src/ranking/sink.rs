@@ -2,7 +2,7 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{Database, Lease, outbox::OutboxEvent},
-    domain::ranking::{EVENTS, Effect, SoldOrder, effects},
+    domain::ranking::{EVENTS, SalesChange, SoldOrder, sales_changes},
     error::Result,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter},
 };
@@ -34,7 +34,7 @@ impl Sink for RankingSink {
     }
 
     async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
-        let (changes, last) = self.effects(batch);
+        let (changes, last) = self.changes(batch);
         let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
         match SalesCounter::new(&self.redis, self.zone).count(sales).await? {
             SalesCounted::Counted => Ok(last),
@@ -50,21 +50,23 @@ impl Sink for RankingSink {
 }
 
 impl RankingSink {
-    /// The effects of events, up to [`MAX_CHANGES`], and the sequence up to which they are complete.
-    fn effects(&self, batch: &Batch) -> (Vec<(u64, Effect)>, u64) {
-        let mut effects = Vec::new();
+    /// The changes of events, up to [`MAX_CHANGES`], and the sequence up to which they are complete.
+    fn changes(&self, batch: &Batch) -> (Vec<(u64, SalesChange)>, u64) {
+        let mut changes = Vec::new();
         for event in &batch.events {
-            effects.extend(self.effects_of(event));
-            if effects.len() >= MAX_CHANGES {
-                return (effects, event.sequence);
+            changes.extend(self.changes_of(event));
+            if changes.len() >= MAX_CHANGES {
+                return (changes, event.sequence);
             }
         }
-        (effects, batch.last)
+        (changes, batch.last)
     }
 
-    fn effects_of(&self, event: &OutboxEvent) -> Vec<(u64, Effect)> {
+    fn changes_of(&self, event: &OutboxEvent) -> Vec<(u64, SalesChange)> {
         match serde_json::from_str::<SoldOrder>(&event.payload) {
-            Ok(order) => effects(&event.kind, &order, self.zone).into_iter().map(|e| (event.sequence, e)).collect(),
+            Ok(order) => {
+                sales_changes(&event.kind, &order, self.zone).into_iter().map(|e| (event.sequence, e)).collect()
+            }
             Err(error) => {
                 // Dibs writes the payload itself, so this is a defect, which must not hold up the events behind it.
                 tracing::error!(sink = RANKING, sequence = event.sequence, %error, "event cannot be decoded; skipped");

@@ -142,7 +142,7 @@ async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let assignment = make(&place, &campaign, 1..=3).await;
-    let (settings, _database, gate) = place.gated().await;
+    let (settings, _database, gate) = place.behind_proxies().await;
     let redis = settings.redis(1).await.expect("redis");
     gate.shut();
     assert_eq!(look(&place.database, &redis).await, 1);

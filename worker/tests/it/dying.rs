@@ -122,7 +122,7 @@ async fn an_entry_that_cannot_be_decoded_is_dead_lettered_after_five_attempts_an
 async fn a_batch_waits_for_the_database_and_is_confirmed_when_it_is_back() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
-    let (settings, gate, _redis) = place.gated().await;
+    let (settings, gate, _redis) = place.behind_proxies().await;
     let database = settings.database(4).expect("a pool");
     gate.shut();
     accept(&place, &campaign, 1..=5).await;

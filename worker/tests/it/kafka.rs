@@ -793,7 +793,7 @@ async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
 #[tokio::test]
 async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
     let (brokers, place) = (Brokers::new().await, TestEnvironment::new().await);
-    let (settings, _database, gate) = place.gated().await;
+    let (settings, _database, gate) = place.behind_proxies().await;
     let redis = settings.redis(1).await.expect("redis");
     let held = place.campaign(10).await;
     let absent = place.campaign_in_database(open_terms()).await;

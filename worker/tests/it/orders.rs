@@ -90,7 +90,7 @@ async fn expect_the_day(place: &TestEnvironment, what: &str) {
     assert_eq!(place.count("SELECT COUNT(*) FROM order_commands WHERE code IS NOT NULL").await, 2, "{what}");
     let events = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'";
     assert_eq!(place.count(events).await, 6, "{what}");
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
 }
 
 /// I5 to I8 when a worker dies between any two steps, and everything is delivered again: nothing happens twice.
@@ -168,7 +168,7 @@ async fn i8_two_workers_at_once_carry_out_each_command_once() {
         done.expect("carried out");
     }
     assert_eq!(place.count("SELECT stock FROM products").await, 60);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -203,7 +203,7 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
     }
     assert_eq!(place.count("SELECT SUM(stock) FROM products").await, 200_000);
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -211,7 +211,7 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
 #[tokio::test]
 async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back() {
     let place = TestEnvironment::new().await;
-    let (settings, database_gate, _redis_gate) = place.gated().await;
+    let (settings, database_gate, _redis_gate) = place.behind_proxies().await;
     let day = a_day(&place).await;
     for command in &day {
         enqueue(&place, command).await;
@@ -267,7 +267,7 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
     assert_eq!((left(&place).await, letter.aggregate_id), (0, Some(failing.id.0.to_string())));
     assert!(!letter.redrivable && letter.reason.starts_with("not redrivable"), "{}", letter.reason);
     drop_source(&place.database, &place.redis, COMMANDS, clock::now()).await.expect("dropped");
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -291,7 +291,7 @@ async fn overdue_orders_are_told_to_expire_once_each_round() {
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'").await, 3);
     assert_eq!(place.count("SELECT stock FROM products").await, 10);
     assert_eq!(place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 3);
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -352,7 +352,7 @@ async fn an_unknown_coupon_refuses_its_order_only() {
     let batch = [command(1, unknown), place_order(2, product, false)];
     let outcomes = execute_batch(&place.database, &batch, &RULES, clock::now()).await.expect("carried out");
     assert!(matches!(&outcomes[..], [OrderOutcome::Rejected(_), OrderOutcome::Done(_)]), "{outcomes:?}");
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }
 
@@ -380,6 +380,6 @@ async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
     let moved = [command(1, Action::Cancel { order: first_order }), second];
     let moved = execute_batch(&place.database, &moved, &RULES, clock::now()).await.expect("carried out");
     assert!(done(&placed) && done(&moved), "{placed:?} {moved:?}");
-    place.expect_books_in_order().await;
+    place.expect_consistent_rows().await;
     place.end().await;
 }

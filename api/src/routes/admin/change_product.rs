@@ -32,7 +32,7 @@ pub async fn change_product(
     PathParameters(product): PathParameters<ProductId>,
     JsonBody(change): JsonBody<ProductChange>,
 ) -> Result<Json<Product>, ApiError> {
-    let change = change.as_kept();
+    let change = change.normalized();
     validate(change.errors())?;
     let database = app.database.clone();
     let changing = async move { db::products::update(&database, product, &change, clock::now()).await };

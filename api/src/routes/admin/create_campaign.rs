@@ -32,7 +32,7 @@ pub async fn create_campaign(
     OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<CampaignTerms>,
 ) -> Result<Response, ApiError> {
-    let terms = terms.as_kept();
+    let terms = terms.normalized();
     validate(terms.errors())?;
     let campaign = app.run_to_end(create(app.clone(), terms, operation)).await?;
     let location = format!("/coupons/{}", campaign.id);

@@ -26,7 +26,7 @@ pub async fn create_product(
     OperationId(operation): OperationId,
     JsonBody(terms): JsonBody<ProductTerms>,
 ) -> Result<Response, ApiError> {
-    let terms = terms.as_kept();
+    let terms = terms.normalized();
     validate(terms.errors())?;
     let database = app.database.clone();
     let creating = async move { db::products::create(&database, &terms, operation, clock::now()).await };

@@ -87,7 +87,7 @@ async fn paying_before_the_order_is_placed_is_too_early() {
 async fn without_the_database_an_order_is_taken_and_executed_later() {
     let place = TestEnvironment::new().await;
     let product = place.product(7_000, 10).await;
-    let (shared, database_gate, _redis_gate) = place.gated().await;
+    let (shared, database_gate, _redis_gate) = place.behind_proxies().await;
     let mut app = TestApp::with(place, shared, |_| ()).await;
     database_gate.shut();
     let began = tokio::time::Instant::now();

@@ -97,6 +97,6 @@ pub(super) fn assert_refused(answer: &Answer, status: u16, code: &str) {
 
 /// Ends a test whose rows must agree with each other.
 pub(super) async fn end_consistent(app: TestApp) {
-    app.place.expect_books_in_order().await;
+    app.place.expect_consistent_rows().await;
     app.end().await;
 }

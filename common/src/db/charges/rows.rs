@@ -5,7 +5,7 @@ use crate::{
     clock::Timestamp,
     db::decode::{identifier, parse},
     domain::{
-        charge::{Charge, ChargeStatus, LEFT_TO_ITS_PROCESS, NewCharge},
+        charge::{Charge, ChargeStatus, NewCharge, RECONCILIATION_GRACE_PERIOD},
         points::LedgerType,
     },
     identifiers::ChargeId,
@@ -95,7 +95,7 @@ pub(super) async fn insert(
     .bind(&wanted.payment_method)
     .bind(ChargeStatus::Pending.into_str())
     // Until then the process that began the charge asks the gateway itself.
-    .bind(now + LEFT_TO_ITS_PROCESS)
+    .bind(now + RECONCILIATION_GRACE_PERIOD)
     .bind(now)
     .execute(connection)
     .await

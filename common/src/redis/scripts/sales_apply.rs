@@ -9,7 +9,7 @@ use super::{
     unexpected,
 };
 use crate::{
-    domain::ranking::Effect,
+    domain::ranking::SalesChange,
     error::Result,
     redis::{Redis, SalesCounted},
 };
@@ -26,16 +26,16 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 pub(in crate::redis) async fn sales_apply(
     redis: &Redis,
     sequences: &RangeInclusive<u64>,
-    changes: &[(u64, Effect)],
+    changes: &[(u64, SalesChange)],
     zone: Tz,
 ) -> Result<SalesCounted> {
-    let days = Days::of(changes.iter().map(|(_, effect)| effect));
+    let days = Days::of(changes.iter().map(|(_, change)| change));
     let mut arguments = vec![Value::from(sequences.start().to_string()), sequences.end().to_string().into()];
     arguments.push(days.len().to_string().into());
     arguments.extend(days.expiries(zone));
-    for (sequence, effect) in changes {
+    for (sequence, change) in changes {
         arguments.push(sequence.to_string().into());
-        arguments.extend(days.change(effect));
+        arguments.extend(days.change(change));
     }
     let reply = run(redis, &SCRIPT, days.keys(redis), arguments).await?;
     let applied = u64::try_from(integer(reply.get(1))?).unwrap_or_default();

@@ -5,7 +5,7 @@ use chrono_tz::Tz;
 use fred::types::Value;
 
 use crate::{
-    domain::ranking::{Effect, forgotten_at},
+    domain::ranking::{SalesChange, expires_at},
     redis::{Redis, keys::sales_member},
 };
 
@@ -21,8 +21,8 @@ pub(super) use with_sales_changes;
 pub(super) struct Days(BTreeMap<NaiveDate, usize>);
 
 impl Days {
-    pub fn of<'e>(effects: impl Iterator<Item = &'e Effect>) -> Self {
-        let mut days: BTreeMap<NaiveDate, usize> = effects.map(|effect| (effect.day, 0)).collect();
+    pub fn of<'c>(changes: impl Iterator<Item = &'c SalesChange>) -> Self {
+        let mut days: BTreeMap<NaiveDate, usize> = changes.map(|change| (change.day, 0)).collect();
         for (place, number) in days.values_mut().zip(1..) {
             *place = number;
         }
@@ -42,12 +42,12 @@ impl Days {
 
     /// `expires_at` of each day.
     pub fn expiries(&self, zone: Tz) -> impl Iterator<Item = Value> {
-        self.0.keys().map(move |day| forgotten_at(*day, zone).timestamp().into())
+        self.0.keys().map(move |day| expires_at(*day, zone).timestamp().into())
     }
 
     /// `day, product, units` of a change.
-    pub fn change(&self, effect: &Effect) -> [Value; 3] {
-        let Effect { day, product, units } = effect;
+    pub fn change(&self, change: &SalesChange) -> [Value; 3] {
+        let SalesChange { day, product, units } = change;
         let day = self.0.get(day).copied().unwrap_or_default();
         [day.to_string(), sales_member(*product), units.to_string()].map(Value::from)
     }

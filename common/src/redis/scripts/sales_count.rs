@@ -12,7 +12,7 @@ use super::{
     unexpected,
 };
 use crate::{
-    domain::ranking::Effect,
+    domain::ranking::SalesChange,
     error::Result,
     redis::{Redis, SalesCounted, SalesMessage},
 };
@@ -77,7 +77,7 @@ pub(in crate::redis) async fn sales_count(
 ) -> Result<SalesCounted> {
     let (sources, spans) = spans(messages);
     let changes = new_changes(messages, &spans);
-    let days = Days::of(changes.iter().map(|(_, _, effect)| effect));
+    let days = Days::of(changes.iter().map(|(_, _, change)| change));
     let seen = memory.applied.map(|applied| applied.to_string()).unwrap_or_default();
     let mut arguments: Vec<Value> = vec![days.len().to_string().into(), sources.len().to_string().into(), seen.into()];
     arguments.push(memory.next.len().to_string().into());
@@ -90,9 +90,9 @@ pub(in crate::redis) async fn sales_count(
     for (source, next) in &memory.next {
         arguments.extend([Value::from(source.as_str()), next.to_string().into()]);
     }
-    for (place, sequence, effect) in changes {
+    for (place, sequence, change) in changes {
         arguments.extend([place.to_string(), sequence.to_string()].map(Value::from));
-        arguments.extend(days.change(&effect));
+        arguments.extend(days.change(&change));
     }
     let reply = run(redis, &SCRIPT, days.keys(redis), arguments).await?;
     match integer(reply.first())? {
@@ -107,19 +107,19 @@ pub(in crate::redis) async fn sales_count(
 }
 
 /// The changes of messages with the number of their source and their sequence. A message that occurs twice changes once.
-fn new_changes(messages: &[SalesMessage], spans: &HashMap<&str, Span>) -> Vec<(usize, u64, Effect)> {
-    let mut changes = Vec::new();
+fn new_changes(messages: &[SalesMessage], spans: &HashMap<&str, Span>) -> Vec<(usize, u64, SalesChange)> {
+    let mut new = Vec::new();
     let mut highest: HashMap<&str, u64> = HashMap::new();
-    for SalesMessage { source, sequence, effects, .. } in messages {
+    for SalesMessage { source, sequence, changes, .. } in messages {
         let highest = highest.entry(source).or_default();
         // Sequences of a source ascend at first delivery, so a lower one is a repeat.
         if sequence > highest {
             *highest = *sequence;
             let place = spans.get(source.as_str()).map_or(0, |span| span.place);
-            changes.extend(effects.iter().map(|effect| (place, *sequence, *effect)));
+            new.extend(changes.iter().map(|change| (place, *sequence, *change)));
         }
     }
-    changes
+    new
 }
 
 /// The sources of messages in order of appearance, and the span of each.
