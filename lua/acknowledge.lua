@@ -1,5 +1,5 @@
 -- Takes entries off a stream once their outcome is durable: acknowledged and deleted in one step, so that no
--- entry stays behind that nobody will read again.
+-- entry stays behind that no consumer reads again.
 --
 -- KEYS[1] stream
 -- ARGV[1] group      consumer group

@@ -3,7 +3,7 @@
 ALTER TABLE dead_letters RENAME COLUMN buried_at TO dead_lettered_at;
 
 ALTER TABLE dead_letters
-    MODIFY COLUMN source VARCHAR(100) NOT NULL COMMENT 'where processing failed: a sink such as data-platform, an intake such as coupon.issue.requested, or the streams of claims and commands',
+    MODIFY COLUMN source VARCHAR(100) NOT NULL COMMENT 'where processing failed: a sink such as data-platform, a topic such as coupon.issue.requested, or the streams of claims and commands',
     MODIFY COLUMN source_key VARCHAR(200) NOT NULL COMMENT 'its id at the source: of a message; topic, partition and offset; or partition, stream and entry',
     MODIFY COLUMN status VARCHAR(7) NOT NULL DEFAULT 'DEAD' COMMENT 'DEAD; REDRIVE once a redrive is requested; SENT when that succeeded; DROPPED by an administrator',
     MODIFY COLUMN dead_lettered_at DATETIME(3) NOT NULL COMMENT 'when its last attempt failed',

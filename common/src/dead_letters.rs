@@ -26,7 +26,7 @@ pub async fn request_redrive(database: &Database, id: DeadLetterId, now: Timesta
     }
 }
 
-/// Drops a letter. The claims of it get an outcome first: their users wait for one. One that was sent or dropped before stays as it is. Fails with [`Error::DeadLetterRedriven`] while a
+/// Drops a letter. The claims of it get an outcome first: their users wait for one. One that was sent or dropped before stays unchanged. Fails with [`Error::DeadLetterRedriven`] while a
 /// redrive is requested and not done.
 ///
 /// May die between any two steps: rejections, returned quantity and status are each written once, and the letter stays
@@ -86,5 +86,5 @@ async fn reject_claims(database: &Database, redis: &Redis, letter: &DeadLetter, 
     let decoded = stored_entry(letter).and_then(|(partition, fields)| Ok((partition, ClaimEntry::read(&fields)?)));
     let Ok((partition, entry)) = decoded else { return Ok(()) };
     let outcomes = rejections::reject_failed(database, &entry.claims, now).await?;
-    rejections::return_seats(database, redis, partition, &entry.claims, &outcomes).await
+    rejections::return_slots(database, redis, partition, &entry.claims, &outcomes).await
 }

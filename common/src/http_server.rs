@@ -135,7 +135,7 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    // The builder has no timer for heads: hyper counts idle time as part of them. The sweep tells the two apart.
+    // The builder has no timer for heads: hyper counts idle time as part of them. The sweep distinguishes the two.
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)

@@ -116,7 +116,7 @@ pub fn new_uuid() -> Uuid {
     Uuid::now_v7()
 }
 
-/// A number below `bound` that nobody can foretell.
+/// A number below `bound` that cannot be predicted.
 pub fn random_below(bound: u16) -> u16 {
     fastrand::u16(..bound.max(1))
 }

@@ -1,5 +1,5 @@
 //! JSON objects that are objects. Derived readers also take the fields of a struct from an array, by their places;
-//! a caller who sends one has made a mistake, and is told so.
+//! a caller who sends one has made a mistake, and gets an error.
 
 use std::{fmt, marker::PhantomData};
 

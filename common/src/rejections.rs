@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Rejects claims that cannot be processed, but for those that have an outcome. Returns the outcomes, in the order of the
-/// claims. The quantity of the rejected ones still has to go back: see [`return_seats`].
+/// claims. The quantity of the rejected ones still has to go back: see [`return_slots`].
 pub async fn reject_failed(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Vec<ClaimOutcome>> {
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
     coupons.sort_unstable();
@@ -35,7 +35,7 @@ pub async fn reject_failed(database: &Database, claims: &[Claim], now: Timestamp
 
 /// Gives the quantity of rejected claims back to Redis, once for each claim however often this is called. Call it after
 /// the rejections are durable: a quantity that went back before could be issued twice.
-pub async fn return_seats(
+pub async fn return_slots(
     database: &Database,
     redis: &Redis,
     partition: Partition,
@@ -49,7 +49,7 @@ pub async fn return_seats(
         }
     }
     for (coupon, claims) in rejected {
-        match scripts::return_seats(redis, partition, coupon, &claims).await {
+        match scripts::return_slots(redis, partition, coupon, &claims).await {
             Ok(returned) => {
                 let rejected = claims.len();
                 tracing::warn!(%coupon, rejected, returned, "accepted claims rejected; their quantity is returned");

@@ -6,7 +6,7 @@ use dibs_common::{
     db::{self, rejected_requests::RejectedRequest},
     domain::{campaign::CampaignTerms, claim::ClaimRejectReason},
     identifiers::{ClaimId, CouponId, Partition},
-    redis::scripts::return_seats,
+    redis::scripts::return_slots,
     testing::{TestEnvironment, eventually, open_terms},
 };
 use futures::future::join_all;
@@ -173,7 +173,7 @@ async fn a_returned_slot_is_claimable_within_a_second() {
 
     let held = batcher.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
     let slots = [(user(1), held.claim_id)];
-    assert_eq!(return_seats(&app.place.redis, ONLY, campaign.id, &slots).await.expect("redis"), 1);
+    assert_eq!(return_slots(&app.place.redis, ONLY, campaign.id, &slots).await.expect("redis"), 1);
     eventually("the slot is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
         .await;
     // The database has issued its one coupon: the second check refuses, and the user can read why.

@@ -1,4 +1,4 @@
-//! What was given up on, as an administrator sees it.
+//! Dead letters, as an administrator sees them.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn dead_letters_are_listed_by_page_source_and_status() {
 }
 
 #[tokio::test]
-async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
+async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_reported() {
     let app = TestApp::new().await;
     insert(&app, letter("data-platform", "event-7-0")).await;
     let id = list(&app, "").await.body["items"][0]["deadLetterId"].clone();
@@ -106,7 +106,7 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_told() {
 async fn what_is_not_whole_cannot_be_sent_again() {
     let app = TestApp::new().await;
     insert(&app, NewDeadLetter { payload: "커".repeat(LONGEST_PAYLOAD / 2), ..letter("data-platform", "long") }).await;
-    insert(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("an.intake", "0/7") }).await;
+    insert(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("a.topic", "0/7") }).await;
     let items = list(&app, "").await.body["items"].clone();
     for place in [0, 1] {
         assert_eq!(redrive(&app, &items[place]["deadLetterId"]).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");

@@ -35,7 +35,7 @@ impl ListenerSettings {
     }
 }
 
-/// The soft limit, as Linux tells it.
+/// The soft limit, as Linux reports it.
 fn open_files_limit() -> usize {
     fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(parse_open_files).unwrap_or(USUAL_FILE_LIMIT)
 }

@@ -150,8 +150,8 @@ pub fn read_environment_file() {
     }
 }
 
-/// Tells a person at the terminal why a process ends, with the causes.
-#[expect(clippy::print_stderr, reason = "it is read by whoever started the process")]
+/// Prints for a person at the terminal why a process ends, with the causes.
+#[expect(clippy::print_stderr, reason = "it is read by the person who started the process")]
 pub fn report(error: &Error) {
     let mut line = format!("error: {error}");
     let mut cause = std::error::Error::source(error);

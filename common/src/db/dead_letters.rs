@@ -86,7 +86,7 @@ pub struct DeadLettersPage {
     pub is_short: bool,
 }
 
-/// Inserts a dead letter; whether it is new. One that its source has inserted before stays as it is, whatever its status.
+/// Inserts a dead letter; whether it is new. One that its source has inserted before stays unchanged, whatever its status.
 pub async fn insert(
     connection: &mut MySqlConnection,
     letter: &NewDeadLetter,
@@ -166,7 +166,7 @@ pub async fn find(pool: &MySqlPool, id: DeadLetterId) -> Result<Option<DeadLette
     row.map(DeadLetter::try_from).transpose()
 }
 
-/// Requests a redrive of a DEAD letter that is redrivable; another stays as it is. Returns the letter after that; none
+/// Requests a redrive of a DEAD letter that is redrivable; another stays unchanged. Returns the letter after that; none
 /// when there is no such letter.
 pub async fn request_redrive(
     pool: &MySqlPool,

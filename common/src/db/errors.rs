@@ -4,7 +4,7 @@ use crate::error::{Dependency, Error};
 const CONTENTION: [u16; 2] = [1205, 1213];
 /// `ER_DUP_ENTRY`.
 const DUPLICATE_KEY: u16 = 1062;
-/// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not tell: no default (1364),
+/// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not say it: no default (1364),
 /// wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
 const DATA_ERRORS: [u16; 5] = [1364, 1366, 3140, 3819, 4025];
 

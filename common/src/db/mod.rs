@@ -52,7 +52,7 @@ mod tests {
             let module = file.strip_prefix(&folder).expect("inside").components().next().expect("a name");
             let module = Path::new(&module).file_stem().expect("a name").to_string_lossy().into_owned();
             let source = fs::read_to_string(&file).expect("a source");
-            // Not written out, as this file is read as well.
+            // Not spelled in one piece, as this file is read as well.
             for comment in source.split("/\u{2a} ").skip(1) {
                 let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
                 let path = comment.split(|c| !is_part(c)).next().unwrap_or_default().trim_end_matches(':');

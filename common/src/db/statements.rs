@@ -1,7 +1,7 @@
 //! Statements as text, sent together: a batch of any size is written in one round trip, or in few.
 //!
-//! The server parses a prepared statement with thousands of placeholders again for each batch size, so values are written
-//! out as literals. Each is a number, an id in hexadecimal or a time, which need no escaping; text goes through [`text`].
+//! The server parses a prepared statement with thousands of placeholders again for each batch size, so values are rendered
+//! as literals. Each is a number, an id in hexadecimal or a time, which need no escaping; text goes through [`text`].
 
 use std::fmt::Write as _;
 

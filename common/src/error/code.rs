@@ -2,7 +2,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::domain::order::RejectCode;
 
-/// Every code by which a caller tells errors apart. A code never changes its name or its status.
+/// Every code by which a caller distinguishes errors. A code never changes its name or its status.
 ///
 /// This is the one list: the API document and the pages of `docs/errors/` are compared with [`Self::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray)]

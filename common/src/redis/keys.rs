@@ -11,7 +11,7 @@ use crate::identifiers::{CommandId, CouponId, Partition, ProductId};
 /// The consumer group that confirms claims.
 pub const ISSUANCE_GROUP: &str = "issuance";
 
-/// The consumer group that carries out commands.
+/// The consumer group that executes commands.
 pub const ORDERS_GROUP: &str = "orders";
 
 /// Spells keys for one installation.

@@ -38,7 +38,7 @@ pub(super) async fn shared() -> (String, String) {
     let mysql_port = mysql.get_host_port_ipv4(MYSQL).await.expect("a port of mysql");
     let redis_port = redis.get_host_port_ipv4(REDIS).await.expect("a port of redis");
     let urls = (format!("mysql://root@127.0.0.1:{mysql_port}/dibs"), format!("redis://127.0.0.1:{redis_port}"));
-    // The official image serves its set-up first, without the network, so only a query tells that it is ready.
+    // The official image serves its set-up first, without the network, so only a query shows that it is ready.
     super::eventually("mysql answers in its container", Duration::from_secs(90), || async {
         let connected = <sqlx::MySqlConnection as sqlx::Connection>::connect(&urls.0).await;
         connected.is_ok()

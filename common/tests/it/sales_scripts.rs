@@ -141,10 +141,10 @@ async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
     let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2));
     put(&place, new_uuid(), 10, &[]).await;
-    assert!(count_on(&mut counter, &[message("paid/1", 3, 11, 1)]).await, "another made the days anew");
+    assert!(count_on(&mut counter, &[message("paid/1", 3, 11, 1)]).await, "another rebuilt the days");
     assert!(count_on(&mut counter, &[]).await, "what was counted before that is forgotten");
     put(&place, new_uuid(), 9, &[]).await;
-    assert!(!count_on(&mut counter, &[]).await, "an older Redis, from before the days were made anew");
+    assert!(!count_on(&mut counter, &[]).await, "an older Redis, from before the rebuild");
     place.end().await;
 }
 

@@ -11,7 +11,7 @@ use dibs_common::{
         keys::ISSUANCE_GROUP,
         scripts::{
             CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim,
-            return_seats,
+            return_slots,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
@@ -94,14 +94,14 @@ async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
 }
 
 #[tokio::test]
-async fn claim_tells_a_user_at_the_limit_of_the_first_claim_also_within_one_call() {
+async fn claim_returns_the_first_claim_to_a_user_at_the_limit_also_within_one_call() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
     let made = decisions(&place, &campaign, &[request(1), request(1), request(1)]).await;
-    let [Decision::Accepted(first), Decision::Accepted(_), Decision::AlreadyClaimed(told)] = made[..] else {
+    let [Decision::Accepted(first), Decision::Accepted(_), Decision::AlreadyClaimed(returned)] = made[..] else {
         panic!("{made:?}");
     };
-    assert_eq!(told, first);
+    assert_eq!(returned, first);
     assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(first)]);
     clear(&place).await;
     place.end().await;
@@ -158,10 +158,10 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
         campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put");
         let requests = [request(1), request(1), request(2)];
         let given = give_all(&campaign, &requests).await;
-        let [Decision::Accepted(first), Decision::AlreadyClaimed(told), Decision::Exhausted] = given[..] else {
+        let [Decision::Accepted(first), Decision::AlreadyClaimed(returned), Decision::Exhausted] = given[..] else {
             panic!("{given:?}");
         };
-        assert_eq!((first.claim_id, told), (requests[0].claim, first));
+        assert_eq!((first.claim_id, returned), (requests[0].claim, first));
         assert_eq!(give_all(&campaign, &requests[..1]).await, [Decision::Replayed(first)]);
         let closed = Campaign { state: CampaignState::Closed, ..campaign };
         campaign_put(&place.redis, &closed, CampaignCounts::default()).await.expect("put");
@@ -223,13 +223,13 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
 }
 
 #[tokio::test]
-async fn return_seats_gives_a_seat_back_once() {
+async fn return_slots_returns_a_slot_once() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, total_quantity: 3, ..open_terms() }).await;
     let requests = [request(1), request(1), request(2)];
     decisions(&place, &campaign, &requests).await;
-    let seats = [(user(1), requests[0].claim), (user(2), requests[2].claim)];
-    let back = async || return_seats(&place.redis, campaign.partition, campaign.id, &seats).await;
+    let slots = [(user(1), requests[0].claim), (user(2), requests[2].claim)];
+    let back = async || return_slots(&place.redis, campaign.partition, campaign.id, &slots).await;
     assert_eq!(back().await.expect("redis"), 2);
     assert_eq!(back().await.expect("redis"), 0);
     let counts =

@@ -23,7 +23,7 @@ use crate::{numbers::grouped, stores::Stores};
 pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {
     let mut check = Check::new("I1");
     let total = u64::from(campaign.terms.total_quantity);
-    // A campaign that Redis does not hold has claimed nothing; I11 tells whether it must be there.
+    // A campaign that Redis does not hold has claimed nothing; I11 checks whether it must be there.
     let claimed = counts.map_or(0, |counts| counts.claimed.into());
     check.require(totals.issued <= total, || format!("{} issued of {total}", totals.issued));
     check.require(claimed <= total, || format!("{claimed} claimed of {total} in Redis"));

@@ -8,7 +8,7 @@ use dibs_common::{
         Redis,
         streams::{ClaimEntry, ClaimOutcomeMessage},
     },
-    rejections::return_seats,
+    rejections::return_slots,
 };
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -67,7 +67,7 @@ impl Handler for ClaimHandler {
     async fn process(&self, entries: &[&ClaimEntry]) -> Result<Vec<Vec<ClaimOutcome>>> {
         let claims: Vec<Claim> = entries.iter().flat_map(|entry| entry.claims.iter().cloned()).collect();
         let outcomes = confirm(&self.database, &claims, clock::now()).await?.outcomes;
-        return_seats(&self.database, &self.redis, self.partition, &claims, &outcomes).await?;
+        return_slots(&self.database, &self.redis, self.partition, &claims, &outcomes).await?;
         let mut outcomes = outcomes.into_iter();
         Ok(entries.iter().map(|entry| outcomes.by_ref().take(entry.claims.len()).collect()).collect())
     }

@@ -15,7 +15,7 @@ use crate::support::{accept, consumer, request, user, work};
 
 /// I1: issued never exceeds the total quantity, also when Redis accepted more than the database has.
 #[tokio::test]
-async fn i1_the_database_never_issues_more_than_the_total_and_the_seat_goes_back() {
+async fn i1_the_database_never_issues_more_than_the_total_and_the_slot_returns() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=5).await;
@@ -26,7 +26,7 @@ async fn i1_the_database_never_issues_more_than_the_total_and_the_seat_goes_back
     assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 3);
     assert_eq!(place.count("SELECT rejected_quantity FROM coupons").await, 2);
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
-    assert_eq!(counts.claimed, 3, "two seats went back");
+    assert_eq!(counts.claimed, 3, "two slots returned");
     let refused = db::issuances::list_of_user(place.database.pool(), campaign.id, user(5)).await.expect("read");
     assert_eq!(refused[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     place.end().await;
@@ -143,7 +143,7 @@ async fn a_redelivered_claim_of_a_full_campaign_is_still_issued() {
     place.end().await;
 }
 
-/// A claim that was refused stays refused, though a seat has come free by the time it is delivered again.
+/// A claim that was refused stays refused, though a slot has come free by the time it is delivered again.
 #[tokio::test]
 async fn a_redelivered_claim_keeps_its_outcome() {
     let place = TestEnvironment::new().await;
@@ -160,7 +160,7 @@ async fn a_redelivered_claim_keeps_its_outcome() {
     assert_eq!((again.issuances.len(), again.rejections.len()), (0, 0));
     work(&place).await;
     let freed = claim(&place.redis, FIRST, campaign.id, "", &[request(2)]).await.expect("redis").expect("known");
-    assert_eq!(freed.remaining, 0, "user 2 claims the freed seat anew");
+    assert_eq!(freed.remaining, 0, "user 2 claims the returned slot");
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
     assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 1);

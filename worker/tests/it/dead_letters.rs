@@ -37,12 +37,12 @@ pub async fn only_letter(place: &TestEnvironment, source: &str) -> DeadLetter {
     letter.clone()
 }
 
-/// Lets the database refuse issuances to a user, until [`mend`].
+/// Lets the database refuse issuances to a user, until [`repair`].
 async fn break_user(place: &TestEnvironment, number: u64) {
     place.execute(&format!("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (user_id <> {number})")).await;
 }
 
-async fn mend(place: &TestEnvironment) {
+async fn repair(place: &TestEnvironment) {
     place.execute("ALTER TABLE user_coupons DROP CONSTRAINT broken").await;
 }
 
@@ -52,7 +52,7 @@ async fn with_a_dead_claim(place: &TestEnvironment) -> (Campaign, DeadLetter) {
     break_user(place, 7).await;
     accept(place, &campaign, [7]).await;
     work(place).await;
-    mend(place).await;
+    repair(place).await;
     (campaign, only_letter(place, CLAIMS).await)
 }
 
@@ -94,7 +94,7 @@ async fn bisection_isolates_the_failing_entry_and_the_others_get_their_outcomes(
     assert_eq!((letter.attempts, letter.redrivable, letter.status), (5, true, DeadLetterStatus::Dead));
     assert!(letter.source_key.starts_with("0/claims/"), "{letter:?}");
     assert!(letter.payload.contains(r#""claims":"#) && letter.reason.contains("broken"), "{letter:?}");
-    mend(&place).await;
+    repair(&place).await;
     redrive_now(&place, letter.id).await;
     work(&place).await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 64);
@@ -165,7 +165,7 @@ async fn a_death_between_the_row_and_the_acknowledgement_leaves_one_row() {
     work(&place).await;
     let letter = only_letter(&place, CLAIMS).await;
     assert_eq!((letter.reason.as_str(), mortal.len().await.expect("a length")), ("it broke", 0));
-    mend(&place).await;
+    repair(&place).await;
     redrive_now(&place, letter.id).await;
     work(&place).await;
     assert_eq!(outcomes(&place, &campaign, 7).await.len(), 1);

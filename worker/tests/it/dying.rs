@@ -12,7 +12,7 @@ use dibs_common::{
         keys::ISSUANCE_GROUP,
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
-    rejections::return_seats,
+    rejections::return_slots,
     testing::{FIRST, TestEnvironment, eventually},
 };
 use dibs_worker::{
@@ -49,7 +49,7 @@ async fn die_after(place: &TestEnvironment, steps: usize) {
         outcomes = confirm(&place.database, &claims, clock::now()).await.expect("confirmed").outcomes;
     }
     if steps >= 2 {
-        return_seats(&place.database, &place.redis, FIRST, &claims, &outcomes).await.expect("returned");
+        return_slots(&place.database, &place.redis, FIRST, &claims, &outcomes).await.expect("returned");
     }
     if steps >= 3 {
         let ids: Vec<String> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
@@ -57,7 +57,7 @@ async fn die_after(place: &TestEnvironment, steps: usize) {
     }
 }
 
-/// I3 and I4 when a worker dies between any two steps: another takes over, and nothing happens twice.
+/// I3 and I4 when a worker dies between any two steps: another reclaims its entries, and nothing happens twice.
 #[tokio::test]
 async fn i4_a_death_between_any_two_steps_changes_nothing() {
     for steps in 0..=3 {
@@ -70,8 +70,8 @@ async fn i4_a_death_between_any_two_steps_changes_nothing() {
         assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 4, "died after step {steps}");
         assert_eq!(place.count("SELECT COUNT(*) FROM claim_rejections").await, 1, "died after step {steps}");
         assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 4, "died after step {steps}");
-        let told = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
-        assert_eq!(place.count(told).await, 4, "died after step {steps}");
+        let events = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
+        assert_eq!(place.count(events).await, 4, "died after step {steps}");
         let held = dibs_common::redis::campaign_state::counts(&place.redis, FIRST, campaign.id)
             .await
             .expect("redis")

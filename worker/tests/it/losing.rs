@@ -72,9 +72,9 @@ async fn a_rebuild_counts_what_is_still_on_the_stream() {
     place.end().await;
 }
 
-/// A claim that is refused while its campaign is being rebuilt gives its seat back in the end.
+/// A claim that is refused while its campaign is being rebuilt returns its slot in the end.
 #[tokio::test]
-async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
+async fn a_rejection_during_a_rebuild_returns_its_slot_later() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     accept(&place, &campaign, 1..=2).await;
@@ -82,7 +82,7 @@ async fn a_rejection_during_a_rebuild_returns_its_seat_later() {
     campaign_state::delete(&place.redis, FIRST, campaign.id).await.expect("forgotten");
     consumer(&place, "worker").await.run_once().await;
     let stream = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
-    assert_eq!(stream.len().await.expect("redis"), 1, "the entry stays until the seat can go back");
+    assert_eq!(stream.len().await.expect("redis"), 1, "the entry stays until the slot can return");
     rebuild(&place.database, &place.redis, &campaign).await.expect("rebuilt");
     work(&place).await;
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");

@@ -1,4 +1,4 @@
-//! Commands carried out by a worker that dies, is late, is one of two, or has lost its servers.
+//! Commands executed by a worker that dies, is late, is one of two, or has lost its servers.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn processor_of(place: &TestEnvironment) -> CommandProcessor {
     command_processor(&place.database, &place.redis, RULES, IMPATIENT)
 }
 
-/// Carries out what is on the stream until nothing is left that can be ended.
+/// Executes what is on the stream until nothing is left that can be ended.
 pub async fn work(place: &TestEnvironment) {
     processor_of(place).drain(FIRST).await.expect("drained");
 }
@@ -107,7 +107,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         let mut outcomes = Vec::new();
         if steps >= 1 {
             let decided = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
-            outcomes = decided.expect("carried out");
+            outcomes = decided.expect("executed");
         }
         if steps >= 2 {
             let ids: Vec<String> = batch.iter().take(3).map(|entry| entry.delivery.id.clone()).collect();
@@ -115,14 +115,14 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         }
         work(&place).await;
         expect_the_day(&place, &format!("died after step {steps}")).await;
-        // Whoever asks again is told the same, whatever became of the order meanwhile.
+        // A repeat has the same outcome, whatever happened to the order meanwhile.
         if steps >= 1 {
             let again = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
             let refused = |outcomes: &[OrderOutcome]| {
                 outcomes.iter().map(|outcome| matches!(outcome, OrderOutcome::Rejected(_))).collect::<Vec<_>>()
             };
-            assert_eq!(refused(&again.expect("carried out")), refused(&outcomes));
-            expect_the_day(&place, "asked again").await;
+            assert_eq!(refused(&again.expect("executed")), refused(&outcomes));
+            expect_the_day(&place, "repeated").await;
         }
         place.end().await;
     }
@@ -130,7 +130,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
 
 /// I12: every command twice on the stream, in other batches, has one outcome.
 #[tokio::test]
-async fn i12_a_command_that_is_enqueued_twice_is_carried_out_once() {
+async fn i12_a_command_that_is_enqueued_twice_is_executed_once() {
     let place = TestEnvironment::new().await;
     let day = a_day(&place).await;
     for command in day.iter().chain(&day) {
@@ -141,9 +141,9 @@ async fn i12_a_command_that_is_enqueued_twice_is_carried_out_once() {
     place.end().await;
 }
 
-/// Two workers carry out the same commands at once, the late one after it was thought dead.
+/// Two workers execute the same commands at once, the late one after it was thought dead.
 #[tokio::test]
-async fn i8_two_workers_at_once_carry_out_each_command_once() {
+async fn i8_two_workers_at_once_execute_each_command_once() {
     let place = TestEnvironment::new().await;
     let product = place.product(1_000, 60).await;
     let orders: Vec<Command> = (1..=100).map(|number| place_order(number, product, false)).collect();
@@ -158,14 +158,14 @@ async fn i8_two_workers_at_once_carry_out_each_command_once() {
     reversed.reverse();
     let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
     for done in join_all(batches.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
-        done.expect("carried out");
+        done.expect("executed");
     }
     assert_eq!(place.count("SELECT stock FROM products").await, 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 60);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'").await, 40);
     let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
     for done in join_all(halves.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
-        done.expect("carried out");
+        done.expect("executed");
     }
     assert_eq!(place.count("SELECT stock FROM products").await, 60);
     place.expect_consistent_rows().await;
@@ -188,7 +188,7 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
     let days: Vec<Vec<Command>> = (0..6).map(day).collect();
     let carried = join_all(days.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
     for outcomes in carried {
-        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
+        assert!(outcomes.expect("executed").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
     }
     let cancels: Vec<Vec<Command>> = days
         .iter()
@@ -199,7 +199,7 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
         .collect();
     let cancelled = join_all(cancels.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
     for outcomes in cancelled {
-        assert!(outcomes.expect("carried out").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
+        assert!(outcomes.expect("executed").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
     }
     assert_eq!(place.count("SELECT SUM(stock) FROM products").await, 200_000);
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
@@ -207,9 +207,9 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
     place.end().await;
 }
 
-/// The database is gone in the middle: commands stay on the stream, and are carried out when it is back.
+/// The database is gone in the middle: commands stay on the stream, and are executed when it is back.
 #[tokio::test]
-async fn without_the_database_commands_wait_and_are_carried_out_when_it_is_back() {
+async fn without_the_database_commands_wait_and_are_executed_when_it_is_back() {
     let place = TestEnvironment::new().await;
     let (settings, database_gate, _redis_gate) = place.behind_proxies().await;
     let day = a_day(&place).await;
@@ -248,7 +248,7 @@ async fn a_command_that_cannot_be_decoded_is_dead_lettered_and_blocks_no_other()
     place.end().await;
 }
 
-/// An order whose own data the tables refuse fails alone; the others of its batch are carried out.
+/// An order whose own data the tables refuse fails alone; the others of its batch are executed.
 #[tokio::test]
 async fn a_command_that_breaks_its_transaction_fails_alone() {
     let place = TestEnvironment::new().await;
@@ -271,9 +271,9 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
     place.end().await;
 }
 
-/// Overdue orders are told to expire page by page, and again when their command got lost.
+/// Overdue orders get a command to expire page by page, and again when their command got lost.
 #[tokio::test]
-async fn overdue_orders_are_told_to_expire_once_each_round() {
+async fn overdue_orders_get_one_command_to_expire_each_round() {
     let place = TestEnvironment::new().await;
     let product = place.product(1_000, 10).await;
     let orders: Vec<Command> = (1..=3).map(|number| place_order(number, product, false)).collect();
@@ -350,7 +350,7 @@ async fn an_unknown_coupon_refuses_its_order_only() {
     let items = vec![Line { product_id: product, quantity: 1 }];
     let unknown = Action::Place { items, coupon: Some(ClaimId(new_uuid())), payment: None };
     let batch = [command(1, unknown), place_order(2, product, false)];
-    let outcomes = execute_batch(&place.database, &batch, &RULES, clock::now()).await.expect("carried out");
+    let outcomes = execute_batch(&place.database, &batch, &RULES, clock::now()).await.expect("executed");
     assert!(matches!(&outcomes[..], [OrderOutcome::Rejected(_), OrderOutcome::Done(_)]), "{outcomes:?}");
     place.expect_consistent_rows().await;
     place.end().await;
@@ -376,9 +376,9 @@ async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
     let (first, second) = (with_coupon(), with_coupon());
     let first_order = OrderId(first.id.0);
     let done = |outcomes: &[OrderOutcome]| outcomes.iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_)));
-    let placed = execute_batch(&place.database, &[first], &RULES, clock::now()).await.expect("carried out");
+    let placed = execute_batch(&place.database, &[first], &RULES, clock::now()).await.expect("executed");
     let moved = [command(1, Action::Cancel { order: first_order }), second];
-    let moved = execute_batch(&place.database, &moved, &RULES, clock::now()).await.expect("carried out");
+    let moved = execute_batch(&place.database, &moved, &RULES, clock::now()).await.expect("executed");
     assert!(done(&placed) && done(&moved), "{placed:?} {moved:?}");
     place.expect_consistent_rows().await;
     place.end().await;

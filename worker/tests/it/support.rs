@@ -96,7 +96,7 @@ const RECLAIM: ReclaimPolicy =
     ReclaimPolicy { min_idle: Duration::from_secs(1), poll_interval: Duration::from_millis(100) };
 
 /// Proves that a worker reclaims what a dead consumer has read: not before it is idle for `min_idle`, and at the next
-/// look after that. `is_done` tells when the work of the dead one is done.
+/// look after that. `is_done` is true when the work of the dead one is done.
 pub async fn expect_reclaimed_in_time<H: Handler, F: Future<Output = bool>>(
     read_by_the_dead: impl Future,
     worker: impl FnOnce(ReclaimPolicy) -> StreamWorker<H>,

@@ -5,7 +5,7 @@ mod acknowledge;
 mod campaign_put;
 mod claim;
 mod enqueue;
-mod return_seats;
+mod return_slots;
 mod sales_apply;
 mod sales_changes;
 mod sales_count;
@@ -17,7 +17,7 @@ pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
-pub use return_seats::return_seats;
+pub use return_slots::return_slots;
 pub(super) use sales_apply::sales_apply;
 pub(super) use sales_count::{SalesMemory, sales_count};
 pub use sales_put::sales_put;
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The keys, arguments and codes of a script as its caller uses them.
-#[cfg_attr(not(test), expect(dead_code, reason = "the contract is held against the scripts by the tests"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests compare the contract with the scripts"))]
 struct Contract {
     source: &'static str,
     keys: &'static [&'static str],
@@ -73,7 +73,7 @@ mod tests {
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
-        ("return_seats", &return_seats::CONTRACT),
+        ("return_slots", &return_slots::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),
         ("sales_count", &sales_count::CONTRACT),
         ("sales_put", &sales_put::CONTRACT),

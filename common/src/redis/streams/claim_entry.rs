@@ -86,12 +86,11 @@ fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malfor
     if claims.is_empty() { Err(Malformed("no claims".into())) } else { Ok(claims) }
 }
 
-/// The outcome of a claim, as the worker tells it to a process that waits.
+/// The outcome of a claim, as the worker publishes it to a process that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimOutcomeMessage {
     /// Which claim.
     pub claim: ClaimId,
-    /// What became of it.
     pub outcome: ClaimOutcome,
 }
 

@@ -63,12 +63,11 @@ impl Entry for OrderEntry {
     }
 }
 
-/// The outcome of a command, as the worker tells it to a process that waits.
+/// The outcome of a command, as the worker publishes it to a process that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderOutcomeMessage {
     /// Which command.
     pub command: CommandId,
-    /// What became of it.
     pub outcome: OrderOutcome,
 }
 

@@ -64,7 +64,7 @@ pub struct StreamConsumer<E> {
     pub partition: Partition,
     key: String,
     consumer: String,
-    /// Entries that this consumer works on: they are not its own to take over.
+    /// Entries that this consumer works on: it does not reclaim these.
     in_flight: Mutex<HashSet<String>>,
     entries: PhantomData<fn() -> E>,
 }
@@ -125,7 +125,7 @@ impl<E: Entry> StreamConsumer<E> {
         }
     }
 
-    /// Takes over at most `count` entries that their consumer has had in hand for longer than `idle`, and which this one
+    /// Reclaims at most `count` entries that their consumer has had in flight for longer than `idle`, and which this one
     /// does not work on right now.
     pub async fn reclaim(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);

@@ -1,4 +1,4 @@
--- Gives back the seats of claims that were refused after their acceptance. A seat goes back once: the claim's
+-- Returns the slots of claims that were refused after their acceptance. A slot returns once: the claim's
 -- record is removed with it.
 --
 -- KEYS[1] campaign   hash, see claim.lua
@@ -7,8 +7,8 @@
 --
 -- Returns {code, returned}
 --
--- UNKNOWN = 0    Redis does not hold the campaign: ask again when it does, lest a rebuild count the seat
--- RETURNED = 1   that many seats went back; claims without a record have none to give
+-- UNKNOWN = 0    Redis does not hold the campaign: ask again when it does, so that a rebuild does not count the slot
+-- RETURNED = 1   that many slots returned; claims without a record have none to give
 local UNKNOWN, RETURNED = 0, 1
 local RECORD_BYTES = 26
 

@@ -11,17 +11,17 @@ use crate::{
 };
 
 pub(super) const CONTRACT: Contract = Contract {
-    source: include_str!("../../../../lua/return_seats.lua"),
+    source: include_str!("../../../../lua/return_slots.lua"),
     keys: &["campaign", "claims"],
     arguments: &["user, claim"],
     codes: &[("UNKNOWN", 0), ("RETURNED", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Gives back the seats of claims that were refused after their acceptance; a seat goes back once, however often
+/// Returns the slots of claims that were refused after their acceptance; a slot returns once, however often
 /// this is called. Returns how many went back now, or [`Error::CampaignUnavailable`] when Redis does not hold the
-/// campaign: then it must be called again when Redis does. See `lua/return_seats.lua`.
-pub async fn return_seats(
+/// campaign: then it must be called again when Redis does. See `lua/return_slots.lua`.
+pub async fn return_slots(
     redis: &Redis,
     partition: Partition,
     coupon: CouponId,
