@@ -11,8 +11,8 @@ use fred::{
     clients::{Client, Pool, SubscriberClient},
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{
-        Builder, Message,
-        config::{Config, ReconnectPolicy, UnresponsiveConfig},
+        Builder, ClusterHash, CustomCommand, Message, Value,
+        config::{Config, ReconnectError, ReconnectPolicy, UnresponsiveConfig},
     },
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -85,9 +85,17 @@ impl Redis {
         self.client().publish::<(), _, _>(channel, message).await.map_err(redis_error)
     }
 
-    /// Returns when Redis does.
+    /// Returns when Redis answers and takes writes.
     pub async fn ping(&self) -> Result<()> {
-        self.client().ping::<()>(None).await.map_err(redis_error)
+        // A replica answers PING as well.
+        let role = CustomCommand::new_static("ROLE", ClusterHash::Random, false);
+        let role: Value = self.client().custom(role, Vec::<Value>::new()).await.map_err(redis_error)?;
+        if role.into_array().first().and_then(Value::as_str).is_some_and(|role| role == "master") {
+            return Ok(());
+        }
+        // A write would make the client connect again. While this process is not ready, there may be none.
+        self.pool.force_reconnection().await.map_err(redis_error)?;
+        Err(Error::unavailable(Dependency::Redis, "the server is a replica"))
     }
 
     /// Ends all connections of the pool.
@@ -126,6 +134,13 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
             connection.internal_command_timeout = Duration::from_secs(1);
             // fred sends a command again after it has reconnected, also one that Redis has executed.
             connection.max_command_attempts = 1;
+            // The server was made a replica, or replicates: a new connection may reach the new primary.
+            connection.reconnect_errors = vec![
+                ReconnectError::ReadOnly,
+                ReconnectError::MasterDown,
+                ReconnectError::ClusterDown,
+                ReconnectError::Loading,
+            ];
             connection.tcp.nodelay = Some(true);
             // A machine that vanished closes no connection: the kernel would notice after minutes.
             connection.unresponsive = UnresponsiveConfig {
