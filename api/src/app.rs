@@ -44,6 +44,7 @@ impl App {
     pub async fn start(settings: ApiSettings, metrics: PrometheusHandle, supervisor: Supervisor) -> Result<SharedApp> {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
+        supervisor.spawn(database.watch_task(&supervisor.stopping));
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);

@@ -174,7 +174,7 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
-        let products = db::within(db::products::list_by_ids(self.database.pool(), listed)).await?;
+        let products = db::within(db::products::list_by_ids(&self.database.pool(), listed)).await?;
         let products: HashMap<ProductId, Product> = products.into_iter().map(|product| (product.id, product)).collect();
         let mut rankings = RankingsByDays::new();
         for (days, (source, sold)) in read {
@@ -191,7 +191,7 @@ impl Reader {
             Ok(None) => {}
             Err(error) => tracing::debug!(cause = error.chain(), "ranking not read from redis; reading the tables"),
         }
-        let persisted = db::within(db::best_sellers::find_last_day(self.database.pool())).await?;
+        let persisted = db::within(db::best_sellers::find_last_day(&self.database.pool())).await?;
         let Some((to, at)) = persisted else {
             return Ok((RankingSource::Empty(business_day(clock::now(), self.zone)), Arc::default()));
         };
@@ -200,7 +200,7 @@ impl Reader {
             return Ok((source, Arc::clone(&same.sold)));
         }
         let sold =
-            db::within_limit(STORED_RANKING_TIMEOUT, db::best_sellers::list(self.database.pool(), to, days)).await?;
+            db::within_limit(STORED_RANKING_TIMEOUT, db::best_sellers::list(&self.database.pool(), to, days)).await?;
         Ok((source, Arc::new(sold)))
     }
 

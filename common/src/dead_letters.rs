@@ -18,7 +18,7 @@ const PAGE: u32 = 1_000;
 
 /// Requests a redrive; the letter after that. One that was sent stays so.
 pub async fn request_redrive(database: &Database, id: DeadLetterId, now: Timestamp) -> Result<DeadLetter> {
-    let letter = db::within(db::dead_letters::request_redrive(database.pool(), id, now)).await?;
+    let letter = db::within(db::dead_letters::request_redrive(&database.pool(), id, now)).await?;
     let letter = letter.ok_or(Error::DeadLetterNotFound(id))?;
     match letter.status {
         DeadLetterStatus::Redrive | DeadLetterStatus::Sent => Ok(letter),
@@ -41,7 +41,7 @@ pub async fn drop_letter(database: &Database, redis: &Redis, id: DeadLetterId, n
     if letter.source == CLAIMS {
         reject_claims(database, redis, &letter, now).await?;
     }
-    if db::within(db::dead_letters::mark_dropped(database.pool(), id, now)).await? {
+    if db::within(db::dead_letters::mark_dropped(&database.pool(), id, now)).await? {
         tracing::warn!(%id, source = letter.source, key = letter.source_key, "dead letter dropped");
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub async fn drop_source(database: &Database, redis: &Redis, source: &str, now: 
     };
     let mut dropped = 0;
     loop {
-        let letters = db::within(db::dead_letters::list(database.pool(), &page)).await?;
+        let letters = db::within(db::dead_letters::list(&database.pool(), &page)).await?;
         let Some(last) = letters.last() else { return Ok(dropped) };
         page.before = Some(last.id);
         for letter in &letters {
@@ -78,7 +78,7 @@ pub async fn drop_source(database: &Database, redis: &Redis, source: &str, now: 
 }
 
 async fn find(database: &Database, id: DeadLetterId) -> Result<DeadLetter> {
-    db::within(db::dead_letters::find(database.pool(), id)).await?.ok_or(Error::DeadLetterNotFound(id))
+    db::within(db::dead_letters::find(&database.pool(), id)).await?.ok_or(Error::DeadLetterNotFound(id))
 }
 
 /// An entry that cannot be decoded names no claims: there is nothing to reject.

@@ -57,6 +57,12 @@ pub const METRICS: &[Metric] = &[
         &["transaction"],
         "Transactions that began again after a deadlock or a lock wait timeout.",
     ),
+    counter(
+        "dibs_database_pools_replaced_total",
+        &[],
+        "Pools of database connections that were given up for a new one: they could not serve, and a new connection \
+         could.",
+    ),
     counter("dibs_task_restarts_total", &["task"], "Restarts of a long-running task that panicked or ended too early."),
     histogram(
         "dibs_http_request_duration_seconds",

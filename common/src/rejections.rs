@@ -64,6 +64,6 @@ pub async fn return_slots(
 }
 
 async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
-    let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
+    let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
     Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
 }

@@ -121,7 +121,7 @@ impl TestEnvironment {
     /// A campaign that Redis does not hold yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created = db::campaigns::create(self.database.pool(), &terms, partition, new_uuid(), clock::now()).await;
+        let created = db::campaigns::create(&self.database.pool(), &terms, partition, new_uuid(), clock::now()).await;
         let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
     }
@@ -140,7 +140,7 @@ impl TestEnvironment {
              INSERT INTO point_histories (user_id, type, amount, balance_after, reference_id, created_at) \
              VALUES ({user}, 'CHARGE', {amount}, {amount}, UNHEX(REPLACE(UUID(), '-', '')), NOW(3))"
         );
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(self.database.pool()).await.expect("charged");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.database.pool()).await.expect("charged");
     }
 
     pub async fn execute(&self, sql: &str) {
@@ -149,7 +149,7 @@ impl TestEnvironment {
 
     /// The rows of a query with one column of text.
     pub async fn texts(&self, sql: &str) -> Vec<String> {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_all(self.database.pool()).await.expect("texts")
+        sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned())).fetch_all(&self.database.pool()).await.expect("texts")
     }
 
     /// The invariants that rows alone can show: I2, I5, I6, I7, I8.
@@ -163,7 +163,7 @@ impl TestEnvironment {
     pub async fn count(&self, sql: &str) -> i64 {
         // Sums are decimals and columns unsigned; a count is neither.
         let sql = sqlx::AssertSqlSafe(format!("SELECT CAST(({sql}) AS SIGNED)"));
-        sqlx::query_scalar(sql).fetch_one(self.database.pool()).await.expect("a count")
+        sqlx::query_scalar(sql).fetch_one(&self.database.pool()).await.expect("a count")
     }
 
     pub async fn stream_length(&self, stream: &str) -> i64 {

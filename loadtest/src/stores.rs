@@ -75,7 +75,7 @@ impl Stores {
 
     /// The campaign as MySQL has it.
     pub async fn campaign(&self, coupon: CouponId) -> Result<Campaign> {
-        let found = db::campaigns::find(self.database.pool(), coupon).await.context("reading the campaign")?;
+        let found = db::campaigns::find(&self.database.pool(), coupon).await.context("reading the campaign")?;
         found.ok_or_else(|| anyhow!("the database has no coupon {coupon}"))
     }
 
@@ -104,7 +104,7 @@ impl Stores {
             "SELECT /* events_left */ CAST((SELECT COUNT(*) FROM outbox_events WHERE sequence IS NULL) + last_sequence - \
              COALESCE((SELECT delivered_through FROM sinks WHERE name = 'ranking'), 0) AS SIGNED) FROM outbox_sequence",
         )
-        .fetch_one(self.database.pool())
+        .fetch_one(&self.database.pool())
         .await
         .context("counting events")?;
         Ok(left.unsigned_abs())
@@ -130,7 +130,7 @@ impl Stores {
             "SELECT /* count_dead */ COUNT(*) FROM dead_letters WHERE {condition} AND status IN ('DEAD', 'REDRIVE')"
         );
         let dead: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql))
-            .fetch_one(self.database.pool())
+            .fetch_one(&self.database.pool())
             .await
             .context("counting dead letters")?;
         Ok(dead.unsigned_abs())

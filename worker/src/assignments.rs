@@ -53,7 +53,7 @@ pub(crate) async fn run(database: Database, redis: Redis, stopping: Cancellation
 
 /// Takes every pending assignment a step further, unless another process does; how many were pending.
 pub async fn assign_once(database: &Database, redis: &Redis, stopping: &CancellationToken) -> Result<usize> {
-    let pending = db::within(db::assignments::list_pending(database.pool(), ASSIGNMENTS_MAX)).await?;
+    let pending = db::within(db::assignments::list_pending(&database.pool(), ASSIGNMENTS_MAX)).await?;
     if pending.is_empty() {
         return Ok(0);
     }
@@ -78,17 +78,18 @@ async fn execute(
 ) -> Result<()> {
     let coupon = assignment.coupon;
     let campaign =
-        db::within(db::campaigns::find(database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
+        db::within(db::campaigns::find(&database.pool(), coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     let mut after = None;
     while !stopping.is_cancelled() {
-        let users = db::assignments::list_pending_users(database.pool(), assignment.id, after, BATCH_SIZE);
+        let pool = &database.pool();
+        let users = db::assignments::list_pending_users(pool, assignment.id, after, BATCH_SIZE);
         let users = db::within_limit(READ_TIMEOUT, users).await?;
         let Some(last) = users.last() else { break };
         after = Some(last.claim);
         let outcomes = submit(database, redis, assignment.id, &campaign, &users).await?;
         db::assignments::update_outcomes(database, &outcomes).await?;
     }
-    if db::within(db::assignments::finish(database.pool(), assignment.id, clock::now())).await? {
+    if db::within(db::assignments::finish(&database.pool(), assignment.id, clock::now())).await? {
         tracing::info!(assignment = %assignment.id, %coupon, users = assignment.requested, "assignment done");
     }
     Ok(())

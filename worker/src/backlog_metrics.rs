@@ -60,7 +60,8 @@ impl Exporter {
             None => database.try_lease("backlog metrics").await?,
         };
         let Some(mut lease) = lease else { return Ok(None) };
-        let (pool, now) = (database.pool(), clock::now());
+        let pool = &database.pool();
+        let (pool, now) = (pool, clock::now());
         self.exported.clear();
         // On the lease's connection, so that a process that has lost the lease notices.
         for source in db::within(db::dead_letters::list_sources(lease.connection())).await? {

@@ -76,7 +76,7 @@ impl ChargeReconciler {
 
     /// Approving them here would credit points for charges that the gateway may yet decline.
     async fn expect_none_pending(&self) -> Result<usize> {
-        let pending = db::within(db::charges::count_pending(self.database.pool())).await?;
+        let pending = db::within(db::charges::count_pending(&self.database.pool())).await?;
         if pending > 0 {
             tracing::warn!(pending, "charges are pending, but PAYMENT_GATEWAY_URL is not set");
         }
@@ -93,7 +93,7 @@ impl ChargeReconciler {
         let NewCharge { id, user, .. } = charge.wanted;
         let Some(decision) = gateway.charge(&charge.wanted).await else {
             let next = now() + RETRIES.delay_after(charge.attempts, 0);
-            db::within(db::charges::postpone(self.database.pool(), id, next)).await?;
+            db::within(db::charges::postpone(&self.database.pool(), id, next)).await?;
             return Ok("unknown");
         };
         let settled = db::charges::settle(&self.database, id, user, decision, now()).await?;

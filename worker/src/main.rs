@@ -74,6 +74,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let stopping = CancellationToken::new();
     let supervisor = Supervisor::new(stopping.clone());
     supervisor.spawn(shutdown::signal_task(&supervisor, Duration::ZERO));
+    supervisor.spawn(database.watch_task(&stopping));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
     let process =
         ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
@@ -116,7 +117,7 @@ async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) 
             Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
         }
         (Rebuildable::Campaign(coupon), None) => {
-            let campaign = db::within(db::campaigns::find(database.pool(), coupon)).await?;
+            let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
             campaigns::rebuild(&database, &redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
         }
         (Rebuildable::Ranking, day) => {
@@ -149,7 +150,7 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
 #[expect(clippy::print_stdout, reason = "people and scripts read it")]
 async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
     let database = settings.shared.database(1)?;
-    let pool = database.pool();
+    let pool = &database.pool();
     let DeadLetters { source, status, limit, action } = letters.clone();
     match action {
         Some(DeadLetterAction::Redrive(Selection { id, source })) => {

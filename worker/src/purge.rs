@@ -37,7 +37,7 @@ pub struct Purged {
 
 /// Deletes what was kept long enough by `now`.
 pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
-    let pool = database.pool();
+    let pool = &database.pool();
     let letters = in_batches(|| db::dead_letters::purge(pool, now - REREAD_FOR, BATCH)).await?;
     let refusals = in_batches(|| db::rejected_requests::purge(pool, now - REREAD_FOR, BATCH)).await?;
     let left_alone = db::within(db::outbox::list_idle_sinks(pool, now - WAITED_FOR)).await?;

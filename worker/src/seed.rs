@@ -16,7 +16,7 @@ use dibs_common::{
 /// Adds a campaign when there is none alive, and products when there are none; answers an open campaign.
 pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> {
     let now = clock::now();
-    let pool = database.pool();
+    let pool = &database.pool();
     if !db::within(db::products::exist(pool)).await? {
         for number in 1..=20_i64 {
             let name = format!("Product {number}");

@@ -75,7 +75,7 @@ impl Claims {
     }
 
     async fn open(&self, coupon: CouponId) -> Result<Arc<CampaignBatcher>> {
-        let Some(campaign) = db::within(db::campaigns::find(self.database.pool(), coupon)).await? else {
+        let Some(campaign) = db::within(db::campaigns::find(&self.database.pool(), coupon)).await? else {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };

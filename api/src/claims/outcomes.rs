@@ -33,7 +33,8 @@ impl AwaitedOutcome for ClaimOutcome {
 
     async fn look_up(database: &Database, claims: &[AwaitedClaim]) -> Result<Vec<(ClaimId, Self)>> {
         let ids: Vec<ClaimId> = claims.iter().map(|claim| claim.id).collect();
-        let decided = db::issuances::find_outcomes(database.pool(), &ids);
+        let pool = &database.pool();
+        let decided = db::issuances::find_outcomes(pool, &ids);
         let decided = db::within_limit(LOOK_UP_TIMEOUT, decided).await?;
         // A row of the same id, but of another user or campaign, says nothing of this claim.
         let asked: HashSet<&AwaitedClaim> = claims.iter().collect();

@@ -124,7 +124,7 @@ async fn run<S>(
 where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
-    match db::within(db::idempotency::begin(app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
+    match db::within(db::idempotency::begin(&app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
         KeyState::Acquired(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
         KeyState::Completed(stored) => Ok(replayed(stored, id.as_str())),
         KeyState::InProgress => Err(ApiError(Error::IdempotencyInProgress)),
@@ -162,7 +162,7 @@ where
 
 /// Stores a final response, else lets a repeat run again.
 async fn finish(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body: &Bytes) -> Result<()> {
-    let pool = app.database.pool();
+    let pool = &app.database.pool();
     if is_final(head) {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));

@@ -96,7 +96,7 @@ impl Orders {
     }
 
     async fn is_missing(&self, order: OrderId) -> bool {
-        matches!(db::within(db::orders::find(self.database.pool(), order)).await, Ok(None))
+        matches!(db::within(db::orders::find(&self.database.pool(), order)).await, Ok(None))
     }
 
     /// A rejection as an error. Where the order is missing it may be on its stream still, read by a slow worker: then the

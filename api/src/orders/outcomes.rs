@@ -22,6 +22,6 @@ impl AwaitedOutcome for OrderOutcome {
     }
 
     async fn look_up(database: &Database, commands: &[AwaitedCommand]) -> Result<Vec<(CommandId, Self)>> {
-        db::within_limit(LOOK_UP_TIMEOUT, db::orders::find_outcomes(database.pool(), commands)).await
+        db::within_limit(LOOK_UP_TIMEOUT, db::orders::find_outcomes(&database.pool(), commands)).await
     }
 }

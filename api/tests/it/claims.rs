@@ -51,7 +51,7 @@ async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
     let refusal = RejectedRequest { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
     for _ in 0..2 {
-        db::rejected_requests::insert_batch(app.place.database.pool(), &[refusal], clock::now())
+        db::rejected_requests::insert_batch(&app.place.database.pool(), &[refusal], clock::now())
             .await
             .expect("written");
     }

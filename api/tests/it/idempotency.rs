@@ -405,8 +405,8 @@ async fn old_idempotency_keys_are_purged_and_young_ones_stay() {
     app.place.execute(many).await;
     let first = create(&app, &coffee(), "key").await;
     let expired = clock::now() - RETENTION;
-    assert_eq!(db::idempotency::purge(app.place.database.pool(), expired).await.expect("purged"), 2_500);
-    assert_eq!(db::idempotency::purge(app.place.database.pool(), expired).await.expect("purged"), 0);
+    assert_eq!(db::idempotency::purge(&app.place.database.pool(), expired).await.expect("purged"), 2_500);
+    assert_eq!(db::idempotency::purge(&app.place.database.pool(), expired).await.expect("purged"), 0);
     assert_replayed(&create(&app, &coffee(), "key").await, &first);
     app.end().await;
 }

@@ -264,7 +264,7 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
          SELECT user_id, type, amount, balance_after, reference_id, created_at FROM point_histories",
     ];
     for sql in refused {
-        let done = sqlx::query(sql).execute(app.place.database.pool()).await;
+        let done = sqlx::query(sql).execute(&app.place.database.pool()).await;
         assert!(done.is_err(), "{sql}");
     }
     assert_points_add_up(&app.place).await;

@@ -60,7 +60,7 @@ pub async fn create(
         match with_timeout(insert(database, assignment, coupon, &users, now)).await {
             Err(error) if is_duplicate(&error) => {
                 // An id that belongs to another coupon stays an error.
-                let existing = find_row(database.pool(), coupon, assignment).await?;
+                let existing = find_row(&database.pool(), coupon, assignment).await?;
                 Assignment::try_from(existing.ok_or(error)?)
             }
             inserted => inserted,

@@ -25,6 +25,7 @@ mod retry;
 pub mod retry_queue;
 pub mod sales;
 pub mod statements;
+mod watch;
 
 pub use errors::{database_error, is_duplicate};
 pub use lease::Lease;

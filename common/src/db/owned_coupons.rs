@@ -148,7 +148,7 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
     )
     .bind(moment)
     .bind(limit)
-    .fetch_all(database.pool())
+    .fetch_all(&database.pool())
     .await?;
     if ended.is_empty() {
         return Ok(0);

@@ -1,7 +1,7 @@
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,87 +13,84 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
 
-use super::{QUERY_TIMEOUT, database_error, within};
+use tokio::time::timeout;
+
+use super::{QUERY_TIMEOUT, database_error};
 use crate::error::{Error, Result};
 
 /// A connection that was idle for longer is pinged before it is used.
 const PING_AFTER: Duration = Duration::from_millis(500);
-/// A connection that was idle for longer is closed.
-const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// A connection that was idle for longer is closed: before the server does, which [`SESSION_TIMEOUT`] tells it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+/// The server ends a session that is silent for longer, rolls back and releases its locks. So a client that is frozen, or
+/// whose machine vanished, holds up others for no longer than this.
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take to come back to the pool. It keeps its place in the pool meanwhile.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// Connections to the database.
 #[derive(Clone)]
 pub struct Database {
-    pool: MySqlPool,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: MySqlConnectOptions,
+    connections: u32,
     is_encrypted: Arc<AtomicBool>,
+    /// Counts connections that came back to the pool in order.
+    released: Arc<AtomicU64>,
+    pool: RwLock<MySqlPool>,
 }
 
 impl Database {
     /// A pool of at most `connections` to the database at `url`. It connects when a query needs it.
     pub fn new(url: &SecretString, connections: u32) -> Result<Self> {
         let options: MySqlConnectOptions = url.expose_secret().parse().map_err(database_error)?;
-        let is_encrypted = Arc::new(AtomicBool::new(true));
-        let seen = Arc::clone(&is_encrypted);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(QUERY_TIMEOUT)
-            .test_before_acquire(false)
-            .idle_timeout(IDLE_TIMEOUT)
-            .before_acquire(|connection, idle| {
-                Box::pin(async move {
-                    // An idle connection may have lost its server, or been ended by it, without notice. An error
-                    // discards it, and the pool tries the next.
-                    if idle.idle_for > PING_AFTER {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(move |connection, _| {
-                let seen = Arc::clone(&seen);
-                Box::pin(async move {
-                    seen.store(prepare_session(connection).await?, Ordering::Relaxed);
-                    Ok(())
-                })
-            })
-            .after_release(|connection, _| {
-                Box::pin(async move {
-                    // A future that is dropped while BEGIN is on the wire leaves a transaction open: it would hold
-                    // locks, and hide writes from other connections.
-                    connection.execute("ROLLBACK").await?;
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
-        Ok(Self { pool, is_encrypted })
+        let (is_encrypted, released) = (Arc::new(AtomicBool::new(true)), Arc::default());
+        let pool = RwLock::new(open(&options, connections, &is_encrypted, &released));
+        Ok(Self { shared: Arc::new(Shared { options, connections, is_encrypted, released, pool }) })
     }
 
     /// The longest text of statements to send at once. The client does not set `TCP_NODELAY`: over TLS a second record
     /// of 16 KiB would wait up to 40 ms for the acknowledgement of the first.
     pub fn statement_bytes(&self) -> usize {
-        if self.is_encrypted.load(Ordering::Relaxed) { 16_000 } else { 500_000 }
+        if self.shared.is_encrypted.load(Ordering::Relaxed) { 16_000 } else { 500_000 }
     }
 
-    /// The pool itself, for single statements.
-    pub fn pool(&self) -> &MySqlPool {
-        &self.pool
+    /// The pool itself, for single statements. Ask for it each time: [`Self::watch`] may replace it.
+    pub fn pool(&self) -> MySqlPool {
+        self.shared.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins a transaction. Run it inside [`super::retrying`].
     #[expect(clippy::disallowed_methods, reason = "the one home of bare transactions")]
     pub async fn begin(&self) -> Result<Transaction<'static, MySql>, sqlx::Error> {
-        self.pool.begin().await
+        self.pool().begin().await
     }
 
-    /// Returns when the database does.
-    pub async fn ping(&self) -> Result<()> {
-        within(sqlx::query("DO 1").execute(&self.pool)).await.map(drop)
+    pub(super) fn options(&self) -> &MySqlConnectOptions {
+        &self.shared.options
+    }
+
+    /// How many connections have come back to the pool in order.
+    pub(super) fn released(&self) -> u64 {
+        self.shared.released.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the pool, with all its connections, for a new one.
+    pub(super) fn replace_pool(&self) {
+        let Shared { options, connections, is_encrypted, released, pool } = &*self.shared;
+        let new = open(options, *connections, is_encrypted, released);
+        let old = std::mem::replace(&mut *pool.write().unwrap_or_else(PoisonError::into_inner), new);
+        // Callers that wait for one of its connections get an error at once; those in use end with their time-outs.
+        tokio::spawn(async move { old.close().await });
     }
 
     /// Brings the tables up to date. Several processes may call it at once: the first migrates, the others wait.
     pub async fn migrate(&self) -> Result<()> {
-        let mut connection = self.pool.acquire().await.map_err(database_error)?;
+        let mut connection = self.pool().acquire().await.map_err(database_error)?;
         // sqlx's own lock does nothing on MariaDB.
         let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), 60)")
             .fetch_one(&mut *connection)
@@ -113,8 +110,53 @@ impl Database {
 
     /// Closes all connections.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.pool().close().await;
     }
+}
+
+fn open(
+    options: &MySqlConnectOptions,
+    connections: u32,
+    is_encrypted: &Arc<AtomicBool>,
+    released: &Arc<AtomicU64>,
+) -> MySqlPool {
+    let (is_encrypted, released) = (Arc::clone(is_encrypted), Arc::clone(released));
+    MySqlPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(QUERY_TIMEOUT)
+        .test_before_acquire(false)
+        .idle_timeout(IDLE_TIMEOUT)
+        .before_acquire(|connection, idle| {
+            Box::pin(async move {
+                // An idle connection may have lost its server, or been ended by it, without notice. An error
+                // discards it, and the pool tries the next.
+                if idle.idle_for > PING_AFTER {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_connect(move |connection, _| {
+            let is_encrypted = Arc::clone(&is_encrypted);
+            Box::pin(async move {
+                is_encrypted.store(prepare_session(connection).await?, Ordering::Relaxed);
+                Ok(())
+            })
+        })
+        .after_release(move |connection, _| {
+            let released = Arc::clone(&released);
+            Box::pin(async move {
+                // A future that is dropped while BEGIN is on the wire leaves a transaction open: it would hold
+                // locks, and hide writes from other connections. An error discards the connection.
+                match timeout(RELEASE_TIMEOUT, connection.execute("ROLLBACK")).await {
+                    Ok(ended) => ended?,
+                    Err(elapsed) => return Err(sqlx::Error::Io(elapsed.into())),
+                };
+                released.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options.clone())
 }
 
 /// Sets what Dibs relies on in every session; whether the connection is encrypted.
@@ -123,6 +165,10 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<bool, sqlx:
         sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_optional(&mut *connection).await?;
     // Dibs locks rows by their keys. The gap locks of REPEATABLE READ would only add deadlocks.
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-    connection.execute("SET SESSION innodb_lock_wait_timeout = 5").await?;
+    let timeout = SESSION_TIMEOUT.as_secs();
+    // A statement that a frozen client has sent half of counts as silence, too.
+    let limits =
+        format!("SET SESSION innodb_lock_wait_timeout = 5, wait_timeout = {timeout}, net_read_timeout = {timeout}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(limits)).execute(&mut *connection).await?;
     Ok(cipher.is_none_or(|(_, cipher)| !cipher.is_empty()))
 }

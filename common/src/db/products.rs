@@ -107,7 +107,7 @@ pub async fn list_by_ids(
 pub async fn create(database: &Database, terms: &ProductTerms, operation: Uuid, now: Timestamp) -> Result<Product> {
     retrying("create_product", || async {
         match with_timeout(insert(database, terms, operation, now)).await {
-            Err(error) if is_duplicate(&error) => find_created_by(database.pool(), operation).await,
+            Err(error) if is_duplicate(&error) => find_created_by(&database.pool(), operation).await,
             created => created,
         }
     })

@@ -13,6 +13,7 @@ use tokio::{
 /// unreachable.
 pub struct FaultProxy {
     open: Arc<watch::Sender<bool>>,
+    forgotten: Arc<watch::Sender<u64>>,
     refused: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
 }
@@ -29,6 +30,8 @@ impl FaultProxy {
         let address = listener.local_addr().expect("an address");
         let (open, _) = watch::channel(true);
         let open = Arc::new(open);
+        let forgotten = Arc::new(watch::channel(0).0);
+        let forgetting = Arc::clone(&forgotten);
         let watched = Arc::clone(&open);
         let (refused, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (count_refused, count_sent) = (Arc::clone(&refused), Arc::clone(&sent));
@@ -40,6 +43,8 @@ impl FaultProxy {
                     continue;
                 }
                 let (server, count_sent) = (server.clone(), Arc::clone(&count_sent));
+                let mut forgotten = forgetting.subscribe();
+                forgotten.mark_unchanged();
                 tokio::spawn(async move {
                     let passed = async {
                         let server = TcpStream::connect(server).await?;
@@ -50,14 +55,20 @@ impl FaultProxy {
                         let back = AtomicU64::new(0);
                         tokio::try_join!(pass(from_client, to_server, &count_sent), pass(from_server, to_client, &back))
                     };
-                    tokio::select! {
-                        _ended = passed => {}
-                        _shut = shut.wait_for(|open| !open) => {}
+                    tokio::pin!(passed);
+                    let is_forgotten = tokio::select! {
+                        _ended = &mut passed => false,
+                        Ok(()) = forgotten.changed() => true,
+                        _shut = shut.wait_for(|open| !open) => false,
+                    };
+                    if is_forgotten {
+                        // Both ends stay open, and hear nothing.
+                        std::future::pending::<()>().await;
                     }
                 });
             }
         });
-        (Self { open, refused, sent }, format!("{scheme}://{user}{address}{path}"))
+        (Self { open, forgotten, refused, sent }, format!("{scheme}://{user}{address}{path}"))
     }
 
     /// Connections that were refused while it was shut: attempts that failed.
@@ -68,6 +79,11 @@ impl FaultProxy {
     /// How often clients have sent something so far: about once a statement.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The network forgets the connections through it: nothing passes any more, and neither end hears of it. New ones work.
+    pub fn forget(&self) {
+        self.forgotten.send_modify(|times| *times += 1);
     }
 
     pub fn shut(&self) {

@@ -20,7 +20,7 @@ async fn assignment(place: &TestEnvironment, users: u64) -> (AssignmentId, Coupo
 }
 
 async fn pending(place: &TestEnvironment, id: AssignmentId) -> Vec<(u64, ClaimId, Option<AssignmentOutcome>)> {
-    let users = db::assignments::list_pending_users(place.database.pool(), id, None, 10).await.expect("read");
+    let users = db::assignments::list_pending_users(&place.database.pool(), id, None, 10).await.expect("read");
     users.iter().map(|pending| (pending.user.get(), pending.claim, pending.found)).collect()
 }
 
@@ -33,7 +33,7 @@ async fn a_repeat_returns_the_existing_assignment_and_another_coupon_is_an_error
     assert_eq!(repeat.requested, 3, "the users of the first request");
     let other = place.campaign_in_database(open_terms()).await.id;
     db::assignments::create(&place.database, id, other, &users, clock::now()).await.expect_err("the id is taken");
-    let find = async |coupon| db::assignments::find(place.database.pool(), coupon, id).await.expect("read");
+    let find = async |coupon| db::assignments::find(&place.database.pool(), coupon, id).await.expect("read");
     assert_eq!(find(coupon).await, Some(repeat));
     assert_eq!(find(other).await, None);
     assert_eq!(place.count("SELECT COUNT(*) FROM assignment_users").await, 3);
@@ -48,9 +48,9 @@ async fn users_without_an_outcome_are_listed_in_order_after_a_position() {
     assert_eq!(all.iter().map(|(user, ..)| *user).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1), "claims ascend");
     let after = Some(all[0].1);
-    let page = db::assignments::list_pending_users(place.database.pool(), id, after, 1).await.expect("read");
+    let page = db::assignments::list_pending_users(&place.database.pool(), id, after, 1).await.expect("read");
     assert_eq!(page.iter().map(|pending| pending.user.get()).collect::<Vec<_>>(), [2]);
-    let none = db::assignments::list_pending_users(place.database.pool(), AssignmentId::generate(), None, 9).await;
+    let none = db::assignments::list_pending_users(&place.database.pool(), AssignmentId::generate(), None, 9).await;
     assert!(none.expect("read").is_empty());
     place.end().await;
 }
@@ -59,7 +59,7 @@ async fn users_without_an_outcome_are_listed_in_order_after_a_position() {
 async fn a_pending_user_shows_the_outcome_that_the_claim_has_by_now() {
     let place = TestEnvironment::new().await;
     let (id, coupon) = assignment(&place, 3).await;
-    let campaign = db::campaigns::find(place.database.pool(), coupon).await.expect("read").expect("it exists");
+    let campaign = db::campaigns::find(&place.database.pool(), coupon).await.expect("read").expect("it exists");
     let [(_, issued, _), (_, rejected, _), _] = pending(&place, id).await[..] else { panic!("three users") };
     let mut claim = crate::support::accepted(&campaign, 1, 1);
     claim.record.claim_id = issued;
@@ -81,7 +81,7 @@ async fn a_pending_user_shows_the_outcome_that_the_claim_has_by_now() {
 async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes() {
     let place = TestEnvironment::new().await;
     let (id, coupon) = assignment(&place, 3).await;
-    let pool = place.database.pool();
+    let pool = &place.database.pool();
     let listed = async || db::assignments::list_pending(pool, 10).await.expect("read").len();
     let finish = async || db::assignments::finish(pool, id, clock::now()).await.expect("written");
     let claims: Vec<ClaimId> = pending(&place, id).await.into_iter().map(|(_, claim, _)| claim).collect();

@@ -20,20 +20,21 @@ async fn a_campaign_is_found_as_it_was_created() {
         ..open_terms()
     };
     let created =
-        db::campaigns::create(place.database.pool(), &terms, Partition(3), new_uuid(), now).await.expect("created");
+        db::campaigns::create(&place.database.pool(), &terms, Partition(3), new_uuid(), now).await.expect("created");
     assert!(created.is_new);
-    let found = db::campaigns::find(place.database.pool(), created.id).await.expect("read").expect("it exists");
+    let found = db::campaigns::find(&place.database.pool(), created.id).await.expect("read").expect("it exists");
     assert_eq!((found.terms, found.partition), (terms, Partition(3)));
     assert_eq!((found.issued, found.rejected), (0, 0));
     let unknown = CouponId::try_from(created.id.get() + 1).expect("an id");
-    assert!(db::campaigns::find(place.database.pool(), unknown).await.expect("read").is_none());
+    assert!(db::campaigns::find(&place.database.pool(), unknown).await.expect("read").is_none());
     place.end().await;
 }
 
 #[tokio::test]
 async fn a_repeated_operation_returns_the_campaign_of_the_first() {
     let place = TestEnvironment::new().await;
-    let (pool, operation) = (place.database.pool(), new_uuid());
+    let pool = &place.database.pool();
+    let (pool, operation) = (&pool, new_uuid());
     let first =
         db::campaigns::create(pool, &open_terms(), Partition(1), operation, clock::now()).await.expect("created");
     let repeat =
@@ -53,7 +54,7 @@ async fn campaigns_that_have_not_ended_are_listed_page_by_page() {
         campaigns.push(place.campaign_in_database(terms).await.id);
     }
     let page = async |after, limit| -> Vec<CouponId> {
-        let page = db::campaigns::list_not_ended(place.database.pool(), now, after, limit).await.expect("read");
+        let page = db::campaigns::list_not_ended(&place.database.pool(), now, after, limit).await.expect("read");
         page.iter().map(|campaign| campaign.id).collect()
     };
     assert_eq!(page(None, 2).await, [campaigns[0], campaigns[2]]);

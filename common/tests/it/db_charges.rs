@@ -41,7 +41,7 @@ async fn a_charge_reserves_its_amount_until_it_is_approved_or_declined() {
         assert_eq!(begin(&place, wanted, clock::now()).await.charge.status, ChargeStatus::Pending);
     }
     assert_eq!(account(&place).await, (0, 30_000));
-    assert_eq!(charges::count_pending(place.database.pool()).await.expect("read"), 2);
+    assert_eq!(charges::count_pending(&place.database.pool()).await.expect("read"), 2);
     let settled = settle(&place, &approved, Decision::Approved).await;
     assert_eq!((settled.charge.status, settled.balance), (ChargeStatus::Approved, 10_000));
     let settled = settle(&place, &declined, Decision::Declined).await;
@@ -122,14 +122,14 @@ async fn due_charges_are_taken_oldest_first_up_to_the_limit_and_by_one_worker() 
     assert_eq!(take(9, now).await, [all[0].id], "the others are taken, and the new one is its process's");
     assert_eq!(take(9, now).await, []);
     settle(&place, &all[0], Decision::Declined).await;
-    charges::postpone(place.database.pool(), all[1].id, now + TimeDelta::minutes(5)).await.expect("postponed");
-    charges::postpone(place.database.pool(), all[0].id, now).await.expect("ignored: it is settled");
+    charges::postpone(&place.database.pool(), all[1].id, now + TimeDelta::minutes(5)).await.expect("postponed");
+    charges::postpone(&place.database.pool(), all[0].id, now).await.expect("ignored: it is settled");
     let mut again = take(9, now + TimeDelta::minutes(2)).await;
     again.sort_unstable();
     assert_eq!(again, [all[2].id, fresh.id]);
-    let found = charges::find(place.database.pool(), all[2].id).await.expect("read").expect("it exists");
+    let found = charges::find(&place.database.pool(), all[2].id).await.expect("read").expect("it exists");
     assert_eq!(found.attempts, 2);
-    assert!(charges::find(place.database.pool(), ChargeId::generate()).await.expect("read").is_none());
+    assert!(charges::find(&place.database.pool(), ChargeId::generate()).await.expect("read").is_none());
     place.end().await;
 }
 

@@ -31,7 +31,7 @@ async fn a_batch_inserts_issuances_with_the_terms_of_their_campaign_and_counts_t
     let rows = "SELECT CONCAT(user_id, ' ', ordinal, ' ', sequence, ' ', discount_type, ' ', discount_value, ' ', status) \
                 FROM user_coupons ORDER BY sequence";
     assert_eq!(place.texts(rows).await, ["1 1 1 FIXED 1000 ISSUED", "2 1 2 FIXED 1000 ISSUED"]);
-    let found = db::campaigns::find(place.database.pool(), campaign.id).await.expect("read").expect("it exists");
+    let found = db::campaigns::find(&place.database.pool(), campaign.id).await.expect("read").expect("it exists");
     assert_eq!((found.issued, found.rejected), (2, 1));
     assert_eq!(place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'coupon.issued'").await, 1, "in one event");
     place.end().await;
@@ -113,11 +113,11 @@ async fn the_claims_of_a_user_come_with_their_outcomes_latest_first() {
     claims[0].record.accepted_at -= chrono::TimeDelta::seconds(5);
     confirm(&place, &campaign, &claims[..1]).await.expect("issued");
     reject(&place, &claims[1..], ClaimRejectReason::CouponExhausted).await;
-    let listed = db::issuances::list_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let listed = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(listed.iter().map(|claim| claim.record).collect::<Vec<_>>(), [claims[1].record, claims[0].record]);
     assert_eq!(listed[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     assert!(matches!(listed[1].outcome, ClaimOutcome::Issued { .. }));
-    let none = db::issuances::list_of_user(place.database.pool(), campaign.id, user(2)).await.expect("read");
+    let none = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(2)).await.expect("read");
     assert_eq!(none, []);
     place.end().await;
 }
@@ -128,7 +128,7 @@ async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
     let campaign = place.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
     issue(&place, &campaign, &[7, 3, 7]).await;
     let page = async |after, limit| -> Vec<(u64, u16)> {
-        let page = db::issuances::list_issued(place.database.pool(), campaign.id, after, limit).await.expect("read");
+        let page = db::issuances::list_issued(&place.database.pool(), campaign.id, after, limit).await.expect("read");
         page.iter().map(|claim| (claim.user.get(), claim.ordinal)).collect()
     };
     assert_eq!(page(None, 2).await, [(3, 1), (7, 1)]);
@@ -141,7 +141,7 @@ async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
 async fn the_last_rejected_sequence_is_zero_without_a_rejection() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
-    let last = async || db::issuances::last_rejected_sequence(place.database.pool(), campaign.id).await.expect("read");
+    let last = async || db::issuances::last_rejected_sequence(&place.database.pool(), campaign.id).await.expect("read");
     assert_eq!(last().await, 0);
     let claims = [accepted(&campaign, 1, 8), accepted(&campaign, 2, 5)];
     reject(&place, &claims, ClaimRejectReason::CouponExhausted).await;

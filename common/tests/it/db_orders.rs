@@ -62,23 +62,23 @@ async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
     run(&place, std::slice::from_ref(&placing)).await;
     let pay = command(1, Action::Pay { order });
     run(&place, std::slice::from_ref(&pay)).await;
-    let found = db::orders::find(place.database.pool(), order).await.expect("read").expect("it exists");
+    let found = db::orders::find(&place.database.pool(), order).await.expect("read").expect("it exists");
     assert_eq!((found.status, found.total_amount, found.discount_amount), (OrderStatus::PayDone, 24_000, 1_000));
     assert_eq!((found.items.len(), found.items[0].quantity, found.items[0].unit_price), (1, 2, 12_000));
     assert_eq!(found.user_coupon_id, Some(coupon));
     let payment = PaymentId(pay.id.0);
-    let paid = db::orders::find_payment(place.database.pool(), payment).await.expect("read").expect("it exists");
+    let paid = db::orders::find_payment(&place.database.pool(), payment).await.expect("read").expect("it exists");
     assert_eq!((paid.status, paid.amount, paid.order_id), (PaymentStatus::Done, 23_000, order));
     run(&place, &[command(1, Action::Cancel { order })]).await;
-    let refunded = db::orders::find_payment(place.database.pool(), payment).await.expect("read").expect("it exists");
+    let refunded = db::orders::find_payment(&place.database.pool(), payment).await.expect("read").expect("it exists");
     assert_eq!(refunded.status, PaymentStatus::Cancelled);
     assert!(refunded.cancelled_at.is_some());
     assert_eq!(place.texts("SELECT status FROM user_coupons").await, ["ISSUED"]);
-    assert_eq!(db::points::find_balance(place.database.pool(), user(1)).await.expect("read"), 50_000);
+    assert_eq!(db::points::find_balance(&place.database.pool(), user(1)).await.expect("read"), 50_000);
     place.expect_consistent_rows().await;
-    let unknown = db::orders::find(place.database.pool(), OrderId::generate()).await.expect("read");
+    let unknown = db::orders::find(&place.database.pool(), OrderId::generate()).await.expect("read");
     assert!(unknown.is_none());
-    assert!(db::orders::find_payment(place.database.pool(), PaymentId::generate()).await.expect("read").is_none());
+    assert!(db::orders::find_payment(&place.database.pool(), PaymentId::generate()).await.expect("read").is_none());
     place.end().await;
 }
 
@@ -88,7 +88,7 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
     let tea = place.product(12_000, 1).await;
     let placing = place_order(1, tea, None);
     run(&place, std::slice::from_ref(&placing)).await;
-    let order = db::orders::find(place.database.pool(), order_of(&placing)).await.expect("read").expect("it exists");
+    let order = db::orders::find(&place.database.pool(), order_of(&placing)).await.expect("read").expect("it exists");
     assert_eq!((order.status, order.code), (OrderStatus::Rejected, Some(RejectCode::StockInsufficient)));
     assert!(order.items.is_empty() && order.detail.is_some_and(|detail| !detail.is_empty()));
     let one =
@@ -96,15 +96,15 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
     let pay = command(1, Action::Pay { order: order_of(&one) });
     run(&place, &[one, pay.clone()]).await;
     let outcome =
-        db::orders::find_command_outcome(place.database.pool(), pay.id).await.expect("read").expect("decided");
+        db::orders::find_command_outcome(&place.database.pool(), pay.id).await.expect("read").expect("decided");
     assert_eq!(outcome.kind, "PAY");
     let reason = outcome.refusal.expect("rejected");
     assert_eq!(reason.code, RejectCode::PointsInsufficient);
     let payment = PaymentId(pay.id.0);
-    let payment = db::orders::find_payment(place.database.pool(), payment).await.expect("read").expect("it exists");
+    let payment = db::orders::find_payment(&place.database.pool(), payment).await.expect("read").expect("it exists");
     assert_eq!((payment.status, payment.code), (PaymentStatus::Fail, Some(RejectCode::PointsInsufficient)));
     assert!(
-        db::orders::find_command_outcome(place.database.pool(), CommandId::generate()).await.expect("read").is_none()
+        db::orders::find_command_outcome(&place.database.pool(), CommandId::generate()).await.expect("read").is_none()
     );
     place.expect_consistent_rows().await;
     place.end().await;
@@ -199,7 +199,7 @@ async fn orders_of_a_user_are_listed_newest_first_page_by_page() {
     run(&place, &[place_order(2, tea, None)]).await;
     let page = async |before, limit| -> Vec<OrderId> {
         let filter = OrdersFilter { user: user(1), before, limit };
-        let orders = db::orders::list_of_user(place.database.pool(), filter).await.expect("read");
+        let orders = db::orders::list_of_user(&place.database.pool(), filter).await.expect("read");
         assert!(orders.iter().all(|order| order.items.len() == 1));
         orders.iter().map(|order| order.order_id).collect()
     };
@@ -224,7 +224,7 @@ async fn overdue_orders_are_listed_by_expiry_after_a_position() {
     }
     run(&place, &[place_order(1, tea, None)]).await;
     let page =
-        async |after, limit| db::orders::list_overdue(place.database.pool(), now, after, limit).await.expect("read");
+        async |after, limit| db::orders::list_overdue(&place.database.pool(), now, after, limit).await.expect("read");
     let all = page(None, 10).await;
     assert_eq!(all.iter().map(|overdue| overdue.order).collect::<Vec<_>>(), [ids[1], ids[2], ids[0]]);
     assert_eq!(page(None, 1).await, all[..1]);
@@ -244,7 +244,7 @@ async fn a_purge_deletes_the_oldest_outcomes_up_to_its_limit() {
     }
     let purge = async |limit| {
         let before = now - TimeDelta::hours(36);
-        db::orders::purge_commands(place.database.pool(), before, limit).await.expect("purged")
+        db::orders::purge_commands(&place.database.pool(), before, limit).await.expect("purged")
     };
     assert_eq!((purge(1).await, purge(10).await, purge(10).await), (1, 1, 0));
     assert_eq!(place.count("SELECT COUNT(*) FROM order_commands").await, 1);

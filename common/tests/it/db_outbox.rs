@@ -14,7 +14,7 @@ async fn insert(place: &TestEnvironment, kinds: &[&str]) -> usize {
 }
 
 async fn register(place: &TestEnvironment, sink: &str) {
-    outbox::register_sink(place.database.pool(), sink, clock::now()).await.expect("registered");
+    outbox::register_sink(&place.database.pool(), sink, clock::now()).await.expect("registered");
 }
 
 async fn advance(place: &TestEnvironment, sink: &str, from: u64, to: u64) -> bool {
@@ -86,15 +86,15 @@ async fn a_sink_advances_only_from_where_it_is() {
     assert!(advance(&place, "webhook", 0, 2).await);
     assert!(!advance(&place, "webhook", 0, 3).await, "another process has moved it");
     assert!(!advance(&place, "kafka", 0, 1).await, "it is not registered");
-    let backlog = outbox::find_backlog(place.database.pool()).await.expect("read");
+    let backlog = outbox::find_backlog(&place.database.pool()).await.expect("read");
     assert_eq!((backlog.sinks[0].sink.as_str(), backlog.sinks[0].events), ("webhook", 1));
     assert!(advance(&place, "webhook", 2, 3).await);
-    let backlog = outbox::find_backlog(place.database.pool()).await.expect("read");
+    let backlog = outbox::find_backlog(&place.database.pool()).await.expect("read");
     assert_eq!((backlog.sinks[0].events, backlog.sinks[0].waiting_since, backlog.unsequenced_since), (0, None, None));
     let mut connection = connection(&place).await;
     insert_event(&mut connection, "d", "{}").await;
     drop(connection);
-    let backlog = outbox::find_backlog(place.database.pool()).await.expect("read");
+    let backlog = outbox::find_backlog(&place.database.pool()).await.expect("read");
     assert!(backlog.unsequenced_since.is_some());
     place.end().await;
 }
@@ -120,9 +120,9 @@ async fn a_sink_that_no_process_serves_is_idle() {
     let place = TestEnvironment::new().await;
     let now = clock::now();
     for sink in ["webhook", "kafka"] {
-        outbox::register_sink(place.database.pool(), sink, now - TimeDelta::days(2)).await.expect("registered");
+        outbox::register_sink(&place.database.pool(), sink, now - TimeDelta::days(2)).await.expect("registered");
     }
-    let idle = async || outbox::list_idle_sinks(place.database.pool(), now - TimeDelta::days(1)).await.expect("read");
+    let idle = async || outbox::list_idle_sinks(&place.database.pool(), now - TimeDelta::days(1)).await.expect("read");
     assert_eq!(idle().await, ["kafka", "webhook"]);
     let mut connection = connection(&place).await;
     outbox::mark_sink_active(&mut connection, "kafka", now).await.expect("written");
@@ -137,7 +137,7 @@ async fn a_purge_keeps_what_an_active_sink_has_not_delivered() {
     let now = clock::now();
     let purge = async |before, limit| {
         let served_since = now - TimeDelta::days(1);
-        outbox::purge(place.database.pool(), before, served_since, limit).await.expect("purged")
+        outbox::purge(&place.database.pool(), before, served_since, limit).await.expect("purged")
     };
     let all = now + TimeDelta::hours(1);
     insert(&place, &["a", "b"]).await;

@@ -17,7 +17,7 @@ async fn list(
     limit: u32,
 ) -> Vec<(ClaimId, OwnedStatus)> {
     let filter = OwnedCouponsFilter { user: user(1), status, before, limit };
-    let coupons = owned_coupons::list(place.database.pool(), filter, clock::now()).await.expect("read");
+    let coupons = owned_coupons::list(&place.database.pool(), filter, clock::now()).await.expect("read");
     coupons.iter().map(|coupon| (coupon.user_coupon_id, coupon.status)).collect()
 }
 

@@ -19,8 +19,8 @@ async fn a_lock_creates_the_account_that_is_missing() {
     points::update(&mut transaction, user(1), changed, now).await.expect("updated");
     assert_eq!(points::lock(&mut transaction, user(1), now).await.expect("locked"), changed);
     transaction.commit().await.expect("committed");
-    assert_eq!(points::find_balance(place.database.pool(), user(1)).await.expect("read"), 500);
-    assert_eq!(points::find_balance(place.database.pool(), user(2)).await.expect("read"), 0);
+    assert_eq!(points::find_balance(&place.database.pool(), user(1)).await.expect("read"), 500);
+    assert_eq!(points::find_balance(&place.database.pool(), user(2)).await.expect("read"), 0);
     place.end().await;
 }
 
@@ -40,7 +40,7 @@ async fn simultaneous_transactions_on_a_new_account_run_one_after_the_other() {
         .expect("added");
     };
     join_all((0..12).map(|_| add())).await;
-    assert_eq!(points::find_balance(place.database.pool(), user(1)).await.expect("read"), 12);
+    assert_eq!(points::find_balance(&place.database.pool(), user(1)).await.expect("read"), 12);
     place.end().await;
 }
 
@@ -66,7 +66,7 @@ async fn a_ledger_is_listed_newest_first_before_a_row() {
         )
         .await;
     let page =
-        async |before, limit| points::list_history(place.database.pool(), user(1), before, limit).await.expect("read");
+        async |before, limit| points::list_history(&place.database.pool(), user(1), before, limit).await.expect("read");
     let all = page(None, 10).await;
     let [payment, charge] = &all[..] else { panic!("{all:?}") };
     assert_eq!((payment.kind, payment.amount, payment.balance_after), (LedgerType::Payment, -30, 70));

@@ -16,7 +16,7 @@ async fn a_dropped_transaction_is_rolled_back_before_the_connection_is_used_agai
     transaction.execute("UPDATE point_accounts SET balance = 0").await.expect("updated");
     drop(transaction);
     let balance: i64 =
-        sqlx::query_scalar("SELECT balance FROM point_accounts").fetch_one(database.pool()).await.expect("read");
+        sqlx::query_scalar("SELECT balance FROM point_accounts").fetch_one(&database.pool()).await.expect("read");
     assert_eq!(balance, 100);
     database.close().await;
     place.end().await;
@@ -44,7 +44,7 @@ async fn sessions_read_committed_rows_and_wait_five_seconds_for_a_lock() {
     let place = TestEnvironment::new().await;
     let isolation: (String, String) =
         sqlx::query_as("SHOW SESSION VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")
-            .fetch_one(place.database.pool())
+            .fetch_one(&place.database.pool())
             .await
             .expect("read");
     assert_eq!(isolation.1, "READ-COMMITTED");

@@ -16,13 +16,13 @@ fn terms(name: &str, status: ProductStatus) -> ProductTerms {
 #[tokio::test]
 async fn a_repeated_operation_creates_one_product() {
     let place = TestEnvironment::new().await;
-    assert!(!products::exist(place.database.pool()).await.expect("read"));
+    assert!(!products::exist(&place.database.pool()).await.expect("read"));
     let (wanted, operation) = (terms("커피 'Guji'", ProductStatus::Selling), new_uuid());
     let created = join_all((0..5).map(|_| products::create(&place.database, &wanted, operation, clock::now()))).await;
     let first = created[0].as_ref().expect("created").clone();
     assert!(created.iter().all(|product| product.as_ref().is_ok_and(|product| *product == first)));
-    assert_eq!(products::find(place.database.pool(), first.id).await.expect("read"), Some(first));
-    assert!(products::exist(place.database.pool()).await.expect("read"));
+    assert_eq!(products::find(&place.database.pool(), first.id).await.expect("read"), Some(first));
+    assert!(products::exist(&place.database.pool()).await.expect("read"));
     assert_eq!(place.texts("SELECT type FROM outbox_events").await, ["product.created"]);
     place.end().await;
 }
@@ -37,7 +37,7 @@ async fn products_are_listed_by_status_and_page_and_by_id() {
     }
     let list = async |status, after, limit| -> Vec<ProductId> {
         let filter = ProductsFilter { status, after, limit };
-        let page = products::list(place.database.pool(), filter).await.expect("read");
+        let page = products::list(&place.database.pool(), filter).await.expect("read");
         page.iter().map(|product| product.id).collect()
     };
     assert_eq!(list(None, None, 2).await, ids[..2]);
@@ -45,12 +45,12 @@ async fn products_are_listed_by_status_and_page_and_by_id() {
     assert_eq!(list(Some(ProductStatus::Selling), None, 9).await, [ids[0], ids[2]]);
     assert_eq!(list(Some(ProductStatus::Stopped), Some(ids[1]), 9).await, []);
     let unknown = product(ids[2].get() + 1);
-    let found = products::list_by_ids(place.database.pool(), [ids[2], unknown, ids[0]]).await.expect("read");
+    let found = products::list_by_ids(&place.database.pool(), [ids[2], unknown, ids[0]]).await.expect("read");
     let mut found: Vec<ProductId> = found.iter().map(|product| product.id).collect();
     found.sort_unstable();
     assert_eq!(found, [ids[0], ids[2]]);
-    assert_eq!(products::list_by_ids(place.database.pool(), []).await.expect("read"), []);
-    assert_eq!(products::find(place.database.pool(), unknown).await.expect("read"), None);
+    assert_eq!(products::list_by_ids(&place.database.pool(), []).await.expect("read"), []);
+    assert_eq!(products::find(&place.database.pool(), unknown).await.expect("read"), None);
     place.end().await;
 }
 

@@ -19,7 +19,8 @@ fn request(number: u64, code: ClaimRejectReason) -> RejectedRequest {
 #[tokio::test]
 async fn the_latest_rejected_request_of_a_user_is_found_and_a_repeat_changes_nothing() {
     let place = TestEnvironment::new().await;
-    let (pool, now) = (place.database.pool(), clock::now());
+    let pool = &place.database.pool();
+    let (pool, now) = (&pool, clock::now());
     let first = request(1, ClaimRejectReason::CampaignNotOpen);
     let second = request(1, ClaimRejectReason::CampaignPaused);
     let insert = async |requests: &[RejectedRequest], at| {
@@ -46,18 +47,19 @@ async fn claims_with_an_outcome_in_any_table_are_decided() {
     let campaign = place.campaign_in_database(open_terms()).await;
     let issued = issue(&place, &campaign, &[1]).await[0].record.claim_id;
     let rejected = request(2, ClaimRejectReason::CampaignClosed);
-    db::rejected_requests::insert_batch(place.database.pool(), &[rejected], clock::now()).await.expect("inserted");
+    db::rejected_requests::insert_batch(&place.database.pool(), &[rejected], clock::now()).await.expect("inserted");
     let asked = [issued, rejected.claim, ClaimId::generate()];
-    let decided = db::rejected_requests::list_decided(place.database.pool(), &asked).await.expect("read");
+    let decided = db::rejected_requests::list_decided(&place.database.pool(), &asked).await.expect("read");
     assert_eq!(decided, HashSet::from([issued, rejected.claim]));
-    assert!(db::rejected_requests::list_decided(place.database.pool(), &[]).await.expect("read").is_empty());
+    assert!(db::rejected_requests::list_decided(&place.database.pool(), &[]).await.expect("read").is_empty());
     place.end().await;
 }
 
 #[tokio::test]
 async fn a_purge_deletes_the_oldest_rows_up_to_its_limit() {
     let place = TestEnvironment::new().await;
-    let (pool, now) = (place.database.pool(), clock::now());
+    let pool = &place.database.pool();
+    let (pool, now) = (&pool, clock::now());
     for age in [3, 2, 1] {
         let request = request(age, ClaimRejectReason::CampaignClosed);
         let at = now - TimeDelta::days(i64::try_from(age).expect("small"));

@@ -10,7 +10,7 @@ use tokio::sync::Barrier;
 /// Lets the server fail with an error number.
 async fn fail(place: &TestEnvironment, number: u16) -> Result<(), sqlx::Error> {
     let sql = format!("SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = {number}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(place.database.pool()).await.map(drop)
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&place.database.pool()).await.map(drop)
 }
 
 #[tokio::test]
@@ -91,7 +91,8 @@ async fn six_attempts_are_made_under_contention_and_one_at_any_other_error() {
 #[tokio::test]
 async fn a_query_or_transaction_without_an_end_means_that_the_server_is_unreachable() {
     let place = TestEnvironment::new().await;
-    let asleep = sqlx::query("SELECT SLEEP(3)").execute(place.database.pool());
+    let pool = &place.database.pool();
+    let asleep = sqlx::query("SELECT SLEEP(3)").execute(pool);
     let failed = db::within_limit(Duration::from_millis(50), asleep).await.expect_err("too slow");
     assert!(matches!(failed, Error::DependencyUnavailable { .. }), "{failed:?}");
     assert_eq!(db::within(async { Ok(7) }).await.expect("in time"), 7);
@@ -102,7 +103,7 @@ async fn a_query_or_transaction_without_an_end_means_that_the_server_is_unreacha
 async fn data_that_a_table_rejects_is_a_defect_and_a_missing_table_may_pass() {
     let place = TestEnvironment::new().await;
     let failed = async |sql: &'static str| {
-        let failed = sqlx::raw_sql(sql).execute(place.database.pool()).await.expect_err("rejected");
+        let failed = sqlx::raw_sql(sql).execute(&place.database.pool()).await.expect_err("rejected");
         db::database_error(failed).is_transient()
     };
     assert!(

@@ -101,7 +101,7 @@ async fn days_and_best_sellers_are_replaced_as_a_whole() {
     order(&place, 3, on(7), "PAY_DONE", &[(7, 100)]).await;
     assert_eq!((persist(10).await, persist(8).await, persist(7).await, persist(9).await), (3, 1, 1, 0));
     assert_eq!(sales::persist_best_sellers(&place.database, day(10)).await.expect("ranked"), 3);
-    let pool = place.database.pool();
+    let pool = &place.database.pool();
     let list = async |days| best_sellers::list(pool, day(10), days).await.expect("read");
     let ranked = [(product(8), 5), (product(9), 5), (product(7), 3)];
     assert_eq!(list(3).await, ranked, "of equal units, the lower id first");
@@ -124,7 +124,8 @@ async fn days_whose_orders_were_cancelled_since_are_found() {
     }
     order(&place, 4, on(11), "PAY_DONE", &[(7, 1)]).await;
     let since = async |number| {
-        let cancelled = sales::list_days_cancelled_since(place.database.pool(), day(13), on(number), ZONE);
+        let pool = &place.database.pool();
+        let cancelled = sales::list_days_cancelled_since(pool, day(13), on(number), ZONE);
         cancelled.await.expect("read")
     };
     assert_eq!(since(19).await, BTreeSet::from([day(10), day(12)]), "days before the 13th");
@@ -135,7 +136,8 @@ async fn days_whose_orders_were_cancelled_since_are_found() {
 #[tokio::test]
 async fn a_job_run_shows_when_the_last_completed_one_began() {
     let place = TestEnvironment::new().await;
-    let (pool, now) = (place.database.pool(), clock::now());
+    let pool = &place.database.pool();
+    let (pool, now) = (&pool, clock::now());
     let name = "persist-daily-sales";
     assert_eq!(best_sellers::find_last_day(pool).await.expect("read"), None);
     let run = async |number, outcome: Result<&str, &str>, at: Timestamp| {

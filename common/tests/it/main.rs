@@ -15,6 +15,7 @@ mod db_products;
 mod db_rejected_requests;
 mod db_retry;
 mod db_sales;
+mod network;
 mod redis_state;
 mod sales_scripts;
 mod scripts;

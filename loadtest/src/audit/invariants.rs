@@ -36,7 +36,7 @@ pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> 
 pub async fn per_user(stores: &Stores, campaign: &Campaign) -> Result<Check> {
     let mut check = Check::new("I2");
     let limit = campaign.terms.per_user_limit;
-    for (user, held) in rows::users_above(stores.database.pool(), campaign.id, limit).await? {
+    for (user, held) in rows::users_above(&stores.database.pool(), campaign.id, limit).await? {
         check.require(false, || format!("user {user} holds {held}"));
     }
     check.compared(format!("coupons of each user in MySQL, limit {limit}"));
@@ -81,7 +81,7 @@ async fn check_outcomes(
     held: &[(UserId, ClaimRecord)],
 ) -> Result<()> {
     let ids: Vec<ClaimId> = held.iter().map(|(_, record)| record.claim_id).collect();
-    let outcomes = rows::outcomes(stores.database.pool(), &ids).await?;
+    let outcomes = rows::outcomes(&stores.database.pool(), &ids).await?;
     for (user, record) in held {
         let claim = record.claim_id;
         match outcomes.get(&claim) {
@@ -111,7 +111,7 @@ pub async fn issuances_have_claims(
     let mut check = Check::new("I4");
     let mut last = None;
     loop {
-        let batch = rows::issuances(stores.database.pool(), campaign.id, last).await?;
+        let batch = rows::issuances(&stores.database.pool(), campaign.id, last).await?;
         let Some(&end) = batch.last() else { break };
         last = Some(end);
         let users: Vec<UserId> = batch.iter().map(|issued| issued.user).collect();
@@ -121,7 +121,7 @@ pub async fn issuances_have_claims(
         let unknown = claims.filter(|(claim, user)| client.is_some_and(|client| !client.knows(*claim, *user)));
         let mut unknown: HashSet<ClaimId> = unknown.map(|(claim, _)| claim).collect();
         // The claims of an assignment come from an administrator, so no client knows them.
-        for claim in rows::assigned(stores.database.pool(), &unknown).await? {
+        for claim in rows::assigned(&stores.database.pool(), &unknown).await? {
             unknown.remove(&claim);
         }
         for issued in batch {
@@ -149,7 +149,7 @@ pub async fn issuances_have_claims(
 /// I3 and I4 of assignments: the outcome of each user matches the issuances.
 pub async fn assignments_match(stores: &Stores, campaign: &Campaign) -> Result<Check> {
     let mut check = Check::new("I4");
-    let assigned = rows::assignments(stores.database.pool(), campaign.id).await?;
+    let assigned = rows::assignments(&stores.database.pool(), campaign.id).await?;
     check.require(assigned.without_outcome == 0, || {
         format!("{} users of finished assignments have no outcome", assigned.without_outcome)
     });

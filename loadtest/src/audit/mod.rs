@@ -85,7 +85,7 @@ pub fn conclude(differences: u64) -> RunStatus {
 async fn audit_all_campaigns(stores: &Stores, timeout: Duration) -> Result<u64> {
     let (mut differences, mut after) = (0, 0);
     loop {
-        let ids = rows::coupon_ids(stores.database.pool(), after, CAMPAIGN_PAGE).await?;
+        let ids = rows::coupon_ids(&stores.database.pool(), after, CAMPAIGN_PAGE).await?;
         // Pages by id: campaigns that are created meanwhile come last.
         let Some(&last) = ids.last() else { return Ok(differences) };
         for id in ids {
@@ -127,7 +127,7 @@ pub async fn until_confirmed(stores: &Stores, coupon: CouponId, timeout: Duratio
 /// Audits a campaign, and compares it with the record of a client.
 pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientRecord>) -> Result<AuditReport> {
     let campaign = stores.campaign(coupon).await?;
-    let pool = stores.database.pool();
+    let pool = &stores.database.pool();
     let totals = rows::totals(pool, coupon).await?;
     // One after the other, not in one snapshot: the stack is drained, so nothing changes in between.
     let counts = campaign_state::counts(&stores.redis, campaign.partition, coupon)

@@ -210,7 +210,7 @@ mod tests {
     async fn totals_count_issuances_users_and_rejections() {
         let environment = TestEnvironment::new().await;
         let (coupon, other) = (environment.campaign(10).await.id, environment.campaign(10).await.id);
-        let pool = environment.database.pool();
+        let pool = &environment.database.pool();
         let none = Totals { issued: 0, users: 0, sequences: 0, highest: 0, rejected: 0, contradictory: 0 };
         assert_eq!(totals(pool, coupon).await.expect("totals"), none);
         issue(&environment, coupon, &[1, 2, 2]).await;
@@ -228,7 +228,7 @@ mod tests {
         let environment = TestEnvironment::new().await;
         let coupon = environment.campaign(10).await.id;
         issue(&environment, coupon, &[1, 2, 2, 3, 3, 3]).await;
-        let above = async |limit| users_above(environment.database.pool(), coupon, limit).await.expect("users");
+        let above = async |limit| users_above(&environment.database.pool(), coupon, limit).await.expect("users");
         assert_eq!(above(3).await, []);
         assert_eq!(above(2).await, [(3, 3)]);
         let mut users = above(1).await;
@@ -243,7 +243,7 @@ mod tests {
         let coupon = environment.campaign(10).await.id;
         issue(&environment, coupon, &[4]).await;
         reject(&environment, coupon, 2).await;
-        let pool = environment.database.pool();
+        let pool = &environment.database.pool();
         let found = outcomes(pool, &[claim(1), claim(2), claim(3)]).await.expect("outcomes");
         let outcome = |user, sequence, is_issued| ClaimOutcomeRow { coupon: coupon.get(), user, sequence, is_issued };
         assert_eq!(found.get(&claim(1)), Some(&outcome(4, 1, true)));
@@ -259,7 +259,7 @@ mod tests {
         let environment = TestEnvironment::new().await;
         let coupon = environment.campaign(10).await.id;
         issue(&environment, coupon, &[2, 1, 2]).await;
-        let pool = environment.database.pool();
+        let pool = &environment.database.pool();
         let all = issuances(pool, coupon, None).await.expect("issuances");
         let keys =
             |batch: &[Issued]| batch.iter().map(|issued| (issued.user.get(), issued.ordinal)).collect::<Vec<_>>();
@@ -273,7 +273,7 @@ mod tests {
     async fn campaigns_are_listed_page_by_page() {
         let environment = TestEnvironment::new().await;
         let (one, other) = (environment.campaign(1).await.id.get(), environment.campaign(1).await.id.get());
-        let page = async |after, limit| coupon_ids(environment.database.pool(), after, limit).await.expect("ids");
+        let page = async |after, limit| coupon_ids(&environment.database.pool(), after, limit).await.expect("ids");
         assert_eq!(page(0, 1).await, [one]);
         assert_eq!(page(one, 9).await, [other]);
         assert!(page(other, 9).await.is_empty());

@@ -60,7 +60,7 @@ pub async fn measure(
     rounds.bytes_confirmed.push(real(confirmed.saturating_sub(before)) / real(claims));
 
     if with_inserts {
-        let pool = harness.stores.database.pool();
+        let pool = &harness.stores.database.pool();
         let rows = baseline_inserts::read_rows(pool, campaign.coupon).await?;
         rounds.prepared.push(baseline_inserts::insert(pool, &rows, StatementProtocol::Prepared).await?);
         rounds.text.push(baseline_inserts::insert(pool, &rows, StatementProtocol::Text).await?);

@@ -196,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn both_protocols_insert_all_rows_and_leave_no_table() {
         let environment = dibs_common::testing::TestEnvironment::new().await;
-        let (pool, coupon) = (environment.database.pool(), environment.campaign(10).await.id);
+        let (pool, coupon) = (&environment.database.pool(), environment.campaign(10).await.id);
         for number in 1..=3 {
             environment
                 .execute(&format!(

@@ -151,7 +151,7 @@ impl Harness {
     /// Deletes a campaign and its data. The worker must be stopped.
     pub async fn retire(&self, BenchCampaign { coupon, partition }: BenchCampaign) -> Result<()> {
         let (client, keys) = (self.stores.redis.client(), &self.stores.redis.keys);
-        let pool = self.stores.database.pool();
+        let pool = &self.stores.database.pool();
         // MySQL first: a worker rebuilds a campaign that is missing in Redis alone.
         for table in ["user_coupons", "claim_rejections", "coupons"] {
             delete_rows(pool, table, coupon).await?;

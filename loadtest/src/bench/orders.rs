@@ -75,7 +75,7 @@ pub async fn measure(
     until_drained(harness).await?;
     harness.stop_worker().await?;
 
-    rounds.baseline.push(baseline_orders::insert(harness.stores.database.pool(), product, &ids).await?);
+    rounds.baseline.push(baseline_orders::insert(&harness.stores.database.pool(), product, &ids).await?);
     Ok(())
 }
 
@@ -109,7 +109,7 @@ async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<U
 async fn sold(database: &Database, product: ProductId) -> Result<u64> {
     let sold: i64 = sqlx::query_scalar("SELECT sold FROM products WHERE product_id = ?")
         .bind(product.get())
-        .fetch_one(database.pool())
+        .fetch_one(&database.pool())
         .await
         .context("reading the sold units")?;
     Ok(u64::try_from(sold).unwrap_or(0))
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(sold(&environment.database, product).await.expect("units"), 3);
         environment.expect_consistent_rows().await;
         assert_eq!(environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.created'").await, 3);
-        let pool = environment.database.pool();
+        let pool = &environment.database.pool();
         let orders: Vec<Uuid> =
             sqlx::query_scalar("SELECT order_id FROM orders").fetch_all(pool).await.expect("orders");
         assert!(baseline_orders::insert(pool, product, &orders).await.expect("inserted") > 0.0);

@@ -142,8 +142,8 @@ pub async fn measure_relay(harness: &mut Harness, events: u64) -> Result<f64> {
     .await?;
     // The events are written while no worker runs, so that the backlog is complete.
     harness.stop_worker().await?;
-    let before = delivered(harness.stores.database.pool()).await?;
-    fill_outbox(harness.stores.database.pool(), events).await?;
+    let before = delivered(&harness.stores.database.pool()).await?;
+    fill_outbox(&harness.stores.database.pool(), events).await?;
     harness.launch_worker()?;
     let pool = harness.stores.database.pool().clone();
     let relayed = async || Ok(delivered(&pool).await?.saturating_sub(before));

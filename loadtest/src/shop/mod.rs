@@ -97,7 +97,7 @@ pub async fn run(arguments: ShopArguments) -> Result<RunStatus> {
         _ => None,
     };
     // Earlier events may have been delivered to another receiver.
-    let recorded_after = audit::last_sequence(stores.database.pool()).await?;
+    let recorded_after = audit::last_sequence(&stores.database.pool()).await?;
     let result = shop(&arguments, &api, async |_| Ok(0)).await?;
     conclude(&arguments, &stores, &result, receiver.as_ref().map(|receiver| (receiver, recorded_after))).await
 }
@@ -151,7 +151,7 @@ async fn persist_yesterday(stack: &DedicatedStack, stores: &Stores) -> Result<()
 }
 
 async fn count(stores: &Stores, sql: &'static str) -> Result<i64> {
-    sqlx::query_scalar(sql).fetch_one(stores.database.pool()).await.context(sql)
+    sqlx::query_scalar(sql).fetch_one(&stores.database.pool()).await.context(sql)
 }
 
 /// The clock offset that puts midnight into the middle of the load.

@@ -45,7 +45,7 @@ async fn receiver(record: Option<&std::path::Path>) -> Receiver {
 async fn deliver(place: &TestEnvironment, receiver: &Receiver) {
     let name = Recipient::Notifications.name();
     for recipient in Recipient::ALL {
-        db::outbox::register_sink(place.database.pool(), recipient.name(), clock::now()).await.expect("registered");
+        db::outbox::register_sink(&place.database.pool(), recipient.name(), clock::now()).await.expect("registered");
     }
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}, {}]}}"#, issuance(1), issuance(2));

@@ -113,7 +113,7 @@ impl Shop {
     }
 
     async fn id(&self, sql: &'static str) -> Uuid {
-        sqlx::query_scalar(sql).fetch_one(self.place.database.pool()).await.expect("an id")
+        sqlx::query_scalar(sql).fetch_one(&self.place.database.pool()).await.expect("an id")
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
@@ -299,7 +299,7 @@ async fn every_planted_fault_is_found() {
             .replace("@free", &id(shop.free.0))
             .replace("@rejected", &id(shop.rejected.0))
             .replace("@charge", &id(shop.charge.0));
-        let planted = shop.place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
+        let planted = &shop.place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
         assert!(planted.rows_affected() > 0, "{fault}");
         let checks = shop.checks(None).await;
         let with_difference = checks.iter().enumerate().filter(|(_, check)| check.differences() > 0);

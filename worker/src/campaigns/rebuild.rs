@@ -58,11 +58,12 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
         waiting.entry(claim.user).or_default().push(claim.record);
     }
     // A sequence is used once, also that of a rejected claim.
-    let sequence = db::within(db::issuances::last_rejected_sequence(database.pool(), campaign.id)).await?;
+    let sequence = db::within(db::issuances::last_rejected_sequence(&database.pool(), campaign.id)).await?;
     let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
-        let page = db::issuances::list_issued(database.pool(), campaign.id, after, PAGE_SIZE);
+        let pool = &database.pool();
+        let page = db::issuances::list_issued(pool, campaign.id, after, PAGE_SIZE);
         let page = db::within_limit(READ_TIMEOUT, page).await?;
         let Some(IssuedClaim { user: last_user, ordinal: last_ordinal, .. }) = page.last().copied() else { break };
         // A user's rows must stay together: those of the last user are read again with the next page, unless this page
@@ -96,7 +97,8 @@ pub(crate) fn rebuild_lease(coupon: CouponId) -> String {
 async fn list_unanswered(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Vec<Claim>> {
     let mut claims = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
     let coupon = campaign.id.to_string();
-    let letters = db::dead_letters::list_open_payloads(database.pool(), CLAIMS, &coupon);
+    let pool = &database.pool();
+    let letters = db::dead_letters::list_open_payloads(pool, CLAIMS, &coupon);
     for payload in db::within_limit(READ_TIMEOUT, letters).await? {
         match streams::read_fields(&payload).and_then(|fields| ClaimEntry::read(&fields)) {
             Ok(entry) => claims.extend(entry.claims),

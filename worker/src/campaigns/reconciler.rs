@@ -21,7 +21,7 @@ pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Par
     let mut partitions = Vec::new();
     let mut after = None;
     loop {
-        let campaigns = db::within(db::campaigns::list_not_ended(database.pool(), since, after, PAGE_SIZE)).await?;
+        let campaigns = db::within(db::campaigns::list_not_ended(&database.pool(), since, after, PAGE_SIZE)).await?;
         let Some(last) = campaigns.last() else { break };
         after = Some(last.id);
         for campaign in &campaigns {

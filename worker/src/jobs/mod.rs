@@ -110,7 +110,8 @@ impl Jobs {
     }
 
     async fn run_and_note(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
-        let (name, pool, began) = (job.name(), self.database.pool(), Instant::now());
+        let pool = &self.database.pool();
+        let (name, pool, began) = (job.name(), pool, Instant::now());
         db::within(db::job_runs::begin(pool, name, day, now)).await?;
         let done = self.perform(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
@@ -186,7 +187,8 @@ impl Jobs {
         let mut due: BTreeSet<NaiveDate> = days.filter(|day| *day >= recent || is_missed(day)).collect();
         due.retain(|day| !done.contains_key(day));
         if let Some(as_of) = done.get(&yesterday) {
-            let (pool, today) = (self.database.pool(), days_after(yesterday, 1));
+            let pool = &self.database.pool();
+            let (pool, today) = (pool, days_after(yesterday, 1));
             let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - LATE, self.zone);
             if !db::within_limit(PATIENCE, changed).await?.is_empty() {
                 due.insert(yesterday);
@@ -196,7 +198,7 @@ impl Jobs {
     }
 
     async fn days_persisted(&self, first: NaiveDate) -> Result<BTreeMap<NaiveDate, Timestamp>> {
-        db::within(db::job_runs::list_done(self.database.pool(), Job::PersistDailySales.name(), first)).await
+        db::within(db::job_runs::list_done(&self.database.pool(), Job::PersistDailySales.name(), first)).await
     }
 
     async fn persist(&self, day: NaiveDate) -> Result<String> {

@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// cancelled from `since` on: an order that is cancelled later counts no more on the day on which it was paid. Returns
 /// what it did, in words.
 pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, since: Timestamp) -> Result<String> {
-    let touched = db::sales::list_days_cancelled_since(database.pool(), day, since, zone);
+    let pool = &database.pool();
+    let touched = db::sales::list_days_cancelled_since(pool, day, since, zone);
     let touched = db::within_limit(PATIENCE, touched).await?;
     let days: BTreeSet<NaiveDate> = last_days(day, 3).chain(touched).collect();
     let mut products = 0;

@@ -126,7 +126,7 @@ impl ClaimRequestHandler {
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
         let mut decided =
-            db::within_limit(QUERY_TIMEOUT, db::rejected_requests::list_decided(self.database.pool(), &ids)).await?;
+            db::within_limit(QUERY_TIMEOUT, db::rejected_requests::list_decided(&self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -186,7 +186,7 @@ impl ClaimRequestHandler {
         }
         db::within_limit(
             QUERY_TIMEOUT,
-            db::rejected_requests::insert_batch(self.database.pool(), &rejected, clock::now()),
+            db::rejected_requests::insert_batch(&self.database.pool(), &rejected, clock::now()),
         )
         .await?;
         for (Request { claim, .. }, decision) in requests.iter().zip(decisions) {
@@ -202,7 +202,7 @@ impl ClaimRequestHandler {
         if let Some(partition) = self.partitions.get(&coupon) {
             return Ok(Some(*partition));
         }
-        let Some(campaign) = db::within(db::campaigns::find(self.database.pool(), coupon)).await? else {
+        let Some(campaign) = db::within(db::campaigns::find(&self.database.pool(), coupon)).await? else {
             return Ok(None);
         };
         if self.partitions.len() >= CACHE_SIZE {
@@ -213,7 +213,7 @@ impl ClaimRequestHandler {
     }
 
     async fn is_over(&self, coupon: CouponId) -> Result<bool> {
-        let campaign = db::within(db::campaigns::find(self.database.pool(), coupon)).await?;
+        let campaign = db::within(db::campaigns::find(&self.database.pool(), coupon)).await?;
         Ok(campaign.is_none_or(|campaign| clock::now() >= campaign.terms.closes_at))
     }
 

@@ -116,7 +116,7 @@ impl RankingHandler {
     async fn rebuild(&mut self) -> Result<bool> {
         let now = clock::now();
         // Registered before the snapshot, so that every event after it is published to Kafka.
-        db::within(db::outbox::register_sink(self.database.pool(), KAFKA, now)).await?;
+        db::within(db::outbox::register_sink(&self.database.pool(), KAFKA, now)).await?;
         let Some(mut lease) = self.database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
         let rebuilt = rebuild_under_lease(&self.redis, &mut lease, self.zone, now).await;
         lease.release().await.and(rebuilt)?;

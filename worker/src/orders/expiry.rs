@@ -45,7 +45,7 @@ impl Expiry {
         let mut round = round.unwrap_or(Round { began: now, after: None });
         let mut told = 0;
         for _ in 0..PAGES {
-            let overdue = db::within(db::orders::list_overdue(database.pool(), now, round.after, PAGE)).await?;
+            let overdue = db::within(db::orders::list_overdue(&database.pool(), now, round.after, PAGE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
             for OverdueOrder { order, user, .. } in &overdue {
                 commands.push(tell_one(redis, partitions, now, (*order, *user)));

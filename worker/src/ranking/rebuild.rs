@@ -43,7 +43,7 @@ async fn rebuild_and_advance(
         rebuild_under_lease(redis, lease, zone, now).await?;
         return warm(redis, zone, now).await.map(drop);
     }
-    db::within(db::outbox::register_sink(database.pool(), RANKING, now)).await?;
+    db::within(db::outbox::register_sink(&database.pool(), RANKING, now)).await?;
     let progress = db::within(db::outbox::find_sink_progress(lease.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just registered"))?.delivered_through;
     let sequence = rebuild_under_lease(redis, lease, zone, now).await?;

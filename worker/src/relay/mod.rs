@@ -136,7 +136,7 @@ impl<S: Sink> Relay<S> {
     async fn deliver_next(&mut self, lease: &mut Lease, now: Timestamp) -> Result<StepOutcome> {
         let sink = self.sink.name();
         let Some(progress) = db::within(db::outbox::find_sink_progress(lease.connection(), sink)).await? else {
-            db::within(db::outbox::register_sink(self.database.pool(), sink, now)).await?;
+            db::within(db::outbox::register_sink(&self.database.pool(), sink, now)).await?;
             return Ok(StepOutcome::Delivered);
         };
         let SinkProgress { delivered_through, last_sequence, .. } = progress;

@@ -43,7 +43,7 @@ async fn finish(place: &TestEnvironment, rounds: usize) {
 }
 
 async fn state(place: &TestEnvironment, assignment: Assignment) -> AssignmentState {
-    let state = db::assignments::find_state(place.database.pool(), assignment.coupon, assignment.id).await;
+    let state = db::assignments::find_state(&place.database.pool(), assignment.coupon, assignment.id).await;
     state.expect("read").expect("an assignment")
 }
 
@@ -62,7 +62,8 @@ const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
 async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
-        let waiting = db::assignments::list_pending_users(place.database.pool(), assignment.id, None, 250);
+        let pool = &place.database.pool();
+        let waiting = db::assignments::list_pending_users(pool, assignment.id, None, 250);
         waiting.await.expect("read")
     };
     let mut seen = waiting().await;
@@ -77,7 +78,8 @@ async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Ass
                 2 | 5 => db::assignments::update_outcomes(&place.database, &outcomes).await.expect("written"),
                 3 => work(place).await,
                 _ => {
-                    let finished = db::assignments::finish(place.database.pool(), assignment.id, clock::now());
+                    let pool = &place.database.pool();
+                    let finished = db::assignments::finish(pool, assignment.id, clock::now());
                     assert!(finished.await.expect("finished"));
                 }
             }

@@ -27,7 +27,7 @@ async fn i1_the_database_never_issues_more_than_the_total_and_the_slot_returns()
     assert_eq!(place.count("SELECT rejected_quantity FROM coupons").await, 2);
     let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3, "two slots returned");
-    let refused = db::issuances::list_of_user(place.database.pool(), campaign.id, user(5)).await.expect("read");
+    let refused = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(5)).await.expect("read");
     assert_eq!(refused[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     place.end().await;
 }
@@ -47,7 +47,7 @@ async fn i2_the_database_itself_refuses_more_than_the_limit() {
         ))
     };
     for ordinal in ["1", "2", "0", "3"] {
-        assert!(place.database.pool().execute(copy(ordinal)).await.is_err(), "ordinal {ordinal}");
+        assert!(&place.database.pool().execute(copy(ordinal)).await.is_err(), "ordinal {ordinal}");
     }
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
     place.end().await;
@@ -60,7 +60,7 @@ async fn terms_are_copied_onto_the_issued_coupon() {
     let ids = accept(&place, &campaign, [1]).await;
     work(&place).await;
     let wanted = OwnedCouponsFilter { user: user(1), status: None, before: None, limit: 10 };
-    let owned = db::owned_coupons::list(place.database.pool(), wanted, clock::now()).await.expect("read");
+    let owned = db::owned_coupons::list(&place.database.pool(), wanted, clock::now()).await.expect("read");
     let [coupon] = &owned[..] else { panic!("{owned:?}") };
     assert_eq!((coupon.user_coupon_id, coupon.discount), (ids[0], campaign.terms.discount));
     assert_eq!(coupon.valid_until, Validity::Days(30).end(coupon.issued_at));
@@ -88,7 +88,7 @@ async fn a_claim_on_a_campaign_that_the_database_does_not_have_is_rejected_reada
     accept(&place, &campaign, [1]).await;
     place.database.pool().execute("DELETE FROM coupons").await.expect("deleted");
     work(&place).await;
-    let refused = db::issuances::list_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let refused = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(refused[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound));
     place.end().await;
 }

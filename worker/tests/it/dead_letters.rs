@@ -27,7 +27,7 @@ use crate::support::{accept, consumer, user, work};
 /// The letters of a source, the newest first.
 pub async fn letters(place: &TestEnvironment, source: &str) -> Vec<DeadLetter> {
     let page = DeadLettersPage { source: Some(source.into()), limit: 100, ..DeadLettersPage::default() };
-    db::dead_letters::list(place.database.pool(), &page).await.expect("letters")
+    db::dead_letters::list(&place.database.pool(), &page).await.expect("letters")
 }
 
 /// The only letter of a source.
@@ -57,7 +57,7 @@ async fn with_a_dead_claim(place: &TestEnvironment) -> (Campaign, DeadLetter) {
 }
 
 async fn outcomes(place: &TestEnvironment, campaign: &Campaign, number: u64) -> Vec<ClaimOutcome> {
-    let claims = db::issuances::list_of_user(place.database.pool(), campaign.id, user(number)).await.expect("read");
+    let claims = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(number)).await.expect("read");
     claims.into_iter().map(|claim| claim.outcome).collect()
 }
 
@@ -106,12 +106,12 @@ async fn a_redriven_claim_keeps_its_id() {
     let place = TestEnvironment::new().await;
     let (campaign, letter) = with_a_dead_claim(&place).await;
     let record = campaign_state::latest_claim(&place.redis, FIRST, campaign.id, user(7)).await.expect("redis");
-    assert_eq!(redrive_source(place.database.pool(), CLAIMS).await.expect("requested"), 1);
+    assert_eq!(redrive_source(&place.database.pool(), CLAIMS).await.expect("requested"), 1);
     assert!(matches!(drop_now(&place, letter.id).await, Err(Error::DeadLetterRedriven(_))));
     assert_eq!(redrive_once(&place.database, &place.redis).await.expect("redriven"), 1);
     assert_eq!(redrive_once(&place.database, &place.redis).await.expect("nothing is left"), 0);
     work(&place).await;
-    let claims = db::issuances::list_of_user(place.database.pool(), campaign.id, user(7)).await.expect("read");
+    let claims = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(7)).await.expect("read");
     assert_eq!(claims.iter().map(|claim| claim.record.claim_id).collect::<Vec<_>>(), [record.expect("held").claim_id]);
     assert!(matches!(claims[0].outcome, ClaimOutcome::Issued { .. }));
     assert_eq!(only_letter(&place, CLAIMS).await.status, DeadLetterStatus::Sent);
@@ -196,7 +196,7 @@ async fn i3_a_dropped_claim_is_rejected_and_its_quantity_is_free_again() {
     accept(&place, &campaign, [7]).await;
     work(&place).await;
     assert_eq!(outcomes(&place, &campaign, 7).await.len(), 2, "the user may claim again");
-    assert_eq!(db::dead_letters::purge(place.database.pool(), clock::now(), 10).await.expect("purged"), 1);
+    assert_eq!(db::dead_letters::purge(&place.database.pool(), clock::now(), 10).await.expect("purged"), 1);
     place.end().await;
 }
 

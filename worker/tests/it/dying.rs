@@ -152,7 +152,7 @@ async fn a_worker_that_is_stopped_finishes_what_is_in_flight() {
     .await;
     worker.stop().await;
     assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 2000);
-    let outcome = dibs_common::db::issuances::list_of_user(place.database.pool(), campaign.id, user(2000)).await;
+    let outcome = dibs_common::db::issuances::list_of_user(&place.database.pool(), campaign.id, user(2000)).await;
     assert!(matches!(outcome.expect("read")[0].outcome, ClaimOutcome::Issued { .. }));
     place.end().await;
 }

@@ -210,7 +210,7 @@ async fn a_job_that_another_process_is_at_is_left_to_it_and_one_that_fails_says_
     assert!(failed.first().is_some_and(|why| why.contains("idempotency_keys")), "{failed:?}");
     place.execute("RENAME TABLE away TO idempotency_keys").await;
     assert!(
-        db::within(db::job_runs::list_done(place.database.pool(), "purge", today())).await.expect("read").is_empty()
+        db::within(db::job_runs::list_done(&place.database.pool(), "purge", today())).await.expect("read").is_empty()
     );
     place.end().await;
 }

@@ -201,7 +201,7 @@ impl Brokers {
 }
 
 async fn register(place: &TestEnvironment) {
-    db::outbox::register_sink(place.database.pool(), KAFKA, clock::now()).await.expect("registered");
+    db::outbox::register_sink(&place.database.pool(), KAFKA, clock::now()).await.expect("registered");
 }
 
 async fn number_all(place: &TestEnvironment) {
@@ -503,7 +503,7 @@ async fn i10_consumers_that_come_and_go_count_each_event_once() {
 /// What dead letters say: source, key, reason.
 async fn letters(place: &TestEnvironment) -> Vec<(String, String, String)> {
     let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
-    let letters = db::dead_letters::list(place.database.pool(), &page).await.expect("letters");
+    let letters = db::dead_letters::list(&place.database.pool(), &page).await.expect("letters");
     letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
 }
 
@@ -737,13 +737,14 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
     assert_eq!(place.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
-        let found = db::rejected_requests::find_latest(place.database.pool(), coupon, user).await.expect("looked");
+        let found = db::rejected_requests::find_latest(&place.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
     };
     assert_eq!(code(early.id, user(1)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen)));
     assert_eq!(code(late.id, user(2)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignClosed)));
     assert_eq!(code(open.id, user(3)).await, None);
-    let (pool, soon) = (place.database.pool(), clock::now() + hour);
+    let pool = &place.database.pool();
+    let (pool, soon) = (pool, clock::now() + hour);
     assert_eq!(
         db::rejected_requests::purge(pool, now - hour, 10).await.expect("purged"),
         0,

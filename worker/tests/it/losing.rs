@@ -135,7 +135,7 @@ async fn a_redis_that_forgot_a_part_is_found_out_and_never_issues_twice() {
     accept(&place, &campaign, [1, 9]).await;
     work(&place).await;
     let codes: Vec<String> = sqlx::query_scalar("SELECT code FROM claim_rejections ORDER BY user_id")
-        .fetch_all(place.database.pool())
+        .fetch_all(&place.database.pool())
         .await
         .expect("read");
     assert_eq!(codes, ["COUPON_ALREADY_ISSUED", "COUPON_EXHAUSTED"]);
@@ -179,7 +179,7 @@ async fn a_worker_that_was_late_by_a_loss_does_not_issue_beyond_the_limit() {
     work(&place).await;
     let plan = confirm(&place.database, &late, dibs_common::clock::now()).await.expect("confirmed");
     assert_eq!(plan.issuances.len(), 0);
-    let claims = db::issuances::list_of_user(place.database.pool(), campaign.id, user(1)).await.expect("read");
+    let claims = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(claims.len(), 2, "one issued, one rejected: each has its outcome");
     place.end().await;
 }

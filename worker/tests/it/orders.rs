@@ -306,7 +306,7 @@ async fn i7_the_database_itself_refuses_what_must_not_be() {
         )
     };
     let refused = async |sql: String| {
-        let answer = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(place.database.pool()).await;
+        let answer = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&place.database.pool()).await;
         answer.is_err_and(|error| error.as_database_error().is_some())
     };
     assert!(!refused(order("01", "CANCELLED")).await);

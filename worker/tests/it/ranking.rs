@@ -99,7 +99,7 @@ pub async fn sums(place: &TestEnvironment, day: NaiveDate) -> Scores {
     )
     .bind(from)
     .bind(to)
-    .fetch_all(place.database.pool())
+    .fetch_all(&place.database.pool())
     .await
     .expect("sums");
     sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
@@ -186,7 +186,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
 async fn stored(place: &TestEnvironment, day: NaiveDate) -> Scores {
     let sold: Vec<(u64, i64)> = sqlx::query_as("SELECT product_id, quantity FROM product_daily_sales WHERE day = ?")
         .bind(day)
-        .fetch_all(place.database.pool())
+        .fetch_all(&place.database.pool())
         .await
         .expect("rows");
     sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()

@@ -56,7 +56,7 @@ fn event(id: &str) -> String {
 
 async fn witnessed(place: &TestEnvironment) -> (Witness, Relay<Witness>) {
     let witness = Witness::default();
-    db::outbox::register_sink(place.database.pool(), "witness", clock::now()).await.expect("registered");
+    db::outbox::register_sink(&place.database.pool(), "witness", clock::now()).await.expect("registered");
     (witness.clone(), Relay::new(&place.database, witness))
 }
 
@@ -156,13 +156,14 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
 async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
     let place = TestEnvironment::new().await;
     let (_, mut relay) = witnessed(&place).await;
-    db::outbox::register_sink(place.database.pool(), "slow", clock::now()).await.expect("registered");
+    db::outbox::register_sink(&place.database.pool(), "slow", clock::now()).await.expect("registered");
     for id in ["1", "2", "3"] {
         place.execute(&event(id)).await;
     }
     deliver(&place, &mut relay).await;
     let week_ago = clock::now() - TimeDelta::days(7);
-    let purge = async |before| db::outbox::purge(place.database.pool(), before, week_ago, 1_000).await.expect("purged");
+    let purge =
+        async |before| db::outbox::purge(&place.database.pool(), before, week_ago, 1_000).await.expect("purged");
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
     place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;

@@ -65,7 +65,7 @@ impl Line {
 
     async fn with(place: &TestEnvironment, to: Receiver, limits: Limits) -> Self {
         let now = clock::now();
-        db::outbox::register_sink(place.database.pool(), to.name(), now).await.expect("registered");
+        db::outbox::register_sink(&place.database.pool(), to.name(), now).await.expect("registered");
         let receiver = TestReceiver::new().await;
         let mut sink = sink(place, to, &receiver);
         sink.limits = limits;
@@ -97,7 +97,7 @@ impl Line {
 
 async fn letters(place: &TestEnvironment, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
-    db::dead_letters::list(place.database.pool(), &page).await.expect("letters")
+    db::dead_letters::list(&place.database.pool(), &page).await.expect("letters")
 }
 
 async fn count_letters(place: &TestEnvironment, status: DeadLetterStatus) -> i64 {
@@ -211,7 +211,7 @@ async fn i10_what_is_refused_is_a_dead_letter_and_is_sent_again_when_asked_for()
     assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
     assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
     let ask = async || {
-        db::dead_letters::request_redrive(place.database.pool(), letter.id, clock::now()).await.expect("asked")
+        db::dead_letters::request_redrive(&place.database.pool(), letter.id, clock::now()).await.expect("asked")
     };
     ask().await;
     line.after_seconds(1).await;
@@ -285,7 +285,7 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     issue(&place, "3", 1_000).await;
     line.after_seconds(1).await;
     assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
-    assert_eq!(redrive_source(place.database.pool(), "notifications").await.expect("asked"), 1_000);
+    assert_eq!(redrive_source(&place.database.pool(), "notifications").await.expect("asked"), 1_000);
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "", None) } else { OK });
     for _ in 0..15 {
         line.after_seconds(1).await;
@@ -320,7 +320,7 @@ async fn all_letters_of_a_source_are_asked_for_at_once() {
     bury(&place, "data-platform", "SENT", 1_100..1_105).await;
     bury(&place, "notifications", "DEAD", 0..3).await;
     place.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
-    let pool = place.database.pool();
+    let pool = &place.database.pool();
     assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 1_098);
     assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 0);
     assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
@@ -337,7 +337,7 @@ async fn only_letters_that_were_sent_are_purged() {
     for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
         bury(&place, "data-platform", status, number..number + 1).await;
     }
-    let purge = async |before| db::dead_letters::purge(place.database.pool(), before, 2).await.expect("purged");
+    let purge = async |before| db::dead_letters::purge(&place.database.pool(), before, 2).await.expect("purged");
     let now = clock::now();
     assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
     assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
@@ -443,7 +443,7 @@ async fn a_receiver_is_left_alone_for_as_long_as_it_asks() {
 async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
-    db::outbox::register_sink(place.database.pool(), "notifications", clock::now()).await.expect("registered");
+    db::outbox::register_sink(&place.database.pool(), "notifications", clock::now()).await.expect("registered");
     let nobody = endpoint("http://127.0.0.1:1/");
     let mut dead = sink(&place, Receiver::Notifications, &line.receiver);
     dead.endpoint = nobody;
@@ -571,14 +571,14 @@ async fn an_event_that_is_no_message_is_a_dead_letter_that_holds_up_nobody() {
 async fn events_are_deleted_once_nobody_has_served_a_sink_for_a_week() {
     let place = TestEnvironment::new().await;
     let mut line = Line::new(&place, Receiver::DataPlatform).await;
-    db::outbox::register_sink(place.database.pool(), "notifications", line.now).await.expect("registered");
+    db::outbox::register_sink(&place.database.pool(), "notifications", line.now).await.expect("registered");
     orders(&place, &["a"]).await;
     line.after_seconds(1).await;
     let week = TimeDelta::days(7);
     let purge =
-        async |now: Timestamp| db::outbox::purge(place.database.pool(), now, now - week, 1_000).await.expect("purged");
+        async |now: Timestamp| db::outbox::purge(&place.database.pool(), now, now - week, 1_000).await.expect("purged");
     let left_alone =
-        async |now: Timestamp| db::outbox::list_idle_sinks(place.database.pool(), now - week).await.expect("names");
+        async |now: Timestamp| db::outbox::list_idle_sinks(&place.database.pool(), now - week).await.expect("names");
     assert_eq!(purge(line.now).await, 0, "the other sink has taken none");
     line.after(week + TimeDelta::minutes(1)).await;
     assert_eq!(left_alone(line.now).await, ["notifications"]);

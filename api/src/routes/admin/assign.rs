@@ -47,7 +47,7 @@ pub async fn assign(
 }
 
 async fn create(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
-    let pool = app.database.pool();
+    let pool = &app.database.pool();
     if let Some(made) = db::within(db::assignments::find(pool, coupon, id)).await? {
         // By an attempt before this one, whatever has become of the campaign since.
         return Ok(made);

@@ -29,9 +29,8 @@ pub async fn assignment(
     _: Administrator,
     PathParameters((coupon, assignment)): PathParameters<(CouponId, AssignmentId)>,
 ) -> Result<Json<AssignmentState>, ApiError> {
-    let assignment = db::found(
-        db::assignments::find_state(app.database.pool(), coupon, assignment),
-        Error::AssignmentNotFound(assignment),
-    );
+    let pool = &app.database.pool();
+    let assignment =
+        db::found(db::assignments::find_state(pool, coupon, assignment), Error::AssignmentNotFound(assignment));
     Ok(Json(assignment.await?))
 }

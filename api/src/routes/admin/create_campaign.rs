@@ -43,7 +43,8 @@ pub async fn create_campaign(
 /// The database first, then Redis: a worker makes up for the second when it fails.
 async fn create(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
     let partition = app.settings.shared.choose_partition();
-    let created = db::campaigns::create(app.database.pool(), &terms, partition, operation, clock::now());
+    let pool = &app.database.pool();
+    let created = db::campaigns::create(pool, &terms, partition, operation, clock::now());
     let db::campaigns::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
     app.claims.created(&campaign).await;

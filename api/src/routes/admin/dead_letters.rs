@@ -58,7 +58,7 @@ pub async fn dead_letters(
     // One more than asked for tells whether there is a next page.
     let DeadLettersQuery { source, status, cursor, .. } = query;
     let wanted = DeadLettersPage { source, status, before: cursor, limit: limit + 1, is_short: false };
-    let mut items = db::within(db::dead_letters::list(app.database.pool(), &wanted)).await?;
+    let mut items = db::within(db::dead_letters::list(&app.database.pool(), &wanted)).await?;
     let more = items.len() > limit as usize;
     items.truncate(limit as usize);
     let next_cursor = items.last().filter(|_| more).map(|letter| letter.id);

@@ -127,7 +127,8 @@ async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, 
         }
         ClaimRejectReason::ClaimFailed => Error::ClaimFailed(accepted.record.claim_id),
         ClaimRejectReason::CouponAlreadyIssued => {
-            let claims = db::issuances::list_of_user(app.database.pool(), body.coupon_id, body.user_id);
+            let pool = &app.database.pool();
+            let claims = db::issuances::list_of_user(pool, body.coupon_id, body.user_id);
             let claims = db::within(claims).await.unwrap_or_default();
             let first = claims.iter().rfind(|claim| matches!(claim.outcome, ClaimOutcome::Issued { .. }));
             Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))

@@ -51,7 +51,7 @@ pub async fn show(
     State(app): State<SharedApp>,
     PathParameters(coupon): PathParameters<CouponId>,
 ) -> Result<Json<CampaignView>, ApiError> {
-    let campaign = db::found(db::campaigns::find(app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
+    let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let batcher = app.claims.batcher(coupon).await?;
     // Without Redis, the issued quantity is the best count there is.
     let claimed = batcher.claimed(&app.redis).await.ok().flatten().unwrap_or(campaign.issued);

@@ -62,7 +62,7 @@ pub async fn command(
 ) -> Result<Json<CommandState>, ApiError> {
     // Redis first: a command that is carried out between the two looks is then found in the database.
     let pending = app.orders.pending(id).await;
-    let outcome = db::within(db::orders::find_command_outcome(app.database.pool(), id)).await?;
+    let outcome = db::within(db::orders::find_command_outcome(&app.database.pool(), id)).await?;
     if let Some(outcome) = outcome.filter(|outcome| outcome.order == order) {
         return Ok(Json(CommandState::decided(id, outcome)));
     }

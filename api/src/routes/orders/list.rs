@@ -35,6 +35,6 @@ pub async fn list(
     ListParameters { filter, page }: ListParameters<OrdersQuery, OrderId>,
 ) -> Result<Json<List<Order, OrderId>>, ApiError> {
     let wanted = OrdersFilter { user: filter.user_id, before: page.cursor, limit: page.rows() };
-    let orders = db::within(db::orders::list_of_user(app.database.pool(), wanted)).await?;
+    let orders = db::within(db::orders::list_of_user(&app.database.pool(), wanted)).await?;
     Ok(page.list(orders, |order| order.order_id))
 }

@@ -34,7 +34,7 @@ pub async fn show(
 ) -> Result<Response, ApiError> {
     // Redis first: an order that is placed between the two looks is then found in the database.
     let pending = app.orders.pending(CommandId(id.0)).await;
-    if let Some(order) = db::within(db::orders::find(app.database.pool(), id)).await? {
+    if let Some(order) = db::within(db::orders::find(&app.database.pool(), id)).await? {
         return Ok(Json(order).into_response());
     }
     match pending? {

@@ -50,7 +50,7 @@ pub async fn show(
     let command = CommandId(id.0);
     // Redis first: a payment that is made between the looks is then found in the database.
     let pending = app.orders.pending(command).await;
-    let pool = app.database.pool();
+    let pool = &app.database.pool();
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
         return Ok(Json(payment).into_response());
     }

@@ -34,6 +34,6 @@ pub async fn balance(
     State(app): State<SharedApp>,
     QueryParameters(BalanceQuery { user_id }): QueryParameters<BalanceQuery>,
 ) -> Result<Json<Balance>, ApiError> {
-    let balance = db::within(db::points::find_balance(app.database.pool(), user_id)).await?;
+    let balance = db::within(db::points::find_balance(&app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))
 }

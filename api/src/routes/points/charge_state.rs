@@ -60,5 +60,5 @@ pub async fn charge_state(
     State(app): State<SharedApp>,
     PathParameters(charge): PathParameters<ChargeId>,
 ) -> Result<Json<ChargeState>, ApiError> {
-    Ok(Json(db::found(db::charges::find(app.database.pool(), charge), Error::ChargeNotFound(charge)).await?.into()))
+    Ok(Json(db::found(db::charges::find(&app.database.pool(), charge), Error::ChargeNotFound(charge)).await?.into()))
 }

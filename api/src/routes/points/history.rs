@@ -33,6 +33,7 @@ pub async fn history(
     State(app): State<SharedApp>,
     ListParameters { filter, page }: ListParameters<HistoryQuery, u64>,
 ) -> Result<Json<List<LedgerEntry, u64>>, ApiError> {
-    let rows = db::points::list_history(app.database.pool(), filter.user_id, page.cursor, page.rows());
+    let pool = &app.database.pool();
+    let rows = db::points::list_history(pool, filter.user_id, page.cursor, page.rows());
     Ok(page.list(db::within(rows).await?, |entry| entry.point_history_id))
 }

@@ -58,6 +58,6 @@ pub async fn list_products(
     ListParameters { filter, page }: ListParameters<ProductsQuery, ProductId>,
 ) -> Result<Json<List<Product, ProductId>>, ApiError> {
     let wanted = ProductsFilter { status: filter.status.wanted(), after: page.cursor, limit: page.rows() };
-    let products = db::within(db::products::list(app.database.pool(), wanted)).await?;
+    let products = db::within(db::products::list(&app.database.pool(), wanted)).await?;
     Ok(page.list(products, |product| product.id))
 }

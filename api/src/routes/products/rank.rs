@@ -70,14 +70,15 @@ pub async fn rank(
 
 /// The place of a product that is not among those in memory.
 async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(Option<u64>, i64), Error> {
-    db::found(db::products::find(app.database.pool(), product), Error::ProductNotFound(product)).await?;
+    db::found(db::products::find(&app.database.pool(), product), Error::ProductNotFound(product)).await?;
     match ranking.source {
         RankingSource::Redis(..) => {
             let place = sales::window_rank(&app.redis, ranking.days, product).await?;
             Ok(place.map_or((None, 0), |(rank, units)| (Some(rank), units)))
         }
         RankingSource::Tables(to, _) => {
-            let units = db::best_sellers::sum_units(app.database.pool(), product, to, ranking.days);
+            let pool = &app.database.pool();
+            let units = db::best_sellers::sum_units(pool, product, to, ranking.days);
             Ok((None, db::within(units).await?))
         }
         RankingSource::Empty(_) => Ok((None, 0)),

@@ -21,5 +21,5 @@ pub async fn show_product(
     State(app): State<SharedApp>,
     PathParameters(product): PathParameters<ProductId>,
 ) -> Result<Json<Product>, ApiError> {
-    Ok(Json(db::found(db::products::find(app.database.pool(), product), Error::ProductNotFound(product)).await?))
+    Ok(Json(db::found(db::products::find(&app.database.pool(), product), Error::ProductNotFound(product)).await?))
 }

@@ -40,6 +40,6 @@ pub async fn coupons(
     ListParameters { filter, page }: ListParameters<CouponsQuery, ClaimId>,
 ) -> Result<Json<List<OwnedCoupon, ClaimId>>, ApiError> {
     let wanted = OwnedCouponsFilter { user, status: filter.status, before: page.cursor, limit: page.rows() };
-    let coupons = db::within(db::owned_coupons::list(app.database.pool(), wanted, clock::now())).await?;
+    let coupons = db::within(db::owned_coupons::list(&app.database.pool(), wanted, clock::now())).await?;
     Ok(page.list(coupons, |coupon| coupon.user_coupon_id))
 }

@@ -66,14 +66,14 @@ pub async fn until_drained(stores: &Stores, timeout: Duration) {
     // A timeout is no error: the audit reports what is left.
     let _timed_out = wait::until("all commands and events", timeout, Duration::from_millis(100), async || {
         // Commands first: each writes events.
-        Ok(stores.commands_left().await?.is_drained() && deliveries::all_delivered(stores.database.pool()).await?)
+        Ok(stores.commands_left().await?.is_drained() && deliveries::all_delivered(&stores.database.pool()).await?)
     })
     .await;
 }
 
 /// Audits the shop, and compares it with the records.
 pub async fn audit_shop(stores: &Stores, settings: ShopSettings, evidence: Evidence<'_>) -> Result<AuditReport> {
-    let pool = stores.database.pool();
+    let pool = &stores.database.pool();
     let mut checks = Vec::new();
     // One connection and one rule at a time: the audit must not load the server more than the stack does.
     for rule in rules() {

@@ -32,7 +32,7 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
         let counted = sales::daily(&stores.redis, day).await.context("reading the sales of a day in Redis")?;
         // Plain ids, as the query of the orders returns them.
         let counted = counted.into_iter().map(|(product, units)| (product.get(), units)).collect();
-        let sold = sold(stores.database.pool(), day, zone, None).await?;
+        let sold = sold(&stores.database.pool(), day, zone, None).await?;
         products += sold.values().filter(|units| units.live > 0).count();
         compare(&mut check, "in Redis", day, &sold, &counted);
     }
@@ -46,7 +46,7 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
 /// The units of each product on each stored day, as of the last run of the job.
 pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
     let mut check = Check::new("I9");
-    let pool = stores.database.pool();
+    let pool = &stores.database.pool();
     let today = business_day(clock::now(), zone);
     let (mut products, mut days) = (0, 0);
     for day in last_days(days_before(today, 1), STORED_DAYS) {

@@ -1,0 +1,65 @@
+//! What the pool of connections does when nothing tells it that they lead nowhere.
+
+use std::time::Duration;
+
+use dibs_common::testing::{TestEnvironment, eventually};
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// A network that forgets its connections tells neither end. Callers wait for answers on all of them.
+#[tokio::test]
+async fn connections_that_the_network_forgot_are_replaced_within_seconds() {
+    const CONNECTIONS: u32 = 8;
+    let environment = TestEnvironment::new().await;
+    let (settings, proxy, _redis) = environment.behind_proxies().await;
+    let database = settings.database(CONNECTIONS).expect("a pool");
+    let stopping = CancellationToken::new();
+    let watched = {
+        let (database, stopping) = (database.clone(), stopping.clone());
+        tokio::spawn(async move { database.watch(&stopping).await })
+    };
+    let mut calls = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let database = database.clone();
+        calls.spawn(async move {
+            // Long enough to be on its way when the network forgets it.
+            let waiting = sqlx::query("SELECT SLEEP(1)").execute(&database.pool()).await.map(drop);
+            waiting.is_ok()
+        });
+    }
+    let sent = proxy.sent();
+    eventually("all calls are on their way", Duration::from_secs(5), async || {
+        proxy.sent() > sent && database.pool().size() == CONNECTIONS && database.pool().num_idle() == 0
+    })
+    .await;
+    proxy.forget();
+    let forgotten = Instant::now();
+    eventually("the pool serves again", Duration::from_secs(15), async || database.ping().await.is_ok()).await;
+    assert!(forgotten.elapsed() < Duration::from_secs(10), "{:?}", forgotten.elapsed());
+    calls.abort_all();
+    stopping.cancel();
+    watched.await.expect("no panic");
+    environment.end().await;
+}
+
+/// The server ends the session of a client that holds a lock and says nothing: frozen, or gone with its machine.
+#[tokio::test]
+async fn a_silent_transaction_gives_up_its_locks_and_cannot_commit() {
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(1_000, 5).await;
+    let mut silent = environment.database.begin().await.expect("a transaction");
+    let lock = "SELECT stock FROM products WHERE product_id = ? FOR UPDATE";
+    sqlx::query(lock).bind(product.get()).execute(&mut *silent).await.expect("the lock");
+    let began = Instant::now();
+    eventually("another gets the lock", Duration::from_secs(15), async || {
+        sqlx::query(lock).bind(product.get()).execute(&environment.database.pool()).await.is_ok()
+    })
+    .await;
+    assert!(
+        began.elapsed() > Duration::from_secs(5),
+        "a client that is only slow keeps its lock: {:?}",
+        began.elapsed()
+    );
+    assert!(silent.commit().await.is_err(), "the late one's commit fails");
+    environment.end().await;
+}
