@@ -47,9 +47,17 @@ fn processor_of(place: &TestEnvironment) -> CommandProcessor {
     command_processor(&place.database, &place.redis, RULES, IMPATIENT)
 }
 
-/// Executes what is on the stream until nothing is left that can be ended.
+/// Executes what is on the stream until nothing is left that can be processed.
 pub async fn work(place: &TestEnvironment) {
     processor_of(place).drain(FIRST).await.expect("drained");
+}
+
+async fn execute(place: &TestEnvironment, batch: &[Command]) -> Vec<OrderOutcome> {
+    execute_batch(&place.database, batch, &RULES, clock::now()).await.expect("executed")
+}
+
+fn is_done(outcome: &OrderOutcome) -> bool {
+    matches!(outcome, OrderOutcome::Done(_))
 }
 
 /// Entries on the stream.
@@ -106,8 +114,7 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         assert_eq!(batch.len(), 8);
         let mut outcomes = Vec::new();
         if steps >= 1 {
-            let decided = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
-            outcomes = decided.expect("executed");
+            outcomes = execute(&place, &commands(&batch)).await;
         }
         if steps >= 2 {
             let ids: Vec<String> = batch.iter().take(3).map(|entry| entry.delivery.id.clone()).collect();
@@ -115,13 +122,10 @@ async fn i8_a_death_between_any_two_steps_changes_nothing() {
         }
         work(&place).await;
         expect_the_day(&place, &format!("died after step {steps}")).await;
-        // A repeat has the same outcome, whatever happened to the order meanwhile.
+        // A redelivered command keeps its outcome, whatever happened to the order meanwhile.
         if steps >= 1 {
-            let again = execute_batch(&place.database, &commands(&batch), &RULES, clock::now()).await;
-            let refused = |outcomes: &[OrderOutcome]| {
-                outcomes.iter().map(|outcome| matches!(outcome, OrderOutcome::Rejected(_))).collect::<Vec<_>>()
-            };
-            assert_eq!(refused(&again.expect("executed")), refused(&outcomes));
+            let again = execute(&place, &commands(&batch)).await;
+            assert_eq!(again.iter().map(is_done).collect::<Vec<_>>(), outcomes.iter().map(is_done).collect::<Vec<_>>());
             expect_the_day(&place, "repeated").await;
         }
         place.end().await;
@@ -157,16 +161,12 @@ async fn i8_two_workers_at_once_execute_each_command_once() {
     let mut reversed = orders.clone();
     reversed.reverse();
     let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
-    for done in join_all(batches.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
-        done.expect("executed");
-    }
+    join_all(batches.map(|batch| execute(&place, batch))).await;
     assert_eq!(place.count("SELECT stock FROM products").await, 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 60);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'").await, 40);
     let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
-    for done in join_all(halves.map(|batch| execute_batch(&place.database, batch, &RULES, clock::now()))).await {
-        done.expect("executed");
-    }
+    join_all(halves.map(|batch| execute(&place, batch))).await;
     assert_eq!(place.count("SELECT stock FROM products").await, 60);
     place.expect_consistent_rows().await;
     place.end().await;
@@ -186,10 +186,8 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
         orders.collect::<Vec<Command>>()
     };
     let days: Vec<Vec<Command>> = (0..6).map(day).collect();
-    let carried = join_all(days.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
-    for outcomes in carried {
-        assert!(outcomes.expect("executed").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
-    }
+    let carried = join_all(days.iter().map(|day| execute(&place, day))).await;
+    assert!(carried.iter().flatten().all(is_done));
     let cancels: Vec<Vec<Command>> = days
         .iter()
         .map(|day| {
@@ -197,10 +195,8 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
             day.iter().rev().map(cancel).collect()
         })
         .collect();
-    let cancelled = join_all(cancels.iter().map(|day| execute_batch(&place.database, day, &RULES, clock::now()))).await;
-    for outcomes in cancelled {
-        assert!(outcomes.expect("executed").iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_))));
-    }
+    let cancelled = join_all(cancels.iter().map(|day| execute(&place, day))).await;
+    assert!(cancelled.iter().flatten().all(is_done));
     assert_eq!(place.count("SELECT SUM(stock) FROM products").await, 200_000);
     assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
     place.expect_consistent_rows().await;
@@ -350,7 +346,7 @@ async fn an_unknown_coupon_refuses_its_order_only() {
     let items = vec![Line { product_id: product, quantity: 1 }];
     let unknown = Action::Place { items, coupon: Some(ClaimId(new_uuid())), payment: None };
     let batch = [command(1, unknown), place_order(2, product, false)];
-    let outcomes = execute_batch(&place.database, &batch, &RULES, clock::now()).await.expect("executed");
+    let outcomes = execute(&place, &batch).await;
     assert!(matches!(&outcomes[..], [OrderOutcome::Rejected(_), OrderOutcome::Done(_)]), "{outcomes:?}");
     place.expect_consistent_rows().await;
     place.end().await;
@@ -375,11 +371,10 @@ async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
     };
     let (first, second) = (with_coupon(), with_coupon());
     let first_order = OrderId(first.id.0);
-    let done = |outcomes: &[OrderOutcome]| outcomes.iter().all(|outcome| matches!(outcome, OrderOutcome::Done(_)));
-    let placed = execute_batch(&place.database, &[first], &RULES, clock::now()).await.expect("executed");
+    let placed = execute(&place, &[first]).await;
     let moved = [command(1, Action::Cancel { order: first_order }), second];
-    let moved = execute_batch(&place.database, &moved, &RULES, clock::now()).await.expect("executed");
-    assert!(done(&placed) && done(&moved), "{placed:?} {moved:?}");
+    let moved = execute(&place, &moved).await;
+    assert!(placed.iter().chain(&moved).all(is_done), "{placed:?} {moved:?}");
     place.expect_consistent_rows().await;
     place.end().await;
 }
