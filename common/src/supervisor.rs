@@ -2,7 +2,7 @@
 //!
 //! A panic ends one run of one task, never the task: the supervisor catches it, waits according to [`RESTARTS`], and runs
 //! the task again. A run that lasts [`STABLE_AFTER`] resets that wait. Readiness reports a task that has not run stably
-//! for [`DOWN_AFTER`], so a task that fails as soon as it is restarted counts as down as well.
+//! for [`DOWN_AFTER`], so a task that fails right after each restart counts as down as well.
 
 use std::{
     any::Any,
@@ -238,7 +238,7 @@ mod tests {
 
     const STEP: Duration = Duration::from_millis(10);
 
-    /// A task that counts its runs; what a run does is told by its number, from 1.
+    /// A task that counts its runs; `run` gets the number of the run, from 1.
     fn counted<F>(lifetime: Lifetime, run: impl Fn(u32) -> F + Send + 'static) -> (Task, Arc<AtomicU32>)
     where
         F: Future<Output = Result<()>> + Send + 'static,

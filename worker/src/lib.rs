@@ -1,4 +1,4 @@
-//! `dibs-worker`: carries out what the API has accepted.
+//! `dibs-worker`: processes what the API has accepted.
 
 pub mod assignments;
 mod backlog_metrics;
@@ -155,7 +155,7 @@ impl Worker {
         loop {
             match campaigns::reconcile_all(&self.database, &self.redis).await {
                 Ok(partitions) => {
-                    // One that is spawned already goes on as it is.
+                    // A task that is listed already is not spawned twice.
                     for partition in partitions {
                         self.supervisor.spawn(self.claims_task(partition));
                     }

@@ -1,4 +1,4 @@
-//! `dibs-worker`, the process.
+//! The process `dibs-worker`.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ const REDIS_CONNECTIONS: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    match Box::pin(perform(WorkerSettings::parse())).await {
+    match Box::pin(execute(WorkerSettings::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             config::report(&error);
@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn perform(settings: WorkerSettings) -> Result<()> {
+async fn execute(settings: WorkerSettings) -> Result<()> {
     settings.shared.check()?;
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
@@ -143,7 +143,7 @@ async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Resu
         expiry: Arc::default(),
     };
     let done = jobs.run(job, day, clock::now()).await?;
-    println!("{}", done.as_deref().unwrap_or("another process is at it"));
+    println!("{}", done.as_deref().unwrap_or("another process runs it"));
     Ok(())
 }
 

@@ -7,53 +7,54 @@ use dibs_common::{
     error::Result,
 };
 
-/// How long the outcome of a command is kept, and an event that every sink has taken.
-const KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// How long a dead letter is kept that was sent again, and a refusal of what came by Kafka.
-const REREAD_FOR: TimeDelta = TimeDelta::days(30);
-/// For how long events wait for a sink that nobody serves.
-const WAITED_FOR: TimeDelta = TimeDelta::days(7);
-/// Rows deleted by one statement, how long that may take, and how many such statements one purge has.
-const BATCH: u32 = 1_000;
-const PATIENCE: Duration = Duration::from_secs(10);
-const BATCHES: usize = 1_000;
+/// How long the outcome of a command is kept, and an event that every sink has accepted.
+const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);
+/// How long closed dead letters and rejected claim requests are kept.
+const DEAD_LETTERS_KEPT_FOR: TimeDelta = TimeDelta::days(30);
+/// How long events wait for a sink that no process serves.
+const IDLE_SINK_LIMIT: TimeDelta = TimeDelta::days(7);
+/// Rows of one statement, which holds their locks, and how many statements of a kind one purge runs.
+const BATCH_SIZE: u32 = 1_000;
+const BATCHES_MAX: usize = 1_000;
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What was deleted.
+/// How many rows were deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purged {
-    /// Answers of idempotency keys.
-    pub answers: u64,
+    pub idempotency_keys: u64,
     /// Outcomes of commands.
     pub outcomes: u64,
-    /// Events that every sink has taken.
+    /// Events that every active sink has accepted.
     pub events: u64,
-    /// Dead letters that were sent again.
-    pub letters: u64,
-    /// Claims that came by Kafka and were refused.
-    pub refusals: u64,
-    /// Sinks that nobody has served for 7 days: events are deleted without their having them.
-    pub left_alone: Vec<String>,
+    pub dead_letters: u64,
+    /// Claim requests of Kafka that were rejected.
+    pub rejected_requests: u64,
+    /// Sinks that no process has served for 7 days: events are deleted without their delivery.
+    pub idle_sinks: Vec<String>,
 }
 
-/// Deletes what was kept long enough by `now`.
+/// Deletes the rows whose retention has ended by `now`.
 pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let pool = &database.pool();
-    let letters = in_batches(|| db::dead_letters::purge(pool, now - REREAD_FOR, BATCH)).await?;
-    let refusals = in_batches(|| db::rejected_requests::purge(pool, now - REREAD_FOR, BATCH)).await?;
-    let left_alone = db::within(db::outbox::list_idle_sinks(pool, now - WAITED_FOR)).await?;
-    let answers = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
-    let outcomes = in_batches(|| db::orders::purge_commands(pool, now - KEPT_FOR, BATCH)).await?;
-    let events = in_batches(|| db::outbox::purge(pool, now - KEPT_FOR, now - WAITED_FOR, BATCH)).await?;
-    Ok(Purged { answers, outcomes, events, letters, refusals, left_alone })
+    let (outcomes_before, dead_letters_before) = (now - OUTCOMES_KEPT_FOR, now - DEAD_LETTERS_KEPT_FOR);
+    let idle_before = now - IDLE_SINK_LIMIT;
+    let dead_letters = in_batches(|| db::dead_letters::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
+    let rejected_requests = in_batches(|| db::rejected_requests::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
+    // Before the events: it names the sinks whose events are deleted next.
+    let idle_sinks = db::within(db::outbox::list_idle_sinks(pool, idle_before)).await?;
+    let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
+    let outcomes = in_batches(|| db::orders::purge_commands(pool, outcomes_before, BATCH_SIZE)).await?;
+    let events = in_batches(|| db::outbox::purge(pool, outcomes_before, idle_before, BATCH_SIZE)).await?;
+    Ok(Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, idle_sinks })
 }
 
-/// Small ones, so that nobody waits long.
+/// Many small statements: each holds its row locks for a short time only.
 async fn in_batches<F: Future<Output = Result<u64, sqlx::Error>>>(batch: impl Fn() -> F) -> Result<u64> {
     let mut deleted = 0;
-    for _ in 0..BATCHES {
-        let purged = db::within_limit(PATIENCE, batch()).await?;
+    for _ in 0..BATCHES_MAX {
+        let purged = db::within_limit(BATCH_TIMEOUT, batch()).await?;
         deleted += purged;
-        if purged < u64::from(BATCH) {
+        if purged < u64::from(BATCH_SIZE) {
             break;
         }
     }

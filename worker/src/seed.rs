@@ -1,4 +1,4 @@
-//! A demo campaign and products, for a first look.
+//! Demo data: a campaign and products.
 
 use chrono::TimeDelta;
 use dibs_common::{
@@ -13,7 +13,7 @@ use dibs_common::{
     identifiers::{CouponId, new_uuid},
 };
 
-/// Adds a campaign when there is none alive, and products when there are none; answers an open campaign.
+/// Creates a campaign when none is open, and products when there are none. Returns an open campaign.
 pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> {
     let now = clock::now();
     let pool = &database.pool();
@@ -38,6 +38,6 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         closes_at: now + TimeDelta::days(30),
         validity: Validity::Days(30),
     };
-    let made = db::campaigns::create(pool, &terms, settings.choose_partition(), new_uuid(), now);
-    db::within(made).await.map(|made| made.id)
+    let created = db::campaigns::create(pool, &terms, settings.choose_partition(), new_uuid(), now);
+    db::within(created).await.map(|created| created.id)
 }

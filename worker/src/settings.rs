@@ -12,14 +12,13 @@ use dibs_common::{
 
 use crate::{jobs::Job, kafka::KafkaSettings, webhooks::WebhookSettings};
 
-/// Carries out what the API has accepted: confirms claims, and keeps Redis and the database in step.
+/// Processes what the API has accepted: confirms claims, executes commands, and delivers events.
 ///
-/// Settings come from the environment (a `.env` of the working folder is read first) or from flags. Any number of
-/// workers may run; they share the work, and take over from one that dies.
+/// Settings come from the environment (a `.env` of the working directory is read first) or from flags. Any number of
+/// workers may run: they share the work, and reclaim that of one that dies.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "dibs-worker", version)]
 pub struct WorkerSettings {
-    /// Settings that API and worker share.
     #[command(flatten)]
     pub shared: Settings,
     /// Where health and metrics are answered
@@ -30,62 +29,53 @@ pub struct WorkerSettings {
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,
-    /// Who is told of what happens.
     #[command(flatten)]
     pub webhooks: WebhookSettings,
-    /// Settings of Kafka.
     #[command(flatten)]
     pub kafka: KafkaSettings,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the worker is asked to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Work until told to stop
+    /// Work until SIGTERM or Ctrl-C
     Run,
-    /// Bring the tables up to date; safe to run at any time, on several machines at once
+    /// Migrate the database; safe to run at any time, on several machines at once
     Migrate,
     /// Add a demo campaign and products when the database has none; prints the id of an open campaign
     Seed,
-    /// Make a campaign in Redis again from the database, which takes no claims until that is done; or the ranking
+    /// Rebuild a campaign in Redis from the database, which accepts no claims meanwhile; or the ranking
     Rebuild(Rebuild),
-    /// Do a job now, whether it is due or not
+    /// Run a job now, whether it is due or not
     Job(JobRun),
-    /// List what was given up on, the newest first; or ask for one to be sent again
+    /// List dead letters, the newest first; or redrive one
     DeadLetters(DeadLetters),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
 }
 
-/// What to rebuild.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Rebuild {
-    /// A campaign's id, or 'ranking' for what sold in the last days, from the orders
+    /// A campaign's id, or 'ranking' for the sales of the last days, from the orders
     #[arg(value_parser = rebuildable)]
     pub what: Rebuildable,
-    /// A business day whose rows in `product_daily_sales` are made anew as well; with 'ranking'
+    /// A business day whose rows in `product_daily_sales` are rebuilt as well; with 'ranking'
     #[arg(long)]
     pub day: Option<NaiveDate>,
 }
 
-/// What can be made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebuildable {
-    /// A campaign in Redis.
     Campaign(CouponId),
-    /// The sales of the last days in Redis.
     Ranking,
 }
 
-/// A job to do.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct JobRun {
-    /// Which
+    /// The job to run
     pub job: Job,
-    /// The business day to do it for; with persist-daily-sales
+    /// The business day to run it for; with persist-daily-sales
     #[arg(long)]
     pub day: Option<NaiveDate>,
 }
@@ -147,7 +137,6 @@ fn rebuildable(text: &str) -> Result<Rebuildable, String> {
 }
 
 impl WorkerSettings {
-    /// The rules of orders, as set.
     pub fn order_rules(&self) -> OrderRules {
         OrderRules {
             expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),

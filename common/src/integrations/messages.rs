@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_parsed_as_it_is_displayed() {
+    fn an_id_is_parsed_from_its_display() {
         let id = MessageId { sequence: 7, place: 3 };
         assert_eq!(id.to_string().parse(), Ok(id));
         for wrong in ["", "event-7", "event-7-x", "7-3"] {

@@ -1,8 +1,8 @@
-//! What is done at certain times, or by hand: `dibs-worker job NAME`.
+//! Scheduled jobs; `dibs-worker job NAME` runs one on demand.
 //!
-//! Every worker has the same clock to go by. A lock of the database lets one at a time do a job, and `job_runs` says for
-//! which business days it is done: so a day is done once, by whichever worker comes first, and one that was missed is
-//! done later. A job that is done again gives the same result.
+//! Every worker has the same schedule. A lease lets one at a time run a job, and `job_runs` has the business days that are
+//! done: so a day is done once, by whichever worker comes first, and a missed day is caught up later. A job that runs again
+//! gives the same result.
 
 mod persist;
 mod schedule;
@@ -33,32 +33,31 @@ use crate::{
     ranking::warm,
 };
 
-/// How long after its end a day is persisted: 00:10.
-const PERSISTED_AFTER: TimeDelta = TimeDelta::minutes(10);
-/// How many missed days are caught up on when none was ever persisted, and at most.
-const CAUGHT_UP: u64 = 7;
-const CAUGHT_UP_AT_MOST: u64 = 60;
-/// How long a job may be at work on something without saying so to the database that holds its lock.
-const LONGEST: Duration = Duration::from_mins(15);
-/// By how much later than it says an order may have been cancelled: the transaction had to end.
-const LATE: TimeDelta = TimeDelta::minutes(1);
-/// How long it may take to find the days of which orders were cancelled.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// How long after its end a coupon is marked as expired: an order that was in time may still be on its way.
-const SWEPT_AFTER: TimeDelta = TimeDelta::hours(1);
+/// How long after its end a day is persisted: at 00:10.
+const PERSIST_DELAY: TimeDelta = TimeDelta::minutes(10);
+/// How many missed days are caught up when none was ever persisted, and in total.
+const CATCH_UP_DAYS: u64 = 7;
+const CATCH_UP_DAYS_MAX: u64 = 60;
+/// The lease's connection is silent for a whole job.
+const JOB_TIMEOUT: Duration = Duration::from_mins(15);
+/// A cancellation becomes visible this much after its time: its transaction has to commit.
+const COMMIT_DELAY_MAX: TimeDelta = TimeDelta::minutes(1);
+/// How long it may take to find the days with cancelled orders.
+const DAYS_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long after its end a coupon is marked as expired: an order that was placed in time may still be in flight.
+const COUPON_EXPIRY_DELAY: TimeDelta = TimeDelta::hours(1);
 
-/// A job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Job {
-    /// Add up what sold in the last 1, 3 and 7 days, for those who read
+    /// Sum up the sales of the last 1, 3 and 7 days for the API
     WarmRanking,
-    /// Write what sold on a day, by default yesterday, into the tables
+    /// Write the sales of a day, by default yesterday, into the tables
     PersistDailySales,
-    /// Tell overdue orders to expire
+    /// Submit the expiry of overdue orders
     ExpireOrders,
-    /// Mark coupons whose validity is over
+    /// Mark coupons whose validity has ended
     ExpireCoupons,
-    /// Delete what is kept for a time only
+    /// Delete rows that are kept for a limited time
     Purge,
 }
 
@@ -75,24 +74,21 @@ impl Job {
     }
 }
 
-/// What jobs are done with.
 #[derive(Clone)]
 pub struct Jobs {
-    /// The database.
     pub database: Database,
-    /// Redis.
     pub redis: Redis,
     /// Where a business day begins.
     pub zone: Tz,
-    /// Over how many partitions the commands of users are spread.
+    /// The number of partitions of commands.
     pub partitions: u16,
-    /// How far overdue orders were told to expire.
+    /// Up to where overdue orders have their expiry submitted.
     pub expiry: Arc<Mutex<Expiry>>,
 }
 
 impl Jobs {
-    /// Does a job, for `day` or the day that it is usually done for, and notes that in `job_runs`. Answers what it did;
-    /// none when another process is at it.
+    /// Runs a job for `day`, or for its default day, and records that in `job_runs`. Returns what it did; none when another
+    /// process runs it.
     pub async fn run(&self, job: Job, day: Option<NaiveDate>, now: Timestamp) -> Result<Option<String>> {
         let today = business_day(now, self.zone);
         let usual = if job == Job::PersistDailySales { days_before(today, 1) } else { today };
@@ -100,20 +96,20 @@ impl Jobs {
         if job == Job::PersistDailySales && day >= today {
             return Err(Error::Setting("--day", format!("expected a day that is over, got {day}; today is {today}")));
         }
-        let Some(mut lock) = self.database.try_lease(&format!("job {}", job.name())).await? else { return Ok(None) };
-        lock.hold_for(LONGEST).await?;
-        let done = self.run_and_note(job, day, now).await;
-        if let Err(error) = lock.release().await {
-            tracing::debug!(job = job.name(), cause = error.chain(), "a lock was lost before it was released");
+        let Some(mut lease) = self.database.try_lease(&format!("job {}", job.name())).await? else { return Ok(None) };
+        lease.hold_for(JOB_TIMEOUT).await?;
+        let done = self.run_and_record(job, day, now).await;
+        if let Err(error) = lease.release().await {
+            tracing::debug!(job = job.name(), cause = error.chain(), "lease lost before its release");
         }
         done.map(Some)
     }
 
-    async fn run_and_note(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
+    async fn run_and_record(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
         let pool = &self.database.pool();
-        let (name, pool, began) = (job.name(), pool, Instant::now());
+        let (name, began) = (job.name(), Instant::now());
         db::within(db::job_runs::begin(pool, name, day, now)).await?;
-        let done = self.perform(job, day, now).await;
+        let done = self.execute(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
         metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
         metrics::histogram!("dibs_job_duration_seconds", "job" => name).record(began.elapsed());
@@ -124,8 +120,8 @@ impl Jobs {
         done
     }
 
-    /// What a job does, in words.
-    async fn perform(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
+    /// Runs a job; a description of what it did.
+    async fn execute(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
         let Self { database, redis, .. } = self;
         Ok(match job {
             Job::WarmRanking => match warm(redis, self.zone, now).await? {
@@ -134,20 +130,22 @@ impl Jobs {
             },
             Job::PersistDailySales => self.persist(day).await?,
             Job::ExpireOrders => {
-                let told = self.expiry.lock().await.tell(database, redis, self.partitions, now).await?;
-                format!("{told} orders told to expire")
+                let submitted = self.expiry.lock().await.tell(database, redis, self.partitions, now).await?;
+                format!("{submitted} orders submitted to expire")
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let Purged { answers, outcomes, events, letters, refusals, left_alone } = purge(database, now).await?;
+                let purged = purge(database, now).await?;
+                let Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, .. } = purged;
                 let deleted = format!(
-                    "deleted: {answers} answers, {outcomes} outcomes, {events} events, {letters} dead letters, \
-                     {refusals} refusals"
+                    "deleted: {idempotency_keys} idempotency keys, {outcomes} outcomes, {events} events, \
+                     {dead_letters} dead letters, {rejected_requests} rejected requests"
                 );
-                match &*left_alone {
+                match &*purged.idle_sinks {
                     [] => deleted,
                     sinks => {
-                        format!("{deleted}; for 7 days nobody has served {}, and no event waits", sinks.join(", "))
+                        let sinks = sinks.join(", ");
+                        format!("{deleted}; sinks without a worker for 7 days, whose events are not kept: {sinks}")
                     }
                 }
             }
@@ -157,40 +155,40 @@ impl Jobs {
     async fn expire_all_coupons(&self, now: Timestamp) -> Result<u64> {
         let mut expired = 0;
         loop {
-            match expire_coupons(&self.database, now - SWEPT_AFTER, now).await? {
+            match expire_coupons(&self.database, now - COUPON_EXPIRY_DELAY, now).await? {
                 0 => return Ok(expired),
                 some => expired += some,
             }
         }
     }
 
-    /// Does what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
-    /// the last that was, the earliest first; yesterday again when orders of days that are over were cancelled since.
+    /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
+    /// the last that was, the earliest first; yesterday again when orders of earlier days were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
         let warmed = self.run(Job::WarmRanking, None, now).await;
         for day in self.due_days(now).await? {
-            // Another process that is at it goes on with the days after it, too.
+            // Another process that runs it goes on with the days after it.
             let Some(done) = self.run(Job::PersistDailySales, Some(day), now).await? else { break };
-            tracing::info!(%day, done, "a day is persisted");
+            tracing::info!(%day, done, "daily sales persisted");
         }
         warmed.map(drop)
     }
 
     async fn due_days(&self, now: Timestamp) -> Result<BTreeSet<NaiveDate>> {
         let yesterday = days_before(business_day(now, self.zone), 1);
-        let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSISTED_AFTER <= now;
-        let done = self.days_persisted(days_before(yesterday, CAUGHT_UP_AT_MOST - 1)).await?;
+        let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSIST_DELAY <= now;
+        let done = self.days_persisted(days_before(yesterday, CATCH_UP_DAYS_MAX - 1)).await?;
         let last = done.last_key_value().map(|(day, _)| *day);
         let is_missed = |day: &NaiveDate| last.is_some_and(|last| *day > last);
-        let recent = days_before(yesterday, CAUGHT_UP - 1);
-        let days = last_days(yesterday, CAUGHT_UP_AT_MOST).filter(over);
+        let recent = days_before(yesterday, CATCH_UP_DAYS - 1);
+        let days = last_days(yesterday, CATCH_UP_DAYS_MAX).filter(over);
         let mut due: BTreeSet<NaiveDate> = days.filter(|day| *day >= recent || is_missed(day)).collect();
         due.retain(|day| !done.contains_key(day));
         if let Some(as_of) = done.get(&yesterday) {
             let pool = &self.database.pool();
-            let (pool, today) = (pool, days_after(yesterday, 1));
-            let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - LATE, self.zone);
-            if !db::within_limit(PATIENCE, changed).await?.is_empty() {
+            let today = days_after(yesterday, 1);
+            let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - COMMIT_DELAY_MAX, self.zone);
+            if !db::within_limit(DAYS_TIMEOUT, changed).await?.is_empty() {
                 due.insert(yesterday);
             }
         }
@@ -203,8 +201,8 @@ impl Jobs {
 
     async fn persist(&self, day: NaiveDate) -> Result<String> {
         let as_of = self.days_persisted(day).await?.get(&day).copied();
-        // The first time: what was cancelled before this day is in the days before, persisted when they were over.
-        let since = as_of.map_or_else(|| start_of(day, self.zone), |as_of| as_of - LATE);
+        // The first time: earlier cancellations are part of the days before, which were persisted after them.
+        let since = as_of.map_or_else(|| start_of(day, self.zone), |as_of| as_of - COMMIT_DELAY_MAX);
         persist_daily_sales(&self.database, day, self.zone, since).await
     }
 }

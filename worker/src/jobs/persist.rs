@@ -9,17 +9,16 @@ use dibs_common::{
     error::Result,
 };
 
-/// How long one day may take.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long it may take to find the days with cancelled orders.
+const DAYS_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Writes what sold on `day` into `product_daily_sales`, and the three days up to it into `best_sellers`, each in the
-/// place of what was there. Written anew with it are the two days before, and every earlier day of which orders were
-/// cancelled from `since` on: an order that is cancelled later counts no more on the day on which it was paid. Returns
-/// what it did, in words.
+/// Writes the sales of `day` into `product_daily_sales`, and those of the three days up to it into `best_sellers`, each in
+/// place of what was there. It rewrites the two days before, and every earlier day with orders that were cancelled from
+/// `since` on: a cancelled order no longer counts on the day of its payment. Returns a description of what it did.
 pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, since: Timestamp) -> Result<String> {
     let pool = &database.pool();
     let touched = db::sales::list_days_cancelled_since(pool, day, since, zone);
-    let touched = db::within_limit(PATIENCE, touched).await?;
+    let touched = db::within_limit(DAYS_TIMEOUT, touched).await?;
     let days: BTreeSet<NaiveDate> = last_days(day, 3).chain(touched).collect();
     let mut products = 0;
     for written in &days {

@@ -10,26 +10,21 @@ use dibs_common::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// How brokers are spoken to, as Kafka spells it.
+/// The protocol of connections to brokers, as Kafka spells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SecurityProtocol {
-    /// In plain text.
     #[default]
     #[value(name = "PLAINTEXT")]
     Plaintext,
-    /// In plain text, with a user and a password.
     #[value(name = "SASL_PLAINTEXT")]
     SaslPlaintext,
-    /// Over TLS.
     #[value(name = "SSL")]
     Ssl,
-    /// Over TLS, with a user and a password.
     #[value(name = "SASL_SSL")]
     SaslSsl,
 }
 
 impl SecurityProtocol {
-    /// The name that Kafka knows.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Plaintext => "PLAINTEXT",
@@ -39,34 +34,28 @@ impl SecurityProtocol {
         }
     }
 
-    /// Whether a user and a password are sent.
     pub const fn has_user(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
 
-    /// Whether it is spoken over TLS.
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 }
 
-/// How a password is shown to brokers, as Kafka spells it.
+/// The SASL mechanism, as Kafka spells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum SaslMechanism {
-    /// As it is.
     #[default]
     #[value(name = "PLAIN")]
     Plain,
-    /// As a proof that it is known.
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
-    /// The same, with a longer digest.
     #[value(name = "SCRAM-SHA-512")]
     ScramSha512,
 }
 
 impl SaslMechanism {
-    /// The name that Kafka knows.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -76,54 +65,52 @@ impl SaslMechanism {
     }
 }
 
-/// Who tells the ranking what was sold.
+/// The source of the ranking's sales.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RankingSource {
-    /// The relay, from the outbox.
+    /// The outbox, by the relay.
     #[default]
     Outbox,
-    /// The topics of paid and of cancelled orders.
+    /// Kafka's topics of paid and cancelled orders.
     Kafka,
 }
 
-/// Settings of Kafka.
 #[derive(Clone, Debug, Default, Args)]
 pub struct KafkaSettings {
-    /// Kafka brokers, host:port and commas between; empty is none. Events go to topics named order.created, order.paid,
-    /// order.confirmed, order.cancelled, order.expired and coupon.issued; requests for coupons are taken from
+    /// Kafka brokers, host:port and commas between; empty is none. Events are published to the topics order.created,
+    /// order.paid, order.confirmed, order.cancelled, order.expired and coupon.issued; claim requests are consumed from
     /// coupon.issue.requested
     #[arg(long, env, default_value = "")]
     pub kafka_brokers: String,
-    /// What the name of every topic and consumer group begins with, to share brokers with others
+    /// Prefix of the name of every topic and consumer group, to share brokers with others
     #[arg(long, env, default_value = "", value_parser = topic_prefix)]
     pub kafka_topic_prefix: String,
-    /// How brokers are spoken to; SSL and `SASL_SSL` need a worker that was built with the feature kafka-tls
+    /// The protocol of connections to brokers; SSL and `SASL_SSL` need a worker that was built with the feature kafka-tls
     #[arg(long, env, value_enum, default_value = "PLAINTEXT", ignore_case = true)]
     pub kafka_security_protocol: SecurityProtocol,
-    /// How the password is shown to brokers, with `SASL_PLAINTEXT` and `SASL_SSL`; SCRAM needs the feature kafka-tls
+    /// The SASL mechanism, with `SASL_PLAINTEXT` and `SASL_SSL`; SCRAM needs the feature kafka-tls
     #[arg(long, env, value_enum, default_value = "PLAIN", ignore_case = true)]
     pub kafka_sasl_mechanism: SaslMechanism,
-    /// Who brokers are told that this is, with `SASL_PLAINTEXT` and `SASL_SSL`
+    /// The SASL user, with `SASL_PLAINTEXT` and `SASL_SSL`
     #[arg(long, env)]
     pub kafka_sasl_user: Option<String>,
-    /// The user's password
+    /// The SASL password
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub kafka_sasl_password: Option<SecretString>,
-    /// A file of certificates (PEM) that brokers are believed by, with SSL and `SASL_SSL`; without one, the system's
+    /// A file of certificates (PEM) that broker certificates are verified with, with SSL and `SASL_SSL`; without one, the system's
     #[arg(long, env, value_parser = path)]
     pub kafka_ssl_ca: Option<PathBuf>,
-    /// Who tells the ranking what was sold: the outbox, or Kafka's topics order.paid and order.cancelled. The same for all workers
+    /// The source of the ranking's sales: the outbox, or Kafka's topics order.paid and order.cancelled. The same for all workers
     #[arg(long, env, value_enum, default_value = "outbox", ignore_case = true)]
     pub ranking_source: RankingSource,
 }
 
 impl KafkaSettings {
-    /// Whether there are brokers.
     pub fn is_set(&self) -> bool {
         !self.kafka_brokers.trim().is_empty()
     }
 
-    /// Refuses settings with which nothing can work.
+    /// Rejects invalid combinations.
     pub fn check(&self) -> Result<()> {
         if !self.is_set() {
             return match self.ranking_source {
@@ -161,24 +148,24 @@ impl KafkaSettings {
     fn check_certificates(&self) -> Result<()> {
         let Some(file) = self.certificates() else { return Ok(()) };
         if !self.kafka_security_protocol.is_tls() {
-            let why = "expected SSL or SASL_SSL in KAFKA_SECURITY_PROTOCOL, as it is used with these alone";
+            let why = "expected SSL or SASL_SSL in KAFKA_SECURITY_PROTOCOL, which alone use it";
             return wrong("KAFKA_SSL_CA", why);
         }
         let unreadable = |error| Error::Setting("KAFKA_SSL_CA", format!("expected a file that can be read: {error}"));
         std::fs::read(file).map(drop).map_err(unreadable)
     }
 
-    /// A file of certificates that brokers are believed by; an empty name is none.
+    /// The file of certificates; an empty name is none.
     pub fn certificates(&self) -> Option<&Path> {
         self.kafka_ssl_ca.as_deref().filter(|file| !file.as_os_str().is_empty())
     }
 
-    /// Who brokers are told that this is; an empty one is none.
+    /// The SASL user; an empty one is none.
     pub fn user(&self) -> Option<&str> {
         self.kafka_sasl_user.as_deref().filter(|user| !user.is_empty())
     }
 
-    /// The user's password; an empty one is none.
+    /// The SASL password; an empty one is none.
     pub fn password(&self) -> Option<&SecretString> {
         self.kafka_sasl_password.as_ref().filter(|password| !password.expose_secret().is_empty())
     }

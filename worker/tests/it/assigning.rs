@@ -31,7 +31,7 @@ async fn look(database: &Database, redis: &Redis) -> usize {
     assign_once(database, redis, &CancellationToken::new()).await.expect("looked")
 }
 
-/// Carries out every assignment, and confirms its claims; at most `rounds` looks are needed.
+/// Executes every assignment, and confirms its claims; at most `rounds` looks are needed.
 async fn finish(place: &TestEnvironment, rounds: usize) {
     for _ in 0..rounds {
         if look(&place.database, &place.redis).await == 0 {
@@ -57,7 +57,8 @@ async fn claimed(place: &TestEnvironment, campaign: &Campaign) -> u32 {
 
 const HOLDERS: &str = "SELECT COUNT(DISTINCT user_id) FROM user_coupons";
 const ISSUED: &str = "SELECT COUNT(*) FROM user_coupons";
-const TOLD: &str = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
+const PUBLISHED: &str =
+    "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
 
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
 async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
@@ -103,7 +104,7 @@ async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
         assert_eq!(state.assignment.status, AssignmentStatus::Done, "died after step {steps}");
         let expected = refused(&[("COUPON_ALREADY_ISSUED", 1), ("COUPON_EXHAUSTED", 3)]);
         assert_eq!((state.assigned, state.refused), (4, expected), "died after step {steps}");
-        for counted in [ISSUED, HOLDERS, TOLD, "SELECT issued_quantity FROM coupons"] {
+        for counted in [ISSUED, HOLDERS, PUBLISHED, "SELECT issued_quantity FROM coupons"] {
             assert_eq!(place.count(counted).await, 5, "died after step {steps}: {counted}");
         }
         let first_come = "SELECT COUNT(*) FROM user_coupons WHERE user_id <= 5";
@@ -133,14 +134,14 @@ async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
     finish(&place, 3).await;
     let state = state(&place, assignment).await;
     assert_eq!((state.assigned, state.refused), (600, refused(&[("COUPON_EXHAUSTED", 100)])));
-    for counted in [ISSUED, HOLDERS, TOLD] {
+    for counted in [ISSUED, HOLDERS, PUBLISHED] {
         assert_eq!(place.count(counted).await, 600, "{counted}");
     }
     place.end().await;
 }
 
 #[tokio::test]
-async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
+async fn an_assignment_waits_while_redis_is_unreachable_and_goes_on() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let assignment = make(&place, &campaign, 1..=3).await;
@@ -160,7 +161,7 @@ async fn an_assignment_waits_while_redis_is_away_and_goes_on() {
     place.end().await;
 }
 
-/// What is over may still be given. Nobody else makes such a campaign again in Redis.
+/// A campaign that is over may still be assigned. The reconciler does not rebuild such a campaign.
 #[tokio::test]
 async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_and_holds_up_no_other() {
     let place = TestEnvironment::new().await;
@@ -172,7 +173,7 @@ async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_a
     let (late, other) = (make(&place, &over, 1..=2).await, make(&place, &open, 1..=3).await);
     place.execute(&format!("DELETE FROM coupons WHERE coupon_id = {}", vanished.coupon)).await;
     for _ in 0..3 {
-        assert!(look(&place.database, &place.redis).await > 0, "one cannot be carried out");
+        assert!(look(&place.database, &place.redis).await > 0, "one cannot be executed");
         work(&place).await;
     }
     assert_eq!(state(&place, late).await.assigned, 2);
@@ -183,7 +184,7 @@ async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_a
 
 /// Redis accepts more than the database has: the second check refuses, and the assignment says so.
 #[tokio::test]
-async fn an_assigned_claim_that_the_second_check_refuses_is_told_as_refused() {
+async fn an_assigned_claim_that_the_second_check_rejects_has_that_outcome() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign(5).await;
     let assignment = make(&place, &campaign, 1..=5).await;
@@ -193,7 +194,7 @@ async fn an_assigned_claim_that_the_second_check_refuses_is_told_as_refused() {
     finish(&place, 3).await;
     let state = state(&place, assignment).await;
     assert_eq!((state.assigned, state.refused), (3, refused(&[("COUPON_EXHAUSTED", 2)])));
-    assert_eq!(claimed(&place, &campaign).await, 3, "two seats went back");
+    assert_eq!(claimed(&place, &campaign).await, 3, "two slots were returned");
     place.end().await;
 }
 
@@ -214,7 +215,7 @@ async fn i1_claims_and_assignments_at_once_never_exceed_the_quantity() {
     work(&place).await;
     finish(&place, 3).await;
     assert_eq!(place.count(ISSUED).await, 500);
-    assert_eq!(place.count(TOLD).await, 500);
+    assert_eq!(place.count(PUBLISHED).await, 500);
     let most = "SELECT MAX(held) FROM (SELECT COUNT(*) AS held FROM user_coupons GROUP BY user_id) AS holders";
     assert!(place.count(most).await <= 2);
     for assignment in [one, other] {

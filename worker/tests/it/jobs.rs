@@ -108,7 +108,7 @@ async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
 
 /// I9: the hour after a cancellation, without waiting for the next midnight; and nothing is written when none was.
 #[tokio::test]
-async fn i9_a_stored_day_is_written_anew_within_the_hour_when_an_order_of_it_was_cancelled() {
+async fn i9_a_stored_day_is_rewritten_within_the_hour_when_an_order_of_it_was_cancelled() {
     let (place, products) = shop(1).await;
     let today = today();
     let yesterday = days_before(today, 1);
@@ -178,7 +178,7 @@ async fn every_day_since_the_last_persisted_one_is_made_up_for_and_none_is_persi
 }
 
 #[tokio::test]
-async fn a_job_done_by_hand_is_noted_and_done_again_gives_the_same() {
+async fn a_job_run_on_demand_is_recorded_and_gives_the_same_when_it_runs_again() {
     let (place, products) = shop(1).await;
     let today = today();
     buy(&place, products[0], 3, noon(days_before(today, 1))).await;

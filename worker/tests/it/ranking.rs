@@ -62,7 +62,7 @@ pub async fn shop(products: usize) -> (TestEnvironment, Vec<ProductId>) {
 
 async fn execute(place: &TestEnvironment, action: Action, id: CommandId, now: Timestamp) -> OrderOutcome {
     let command = Command { id, user: user(BUYER), at: now, action };
-    let mut outcomes = execute_batch(&place.database, &[command], &RULES, now).await.expect("carried out");
+    let mut outcomes = execute_batch(&place.database, &[command], &RULES, now).await.expect("executed");
     outcomes.pop().expect("an outcome")
 }
 
@@ -141,10 +141,10 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
     let (mut orders, mut trace) = (Vec::new(), String::new());
     let mut now = clock::now() - TimeDelta::days(8);
     while now < clock::now() {
-        let dice = random_below(22);
-        trace = format!("{trace}{dice} ");
+        let choice = random_below(22);
+        trace = format!("{trace}{choice} ");
         now += TimeDelta::minutes(i64::from(random_below(180)));
-        match dice {
+        match choice {
             0..8 => {
                 let product = products[usize::from(random_below(3))];
                 orders.push(buy(&place, product, u32::from(random_below(4)) + 1, now).await);
@@ -174,7 +174,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
     expect_scores_of_orders(&place, &trace).await;
     let yesterday = days_before(business_day(now, ZONE), 1);
     jobs.run_due(now).await.expect("done");
-    jobs.run(Job::PersistDailySales, Some(yesterday), now).await.expect("done").expect("nobody else is at it");
+    jobs.run(Job::PersistDailySales, Some(yesterday), now).await.expect("done").expect("no other process runs it");
     for day in last_days(yesterday, 8) {
         assert_eq!(stored(&place, day).await, sums(&place, day).await, "{trace}: {day}");
     }
@@ -227,7 +227,7 @@ async fn i10_a_rebuild_leaves_what_is_not_numbered_to_its_delivery() {
     place.end().await;
 }
 
-/// Midnight comes while days are made anew: what is paid then is among them.
+/// Midnight comes during a rebuild: orders paid after it are counted.
 #[tokio::test]
 async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it() {
     let (place, products) = shop(1).await;
@@ -267,7 +267,7 @@ async fn i9_a_batch_of_very_long_orders_is_counted_in_parts() {
 
 /// Redis came back with older data, or none: the worker sees that by itself.
 #[tokio::test]
-async fn i11_a_redis_that_forgot_sales_is_told_again() {
+async fn i11_sales_that_redis_lost_are_counted_again() {
     let (place, products) = shop(2).await;
     buy(&place, products[0], 5, clock::now()).await;
     deliver_all(&place).await;

@@ -15,7 +15,7 @@ use dibs_common::{
 use dibs_worker::relay::{Batch, Relay, Sink, StepOutcome};
 use tokio_util::sync::CancellationToken;
 
-/// Keeps the ids of what it was told about; refuses everything while `broken`.
+/// Keeps the ids of the events that it accepts; fails while `broken`.
 #[derive(Clone, Default)]
 struct Witness {
     heard: Arc<Mutex<Vec<String>>>,
@@ -65,7 +65,7 @@ async fn deliver(place: &TestEnvironment, relay: &mut Relay<Witness>) {
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
 }
 
-/// I10: a row that is committed after one of a higher id is told of, too, only later.
+/// I10: a row that is committed after one of a higher id is delivered, too, only later.
 #[tokio::test]
 async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
     let place = TestEnvironment::new().await;
@@ -74,7 +74,7 @@ async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
     sqlx::raw_sql(sqlx::AssertSqlSafe(event("late"))).execute(&mut *late).await.expect("written");
     place.execute(&event("early")).await;
     deliver(&place, &mut relay).await;
-    assert_eq!(witness.heard(), ["early"], "what is not committed is neither told nor waited for");
+    assert_eq!(witness.heard(), ["early"], "what is not committed is neither delivered nor waited for");
     late.commit().await.expect("committed");
     place.execute(&event("last")).await;
     deliver(&place, &mut relay).await;
@@ -111,9 +111,9 @@ async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
     place.end().await;
 }
 
-/// One works for a sink, the others stand by and take over where it has left off.
+/// One process serves a sink; a standby continues where it stopped.
 #[tokio::test]
-async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
+async fn i10_a_relay_that_dies_is_followed_by_a_standby() {
     let place = TestEnvironment::new().await;
     let (witness, mut first) = witnessed(&place).await;
     let mut second = Relay::new(&place.database, witness.clone());
@@ -134,7 +134,7 @@ async fn i10_a_relay_that_dies_is_followed_by_one_that_stood_by() {
 
 /// A machine that vanished says nothing to the database, whose connection to it would stay open for hours.
 #[tokio::test]
-async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
+async fn i10_the_lease_of_a_silent_holder_passes_to_another() {
     let place = TestEnvironment::new().await;
     let (witness, mut relay) = witnessed(&place).await;
     let mut silent = place.database.try_lease("sink witness").await.expect("asked").expect("free");
@@ -144,7 +144,7 @@ async fn i10_a_sink_is_taken_over_from_one_who_says_nothing() {
     assert_eq!(relay.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
-    eventually("another takes over", Duration::from_secs(10), async || witness.heard() == ["one"]).await;
+    eventually("another process serves the sink", Duration::from_secs(10), async || witness.heard() == ["one"]).await;
     stopping.cancel();
     running.await.expect("ended");
     drop(silent);
