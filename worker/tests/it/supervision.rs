@@ -108,6 +108,7 @@ async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
             "campaign_reconciliation",
             "charge_reconciliation",
             "claims_0",
+            "dead_letters",
             "event_sequencing",
             "http_server",
             "jobs",
