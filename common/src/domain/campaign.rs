@@ -209,7 +209,7 @@ pub enum CampaignStatus {
     Scheduled,
     /// It takes claims.
     Open,
-    /// Every seat is taken; open again when one comes free.
+    /// The whole quantity is claimed; open again when a slot returns.
     Exhausted,
     /// An administrator paused it.
     Paused,

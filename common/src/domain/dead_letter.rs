@@ -34,7 +34,7 @@ pub enum DeadLetterStatus {
 /// A message or entry to dead-letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDeadLetter {
-    /// The sink that did not accept it, the intake it came in by, or the streams it was read from; at most 100
+    /// The sink that did not accept it, the topic it came from, or the streams it was read from; at most 100
     /// characters.
     pub source: String,
     /// Its id at the source, at most 200 characters. The same key is dead-lettered once.
@@ -57,7 +57,7 @@ pub struct NewDeadLetter {
 pub struct DeadLetter {
     #[serde(rename = "deadLetterId")]
     pub id: DeadLetterId,
-    /// The sink that did not accept it, such as `data-platform`, the intake it came in by, such as
+    /// The sink that did not accept it, such as `data-platform`, the topic it came from, such as
     /// `coupon.issue.requested`, or the streams it was read from: `claims` or `commands`.
     pub source: String,
     /// Its id at the source: of a message; topic, partition and offset; or partition, stream and entry.

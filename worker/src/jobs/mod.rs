@@ -130,7 +130,7 @@ impl Jobs {
             },
             Job::PersistDailySales => self.persist(day).await?,
             Job::ExpireOrders => {
-                let submitted = self.expiry.lock().await.tell(database, redis, self.partitions, now).await?;
+                let submitted = self.expiry.lock().await.send_commands(database, redis, self.partitions, now).await?;
                 format!("{submitted} orders submitted to expire")
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),

@@ -11,21 +11,21 @@ use dibs_common::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-/// Orders told to expire at once, and how many of them are on their way to Redis together.
+/// Commands to expire sent at once, and how many of them are on their way to Redis together.
 const PAGE: u32 = 500;
 const TOGETHER: usize = 32;
 /// Pages of one look.
 const PAGES: usize = 20;
 /// Commands to expire wait behind fewer than so many others: they are in no hurry.
 const LONGEST_STREAM: u64 = 5_000;
-/// How long an order that was told is left alone; then its command may have got lost.
-const TOLD_AGAIN_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// How long an order is left alone after its command was sent; then its command may have got lost.
+const RESEND_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// Coupons swept at once, and how long that may take.
 const COUPONS: u32 = 1_000;
 const LONGEST_SWEEP: Duration = Duration::from_secs(5);
 
 /// Finds orders that were not paid in time and puts a command for each on the stream. Remembers how far it got, so
-/// that an order that waits for its command is not told again at once.
+/// that an order that waits for its command gets no second one at once.
 #[derive(Debug, Default)]
 pub struct Expiry {
     round: Option<Round>,
@@ -39,19 +39,25 @@ struct Round {
 }
 
 impl Expiry {
-    /// Tells overdue orders to expire, those that no look of the last minute has told; how many.
-    pub async fn tell(&mut self, database: &Database, redis: &Redis, partitions: u16, now: Timestamp) -> Result<usize> {
-        let round = self.round.filter(|round| now - round.began < TOLD_AGAIN_AFTER);
+    /// Sends a command to expire for each overdue order that got none in the last minute. Returns how many.
+    pub async fn send_commands(
+        &mut self,
+        database: &Database,
+        redis: &Redis,
+        partitions: u16,
+        now: Timestamp,
+    ) -> Result<usize> {
+        let round = self.round.filter(|round| now - round.began < RESEND_AFTER);
         let mut round = round.unwrap_or(Round { began: now, after: None });
-        let mut told = 0;
+        let mut count = 0;
         for _ in 0..PAGES {
             let overdue = db::within(db::orders::list_overdue(&database.pool(), now, round.after, PAGE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
             for OverdueOrder { order, user, .. } in &overdue {
-                commands.push(tell_one(redis, partitions, now, (*order, *user)));
+                commands.push(send_one(redis, partitions, now, (*order, *user)));
             }
             let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
-            told += sent.iter().filter(|sent| **sent).count();
+            count += sent.iter().filter(|sent| **sent).count();
             if let Some(OverdueOrder { expires_at, order, .. }) = overdue.last() {
                 round.after = Some((*expires_at, *order));
             }
@@ -60,12 +66,12 @@ impl Expiry {
                 break;
             }
         }
-        Ok(told)
+        Ok(count)
     }
 }
 
-/// Whether there was room for the command; without, the next round tells the order.
-async fn tell_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user): (OrderId, UserId)) -> Result<bool> {
+/// Whether there was room for the command; without, the next round sends it.
+async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user): (OrderId, UserId)) -> Result<bool> {
     let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
     let entry = OrderEntry { answers: String::new(), request: String::new(), command };
@@ -76,7 +82,7 @@ async fn tell_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user):
     }
 }
 
-/// Marks issued coupons whose validity was over at `moment`, and tells of it; how many. They count as expired before
+/// Marks issued coupons whose validity was over at `moment`, and writes events of it; returns how many. They count as expired before
 /// that.
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
     db::retrying("expire_coupons", || async {

@@ -277,13 +277,15 @@ async fn overdue_orders_get_one_command_to_expire_each_round() {
     execute_batch(&place.database, &orders, &rules, clock::now()).await.expect("placed");
     let mut expiry = Expiry::default();
     let now = clock::now() + TimeDelta::seconds(1);
-    let told = async |expiry: &mut Expiry, now| expiry.tell(&place.database, &place.redis, 1, now).await.expect("told");
-    assert_eq!(told(&mut expiry, now).await, 3);
-    assert_eq!(told(&mut expiry, now).await, 0);
+    let sent = async |expiry: &mut Expiry, now| {
+        expiry.send_commands(&place.database, &place.redis, 1, now).await.expect("sent")
+    };
+    assert_eq!(sent(&mut expiry, now).await, 3);
+    assert_eq!(sent(&mut expiry, now).await, 0);
     // A minute later their commands may have got lost.
-    assert_eq!(told(&mut expiry, now + TimeDelta::minutes(1)).await, 3);
+    assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(1)).await, 3);
     work(&place).await;
-    assert_eq!(told(&mut expiry, now + TimeDelta::minutes(2)).await, 0);
+    assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(2)).await, 0);
     assert_eq!(place.count("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'").await, 3);
     assert_eq!(place.count("SELECT stock FROM products").await, 10);
     assert_eq!(place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 3);

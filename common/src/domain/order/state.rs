@@ -70,7 +70,7 @@ pub struct LedgerRow {
 #[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum PaymentStatus {
-    /// Asked for, not yet carried out.
+    /// Requested, not yet executed.
     Ready,
     /// Paid.
     Done,

@@ -50,7 +50,7 @@ pub fn execute(state: &mut LockedState, commands: &[Command], rules: &OrderRules
 pub fn fail_permanently(state: &mut LockedState, command: &Command, rules: &OrderRules, now: Timestamp) -> OrderPlan {
     let mut executor = BatchExecutor { state, plan: OrderPlan::default(), rules, now };
     let outcome = executor.existing_outcome(command).unwrap_or_else(|| {
-        let detail = "It could not be carried out, by a defect; nothing was changed.";
+        let detail = "It could not be executed, by a defect; nothing was changed.";
         let reason = OrderRejectReason::new(RejectCode::CommandFailed, detail);
         if let Action::Place { coupon, .. } = command.action {
             executor.insert_rejected(command, coupon, &reason);
