@@ -60,7 +60,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "dibs_database_pools_replaced_total",
         &[],
-        "Pools of database connections that were given up for a new one: they could not serve, and a new connection \
+        "Pools of database connections that were replaced by a new one: they could not serve, and a new connection \
          could.",
     ),
     counter("dibs_task_restarts_total", &["task"], "Restarts of a long-running task that panicked or ended too early."),

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 
 /// A connection that was idle for longer is pinged before it is used.
 const PING_AFTER: Duration = Duration::from_millis(500);
-/// A connection that was idle for longer is closed: before the server does, which [`SESSION_TIMEOUT`] tells it.
+/// A connection that was idle for longer is closed: before the server does, as [`SESSION_TIMEOUT`] says.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 /// The server ends a session that is silent for longer, rolls back and releases its locks. So a client that is frozen, or
 /// whose machine vanished, holds up others for no longer than this.
@@ -79,7 +79,7 @@ impl Database {
         self.shared.released.load(Ordering::Relaxed)
     }
 
-    /// Gives up the pool, with all its connections, for a new one.
+    /// Closes the pool, with all its connections, for a new one.
     pub(super) fn replace_pool(&self) {
         let Shared { options, connections, is_encrypted, released, pool } = &*self.shared;
         let new = open(options, *connections, is_encrypted, released);

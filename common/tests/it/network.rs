@@ -1,4 +1,4 @@
-//! What the pool of connections does when nothing tells it that they lead nowhere.
+//! What the pool of connections does when nothing reports that they lead nowhere.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use dibs_common::testing::{TestEnvironment, eventually};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A network that forgets its connections tells neither end. Callers wait for answers on all of them.
+/// A network that forgets its connections notifies neither end. Callers wait for answers on all of them.
 #[tokio::test]
 async fn connections_that_the_network_forgot_are_replaced_within_seconds() {
     const CONNECTIONS: u32 = 8;
@@ -44,7 +44,7 @@ async fn connections_that_the_network_forgot_are_replaced_within_seconds() {
 
 /// The server ends the session of a client that holds a lock and says nothing: frozen, or gone with its machine.
 #[tokio::test]
-async fn a_silent_transaction_gives_up_its_locks_and_cannot_commit() {
+async fn a_silent_transaction_loses_its_locks_and_cannot_commit() {
     let environment = TestEnvironment::new().await;
     let product = environment.product(1_000, 5).await;
     let mut silent = environment.database.begin().await.expect("a transaction");

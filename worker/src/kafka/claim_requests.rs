@@ -87,7 +87,7 @@ struct Request<'r> {
 
 impl Handler for ClaimRequestHandler {
     // Part of the name of the consumer group: another name would read every topic from its beginning.
-    const NAME: &'static str = "intake";
+    const NAME: &'static str = "claim_requests";
 
     async fn handle(&mut self, records: &[Record]) -> Result<()> {
         let mut requests = Vec::with_capacity(records.len());
