@@ -1,7 +1,7 @@
-//! `Idempotency-Key`: a repeat of a POST is answered as the first was, and has no effect of its own.
+//! `Idempotency-Key`: a repeat of a POST gets the response of the first, and has no effect of its own.
 //!
-//! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, by which
-//! all that it makes is made once, and its answer goes into the row. See `db::idempotency::begin` for what a repeat meets.
+//! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, so that
+//! whatever it creates is created once, and its response is stored in the row. See `db::idempotency::begin` for what a repeat meets.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe};
 

@@ -11,7 +11,6 @@ pub use administrator::{AdminToken, Administrator};
 pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;
-pub use page::page_limit;
 pub use page::{List, ListParameters, Page};
-pub use parameters::{PathParameters, PathParameters as PathOf, QueryParameters, QueryParameters as QueryOf};
+pub use parameters::{PathParameters, PathParameters as PathOf, QueryParameters};
 pub use prefer::Prefer;

@@ -48,14 +48,6 @@ impl<C> Page<C> {
     }
 }
 
-/// How many items a page has: 1 to 100.
-pub fn page_limit(given: Option<u32>) -> Result<u32, ApiError> {
-    match given.unwrap_or(DEFAULT_PAGE_SIZE) {
-        limit @ 1..=MAX_PAGE_SIZE => Ok(limit),
-        limit => Err(ApiError(Error::field("limit", format!("expected 1 to {MAX_PAGE_SIZE}, got {limit}")))),
-    }
-}
-
 /// A page of a list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -95,7 +87,10 @@ impl<F: DeserializeOwned, C: DeserializeOwned, S: Sync> FromRequestParts<S> for 
         let (page, filter): (Vec<_>, Vec<_>) =
             pairs.partition(|pair| matches!(pair.split('=').next(), Some("cursor" | "limit")));
         let page: Page<C> = parse(&page)?;
-        page_limit(Some(page.limit))?;
+        if !(1..=MAX_PAGE_SIZE).contains(&page.limit) {
+            let message = format!("expected 1 to {MAX_PAGE_SIZE}, got {}", page.limit);
+            return Err(ApiError(Error::field("limit", message)));
+        }
         Ok(Self { filter: parse(&filter)?, page })
     }
 }

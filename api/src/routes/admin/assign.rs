@@ -19,7 +19,7 @@ use crate::{
 /// Give a coupon to many users
 ///
 /// It counts against the total quantity and each user's limit, but the claim window and a pause do not matter. The
-/// worker carries it out; `Location` tells how far it is.
+/// worker executes it; `Location` shows its progress.
 #[utoipa::path(
     post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = u64, Path)),
     request_body = Recipients,
@@ -48,9 +48,9 @@ pub async fn assign(
 
 async fn create(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
     let pool = &app.database.pool();
-    if let Some(made) = db::within(db::assignments::find(pool, coupon, id)).await? {
-        // By an attempt before this one, whatever has become of the campaign since.
-        return Ok(made);
+    if let Some(existing) = db::within(db::assignments::find(pool, coupon, id)).await? {
+        // Created by an attempt before this one. The campaign may have been closed since, which does not undo it.
+        return Ok(existing);
     }
     let campaign = db::within(db::campaigns::find(pool, coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
     if campaign.state == CampaignState::Closed {

@@ -13,7 +13,7 @@ use crate::{
     routes::responses::AdminProblems,
 };
 
-/// What became of an assignment
+/// Look at an assignment
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}/assignments/{assignmentId}", tag = "administration",
     params(("couponId" = u64, Path), ("assignmentId" = AssignmentId, Path)),

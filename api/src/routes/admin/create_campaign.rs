@@ -15,13 +15,13 @@ use crate::{
     routes::responses::{AdminProblems, located, validate},
 };
 
-/// Make a campaign
+/// Create a campaign
 ///
 /// It takes claims from `opensAt` on.
 #[utoipa::path(
     post, path = "/admin/coupons", tag = "administration", request_body = CampaignTerms,
     responses(
-        (status = 201, description = "made", body = CampaignView),
+        (status = 201, description = "created", body = CampaignView),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         AdminProblems,
     ),
@@ -40,7 +40,7 @@ pub async fn create_campaign(
     Ok(located(StatusCode::CREATED, location, view))
 }
 
-/// The database first, then Redis: a worker makes up for the second when it fails.
+/// The database first, then Redis: where the second fails, the worker's reconciliation writes it.
 async fn create(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result<Campaign> {
     let partition = app.settings.shared.choose_partition();
     let pool = &app.database.pool();
@@ -49,11 +49,12 @@ async fn create(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result
     let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
     app.claims.created(&campaign).await;
     if !is_new {
-        // Redis holds what became of it, or a worker makes it again with its counts.
+        // An attempt before this one created it. Redis has its counts, which must not be reset; if it lost them, the worker
+        // restores them from the rows.
         return Ok(campaign);
     }
     if let Err(error) = campaign_put(&app.redis, &campaign, CampaignCounts::default()).await {
-        tracing::warn!(coupon = %id, cause = error.chain(), "redis does not know the new campaign yet; a worker will tell it");
+        tracing::warn!(coupon = %id, cause = error.chain(), "campaign not written to redis; the worker will write it");
     }
     Ok(campaign)
 }

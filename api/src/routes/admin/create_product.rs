@@ -11,11 +11,11 @@ use crate::{
     routes::responses::{AdminProblems, located, validate},
 };
 
-/// Make a product
+/// Create a product
 #[utoipa::path(
     post, path = "/admin/products", tag = "administration", request_body = ProductTerms,
     responses(
-        (status = 201, description = "made", body = Product),
+        (status = 201, description = "created", body = Product),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         AdminProblems,
     ),

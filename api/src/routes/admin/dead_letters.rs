@@ -4,13 +4,14 @@ use dibs_common::{
     domain::dead_letter::{DeadLetter, DeadLetterStatus},
     identifiers::DeadLetterId,
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, QueryOf, page_limit},
+    extract::{Administrator, List, ListParameters, Page},
     problem::{ApiError, Problem},
+    routes::responses::AdminProblems,
 };
 
 /// Which dead letters.
@@ -22,45 +23,24 @@ pub struct DeadLettersQuery {
     source: Option<String>,
     /// Only those of this status.
     status: Option<DeadLetterStatus>,
-    /// `nextCursor` of the page before.
-    cursor: Option<DeadLetterId>,
-    /// At most so many, 1 to 100; 20 when it is left out.
-    #[param(minimum = 1, maximum = 100)]
-    limit: Option<u32>,
 }
 
-/// A page of dead letters, the newest first.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DeadLetterList {
-    items: Vec<DeadLetter>,
-    /// Asks for the next page; null on the last.
-    next_cursor: Option<DeadLetterId>,
-}
-
-/// List what was given up on
+/// List dead letters
 #[utoipa::path(
-    get, path = "/admin/dead-letters", tag = "administration", params(DeadLettersQuery),
+    get, path = "/admin/dead-letters", tag = "administration", params(DeadLettersQuery, Page::<DeadLetterId>),
     responses(
-        (status = 200, description = "the newest first", body = DeadLetterList),
+        (status = 200, description = "the newest first", body = List<DeadLetter, DeadLetterId>),
         (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        AdminProblems,
     ),
 )]
 pub async fn dead_letters(
     State(app): State<SharedApp>,
     _: Administrator,
-    QueryOf(query): QueryOf<DeadLettersQuery>,
-) -> Result<Json<DeadLetterList>, ApiError> {
-    let limit = page_limit(query.limit)?;
-    // One more than asked for tells whether there is a next page.
-    let DeadLettersQuery { source, status, cursor, .. } = query;
-    let wanted = DeadLettersPage { source, status, before: cursor, limit: limit + 1, is_short: false };
-    let mut items = db::within(db::dead_letters::list(&app.database.pool(), &wanted)).await?;
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next_cursor = items.last().filter(|_| more).map(|letter| letter.id);
-    Ok(Json(DeadLetterList { items, next_cursor }))
+    ListParameters { filter, page }: ListParameters<DeadLettersQuery, DeadLetterId>,
+) -> Result<Json<List<DeadLetter, DeadLetterId>>, ApiError> {
+    let DeadLettersQuery { source, status } = filter;
+    let wanted = DeadLettersPage { source, status, before: page.cursor, limit: page.rows(), is_short: false };
+    let letters = db::within(db::dead_letters::list(&app.database.pool(), &wanted)).await?;
+    Ok(page.list(letters, |letter| letter.id))
 }

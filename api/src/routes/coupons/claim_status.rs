@@ -63,7 +63,7 @@ pub async fn claim_status(
     PathParameters((coupon, user)): PathParameters<(CouponId, UserId)>,
 ) -> Result<Json<ClaimState>, ApiError> {
     let batcher = app.claims.batcher(coupon).await?;
-    // Redis first: a claim that is issued or rejected between the two looks is then found in the database.
+    // Redis before the database: a claim that is issued or rejected between the two reads is found in the second.
     let held = batcher.latest_claim(&app.redis, user).await;
     let decided = db::within(db::issuances::list_of_user(&app.database.pool(), coupon, user)).await?;
     let mut latest_decided = decided.first().copied();

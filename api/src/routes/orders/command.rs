@@ -15,15 +15,13 @@ use crate::{
     problem::{ApiError, Problem},
 };
 
-/// Whether a command has been carried out.
+/// Where a command is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum CommandStatus {
-    /// Not yet.
     Pending,
-    /// It was.
     Done,
-    /// It was refused, and changed nothing; `code` says why.
+    /// It changed nothing; `code` says why.
     Refused,
 }
 
@@ -44,7 +42,7 @@ pub struct CommandState {
     decided_at: Option<DateTime<Utc>>,
 }
 
-/// What became of a command
+/// Look at a command
 ///
 /// For commands to confirm or cancel that were answered 202.
 #[utoipa::path(
@@ -60,7 +58,7 @@ pub async fn command(
     State(app): State<SharedApp>,
     PathParameters((order, id)): PathParameters<(OrderId, CommandId)>,
 ) -> Result<Json<CommandState>, ApiError> {
-    // Redis first: a command that is carried out between the two looks is then found in the database.
+    // Redis before the database: a command that is executed between the two reads is found in the second.
     let pending = app.orders.pending(id).await;
     let outcome = db::within(db::orders::find_command_outcome(&app.database.pool(), id)).await?;
     if let Some(outcome) = outcome.filter(|outcome| outcome.order == order) {

@@ -37,9 +37,9 @@ pub struct OrderBody {
 
 /// Place an order
 ///
-/// Stock and coupon are taken at once; the order is to be paid until `expiresAt`. With `pay: true` it is paid in the
+/// Stock and coupon are taken at once. The order can be paid until `expiresAt`. With `pay: true` it is paid in the
 /// same step. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower, or with
-/// `Prefer: respond-async`, the answer is 202, and `Location` tells what became of it.
+/// `Prefer: respond-async`, the answer is 202, and `Location` shows the outcome.
 #[utoipa::path(
     post, path = "/orders", tag = "orders", request_body = OrderBody,
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),

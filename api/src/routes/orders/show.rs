@@ -19,7 +19,7 @@ use crate::{
 
 /// Look at an order
 ///
-/// One that was taken and is not placed yet has the status PENDING; one that was refused is REJECTED, with its `code`.
+/// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
     get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = String, Path)),
     responses(
@@ -32,7 +32,7 @@ pub async fn show(
     State(app): State<SharedApp>,
     PathParameters(id): PathParameters<OrderId>,
 ) -> Result<Response, ApiError> {
-    // Redis first: an order that is placed between the two looks is then found in the database.
+    // Redis before the database: an order that is placed between the two reads is found in the second.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::find(&app.database.pool(), id)).await? {
         return Ok(Json(order).into_response());

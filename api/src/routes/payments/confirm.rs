@@ -18,7 +18,7 @@ use crate::{
     problem::{ApiError, Problem},
 };
 
-/// Which order to pay.
+/// The order to pay.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PaymentBody {
@@ -26,7 +26,7 @@ pub struct PaymentBody {
     order_id: OrderId,
 }
 
-/// A payment that was made.
+/// A payment that is done.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PaymentAnswer {

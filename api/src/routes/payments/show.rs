@@ -18,13 +18,13 @@ use crate::{
     problem::{ApiError, Problem},
 };
 
-/// A payment that was asked for and has no row of its own.
+/// A payment that was requested and has no row of its own.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PaymentNotMade {
     payment_id: PaymentId,
     order_id: OrderId,
-    /// READY before it is carried out; FAIL when the order could not be paid.
+    /// READY before it is executed; FAIL when the order could not be paid.
     status: PaymentStatus,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ struct PaymentNotMade {
 
 /// Look at a payment
 ///
-/// One that was taken and is not carried out yet is READY. The id of a payment that found its order paid answers the
+/// One that was accepted and is not executed yet is READY. The id of a payment that found its order paid answers the
 /// first payment.
 #[utoipa::path(
     get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = String, Path)),
@@ -48,7 +48,7 @@ pub async fn show(
     PathParameters(id): PathParameters<PaymentId>,
 ) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
-    // Redis first: a payment that is made between the looks is then found in the database.
+    // Redis before the database: a payment that is created between the two reads is found in the second.
     let pending = app.orders.pending(command).await;
     let pool = &app.database.pool();
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {

@@ -36,7 +36,7 @@ pub struct ChargeBody {
 }
 
 impl ChargeBody {
-    /// Refuses what no charge can be, before anything is asked.
+    /// Refuses invalid amounts before the gateway or the database is asked.
     fn check(&self, rules: PointRules) -> Result<()> {
         let mut errors = Vec::new();
         if self.amount > MAX_AMOUNT {
@@ -67,7 +67,7 @@ pub struct ChargeAnswer {
 /// Buy points
 ///
 /// When the payment gateway does not say whether the money is taken, the charge stays pending, and the worker asks
-/// again; `Location` tells what became of it. Until then its amount counts against the holding cap.
+/// again; `Location` shows the outcome. Until then its amount counts against the holding cap.
 #[utoipa::path(
     post, path = "/points", tag = "points", request_body = ChargeBody,
     responses(
@@ -98,18 +98,18 @@ async fn execute(app: SharedApp, wanted: NewCharge) -> Result<ChargeWithBalance>
         return db::charges::begin_approved(&app.database, &wanted, rules, now).await;
     };
     let begun = db::charges::begin(&app.database, &wanted, rules, now).await?;
-    // A repeat of one that has ended is answered as the first was.
+    // A repeat of a charge that has ended gets the outcome of the first.
     if begun.charge.status == ChargeStatus::Pending { settle(&app, gateway, begun).await } else { Ok(begun) }
 }
 
-/// Asks the gateway, and writes down what it says.
+/// Asks the gateway and stores its decision.
 async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: ChargeWithBalance) -> Result<ChargeWithBalance> {
     let NewCharge { id, user, .. } = begun.charge.wanted;
     let Some(decision) = gateway.charge(&begun.charge.wanted).await else { return Ok(begun) };
     match db::charges::settle(&app.database, id, user, decision, clock::now()).await {
-        // Nobody can say more than that it is pending, and the worker will ask again.
+        // The gateway has decided, but the decision is not stored. The charge stays pending, and the worker asks again.
         Err(error) if error.is_transient() => {
-            tracing::warn!(charge = %id, cause = error.chain(), "what the gateway decided is not written yet");
+            tracing::warn!(charge = %id, cause = error.chain(), "charge decision not stored; the worker will reconcile it");
             Ok(begun)
         }
         settled => settled,

@@ -47,7 +47,7 @@ impl From<Charge> for ChargeState {
     }
 }
 
-/// What became of a charge
+/// Look at a charge
 #[utoipa::path(
     get, path = "/points/charges/{chargeId}", tag = "points", params(("chargeId" = ChargeId, Path)),
     responses(
