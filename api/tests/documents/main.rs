@@ -6,6 +6,7 @@ mod links;
 mod metrics;
 mod settings;
 mod sources;
+mod words;
 
 /// The text of a file, by its path from the root.
 fn read(path: &str) -> String {
