@@ -104,7 +104,7 @@ impl CampaignBatcher {
         decision.await.map_err(Error::internal)?
     }
 
-    /// Whether claims are refused from memory now.
+    /// Whether claims are refused locally now.
     pub fn remembers_exhausted(&self) -> bool {
         self.exhausted.is_remembered()
     }

@@ -101,7 +101,7 @@ fn quality(accept: &str, media_type: &str) -> f32 {
     ranges.max_by_key(|(specificity, _)| *specificity).map_or(0.0, |(_, quality)| quality)
 }
 
-/// A page of headings, paragraphs and table rows as HTML. Everything else of Markdown stays as it is written.
+/// A page of headings, paragraphs and table rows as HTML. Everything else of Markdown stays unchanged.
 fn html(markdown: &str) -> String {
     let title = markdown.lines().next().unwrap_or_default().trim_start_matches("# ");
     let mut body = String::new();

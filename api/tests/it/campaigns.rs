@@ -37,7 +37,7 @@ async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_creat
 }
 
 #[tokio::test]
-async fn an_unknown_campaign_is_found_as_soon_as_it_is_made() {
+async fn an_unknown_campaign_is_found_once_it_is_created() {
     let app = TestApp::new().await;
     let next = 1.try_into().expect("an id");
     assert_eq!(app.claim(next, 1).await.code(), "COUPON_NOT_FOUND");
