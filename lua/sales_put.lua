@@ -25,5 +25,5 @@ for i = 3, #KEYS, 2 do
   end
 end
 redis.call('SET', KEYS[1], ARGV[1])
-redis.call('DEL', KEYS[2])
+redis.call('UNLINK', KEYS[2])
 return {PUT}

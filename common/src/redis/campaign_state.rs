@@ -24,6 +24,8 @@ use crate::{
 pub const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
 /// Users of one page of a scan.
 const SCAN_COUNT: u32 = 1_000;
+/// Users of one write of staged claims.
+const STAGED_PAGE: usize = 1_000;
 /// After that Redis deletes the staged claims of a rebuild that crashed.
 const STAGED_TTL_SECONDS: i64 = 3_600;
 
@@ -100,10 +102,11 @@ pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> R
 
 /// Deletes the counts of a campaign, so that it accepts no claims until it is rebuilt.
 pub async fn delete(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
-    redis.client().del::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
+    redis.client().unlink::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
 }
 
-/// Adds users' records to the staged claims of a rebuild. They expire an hour after the last page.
+/// Adds users' records to the staged claims of a rebuild, in pages, so that Redis serves other clients in between. They expire
+/// an hour after the last page.
 pub async fn write_staged(
     redis: &Redis,
     partition: Partition,
@@ -111,18 +114,16 @@ pub async fn write_staged(
     rebuild: Uuid,
     records: &[(UserId, Vec<ClaimRecord>)],
 ) -> Result<()> {
-    if records.is_empty() {
-        return Ok(());
-    }
     let key = redis.keys.staged_claims(partition, coupon, rebuild);
-    let fields: Vec<(String, Value)> = records
-        .iter()
-        .map(|(user, records)| {
+    let client = redis.client();
+    for page in records.chunks(STAGED_PAGE) {
+        let packed = page.iter().map(|(user, records)| {
             let packed: Vec<u8> = records.iter().flat_map(write_record).collect();
             (user.get().to_string(), Value::Bytes(packed.into()))
-        })
-        .collect();
-    let client = redis.client();
-    client.hset::<(), _, _>(&key, fields).await.map_err(redis_error)?;
-    client.expire::<(), _>(&key, STAGED_TTL_SECONDS, None).await.map_err(redis_error)
+        });
+        let fields: Vec<(String, Value)> = packed.collect();
+        client.hset::<(), _, _>(&key, fields).await.map_err(redis_error)?;
+        client.expire::<(), _>(&key, STAGED_TTL_SECONDS, None).await.map_err(redis_error)?;
+    }
+    Ok(())
 }

@@ -10,12 +10,15 @@ use dibs_common::{
         campaign_state,
         keys::ISSUANCE_GROUP,
         scripts::{
-            CampaignCounts, CampaignPut, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim,
-            return_slots,
+            CampaignCounts, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim, return_slots,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
     testing::{FIRST, TestEnvironment, open_terms},
+};
+use fred::{
+    interfaces::{ClientLike as _, KeysInterface as _},
+    types::{ClusterHash, CustomCommand, Value},
 };
 
 fn user(number: u64) -> UserId {
@@ -175,20 +178,22 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
 }
 
 #[tokio::test]
-async fn campaign_put_creates_and_updates_and_refuses_a_total_below_what_is_claimed() {
+async fn campaign_put_creates_and_updates_also_to_a_total_below_what_is_claimed() {
     let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
     let put = async |total_quantity| {
         let terms = CampaignTerms { total_quantity, ..campaign.terms.clone() };
         let campaign = Campaign { terms, ..campaign.clone() };
-        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put")
+        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put").is_new
     };
-    assert_eq!(put(3).await, CampaignPut::Created);
+    assert!(put(3).await);
     decisions(&place, &campaign, &[request(1), request(2)]).await;
-    assert_eq!(put(1).await, CampaignPut::BelowClaimed(2));
-    assert_eq!(put(2).await, CampaignPut::Updated);
-    assert_eq!(decisions(&place, &campaign, &[request(3)]).await, [Decision::Exhausted]);
-    assert_eq!(put(3).await, CampaignPut::Updated);
+    for total in [1, 2] {
+        assert!(!put(total).await);
+        let decided = decide(&place, &campaign, &[request(3)]).await;
+        assert_eq!((decided.decisions, decided.remaining), (vec![Decision::Exhausted], 0));
+    }
+    assert!(!put(3).await);
     assert!(matches!(decisions(&place, &campaign, &[request(3)]).await[..], [Decision::Accepted(_)]));
     clear(&place).await;
     place.end().await;
@@ -208,13 +213,13 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
     campaign_state::write_staged(&place.redis, at.0, at.1, counts.rebuild, &[(user(1), vec![record])])
         .await
         .expect("staged");
-    assert_eq!(campaign_put(&place.redis, &campaign, counts).await.expect("put"), CampaignPut::Created);
+    assert!(campaign_put(&place.redis, &campaign, counts).await.expect("put").is_new);
     assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
     let late = CampaignCounts { claimed: 0, sequence: 0, rebuild: new_uuid() };
     campaign_state::write_staged(&place.redis, at.0, at.1, late.rebuild, &[(user(2), vec![record])])
         .await
         .expect("staged");
-    assert_eq!(campaign_put(&place.redis, &campaign, late).await.expect("put"), CampaignPut::Updated);
+    assert!(!campaign_put(&place.redis, &campaign, late).await.expect("put").is_new);
     let counts =
         campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
     assert_eq!((counts.claimed, counts.sequence), (1, 9), "a rebuild that ends late changes nothing");
@@ -257,5 +262,49 @@ async fn acknowledge_removes_entries_and_what_was_pending() {
     assert_eq!(acknowledge(&place.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
     assert_eq!(stream.len().await.expect("redis"), 0);
     assert_eq!(stream.reclaim(Duration::ZERO, 10).await.expect("redis").len(), 0);
+    place.end().await;
+}
+
+/// The commands on keys with this prefix that Redis logged as slow, and how long each took. It logs those over 10 ms.
+async fn slow_commands(place: &TestEnvironment) -> Vec<(String, Duration)> {
+    let slow = CustomCommand::new_static("SLOWLOG", ClusterHash::Random, false);
+    let entries: Value = place.redis.client().custom(slow, vec!["GET", "128"]).await.expect("redis");
+    let prefix = place.redis.keys.campaign(FIRST, 1.try_into().expect("an id"));
+    let prefix = prefix.trim_end_matches('1');
+    let read = |entry: Value| {
+        let fields = entry.into_array();
+        let micros = u64::try_from(fields.get(2)?.as_i64()?).ok()?;
+        let command = format!("{:?}", fields.get(3)?);
+        command.contains(prefix).then_some((command, Duration::from_micros(micros)))
+    };
+    entries.into_array().into_iter().filter_map(read).collect()
+}
+
+/// A rebuild and a late rebuild replace and drop the claims of many holders: neither may hold up other clients.
+#[tokio::test]
+async fn no_command_of_a_rebuild_with_many_holders_takes_over_20_ms() {
+    const HOLDERS: u64 = 200_000;
+    let place = TestEnvironment::new().await;
+    let campaign = place.campaign_in_database(open_terms()).await;
+    for round in 0..3 {
+        let record = dibs_common::domain::claim::ClaimRecord {
+            claim_id: ClaimId::generate(),
+            sequence: 1,
+            accepted_at: clock::now(),
+        };
+        let counts = CampaignCounts { claimed: 1, sequence: 1, rebuild: new_uuid() };
+        let holders: Vec<_> = (1..=HOLDERS).map(|number| (user(number), vec![record])).collect();
+        campaign_state::write_staged(&place.redis, FIRST, campaign.id, counts.rebuild, &holders).await.expect("staged");
+        // The first creates, the second replaces the claims of the first, the third is late: its claims are dropped.
+        if round == 1 {
+            campaign_state::delete(&place.redis, FIRST, campaign.id).await.expect("deleted");
+        }
+        let put = campaign_put(&place.redis, &campaign, counts).await.expect("put");
+        assert_eq!(put.is_new, round < 2);
+    }
+    let slow = slow_commands(&place).await;
+    assert!(slow.iter().all(|(_, took)| *took < Duration::from_millis(20)), "{slow:?}");
+    let keys = vec![place.redis.keys.campaign(FIRST, campaign.id), place.redis.keys.claims(FIRST, campaign.id)];
+    place.redis.client().unlink::<(), _>(keys).await.expect("deleted");
     place.end().await;
 }

@@ -4,25 +4,28 @@ use fred::types::{Value, scripts::Script};
 use uuid::Uuid;
 
 use super::{Contract, integer, run, unexpected};
-use crate::{domain::campaign::Campaign, error::Result, redis::Redis};
+use crate::{
+    clock::{Timestamp, from_millis},
+    domain::campaign::Campaign,
+    error::Result,
+    redis::Redis,
+};
 
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/campaign_put.lua"),
     keys: &["campaign", "claims", "staged"],
     arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence"],
-    codes: &[("CREATED", 1), ("UPDATED", 2), ("BELOW_CLAIMED", 3)],
+    codes: &[("CREATED", 1), ("UPDATED", 2)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
 /// The outcome of [`campaign_put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CampaignPut {
-    /// The campaign was unknown.
-    Created,
-    /// The terms of a known campaign changed; its counts did not.
-    Updated,
-    /// Nothing changed: so many claims are accepted, more than the new total.
-    BelowClaimed(u32),
+pub struct CampaignPut {
+    /// Whether the campaign was unknown. Otherwise its terms changed, and its counts did not.
+    pub is_new: bool,
+    /// The clock of Redis. Claims that are accepted later meet these terms.
+    pub at: Timestamp,
 }
 
 /// The counts that an unknown campaign begins with.
@@ -53,10 +56,9 @@ pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCo
         Value::from(i64::from(counts.sequence)),
     ];
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
-    match integer(answer.first())? {
-        1 => Ok(CampaignPut::Created),
-        2 => Ok(CampaignPut::Updated),
-        3 => Ok(CampaignPut::BelowClaimed(u32::try_from(integer(answer.get(1))?).unwrap_or(u32::MAX))),
-        _ => Err(unexpected(&answer)),
+    let code = integer(answer.first())?;
+    if !(1..=2).contains(&code) {
+        return Err(unexpected(&answer));
     }
+    Ok(CampaignPut { is_new: code == 1, at: from_millis(integer(answer.get(1))?) })
 }
