@@ -59,6 +59,7 @@ fn errors() -> Vec<Error> {
         Error::CampaignPaused,
         Error::CampaignClosed,
         Error::CouponExhausted,
+        Error::ClaimFailed(ClaimId(ID)),
         Error::CampaignUnavailable(coupon),
         Error::StockInsufficient { product, stock: 1, change: -2 },
         Error::OrderPending(OrderId(ID)),

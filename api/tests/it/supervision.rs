@@ -16,11 +16,12 @@ use crate::app::{RULES, TestApp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const LISTED: [&str; 5] = [
+const LISTED: [&str; 6] = [
     "claim_outcome_listener",
     "claim_outcome_look_up",
     "command_outcome_listener",
     "command_outcome_look_up",
+    "database_watch",
     "rankings_refresh",
 ];
 

@@ -27,14 +27,16 @@ async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open(
     let place = TestEnvironment::new().await;
     let database = single(&place);
     database.ping().await.expect("connected");
+    let mut dropped = 0;
     for _ in 0..20 {
-        // One poll sends BEGIN; its response is never read.
-        assert!(database.begin().now_or_never().is_none(), "BEGIN needs a round trip");
+        // One poll sends BEGIN. Its response is never read, unless the server is fast enough to be there already.
+        dropped += u32::from(database.begin().now_or_never().is_none());
         database.pool().execute("DELETE FROM point_accounts").await.expect("deleted");
         let sql = "INSERT INTO point_accounts (user_id, balance, created_at, updated_at) VALUES (1, 5, NOW(), NOW())";
         database.pool().execute(sql).await.expect("inserted");
         assert_eq!(place.count("SELECT COUNT(*) FROM point_accounts").await, 1, "another connection sees the row");
     }
+    assert!(dropped > 0, "BEGIN needs a round trip");
     database.close().await;
     place.end().await;
 }

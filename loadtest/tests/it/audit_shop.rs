@@ -157,6 +157,7 @@ async fn coupon(place: &TestEnvironment) -> ClaimId {
             campaign.id
         ))
         .await;
+    place.execute("UPDATE coupons SET issued_quantity = 1").await;
     id
 }
 
