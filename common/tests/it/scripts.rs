@@ -282,7 +282,7 @@ async fn slow_commands(place: &TestEnvironment) -> Vec<(String, Duration)> {
 
 /// A rebuild and a late rebuild replace and drop the claims of many holders: neither may hold up other clients.
 #[tokio::test]
-async fn no_command_of_a_rebuild_with_many_holders_takes_over_20_ms() {
+async fn no_command_of_a_rebuild_with_many_holders_takes_more_than_20_ms() {
     const HOLDERS: u64 = 200_000;
     let place = TestEnvironment::new().await;
     let campaign = place.campaign_in_database(open_terms()).await;
