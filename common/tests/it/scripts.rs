@@ -14,11 +14,11 @@ use dibs_common::{
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
-    testing::{FIRST, TestEnvironment, open_terms},
+    testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
 use fred::{
     interfaces::{ClientLike as _, KeysInterface as _},
-    types::{ClusterHash, CustomCommand, Value},
+    types::{ClusterHash, CustomCommand},
 };
 
 fn user(number: u64) -> UserId {
@@ -265,26 +265,21 @@ async fn acknowledge_removes_entries_and_what_was_pending() {
     place.end().await;
 }
 
-/// The commands on keys with this prefix that Redis logged as slow, and how long each took. It logs those over 10 ms.
-async fn slow_commands(place: &TestEnvironment) -> Vec<(String, Duration)> {
-    let slow = CustomCommand::new_static("SLOWLOG", ClusterHash::Random, false);
-    let entries: Value = place.redis.client().custom(slow, vec!["GET", "128"]).await.expect("redis");
-    let prefix = place.redis.keys.campaign(FIRST, 1.try_into().expect("an id"));
-    let prefix = prefix.trim_end_matches('1');
-    let read = |entry: Value| {
-        let fields = entry.into_array();
-        let micros = u64::try_from(fields.get(2)?.as_i64()?).ok()?;
-        let command = format!("{:?}", fields.get(3)?);
-        command.contains(prefix).then_some((command, Duration::from_micros(micros)))
-    };
-    entries.into_array().into_iter().filter_map(read).collect()
+/// Large values that Redis has freed in the background since its start.
+async fn lazily_freed(place: &TestEnvironment) -> u64 {
+    let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
+    let info: String = place.redis.client().custom(info, vec!["memory"]).await.expect("redis");
+    let freed = info.lines().find_map(|line| line.strip_prefix("lazyfreed_objects:"));
+    freed.and_then(|freed| freed.trim().parse().ok()).expect("a number of freed objects")
 }
 
-/// A rebuild and a late rebuild replace and drop the claims of many holders: neither may hold up other clients.
+/// A rebuild and a late rebuild replace and drop the claims of many holders. Neither may hold up other clients: DEL of a
+/// million holders takes 380 ms, so the values are freed in the background.
 #[tokio::test]
-async fn no_command_of_a_rebuild_with_many_holders_takes_more_than_20_ms() {
-    const HOLDERS: u64 = 200_000;
+async fn a_rebuild_with_many_holders_frees_them_in_the_background() {
+    const HOLDERS: u64 = 2_000;
     let place = TestEnvironment::new().await;
+    let freed_before = lazily_freed(&place).await;
     let campaign = place.campaign_in_database(open_terms()).await;
     for round in 0..3 {
         let record = dibs_common::domain::claim::ClaimRecord {
@@ -302,8 +297,8 @@ async fn no_command_of_a_rebuild_with_many_holders_takes_more_than_20_ms() {
         let put = campaign_put(&place.redis, &campaign, counts).await.expect("put");
         assert_eq!(put.is_new, round < 2);
     }
-    let slow = slow_commands(&place).await;
-    assert!(slow.iter().all(|(_, took)| *took < Duration::from_millis(20)), "{slow:?}");
+    let freed = async || lazily_freed(&place).await - freed_before >= 2;
+    eventually("the replaced and the late claims are freed", Duration::from_secs(10), freed).await;
     let keys = vec![place.redis.keys.campaign(FIRST, campaign.id), place.redis.keys.claims(FIRST, campaign.id)];
     place.redis.client().unlink::<(), _>(keys).await.expect("deleted");
     place.end().await;
