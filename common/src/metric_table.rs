@@ -1,7 +1,8 @@
 //! Every metric of both processes, in one table.
 //!
-//! `/metrics` takes its HELP lines from here. `api/tests/documents.rs` compares this table with the calls in the source
-//! and with `docs/operations.md`, both ways.
+//! `/metrics` takes its HELP lines from here. `api/tests/documents/metrics.rs` compares this table with the calls in the
+//! source and with `docs/operations.md`, whose rows have the same order and words, both ways. A histogram ends with
+//! `_seconds` or `_size`: `telemetry.rs` has the buckets of these.
 
 use std::fmt;
 

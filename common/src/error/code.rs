@@ -4,7 +4,7 @@ use crate::domain::order::RejectCode;
 
 /// Every code by which a caller distinguishes errors. A code never changes its name or its status.
 ///
-/// This is the one list: the API document and the pages of `docs/errors/` are compared with [`Self::ALL`].
+/// This is the one list: the pages of `docs/errors/` and the snapshots of problems are compared with [`Self::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
 pub enum ErrorCode {

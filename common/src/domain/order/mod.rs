@@ -79,7 +79,9 @@ impl OrderItem {
     }
 }
 
-/// An order.
+/// An order: the response of the order calls, and the payload of every `order.*` event.
+// It also travels from worker to API as the outcome of a command. A new field needs a default there: while versions are
+// mixed, the other side does not know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
