@@ -9,18 +9,20 @@
 -- ARGV[3] opens_at     ms
 -- ARGV[4] closes_at    ms
 -- ARGV[5] state        ACTIVE, PAUSED or CLOSED
--- ARGV[6] claimed      accepted claims, for a new campaign
+-- ARGV[6] claimed      accepted claims, for a new campaign; '' to update only
 -- ARGV[7] sequence     highest sequence of an accepted claim, for a new campaign
 --
 -- Returns {code, now (ms)}
 --
+-- UNKNOWN = 0   nothing changed: Redis does not hold the campaign, and no counts are given
 -- CREATED = 1   with the given counts
 -- UPDATED = 2   the counts stay
-local CREATED, UPDATED = 1, 2
+local UNKNOWN, CREATED, UPDATED = 0, 1, 2
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('HEXISTS', KEYS[1], 'claimed') == 1
+if not known and ARGV[6] == '' then return {UNKNOWN, now} end
 redis.call('HSET', KEYS[1],
   'total', ARGV[1], 'limit', ARGV[2], 'opens_at', ARGV[3], 'closes_at', ARGV[4], 'state', ARGV[5])
 -- UNLINK: DEL would free a million claims in the main thread, which takes 380 ms. So would RENAME onto a key that exists.

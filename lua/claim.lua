@@ -84,7 +84,9 @@ if #appended > 0 then
   end
   redis.call('HSET', KEYS[2], unpack(fields))
   redis.call('HSET', KEYS[1], 'claimed', claimed, 'sequence', sequence)
-  redis.call('XADD', KEYS[3], '*',
-    'type', 'claims.v1', 'coupon', ARGV[1], 'answers', ARGV[2], 'claims', table.concat(appended))
+  local entry = {'type', 'claims.v1', 'coupon', ARGV[1], 'answers', ARGV[2], 'claims', table.concat(appended)}
+  -- The second check in MySQL needs to know whether the window and a pause apply.
+  if ARGV[3] ~= '' then entry[9], entry[10] = 'issuer', ARGV[3] end
+  redis.call('XADD', KEYS[3], '*', unpack(entry))
 end
 return {DECIDED, now, total - claimed, opens_at, table.concat(decisions)}

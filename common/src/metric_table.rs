@@ -89,6 +89,11 @@ pub const METRICS: &[Metric] = &[
         &["outcome"],
         "Outcomes of claims: issued or rejected. A redelivered claim counts again.",
     ),
+    counter(
+        "dibs_campaign_differences_total",
+        &["field"],
+        "Fields of campaigns in which Redis differed from MySQL and was restored.",
+    ),
     gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
     counter("dibs_claim_entries_dead_lettered_total", &[], "Entries of claims that became dead letters."),
     histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),

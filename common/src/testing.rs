@@ -123,7 +123,7 @@ impl TestEnvironment {
         let partition = self.settings.choose_partition();
         let created = db::campaigns::create(&self.database.pool(), &terms, partition, new_uuid(), clock::now()).await;
         let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
-        Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 }
+        Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0, enforced_since: None }
     }
 
     /// A product that is for sale.

@@ -152,8 +152,9 @@ impl Worker {
 
     /// Compares campaigns with Redis once a second, and confirms claims of every partition that a campaign lives in.
     async fn reconcile_campaigns(self) -> Result<()> {
+        let mut reconciler = campaigns::Reconciler::new(self.database.clone(), self.redis.clone());
         loop {
-            match campaigns::reconcile_all(&self.database, &self.redis).await {
+            match reconciler.round().await {
                 Ok(partitions) => {
                     // A task that is listed already is not spawned twice.
                     for partition in partitions {

@@ -4,11 +4,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
     db::{self, rejected_requests::RejectedRequest},
-    domain::{campaign::CampaignTerms, claim::ClaimRejectReason},
+    domain::{
+        campaign::CampaignTerms,
+        claim::{CLOCK_TOLERANCE, ClaimRejectReason},
+    },
     identifiers::{ClaimId, CouponId, Partition},
-    redis::scripts::return_slots,
+    redis::scripts::{campaign_update, return_slots},
     testing::{TestEnvironment, eventually, open_terms},
 };
+use dibs_worker::campaigns::reconcile_all;
 use futures::future::join_all;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -268,5 +272,38 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
     let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
     assert_eq!(requests, ["from-the-shop"]);
     assert_eq!(app.worker(ONLY).drain(ONLY).await.expect("drained"), 1);
+    app.end().await;
+}
+
+/// Redis returned to older terms, and accepted a claim on a paused campaign: the waiting caller reads why there is no coupon.
+#[tokio::test]
+async fn a_waiting_caller_reads_why_the_second_check_rejects_a_claim() {
+    let app = TestApp::new().await;
+    let campaign = app.place.campaign(5).await;
+    for (user, change, status, code) in [
+        (1, "state = 'PAUSED'", 409, "CAMPAIGN_PAUSED"),
+        (2, "state = 'CLOSED'", 422, "CAMPAIGN_CLOSED"),
+        (3, "state = 'ACTIVE', opens_at = closes_at - INTERVAL 1 MINUTE", 409, "CAMPAIGN_NOT_OPEN"),
+    ] {
+        app.place.execute(&format!("UPDATE coupons SET {change}")).await;
+        reconcile_all(&app.place.database, &app.place.redis).await.expect("reconciled");
+        let changed = db::campaigns::find(&app.place.database.pool(), campaign.id).await.expect("read");
+        let since = changed.and_then(|changed| changed.enforced_since).expect("enforced");
+        eventually("claims come after the tolerance", Duration::from_secs(5), async || {
+            clock::now() > since + CLOCK_TOLERANCE * 2
+        })
+        .await;
+        campaign_update(&app.place.redis, &campaign).await.expect("redis").expect("held");
+        let (answer, ()) = tokio::join!(app.claim_and_wait(campaign.id, user), async {
+            eventually("the claim is on the stream", Duration::from_secs(5), async || {
+                app.place.stream_length(&app.place.redis.keys.claim_stream(campaign.partition)).await == 1
+            })
+            .await;
+            app.work().await;
+        });
+        assert_eq!((answer.status.as_u16(), answer.code()), (status, code));
+        let state = app.claim_state(campaign.id, user).await;
+        assert_eq!((&state.body["status"], &state.body["code"]), (&json!("REJECTED"), &json!(code)));
+    }
     app.end().await;
 }

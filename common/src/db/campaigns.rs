@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::campaign::{Campaign, CampaignTerms, Discount, Validity},
+    domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, Validity},
     identifiers::{CouponId, Partition},
 };
 
@@ -31,11 +31,13 @@ struct CampaignRow {
     valid_until: Option<Timestamp>,
     state: String,
     partition_number: u16,
+    enforced_terms: Option<String>,
+    enforced_since: Option<Timestamp>,
 }
 
 const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
     total_quantity, issued_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
-    valid_until, state, partition_number";
+    valid_until, state, partition_number, enforced_terms, enforced_since";
 
 impl TryFrom<CampaignRow> for Campaign {
     type Error = sqlx::Error;
@@ -47,28 +49,38 @@ impl TryFrom<CampaignRow> for Campaign {
             _ => return Err(sqlx::Error::Decode(format!("coupon {}: not one validity", row.coupon_id).into())),
         };
         let state = parse("coupons.state", &row.state)?;
+        let terms = CampaignTerms {
+            discount: Discount {
+                kind: parse("coupons.discount_type", &row.discount_type)?,
+                value: row.discount_value,
+                max_amount: row.discount_max_amount,
+            },
+            name: row.name,
+            minimum_order_amount: row.minimum_order_amount,
+            total_quantity: row.total_quantity,
+            per_user_limit: row.per_user_limit,
+            opens_at: row.opens_at,
+            closes_at: row.closes_at,
+            validity,
+        };
+        // Others: an administrator changed the row, and Redis does not have that yet.
+        let is_enforced = row.enforced_terms.is_some_and(|enforced| enforced == enforceable(state, &terms));
         Ok(Self {
             id: identifier(row.coupon_id)?,
             partition: Partition(row.partition_number),
             state,
             issued: row.issued_quantity,
             rejected: row.rejected_quantity,
-            terms: CampaignTerms {
-                discount: Discount {
-                    kind: parse("coupons.discount_type", &row.discount_type)?,
-                    value: row.discount_value,
-                    max_amount: row.discount_max_amount,
-                },
-                name: row.name,
-                minimum_order_amount: row.minimum_order_amount,
-                total_quantity: row.total_quantity,
-                per_user_limit: row.per_user_limit,
-                opens_at: row.opens_at,
-                closes_at: row.closes_at,
-                validity,
-            },
+            enforced_since: row.enforced_since.filter(|_| is_enforced),
+            terms,
         })
     }
+}
+
+/// The terms whose change takes effect when Redis has it, as `coupons.enforced_terms` spells them.
+fn enforceable(state: CampaignState, terms: &CampaignTerms) -> String {
+    let (opens_at, closes_at) = (terms.opens_at.timestamp_millis(), terms.closes_at.timestamp_millis());
+    format!("{} {opens_at} {closes_at}", state.into_str())
 }
 
 /// A campaign that this call or an earlier one of the same operation created.
@@ -96,7 +108,8 @@ pub async fn create(
     let inserted = sqlx::query(
         "INSERT INTO coupons /* campaigns::create */ (name, discount_type, discount_value, discount_max_amount, \
          minimum_order_amount, total_quantity, per_user_limit, opens_at, closes_at, validity_days, valid_until, \
-         partition_number, operation_id, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         partition_number, operation_id, enforced_terms, enforced_since, created_at, updated_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(terms.name.trim())
     .bind(terms.discount.kind.into_str())
@@ -111,6 +124,9 @@ pub async fn create(
     .bind(until)
     .bind(partition.0)
     .bind(operation)
+    // Redis accepts no claim before it has these terms.
+    .bind(enforceable(CampaignState::Active, terms))
+    .bind(now)
     .bind(now)
     .bind(now)
     .execute(pool)
@@ -124,6 +140,22 @@ pub async fn create(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Stores since when Redis enforces the state and window of `campaign`. The time stays while they do.
+pub async fn set_enforced(pool: &MySqlPool, campaign: &Campaign, since: Timestamp) -> Result<(), sqlx::Error> {
+    let terms = enforceable(campaign.state, &campaign.terms);
+    sqlx::query(
+        "UPDATE coupons /* campaigns::set_enforced */ SET enforced_terms = ?, enforced_since = ? WHERE coupon_id = ? \
+         AND (enforced_terms IS NULL OR enforced_terms <> ?)",
+    )
+    .bind(&terms)
+    .bind(since)
+    .bind(campaign.id.get())
+    .bind(&terms)
+    .execute(pool)
+    .await
+    .map(drop)
 }
 
 /// The campaign of that id, if it exists.

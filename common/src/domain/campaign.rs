@@ -196,6 +196,8 @@ pub struct Campaign {
     pub issued: u32,
     /// Claims that Redis accepted and MySQL rejected.
     pub rejected: u32,
+    /// Since when Redis has enforced this state and window, by its clock. None: it enforces others, or MySQL does not know.
+    pub enforced_since: Option<Timestamp>,
 }
 
 /// A campaign's state as the public sees it.
@@ -292,6 +294,7 @@ pub(crate) mod tests {
             state,
             issued: 0,
             rejected: 0,
+            enforced_since: None,
         };
         let (before, within, after) = (from_millis(999_999), from_millis(1_000_000), from_millis(2_000_000));
         let active = campaign(CampaignState::Active);

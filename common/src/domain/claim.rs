@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::{
-    campaign::Campaign,
+    campaign::{Campaign, CampaignState},
     event::{Aggregate, Event},
 };
 use crate::{
@@ -36,6 +36,8 @@ pub struct Claim {
     pub record: ClaimRecord,
     /// The id of the request that created the claim; empty when it is the claim's own id.
     pub request: String,
+    /// An administrator assigns the coupon: neither the claim window nor a pause applies.
+    pub is_assigned: bool,
 }
 
 /// Why a claim got no coupon.
@@ -49,11 +51,11 @@ pub enum ClaimRejectReason {
     CouponAlreadyIssued,
     /// MySQL has issued the whole quantity: more than Redis counted.
     CouponExhausted,
-    /// It came before the window, and was never accepted.
+    /// It came before the window. As with the two below, it was never accepted, or Redis had returned to older terms.
     CampaignNotOpen,
-    /// It came while an administrator had paused the campaign, and was never accepted.
+    /// It came while an administrator had paused the campaign.
     CampaignPaused,
-    /// It came after the window, or when an administrator had closed the campaign, and was never accepted.
+    /// It came after the window, or when an administrator had closed the campaign.
     CampaignClosed,
     /// It could not be processed: an administrator dropped its dead letter.
     ClaimFailed,
@@ -166,8 +168,8 @@ struct IssuedCouponPayload {
 
 /// Decides a batch of claims in order, on the locked campaigns and what the database already holds.
 ///
-/// A claim that has an outcome keeps it. Otherwise the user must be below the campaign's limit, and the campaign below
-/// its quantity. The window is not checked again: Redis checked it when it accepted the claim.
+/// A claim that has an outcome keeps it. Otherwise it must meet the state and window that were in force when Redis accepted
+/// it, the user must be below the campaign's limit, and the campaign below its quantity.
 ///
 /// Source: `002` section 2-1-2, where the scheduler confirms under a pessimistic lock.
 pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Claim], now: Timestamp) -> IssuancePlan {
@@ -189,7 +191,9 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
             Some((campaign, issued)) => {
                 let gained = gained.entry(holder).or_default();
                 let held = existing.held.get(&holder).copied().unwrap_or(0) + *gained;
-                if held >= campaign.terms.per_user_limit {
+                if let Some(reason) = outside_terms(campaign, claim) {
+                    ClaimOutcome::Rejected(reason)
+                } else if held >= campaign.terms.per_user_limit {
                     ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)
                 } else if *issued >= campaign.terms.total_quantity {
                     ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted)
@@ -215,6 +219,29 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
         plan.outcomes.push(outcome);
     }
     plan
+}
+
+/// How far the clocks of two Redis servers may differ, one of which replaced the other.
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::milliseconds(100);
+
+/// Why a claim is rejected that Redis accepted although the state or the window did not allow it: Redis had returned to
+/// older terms, such as those of a replica.
+///
+/// MySQL knows the present terms only, so they say nothing about a claim that was accepted before Redis had them. Both times
+/// are by the clock of Redis.
+fn outside_terms(campaign: &Campaign, claim: &Claim) -> Option<ClaimRejectReason> {
+    let accepted_at = claim.record.accepted_at;
+    if accepted_at <= campaign.enforced_since? + CLOCK_TOLERANCE {
+        return None;
+    }
+    let is_public = !claim.is_assigned;
+    match campaign.state {
+        CampaignState::Closed => Some(ClaimRejectReason::CampaignClosed),
+        _ if is_public && accepted_at >= campaign.terms.closes_at => Some(ClaimRejectReason::CampaignClosed),
+        _ if is_public && accepted_at < campaign.terms.opens_at => Some(ClaimRejectReason::CampaignNotOpen),
+        CampaignState::Paused if is_public => Some(ClaimRejectReason::CampaignPaused),
+        CampaignState::Paused | CampaignState::Active => None,
+    }
 }
 
 /// Rejects the claims of a batch that have no outcome.
@@ -252,11 +279,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{
-        clock::from_millis,
-        domain::campaign::{CampaignState, tests::terms},
-        identifiers::Partition,
-    };
+    use crate::{clock::from_millis, domain::campaign::tests::terms, identifiers::Partition};
 
     fn campaign(id: u64, total_quantity: u32, per_user_limit: u16) -> Campaign {
         Campaign {
@@ -266,6 +289,7 @@ mod tests {
             state: CampaignState::Active,
             issued: 0,
             rejected: 0,
+            enforced_since: None,
         }
     }
 
@@ -279,6 +303,7 @@ mod tests {
                 accepted_at: from_millis(0),
             },
             request: String::new(),
+            is_assigned: false,
         }
     }
 
@@ -350,6 +375,36 @@ mod tests {
     }
 
     proptest! {
+        /// The second check agrees with the script once Redis had these terms; before that it takes the word of the script.
+        /// The window of the terms is 1,000 s to 2,000 s.
+        #[test]
+        fn terms_apply_to_claims_that_were_accepted_after_redis_had_them(
+            state in prop::sample::select(CampaignState::VARIANTS),
+            accepted_at in 900_000..2_100_000_i64,
+            enforced_since in prop::option::of(900_000..2_100_000_i64),
+            is_assigned: bool,
+        ) {
+            let mut campaign = campaign(1, 10, 1);
+            campaign.state = state;
+            campaign.enforced_since = enforced_since.map(from_millis);
+            let mut claim = claim((1, 1, 1));
+            claim.record.accepted_at = from_millis(accepted_at);
+            claim.is_assigned = is_assigned;
+            let plan = confirm(&[campaign], &ExistingClaims::default(), &[claim], from_millis(0));
+            let in_force = enforced_since.is_some_and(|since| accepted_at > since + CLOCK_TOLERANCE.num_milliseconds());
+            let expected = match state {
+                _ if !in_force => None,
+                CampaignState::Closed => Some(ClaimRejectReason::CampaignClosed),
+                _ if is_assigned => None,
+                _ if accepted_at >= 2_000_000 => Some(ClaimRejectReason::CampaignClosed),
+                _ if accepted_at < 1_000_000 => Some(ClaimRejectReason::CampaignNotOpen),
+                CampaignState::Paused => Some(ClaimRejectReason::CampaignPaused),
+                CampaignState::Active => None,
+            };
+            prop_assert_eq!(plan.rejections, expected.map(|reason| (0, reason)).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(plan.issuances.len(), usize::from(expected.is_none()));
+        }
+
         /// I1, I2 and I3 for any claims in any batches: the outcomes are those of one claim at a time, whatever
         /// comes twice.
         #[test]

@@ -11,12 +11,12 @@ use uuid::Uuid;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::claim::ClaimRecord,
+    domain::{campaign::Campaign, claim::ClaimRecord},
     error::{Error, Result},
     identifiers::{CouponId, Partition, UserId},
     redis::{
         Redis, redis_error,
-        scripts::{RECORD_BYTES, read_record, write_record},
+        scripts::{RECORD_BYTES, read_record, term_fields, write_record},
     },
 };
 
@@ -68,6 +68,33 @@ pub async fn counts(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
         closes_at: from_millis(closes_at),
         active: values.get(4).and_then(Value::as_str).is_some_and(|state| state == "ACTIVE"),
     }))
+}
+
+/// What Redis holds of a campaign, compared with MySQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldCampaign {
+    /// Whether Redis holds any field of it.
+    pub exists: bool,
+    /// Accepted claims, and the highest sequence of one. None when one of the two is missing or invalid.
+    pub counts: Option<(u32, u32)>,
+    /// The fields of the hash whose terms are not those of MySQL, missing ones included.
+    pub different: Vec<&'static str>,
+}
+
+/// Compares the terms of a campaign with those that Redis enforces, and reads its counts, in one round trip.
+pub async fn compare(redis: &Redis, campaign: &Campaign) -> Result<HeldCampaign> {
+    let key = redis.keys.campaign(campaign.partition, campaign.id);
+    let terms = term_fields(campaign);
+    let fields: Vec<&str> = ["claimed", "sequence"].into_iter().chain(terms.iter().map(|(name, _)| *name)).collect();
+    let values: Vec<Option<String>> = redis.client().hmget(key, fields).await.map_err(redis_error)?;
+    let count = |place: usize| values.get(place)?.as_deref()?.parse().ok();
+    let held = values.iter().skip(2);
+    let different = terms.iter().zip(held).filter(|((_, expected), held)| held.as_ref() != Some(expected));
+    Ok(HeldCampaign {
+        exists: values.iter().any(Option::is_some),
+        counts: count(0).zip(count(1)),
+        different: different.map(|((name, _), _)| *name).collect(),
+    })
 }
 
 /// The latest accepted claim of a user on a campaign.

@@ -21,7 +21,7 @@ pub fn product(number: u64) -> ProductId {
 /// An accepted claim of a user.
 pub fn accepted(campaign: &Campaign, number: u64, sequence: u32) -> Claim {
     let record = ClaimRecord { claim_id: ClaimId::generate(), sequence, accepted_at: clock::now() };
-    Claim { coupon: campaign.id, user: user(number), record, request: String::new() }
+    Claim { coupon: campaign.id, user: user(number), record, request: String::new(), is_assigned: false }
 }
 
 /// Plans claims as the worker does, and inserts the batch in a transaction.

@@ -59,6 +59,7 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
     }
     // A sequence is used once, also that of a rejected claim.
     let sequence = db::within(db::issuances::last_rejected_sequence(&database.pool(), campaign.id)).await?;
+    let sequence = sequence.max(campaign.issued + campaign.rejected);
     let mut counts = CampaignCounts { rebuild: new_uuid(), sequence, ..CampaignCounts::default() };
     let mut after = None;
     loop {
@@ -82,6 +83,7 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
     }
     add(redis, place, &mut counts, waiting).await?;
     let put = campaign_put(redis, campaign, counts).await?;
+    db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
     tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
     Ok(())
 }
@@ -94,7 +96,7 @@ pub(crate) fn rebuild_lease(coupon: CouponId) -> String {
 /// Accepted claims that may have no outcome yet: those on the stream, and those of dead letters. In this order, as an
 /// entry that fails moves from the stream to the letters. The way back is closed: a redrive takes the lease of the
 /// rebuild.
-async fn list_unanswered(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Vec<Claim>> {
+pub(super) async fn list_unanswered(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Vec<Claim>> {
     let mut claims = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
     let coupon = campaign.id.to_string();
     let pool = &database.pool();

@@ -1,55 +1,183 @@
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
 use dibs_common::{
     clock,
     db::{self, Database},
     domain::campaign::Campaign,
-    error::Result,
-    identifiers::Partition,
+    error::{Error, Result},
+    identifiers::{CouponId, Partition},
     redis::{
         Redis,
-        campaign_state::{self, KEPT_AFTER_END},
+        campaign_state::{self, HeldCampaign, KEPT_AFTER_END},
+        scripts::campaign_update,
+        streams::ClaimStream,
     },
 };
+use futures::future::join_all;
+use metrics::counter;
 
-use super::rebuild::{rebuild, rebuild_missing};
+use super::rebuild::{list_unanswered, rebuild, rebuild_missing};
 
 const PAGE_SIZE: u32 = 500;
+/// Campaigns that are read from Redis at once, pipelined.
+const PIPELINED: usize = 50;
+/// Counts that have not changed for so long belong to a campaign whose claims are all confirmed, unless a worker is late.
+const UNCHANGED_FOR: Duration = Duration::from_secs(2);
+/// After that a campaign is checked again whose claims without an outcome explained its count.
+const RECHECK_AFTER: Duration = Duration::from_mins(1);
+/// Campaigns whose claims without an outcome are counted in one round.
+const CHECKS_PER_ROUND: usize = 10;
+/// Entries of a stream that are read to count them. With more the workers are late, and the count says nothing.
+const CHECKED_ENTRIES: u64 = 10_000;
 
-/// Compares every campaign that is not long over with Redis, and rebuilds those that Redis has lost in whole or in part.
-/// Returns their partitions.
-pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
-    let since = clock::now() - KEPT_AFTER_END;
-    let mut partitions = Vec::new();
-    let mut after = None;
-    loop {
-        let campaigns = db::within(db::campaigns::list_not_ended(&database.pool(), since, after, PAGE_SIZE)).await?;
-        let Some(last) = campaigns.last() else { break };
-        after = Some(last.id);
-        for campaign in &campaigns {
-            partitions.push(campaign.partition);
-            if let Err(error) = reconcile(database, redis, campaign).await {
-                // It must not hold up the others.
-                tracing::warn!(coupon = %campaign.id, cause = error.chain(), "campaign reconciliation failed");
-            }
-        }
-    }
-    partitions.sort_unstable();
-    partitions.dedup();
-    Ok(partitions)
+/// Compares campaigns with Redis, round after round. MySQL is right.
+pub struct Reconciler {
+    database: Database,
+    redis: Redis,
+    unconfirmed: HashMap<CouponId, Unconfirmed>,
 }
 
-async fn reconcile(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    match campaign_state::counts(redis, campaign.partition, campaign.id).await? {
-        // Redis counts a claim before it is issued, and MySQL was read first: fewer claims in Redis mean a loss.
-        Some(counts) if counts.claimed >= campaign.issued => Ok(()),
-        counts => {
-            if campaign.issued > 0 {
-                let claimed = counts.map(|counts| counts.claimed);
-                tracing::warn!(coupon = %campaign.id, ?claimed, issued = campaign.issued, "redis lost claims; rebuilding campaign");
-            }
-            match counts {
-                Some(_) => rebuild(database, redis, campaign).await,
-                None => rebuild_missing(database, redis, campaign).await,
+/// A campaign of which Redis has accepted more claims than are issued.
+#[derive(Clone, Copy)]
+struct Unconfirmed {
+    counts: Counts,
+    /// When the claims without an outcome are counted, unless the counts change.
+    check_at: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    claimed: u32,
+    sequence: u32,
+    issued: u32,
+}
+
+/// One round of a new [`Reconciler`].
+pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
+    Reconciler::new(database.clone(), redis.clone()).round().await
+}
+
+impl Reconciler {
+    pub fn new(database: Database, redis: Redis) -> Self {
+        Self { database, redis, unconfirmed: HashMap::new() }
+    }
+
+    /// Compares every campaign that is not long over with Redis: restores its terms, and rebuilds it when its counts are
+    /// wrong. Returns the partitions of the campaigns.
+    pub async fn round(&mut self) -> Result<Vec<Partition>> {
+        let since = clock::now() - KEPT_AFTER_END;
+        let (mut partitions, mut after, mut unconfirmed) = (Vec::new(), None, Vec::new());
+        loop {
+            let pool = &self.database.pool();
+            let campaigns = db::within(db::campaigns::list_not_ended(pool, since, after, PAGE_SIZE)).await?;
+            let Some(last) = campaigns.last() else { break };
+            after = Some(last.id);
+            for page in campaigns.chunks(PIPELINED) {
+                let held = join_all(page.iter().map(|campaign| campaign_state::compare(&self.redis, campaign))).await;
+                for (campaign, held) in page.iter().zip(held) {
+                    partitions.push(campaign.partition);
+                    let reconciled = match held {
+                        Ok(held) => Box::pin(self.reconcile(campaign, &held)).await,
+                        Err(error) => Err(error),
+                    };
+                    match reconciled {
+                        Ok(Some(counts)) => unconfirmed.push((campaign.clone(), counts)),
+                        Ok(None) => {}
+                        // It must not hold up the others.
+                        Err(error) => reconciliation_failed(campaign, &error),
+                    }
+                }
             }
         }
+        Box::pin(self.check_unconfirmed(unconfirmed)).await;
+        partitions.sort_unstable();
+        partitions.dedup();
+        Ok(partitions)
     }
+
+    /// Restores the terms of a campaign, or rebuilds it when Redis has lost claims. Returns its counts when not all of its
+    /// claims are issued.
+    async fn reconcile(&self, campaign: &Campaign, held: &HeldCampaign) -> Result<Option<Counts>> {
+        let (database, redis, issued) = (&self.database, &self.redis, campaign.issued);
+        let Some((claimed, sequence)) = held.counts else {
+            if issued > 0 || held.exists {
+                report(campaign, "claimed");
+            }
+            // A part of it must go first, or the script would keep it.
+            let rebuilt = if held.exists {
+                rebuild(database, redis, campaign).await
+            } else {
+                rebuild_missing(database, redis, campaign).await
+            };
+            return rebuilt.map(|()| None);
+        };
+        // Redis counts a claim before it is issued, and MySQL was read first: lower numbers in Redis mean a loss.
+        let lost = [("claimed", claimed < issued), ("sequence", sequence < issued + campaign.rejected)];
+        if let Some((field, _)) = lost.into_iter().find(|(_, is_lost)| *is_lost) {
+            report(campaign, field);
+            return rebuild(database, redis, campaign).await.map(|()| None);
+        }
+        for field in &held.different {
+            report(campaign, field);
+        }
+        if !held.different.is_empty() || campaign.enforced_since.is_none() {
+            // None: a rebuild has just deleted it, and puts these terms itself.
+            if let Some(at) = campaign_update(redis, campaign).await? {
+                db::within(db::campaigns::set_enforced(&database.pool(), campaign, at)).await?;
+            }
+        }
+        Ok((claimed > issued).then_some(Counts { claimed, sequence, issued }))
+    }
+
+    /// Rebuilds campaigns that count more claims than are issued and unconfirmed. In a burst some are always unconfirmed, so
+    /// a campaign is checked when its counts no longer change.
+    async fn check_unconfirmed(&mut self, campaigns: Vec<(Campaign, Counts)>) {
+        let (before, now, mut checks) = (std::mem::take(&mut self.unconfirmed), Instant::now(), 0);
+        for (campaign, counts) in campaigns {
+            let unchanged = before.get(&campaign.id).copied().filter(|before| before.counts == counts);
+            let mut state = unchanged.unwrap_or(Unconfirmed { counts, check_at: now + UNCHANGED_FOR });
+            if state.check_at <= now && checks < CHECKS_PER_ROUND {
+                checks += 1;
+                state.check_at = now + RECHECK_AFTER;
+                if let Err(error) = self.check_surplus(&campaign, counts).await {
+                    reconciliation_failed(&campaign, &error);
+                }
+            }
+            self.unconfirmed.insert(campaign.id, state);
+        }
+    }
+
+    /// Rebuilds a campaign when Redis counts claims that are neither issued nor without an outcome.
+    ///
+    /// Each counted claim was on the stream when the counts were read, or had left it with an outcome, which MySQL shows
+    /// when it is read after the stream. Only the slot of a rejected claim could be counted and return meanwhile: so the
+    /// counts must be the same before and after.
+    async fn check_surplus(&self, campaign: &Campaign, counts: Counts) -> Result<()> {
+        let (database, redis) = (&self.database, &self.redis);
+        if ClaimStream::entries(redis, campaign.partition).await? > CHECKED_ENTRIES {
+            return Ok(());
+        }
+        let unanswered = list_unanswered(database, redis, campaign).await?.len() as u64;
+        let Some(now) = db::within(db::campaigns::find(&database.pool(), campaign.id)).await? else { return Ok(()) };
+        let held = campaign_state::compare(redis, campaign).await?;
+        let is_unchanged = held.counts == Some((counts.claimed, counts.sequence));
+        if is_unchanged && u64::from(counts.claimed) > u64::from(now.issued) + unanswered {
+            report(campaign, "claimed");
+            rebuild(database, redis, campaign).await?;
+        }
+        Ok(())
+    }
+}
+
+fn reconciliation_failed(campaign: &Campaign, error: &Error) {
+    tracing::warn!(coupon = %campaign.id, cause = error.chain(), "campaign reconciliation failed");
+}
+
+/// Reports a field of a campaign in which Redis differs from MySQL.
+fn report(campaign: &Campaign, field: &'static str) {
+    counter!("dibs_campaign_differences_total", "field" => field).increment(1);
+    tracing::warn!(coupon = %campaign.id, field, issued = campaign.issued, "redis differs from mysql; restoring campaign");
 }

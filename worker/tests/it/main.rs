@@ -11,6 +11,7 @@ mod losing;
 mod orders;
 mod ranking;
 mod receiver;
+mod reconciling;
 mod relay;
 mod supervision;
 mod support;

@@ -46,7 +46,8 @@ async fn create(app: SharedApp, terms: CampaignTerms, operation: Uuid) -> Result
     let pool = &app.database.pool();
     let created = db::campaigns::create(pool, &terms, partition, operation, clock::now());
     let db::campaigns::CreatedCampaign { id, partition, is_new } = db::within(created).await?;
-    let campaign = Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0 };
+    let campaign =
+        Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0, enforced_since: None };
     app.claims.created(&campaign).await;
     if !is_new {
         // An attempt before this one created it. Redis has its counts, which must not be reset; if it lost them, the worker

@@ -121,9 +121,16 @@ async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, 
     match reason {
         ClaimRejectReason::CouponNotFound => Error::CouponNotFound(body.coupon_id),
         ClaimRejectReason::CouponExhausted => Error::CouponExhausted,
-        ClaimRejectReason::CampaignNotOpen | ClaimRejectReason::CampaignPaused | ClaimRejectReason::CampaignClosed => {
-            // Redis decided these before it accepted the claim.
-            Error::internal("an accepted claim was rejected with a reason for which none is accepted")
+        ClaimRejectReason::CampaignPaused => Error::CampaignPaused,
+        ClaimRejectReason::CampaignClosed => Error::CampaignClosed,
+        ClaimRejectReason::CampaignNotOpen => {
+            match db::within(db::campaigns::find(&app.database.pool(), body.coupon_id)).await {
+                Ok(Some(campaign)) => {
+                    Error::CampaignNotOpen { opens_at: campaign.terms.opens_at, now: accepted.record.accepted_at }
+                }
+                Ok(None) => Error::CouponNotFound(body.coupon_id),
+                Err(error) => error,
+            }
         }
         ClaimRejectReason::ClaimFailed => Error::ClaimFailed(accepted.record.claim_id),
         ClaimRejectReason::CouponAlreadyIssued => {

@@ -15,7 +15,7 @@ pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/campaign_put.lua"),
     keys: &["campaign", "claims", "staged"],
     arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence"],
-    codes: &[("CREATED", 1), ("UPDATED", 2)],
+    codes: &[("UNKNOWN", 0), ("CREATED", 1), ("UPDATED", 2)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
@@ -41,24 +41,42 @@ pub struct CampaignCounts {
 
 /// Creates a campaign in Redis with `counts`, or updates the terms of an existing one. See `lua/campaign_put.lua`.
 pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCounts) -> Result<CampaignPut> {
+    let put = put(redis, campaign, counts.rebuild, [counts.claimed, counts.sequence].map(|count| count.to_string()));
+    put.await?.ok_or_else(|| unexpected(&"UNKNOWN"))
+}
+
+/// Updates the terms of a campaign, and returns the time by the clock of Redis; none when Redis does not hold it. It never
+/// creates one: a rebuild may just have deleted the campaign.
+pub async fn campaign_update(redis: &Redis, campaign: &Campaign) -> Result<Option<Timestamp>> {
+    let put = put(redis, campaign, Uuid::nil(), [String::new(), String::new()]).await?;
+    Ok(put.map(|put| put.at))
+}
+
+async fn put(redis: &Redis, campaign: &Campaign, rebuild: Uuid, counts: [String; 2]) -> Result<Option<CampaignPut>> {
     let keys = vec![
         redis.keys.campaign(campaign.partition, campaign.id),
         redis.keys.claims(campaign.partition, campaign.id),
-        redis.keys.staged_claims(campaign.partition, campaign.id, counts.rebuild),
+        redis.keys.staged_claims(campaign.partition, campaign.id, rebuild),
     ];
-    let arguments = vec![
-        Value::from(i64::from(campaign.terms.total_quantity)),
-        Value::from(i64::from(campaign.terms.per_user_limit)),
-        Value::from(campaign.terms.opens_at.timestamp_millis()),
-        Value::from(campaign.terms.closes_at.timestamp_millis()),
-        Value::from(campaign.state.into_str()),
-        Value::from(i64::from(counts.claimed)),
-        Value::from(i64::from(counts.sequence)),
-    ];
+    let terms = term_fields(campaign).map(|(_, value)| value);
+    let arguments = terms.into_iter().chain(counts).map(Value::from).collect();
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
-    let code = integer(answer.first())?;
-    if !(1..=2).contains(&code) {
-        return Err(unexpected(&answer));
+    let at = from_millis(integer(answer.get(1))?);
+    match integer(answer.first())? {
+        0 => Ok(None),
+        code @ (1 | 2) => Ok(Some(CampaignPut { is_new: code == 1, at })),
+        _ => Err(unexpected(&answer)),
     }
-    Ok(CampaignPut { is_new: code == 1, at: from_millis(integer(answer.get(1))?) })
+}
+
+/// The fields of the hash that are terms, and their values, in the order of the script's arguments.
+pub(in crate::redis) fn term_fields(campaign: &Campaign) -> [(&'static str, String); 5] {
+    let terms = &campaign.terms;
+    [
+        ("total", terms.total_quantity.to_string()),
+        ("limit", terms.per_user_limit.to_string()),
+        ("opens_at", terms.opens_at.timestamp_millis().to_string()),
+        ("closes_at", terms.closes_at.timestamp_millis().to_string()),
+        ("state", campaign.state.into_str().to_owned()),
+    ]
 }

@@ -62,7 +62,12 @@ impl Entry for ClaimEntry {
                 let number: u64 =
                     text("coupon")?.parse().map_err(|_| Malformed("field 'coupon' is no number".into()))?;
                 let coupon = CouponId::try_from(number).map_err(Malformed)?;
-                Ok(Self { answers: text("answers")?.to_owned(), claims: read_claims(coupon, field("claims")?)? })
+                let mut claims = read_claims(coupon, field("claims")?)?;
+                let is_assigned = fields.get("issuer").is_some_and(|issuer| &issuer[..] == b"ADMINISTRATOR");
+                for claim in &mut claims {
+                    claim.is_assigned = is_assigned;
+                }
+                Ok(Self { answers: text("answers")?.to_owned(), claims })
             }
             other => Err(Malformed(format!("unknown type '{other}'"))),
         }
@@ -81,7 +86,8 @@ fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malfor
         let request = packed.get(..length).ok_or_else(short)?;
         let request = String::from_utf8_lossy(request).into_owned();
         packed.advance(length);
-        claims.push(Claim { coupon, user: UserId::try_from(user).map_err(Malformed)?, record, request });
+        let user = UserId::try_from(user).map_err(Malformed)?;
+        claims.push(Claim { coupon, user, record, request, is_assigned: false });
     }
     if claims.is_empty() { Err(Malformed("no claims".into())) } else { Ok(claims) }
 }

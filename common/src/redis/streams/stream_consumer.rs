@@ -213,6 +213,11 @@ impl<E: Entry> StreamConsumer<E> {
 }
 
 impl StreamConsumer<ClaimEntry> {
+    /// How many entries are on the stream of a partition.
+    pub async fn entries(redis: &Redis, partition: Partition) -> Result<u64> {
+        redis.client().xlen(redis.keys.claim_stream(partition)).await.map_err(redis_error)
+    }
+
     /// Every claim on `coupon` that is on the stream: accepted, and perhaps without an outcome.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
         // An entry has up to 250 claims, about 11 kB: a page takes Redis about a millisecond.
