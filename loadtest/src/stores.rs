@@ -41,7 +41,7 @@ pub struct CommandsLeft {
     pub waiting: u64,
     /// Entries that a worker read and has not acknowledged.
     pub pending: u64,
-    /// Dead letters.
+    /// Rows of `dead_letters` that are neither redriven nor dropped.
     pub dead: u64,
 }
 
@@ -100,7 +100,7 @@ impl Stores {
     /// Events that the ranking has not applied yet.
     pub async fn events_left(&self) -> Result<u64> {
         let left: i64 = sqlx::query_scalar(
-// Events without a sequence are not numbered yet; the others are left from the sink's progress on.
+            // Events without a sequence are not numbered yet; the others are left from the sink's progress on.
             "SELECT /* events_left */ CAST((SELECT COUNT(*) FROM outbox_events WHERE sequence IS NULL) + last_sequence - \
              COALESCE((SELECT delivered_through FROM sinks WHERE name = 'ranking'), 0) AS SIGNED) FROM outbox_sequence",
         )

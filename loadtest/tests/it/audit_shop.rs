@@ -380,7 +380,7 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
 }
 
 #[tokio::test]
-async fn whatever_is_left_on_a_stream_is_found() {
+async fn commands_left_on_a_stream_or_dead_lettered_are_found() {
     let shop = Shop::new().await;
     let redis = &shop.place.redis;
     let stream = redis.keys.order_stream(FIRST);

@@ -1,4 +1,4 @@
-//! The streams of orders are drained.
+//! The order streams are drained, and no command is a dead letter.
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ fn check(left: CommandsLeft) -> Check {
     none("entries are on the order streams", left.waiting);
     none("entries of order streams are pending", left.pending);
     none("commands are dead letters", left.dead);
-    check.compared("order streams: no entry, no pending entry, no dead letter");
+    check.compared("order streams: no entry, no pending entry; dead letters: no command");
     check
 }
 
