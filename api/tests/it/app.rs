@@ -91,28 +91,29 @@ impl TestApp {
         Self::at(TestEnvironment::new().await).await
     }
 
-    pub async fn at(place: TestEnvironment) -> Self {
-        let shared = place.settings.clone();
-        Self::with(place, shared, |_| ()).await
+    pub async fn at(environment: TestEnvironment) -> Self {
+        let shared = environment.settings.clone();
+        Self::with(environment, shared, |_| ()).await
     }
 
     /// The API with settings that differ: another way to the servers, or changed by `change`.
-    pub async fn with(place: TestEnvironment, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
-        Self::serving(place, settings(shared, change), no_metrics(), Supervisor::new(CancellationToken::new())).await
+    pub async fn with(environment: TestEnvironment, shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> Self {
+        Self::serving(environment, settings(shared, change), no_metrics(), Supervisor::new(CancellationToken::new()))
+            .await
     }
 
     /// The API with a recorder of metrics, of which a process has at most one.
-    pub async fn with_metrics(place: TestEnvironment, shared: Settings, metrics: PrometheusHandle) -> Self {
-        Self::serving(place, settings(shared, |_| ()), metrics, Supervisor::new(CancellationToken::new())).await
+    pub async fn with_metrics(environment: TestEnvironment, shared: Settings, metrics: PrometheusHandle) -> Self {
+        Self::serving(environment, settings(shared, |_| ()), metrics, Supervisor::new(CancellationToken::new())).await
     }
 
     /// The API with a supervisor that injects faults.
-    pub async fn supervised(place: TestEnvironment, shared: Settings, supervisor: Supervisor) -> Self {
-        Self::serving(place, settings(shared, |_| ()), no_metrics(), supervisor).await
+    pub async fn supervised(environment: TestEnvironment, shared: Settings, supervisor: Supervisor) -> Self {
+        Self::serving(environment, settings(shared, |_| ()), no_metrics(), supervisor).await
     }
 
     async fn serving(
-        place: TestEnvironment,
+        environment: TestEnvironment,
         settings: ApiSettings,
         metrics: PrometheusHandle,
         supervisor: Supervisor,
@@ -123,7 +124,7 @@ impl TestApp {
         let served = app.clone();
         let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
         let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
-        Self { place, app, address, client, serving, working: None }
+        Self { place: environment, app, address, client, serving, working: None }
     }
 
     /// The API, and a worker that works.

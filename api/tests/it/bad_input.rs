@@ -139,9 +139,9 @@ async fn an_administrators_route_needs_the_token() {
         assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHENTICATED"));
     }
     app.end().await;
-    let place = dibs_common::testing::TestEnvironment::new().await;
-    let shared = place.settings.clone();
-    let app = TestApp::with(place, shared, |settings| settings.admin_token = None).await;
+    let environment = dibs_common::testing::TestEnvironment::new().await;
+    let shared = environment.settings.clone();
+    let app = TestApp::with(environment, shared, |settings| settings.admin_token = None).await;
     let answer = app.administer("/admin/coupons", terms_body(|_| ())).await;
     assert_eq!((answer.status.as_u16(), answer.code()), (403, "FORBIDDEN"));
     assert!(answer.body["detail"].as_str().is_some_and(|why| why.contains("ADMIN_TOKEN")));

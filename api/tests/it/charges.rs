@@ -28,14 +28,14 @@ use crate::{
 const RULES: PointRules = PointRules { charge_minimum: 10_000, holding_cap: CAP };
 
 async fn app_with(gateway_url: &str) -> TestApp {
-    let place = TestEnvironment::new().await;
-    let shared = place.settings.clone();
-    TestApp::with(place, shared, |settings| settings.shared.payment_gateway_url = Some(gateway_url.into())).await
+    let environment = TestEnvironment::new().await;
+    let shared = environment.settings.clone();
+    TestApp::with(environment, shared, |settings| settings.shared.payment_gateway_url = Some(gateway_url.into())).await
 }
 
-fn reconciler(place: &TestEnvironment, gateway_url: &str) -> ChargeReconciler {
+fn reconciler(environment: &TestEnvironment, gateway_url: &str) -> ChargeReconciler {
     let gateway = Some(PaymentGateway::at(&gateway_url.into()).expect("a gateway"));
-    ChargeReconciler { database: place.database.clone(), gateway, stopping: CancellationToken::new() }
+    ChargeReconciler { database: environment.database.clone(), gateway, stopping: CancellationToken::new() }
 }
 
 /// When every charge that was made so far is due, however often it was asked about.
@@ -163,9 +163,9 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
 #[tokio::test]
 async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let (gate, url) = FaultProxy::before(&gateway.url).await;
+    let (proxy, url) = FaultProxy::before(&gateway.url).await;
     let app = app_with(&url).await;
-    gate.shut();
+    proxy.shut();
     let pending = app.post("/points", charge_body(1, 10_000)).await;
     assert_eq!((pending.status.as_u16(), gateway.questions().len()), (202, 0));
     let reconciler = reconciler(&app.place, &url);
@@ -176,7 +176,7 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
     assert_eq!(reconciler.reconcile_due(first).await.expect("looked"), 0, "not before the pause is over");
     assert_eq!(reconciler.reconcile_due(first + TimeDelta::seconds(3)).await.expect("looked"), 1);
     assert_eq!(app.place.count("SELECT attempts FROM charges").await, 2);
-    gate.open();
+    proxy.open();
     assert_eq!(reconciler.reconcile_due(later(10)).await.expect("settled"), 1);
     assert_eq!((state(&app, &pending).await, gateway.money()), (json!("APPROVED"), 10_000));
     assert_points_add_up(&app.place).await;
@@ -187,78 +187,81 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
 #[tokio::test]
 async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let wanted = wanted(1, 10_000);
     let now = clock::now();
-    db::charges::begin(&place.database, &wanted, RULES, now).await.expect("begun");
+    db::charges::begin(&environment.database, &wanted, RULES, now).await.expect("begun");
     let (id, user) = (wanted.id, wanted.user);
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     let settled = join_all((0..20).map(async |_| {
         let decision = asker.charge(&wanted).await.expect("a decision");
-        db::charges::settle(&place.database, id, user, decision, now).await.expect("settled")
+        db::charges::settle(&environment.database, id, user, decision, now).await.expect("settled")
     }))
     .await;
     assert!(settled.iter().all(|charged| *charged == settled[0]), "{settled:?}");
     assert_eq!((settled[0].charge.status, settled[0].balance), (ChargeStatus::Approved, 10_000));
-    let contradiction = db::charges::settle(&place.database, id, user, Decision::Declined, now).await.expect("settled");
+    let contradiction =
+        db::charges::settle(&environment.database, id, user, Decision::Declined, now).await.expect("settled");
     assert_eq!(contradiction, settled[0]);
-    let repeated = db::charges::begin(&place.database, &wanted, RULES, now).await.expect("there");
+    let repeated = db::charges::begin(&environment.database, &wanted, RULES, now).await.expect("there");
     assert_eq!(repeated, settled[0]);
     assert_eq!((gateway.questions().len(), gateway.money()), (20, 10_000));
-    assert_points_add_up(&place).await;
-    place.end().await;
+    assert_points_add_up(&environment).await;
+    environment.end().await;
 }
 
 /// Dies between each two steps: after the charge is written, and after the gateway has answered.
 #[tokio::test]
 async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let (unasked, answered) = (wanted(1, 10_000), wanted(1, 20_000));
     for wanted in [&unasked, &answered] {
-        db::charges::begin(&place.database, wanted, RULES, clock::now()).await.expect("begun");
+        db::charges::begin(&environment.database, wanted, RULES, clock::now()).await.expect("begun");
     }
     let asker = PaymentGateway::at(&gateway.url.as_str().into()).expect("a gateway");
     assert_eq!(asker.charge(&answered).await, Some(Decision::Approved));
     // A worker takes both, and dies as well.
     let (now, until) = (later(1), later(2));
-    let taken = db::charges::take_due(&place.database, 10, now, until).await.expect("taken");
+    let taken = db::charges::take_due(&environment.database, 10, now, until).await.expect("taken");
     assert_eq!(taken.len(), 2);
-    let reconciler = reconciler(&place, &gateway.url);
+    let reconciler = reconciler(&environment, &gateway.url);
     assert_eq!(reconciler.reconcile_due(now).await.expect("looked"), 0, "they are taken");
     assert_eq!(reconciler.reconcile_due(later(3)).await.expect("settled"), 2);
-    assert_eq!(place.count("SELECT balance FROM point_accounts").await, 30_000);
+    assert_eq!(environment.count("SELECT balance FROM point_accounts").await, 30_000);
     assert_eq!(gateway.money(), 30_000, "each was paid once");
-    assert_points_add_up(&place).await;
-    place.end().await;
+    assert_points_add_up(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn several_workers_share_the_charges_that_are_due() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     for user in 1..=150 {
-        db::charges::begin(&place.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now()).await.expect("begun");
+        db::charges::begin(&environment.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now())
+            .await
+            .expect("begun");
     }
-    let (one, other) = (reconciler(&place, &gateway.url), reconciler(&place, &gateway.url));
+    let (one, other) = (reconciler(&environment, &gateway.url), reconciler(&environment, &gateway.url));
     let now = later(1);
     let (one, other) = tokio::join!(one.reconcile_due(now), other.reconcile_due(now));
     assert_eq!(one.expect("settled") + other.expect("settled"), 150);
     assert_eq!(gateway.questions().len(), 150, "no charge was asked about twice");
-    assert_eq!(place.count("SELECT SUM(balance) FROM point_accounts").await, 1_500_000);
-    assert_points_add_up(&place).await;
-    place.end().await;
+    assert_eq!(environment.count("SELECT SUM(balance) FROM point_accounts").await, 1_500_000);
+    assert_points_add_up(&environment).await;
+    environment.end().await;
 }
 
 /// A worker whose deployment lacks the setting must not give away what the gateway may decline.
 #[tokio::test]
 async fn a_worker_without_a_payment_gateway_approves_no_charge() {
-    let place = TestEnvironment::new().await;
-    db::charges::begin(&place.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
-    let blind = ChargeReconciler { gateway: None, ..reconciler(&place, "http://unused") };
+    let environment = TestEnvironment::new().await;
+    db::charges::begin(&environment.database, &wanted(1, 10_000), RULES, clock::now()).await.expect("begun");
+    let blind = ChargeReconciler { gateway: None, ..reconciler(&environment, "http://unused") };
     assert_eq!(blind.reconcile_due(later(60)).await.expect("looked"), 0);
-    assert_eq!(place.count("SELECT COUNT(*) FROM charges WHERE status = 'PENDING'").await, 1);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM charges WHERE status = 'PENDING'").await, 1);
+    environment.end().await;
 }
 
 /// A client that goes away stops neither the question nor the credit.
@@ -280,17 +283,17 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
 #[tokio::test]
 async fn settling_charges_goes_on_until_it_stops() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let past = clock::now() - TimeDelta::minutes(1);
-    db::charges::begin(&place.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
-    let reconciler = reconciler(&place, &gateway.url);
+    db::charges::begin(&environment.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
+    let reconciler = reconciler(&environment, &gateway.url);
     let running = tokio::spawn(reconciler.clone().run());
     eventually("the charge is settled", Duration::from_secs(5), async || {
-        place.count("SELECT COUNT(*) FROM charges WHERE status = 'APPROVED'").await == 1
+        environment.count("SELECT COUNT(*) FROM charges WHERE status = 'APPROVED'").await == 1
     })
     .await;
     reconciler.stopping.cancel();
     tokio::time::timeout(Duration::from_secs(2), running).await.expect("in time").expect("ended by itself");
-    assert_points_add_up(&place).await;
-    place.end().await;
+    assert_points_add_up(&environment).await;
+    environment.end().await;
 }

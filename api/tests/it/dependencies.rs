@@ -16,10 +16,10 @@ async fn refused_in_time(answer: impl Future<Output = Answer>, dependency: &str)
 
 #[tokio::test]
 async fn without_redis_claims_are_refused_within_a_second_and_taken_within_two_of_its_return() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(10).await;
-    let (settings, _database, redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(10).await;
+    let (settings, _database, redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     assert_eq!(app.claim(campaign.id, 1).await.status, 202);
     redis.shut();
     refused_in_time(app.claim(campaign.id, 2), "redis").await;
@@ -38,10 +38,10 @@ async fn without_redis_claims_are_refused_within_a_second_and_taken_within_two_o
 
 #[tokio::test]
 async fn without_the_database_known_campaigns_take_claims_and_the_rest_is_refused_within_a_second() {
-    let place = TestEnvironment::new().await;
-    let (known, unknown) = (place.campaign(10).await.id, place.campaign(10).await.id);
-    let (settings, database, _redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let (known, unknown) = (environment.campaign(10).await.id, environment.campaign(10).await.id);
+    let (settings, database, _redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     assert_eq!(app.claim(known, 1).await.status, 202);
     // Every connection of the pool has been used, and will be found broken.
     join_all((0..40).map(|_| app.get("/users/1/coupons"))).await;

@@ -23,9 +23,9 @@ async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
 
 #[tokio::test]
 async fn more_requests_than_allowed_are_answered_overloaded() {
-    let place = TestEnvironment::new().await;
-    let shared = place.settings.clone();
-    let app = TestApp::with(place, shared, |settings| settings.max_requests_in_progress = 1).await;
+    let environment = TestEnvironment::new().await;
+    let shared = environment.settings.clone();
+    let app = TestApp::with(environment, shared, |settings| settings.max_requests_in_progress = 1).await;
     let coupon = app.place.campaign(2).await.id;
     let waiting = app.claim_and_wait(coupon, 1);
     let overloaded = async {

@@ -259,9 +259,9 @@ async fn an_administrators_answer_is_for_administrators() {
 
 #[tokio::test]
 async fn what_a_dependency_refused_is_run_again() {
-    let place = TestEnvironment::new().await;
-    let (settings, database, redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let (settings, database, redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
     assert_eq!(app.claim(coupon, 1).await.status, 202, "the batcher is open");
 
@@ -285,9 +285,9 @@ async fn what_a_dependency_refused_is_run_again() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_stored_still_goes_out() {
-    let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let (settings, database, _redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     let coupon = several_for_each(&app).await;
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     let request = with_key(app.request(Method::POST, "/coupons/issue"), "key").header("prefer", "wait=10");

@@ -24,10 +24,10 @@ fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
 
 #[tokio::test]
 async fn a_process_is_live_and_ready_and_its_metrics_move() {
-    let place = TestEnvironment::new().await;
-    let shared = place.settings.clone();
+    let environment = TestEnvironment::new().await;
+    let shared = environment.settings.clone();
     let metrics = telemetry::metrics().expect("the only recorder of this process");
-    let app = TestApp::with_metrics(place, shared, metrics).await;
+    let app = TestApp::with_metrics(environment, shared, metrics).await;
     for path in ["/health/live", "/health/ready"] {
         assert_eq!(app.get(path).await.status, 200, "{path}");
     }
@@ -78,9 +78,9 @@ async fn logged(app: &TestApp, url: &str, request_id: &str) -> (Answer, Vec<LogL
 
 #[tokio::test]
 async fn a_defect_is_logged_as_an_error_and_an_unreachable_dependency_as_a_warning() {
-    let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let (settings, database, _redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     let panicking = axum::Router::new()
         .route("/panic", axum::routing::get(async || -> () { panic!("on purpose") }))
         .layer(dibs_api::edge::Edge(app.app.clone()));

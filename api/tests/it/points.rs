@@ -29,7 +29,7 @@ pub async fn balance(app: &TestApp, user: u64) -> Value {
 
 /// I6, as the tables say it: balances are the sums of the ledger and within the cap, what is on its way is the sum of
 /// the pending charges, every approved charge has its row and its event.
-pub async fn assert_points_add_up(place: &TestEnvironment) {
+pub async fn assert_points_add_up(environment: &TestEnvironment) {
     let sum = |of: &str| format!("(SELECT COALESCE(SUM(amount), 0) FROM {of} a WHERE a.user_id = p.user_id");
     let wrong = [
         format!("p.balance <> {})", sum("point_histories")),
@@ -41,12 +41,12 @@ pub async fn assert_points_add_up(place: &TestEnvironment) {
     ];
     for wrong in wrong {
         let count = format!("SELECT COUNT(*) FROM point_accounts p WHERE {wrong}");
-        assert_eq!(place.count(&count).await, 0, "{wrong}");
+        assert_eq!(environment.count(&count).await, 0, "{wrong}");
     }
-    let approved = place.count("SELECT COUNT(*) FROM charges WHERE status = 'APPROVED'").await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM point_histories WHERE type = 'CHARGE'").await, approved);
+    let approved = environment.count("SELECT COUNT(*) FROM charges WHERE status = 'APPROVED'").await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM point_histories WHERE type = 'CHARGE'").await, approved);
     let events = "SELECT COUNT(*) FROM outbox_events WHERE type = 'points.charged' AND aggregate_type = 'POINTS'";
-    assert_eq!(place.count(events).await, approved);
+    assert_eq!(environment.count(events).await, approved);
 }
 
 /// `002` section 1-1, and the charge of `000`, `003` and `004`, section 1 each.
@@ -225,7 +225,7 @@ async fn i6_balance_is_the_sum_of_the_ledger_under_concurrent_charges() {
 /// I6 and I12: the same operation, from any number of callers at once, is one charge with one answer.
 #[tokio::test]
 async fn i6_identical_charges_at_once_charge_once_and_answer_the_same() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let wanted = NewCharge {
         id: ChargeId::generate(),
         user: 1.try_into().expect("an id"),
@@ -233,22 +233,22 @@ async fn i6_identical_charges_at_once_charge_once_and_answer_the_same() {
         payment_method: Some("CARD".into()),
     };
     let now = clock::now();
-    let charge = || db::charges::begin_approved(&place.database, &wanted, RULES, now);
+    let charge = || db::charges::begin_approved(&environment.database, &wanted, RULES, now);
     let answers = join_all((0..50).map(|_| charge())).await;
     let answers: Vec<_> = answers.into_iter().map(|answer| answer.expect("charged")).collect();
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
-    assert_eq!((answers[0].balance, place.count("SELECT COUNT(*) FROM charges").await), (10_000, 1));
+    assert_eq!((answers[0].balance, environment.count("SELECT COUNT(*) FROM charges").await), (10_000, 1));
     let another = NewCharge { id: ChargeId::generate(), ..wanted.clone() };
-    db::charges::begin_approved(&place.database, &another, RULES, now).await.expect("charged");
+    db::charges::begin_approved(&environment.database, &another, RULES, now).await.expect("charged");
     assert_eq!(charge().await.expect("charged"), answers[0], "a late repeat gets the answer of the first");
     let changed = NewCharge { amount: 20_000, ..wanted.clone() };
-    let refused = db::charges::begin_approved(&place.database, &changed, RULES, now).await;
+    let refused = db::charges::begin_approved(&environment.database, &changed, RULES, now).await;
     assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{refused:?}");
     let of_another = NewCharge { user: 2.try_into().expect("an id"), ..wanted };
-    let refused = db::charges::begin_approved(&place.database, &of_another, RULES, now).await;
+    let refused = db::charges::begin_approved(&environment.database, &of_another, RULES, now).await;
     assert!(matches!(refused, Err(Error::IdempotencyKeyReused)), "{refused:?}");
-    assert_points_add_up(&place).await;
-    place.end().await;
+    assert_points_add_up(&environment).await;
+    environment.end().await;
 }
 
 /// I6: the tables themselves refuse what would break it.
@@ -273,9 +273,9 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
 
 #[tokio::test]
 async fn points_without_the_database_are_refused_within_a_second_and_charged_after_its_return() {
-    let place = TestEnvironment::new().await;
-    let (settings, database, _redis) = place.behind_proxies().await;
-    let app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let (settings, database, _redis) = environment.behind_proxies().await;
+    let app = TestApp::with(environment, settings, |_| ()).await;
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.status, 200);
     database.shut();
     let began = Instant::now();

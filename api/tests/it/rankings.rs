@@ -17,25 +17,25 @@ use crate::app::{Answer, TestApp};
 
 const BEST: &str = "/products/best-sellers";
 
-fn today(place: &TestEnvironment) -> NaiveDate {
-    business_day(clock::now(), place.settings.time_zone)
+fn today(environment: &TestEnvironment) -> NaiveDate {
+    business_day(clock::now(), environment.settings.time_zone)
 }
 
 /// Lets Redis hold these units, days ago, and its windows.
-async fn sold(place: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
+async fn sold(environment: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
     let (rebuild, in_a_day) = (new_uuid(), clock::now() + TimeDelta::days(1));
     let mut days = Vec::new();
     for (days_ago, product, units) in units {
-        let day = days_before(today(place), *days_ago);
-        let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day), rebuild);
-        sales::write_staged(&place.redis, &staged, &Scores::from([(*product, *units)]), 1).await.expect("staged");
+        let day = days_before(today(environment), *days_ago);
+        let staged = environment.redis.keys.staged(&environment.redis.keys.daily_sales(day), rebuild);
+        sales::write_staged(&environment.redis, &staged, &Scores::from([(*product, *units)]), 1).await.expect("staged");
         days.push((day, in_a_day));
     }
     days.sort_unstable();
     days.dedup();
-    sales::invalidate(&place.redis).await.expect("forgotten");
-    assert!(sales_put(&place.redis, rebuild, 0, &days).await.expect("put"));
-    warm(&place.redis, place.settings.time_zone, clock::now()).await.expect("redis").expect("made");
+    sales::invalidate(&environment.redis).await.expect("forgotten");
+    assert!(sales_put(&environment.redis, rebuild, 0, &days).await.expect("put"));
+    warm(&environment.redis, environment.settings.time_zone, clock::now()).await.expect("redis").expect("made");
 }
 
 /// The answer of a path, once it is as `expected`: memory is a second behind.
@@ -99,7 +99,7 @@ async fn seed_004_best_sellers_are_listed_page_by_page() {
     let first = shown(&app, BEST, |answer| listed(answer).len() == 10).await;
     assert_eq!(first.status, 200);
     let ids: Vec<u64> = listed(&first).iter().map(|(_, product, _)| *product).collect();
-    let ordered = [10, 11, 0, 1, 2, 3, 4, 5, 6, 7].map(|place: usize| products[place].get());
+    let ordered = [10, 11, 0, 1, 2, 3, 4, 5, 6, 7].map(|index: usize| products[index].get());
     assert_eq!(ids, ordered, "ties go to the lower id");
     let best = &first.body["items"][0];
     assert_eq!((&best["rank"], &best["price"], &best["status"]), (&json!(1), &json!(5_000), &json!("SELLING")));

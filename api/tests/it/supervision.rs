@@ -28,10 +28,10 @@ const LISTED: [&str; 6] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn every_task_of_the_api_is_restarted_after_a_panic_and_works() {
     let metrics = telemetry::metrics().expect("a recorder");
-    let place = TestEnvironment::new().await;
-    let shared = place.settings.clone();
+    let environment = TestEnvironment::new().await;
+    let shared = environment.settings.clone();
     let supervisor = panicking_supervisor(CancellationToken::new());
-    let mut app = TestApp::supervised(place, shared, supervisor).await;
+    let mut app = TestApp::supervised(environment, shared, supervisor).await;
     app.start_worker(RULES);
     for task in LISTED {
         eventually(task, LIMIT, async || was_restarted(&metrics, task, 1)).await;

@@ -41,10 +41,10 @@ async fn until_ordered(app: &TestApp, count: i64) {
 
 #[tokio::test]
 async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
-    let place = TestEnvironment::new().await;
-    let product = place.product(7_000, 1_000).await;
-    let (settings, database, _redis) = place.behind_proxies().await;
-    let mut app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(7_000, 1_000).await;
+    let (settings, database, _redis) = environment.behind_proxies().await;
+    let mut app = TestApp::with(environment, settings, |_| ()).await;
     let coupon = app.place.campaign(1_000).await.id;
     let mut sent = Vec::new();
     for users in [1..2_u64, 2..302] {
@@ -68,10 +68,10 @@ async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
 /// Pub/sub loses what is published while its connection is broken.
 #[tokio::test]
 async fn an_outcome_whose_message_is_lost_is_looked_up() {
-    let place = TestEnvironment::new().await;
-    let product = place.product(7_000, 1).await;
-    let (settings, _database, redis) = place.behind_proxies().await;
-    let mut app = TestApp::with(place, settings, |_| ()).await;
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(7_000, 1).await;
+    let (settings, _database, redis) = environment.behind_proxies().await;
+    let mut app = TestApp::with(environment, settings, |_| ()).await;
     let coupon = app.place.campaign(10).await.id;
     let issuing = tokio::spawn(Answer::of(claim(&app, coupon, 1, 10)));
     let ordering = [1, 2].map(|user| tokio::spawn(Answer::of(order(&app, product, user, 10))));
@@ -95,11 +95,11 @@ async fn an_outcome_whose_message_is_lost_is_looked_up() {
 
 #[tokio::test]
 async fn a_call_above_the_limit_of_waiting_callers_is_answered_202_at_once() {
-    let place = TestEnvironment::new().await;
-    let product = place.product(7_000, 10).await;
-    let shared = place.settings.clone();
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(7_000, 10).await;
+    let shared = environment.settings.clone();
     // A quarter of it may wait for claims, and a quarter for commands.
-    let mut app = TestApp::with(place, shared, |settings| settings.max_requests_in_progress = 8).await;
+    let mut app = TestApp::with(environment, shared, |settings| settings.max_requests_in_progress = 8).await;
     let coupon = app.place.campaign(10).await.id;
     let requests = [1, 2].map(|user| [claim(&app, coupon, user, 10), order(&app, product, user, 10)]);
     let waiting: Vec<_> = requests.into_iter().flatten().map(|request| tokio::spawn(Answer::of(request))).collect();

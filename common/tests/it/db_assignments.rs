@@ -11,88 +11,90 @@ use dibs_common::{
 use crate::support::{confirm, user};
 
 /// An assignment of a new campaign to users 1 to `users`.
-async fn assignment(place: &TestEnvironment, users: u64) -> (AssignmentId, CouponId) {
-    let (id, coupon) = (AssignmentId::generate(), place.campaign_in_database(open_terms()).await.id);
+async fn assignment(environment: &TestEnvironment, users: u64) -> (AssignmentId, CouponId) {
+    let (id, coupon) = (AssignmentId::generate(), environment.campaign_in_database(open_terms()).await.id);
     let users: Vec<_> = (1..=users).map(user).collect();
-    let created = db::assignments::create(&place.database, id, coupon, &users, clock::now()).await.expect("created");
+    let created =
+        db::assignments::create(&environment.database, id, coupon, &users, clock::now()).await.expect("created");
     assert_eq!((created.id, created.requested, created.status), (id, 3, AssignmentStatus::Pending));
     (id, coupon)
 }
 
-async fn pending(place: &TestEnvironment, id: AssignmentId) -> Vec<(u64, ClaimId, Option<AssignmentOutcome>)> {
-    let users = db::assignments::list_pending_users(&place.database.pool(), id, None, 10).await.expect("read");
+async fn pending(environment: &TestEnvironment, id: AssignmentId) -> Vec<(u64, ClaimId, Option<AssignmentOutcome>)> {
+    let users = db::assignments::list_pending_users(&environment.database.pool(), id, None, 10).await.expect("read");
     users.iter().map(|pending| (pending.user.get(), pending.claim, pending.found)).collect()
 }
 
 #[tokio::test]
 async fn a_repeat_returns_the_existing_assignment_and_another_coupon_is_an_error() {
-    let place = TestEnvironment::new().await;
-    let (id, coupon) = assignment(&place, 3).await;
+    let environment = TestEnvironment::new().await;
+    let (id, coupon) = assignment(&environment, 3).await;
     let users = [user(8)];
-    let repeat = db::assignments::create(&place.database, id, coupon, &users, clock::now()).await.expect("found");
+    let repeat = db::assignments::create(&environment.database, id, coupon, &users, clock::now()).await.expect("found");
     assert_eq!(repeat.requested, 3, "the users of the first request");
-    let other = place.campaign_in_database(open_terms()).await.id;
-    db::assignments::create(&place.database, id, other, &users, clock::now()).await.expect_err("the id is taken");
-    let find = async |coupon| db::assignments::find(&place.database.pool(), coupon, id).await.expect("read");
+    let other = environment.campaign_in_database(open_terms()).await.id;
+    db::assignments::create(&environment.database, id, other, &users, clock::now()).await.expect_err("the id is taken");
+    let find = async |coupon| db::assignments::find(&environment.database.pool(), coupon, id).await.expect("read");
     assert_eq!(find(coupon).await, Some(repeat));
     assert_eq!(find(other).await, None);
-    assert_eq!(place.count("SELECT COUNT(*) FROM assignment_users").await, 3);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM assignment_users").await, 3);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn users_without_an_outcome_are_listed_in_order_after_a_position() {
-    let place = TestEnvironment::new().await;
-    let (id, _) = assignment(&place, 3).await;
-    let all = pending(&place, id).await;
+    let environment = TestEnvironment::new().await;
+    let (id, _) = assignment(&environment, 3).await;
+    let all = pending(&environment, id).await;
     assert_eq!(all.iter().map(|(user, ..)| *user).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1), "claims ascend");
     let after = Some(all[0].1);
-    let page = db::assignments::list_pending_users(&place.database.pool(), id, after, 1).await.expect("read");
+    let page = db::assignments::list_pending_users(&environment.database.pool(), id, after, 1).await.expect("read");
     assert_eq!(page.iter().map(|pending| pending.user.get()).collect::<Vec<_>>(), [2]);
-    let none = db::assignments::list_pending_users(&place.database.pool(), AssignmentId::generate(), None, 9).await;
+    let none =
+        db::assignments::list_pending_users(&environment.database.pool(), AssignmentId::generate(), None, 9).await;
     assert!(none.expect("read").is_empty());
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_pending_user_shows_the_outcome_that_the_claim_has_by_now() {
-    let place = TestEnvironment::new().await;
-    let (id, coupon) = assignment(&place, 3).await;
-    let campaign = db::campaigns::find(&place.database.pool(), coupon).await.expect("read").expect("it exists");
-    let [(_, issued, _), (_, rejected, _), _] = pending(&place, id).await[..] else { panic!("three users") };
+    let environment = TestEnvironment::new().await;
+    let (id, coupon) = assignment(&environment, 3).await;
+    let campaign = db::campaigns::find(&environment.database.pool(), coupon).await.expect("read").expect("it exists");
+    let [(_, issued, _), (_, rejected, _), _] = pending(&environment, id).await[..] else { panic!("three users") };
     let mut claim = crate::support::accepted(&campaign, 1, 1);
     claim.record.claim_id = issued;
-    confirm(&place, &campaign, &[claim]).await.expect("issued");
-    place
+    confirm(&environment, &campaign, &[claim]).await.expect("issued");
+    environment
         .execute(&format!(
             "INSERT INTO claim_rejections (claim_id, coupon_id, user_id, sequence, code, accepted_at, rejected_at) \
              VALUES (x'{}', {coupon}, 2, 2, 'COUPON_EXHAUSTED', NOW(3), NOW(3))",
             rejected.0.simple()
         ))
         .await;
-    let found: Vec<_> = pending(&place, id).await.into_iter().map(|(.., found)| found).collect();
+    let found: Vec<_> = pending(&environment, id).await.into_iter().map(|(.., found)| found).collect();
     let exhausted = AssignmentOutcome::Rejected(ClaimRejectReason::CouponExhausted);
     assert_eq!(found, [Some(AssignmentOutcome::Issued), Some(exhausted), None]);
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes() {
-    let place = TestEnvironment::new().await;
-    let (id, coupon) = assignment(&place, 3).await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let (id, coupon) = assignment(&environment, 3).await;
+    let pool = &environment.database.pool();
     let listed = async || db::assignments::list_pending(pool, 10).await.expect("read").len();
     let finish = async || db::assignments::finish(pool, id, clock::now()).await.expect("written");
-    let claims: Vec<ClaimId> = pending(&place, id).await.into_iter().map(|(_, claim, _)| claim).collect();
+    let claims: Vec<ClaimId> = pending(&environment, id).await.into_iter().map(|(_, claim, _)| claim).collect();
     let update = async |claim: ClaimId, outcome| {
-        db::assignments::update_outcomes(&place.database, &[(claim, outcome)]).await.expect("written");
+        db::assignments::update_outcomes(&environment.database, &[(claim, outcome)]).await.expect("written");
     };
     update(claims[0], AssignmentOutcome::Issued).await;
     update(claims[0], AssignmentOutcome::CampaignClosed).await;
     update(claims[1], AssignmentOutcome::CampaignClosed).await;
     assert!(!finish().await, "one user has no outcome");
-    assert_eq!((pending(&place, id).await.len(), listed().await), (1, 1));
+    assert_eq!((pending(&environment, id).await.len(), listed().await), (1, 1));
     update(claims[2], AssignmentOutcome::Issued).await;
     assert!(finish().await && finish().await, "also when it is done");
     assert_eq!(listed().await, 0);
@@ -101,6 +103,6 @@ async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes
     assert_eq!(state.refused.into_iter().collect::<Vec<_>>(), [("CAMPAIGN_CLOSED".to_owned(), 1)]);
     assert!(state.done_at.is_some());
     assert!(db::assignments::find_state(pool, coupon, AssignmentId::generate()).await.expect("read").is_none());
-    db::assignments::update_outcomes(&place.database, &[]).await.expect("nothing to write");
-    place.end().await;
+    db::assignments::update_outcomes(&environment.database, &[]).await.expect("nothing to write");
+    environment.end().await;
 }

@@ -11,12 +11,12 @@ fn request(key: u8, body: u8) -> KeyedRequest {
     KeyedRequest { key_hash: [key; 32], body_hash: [body; 32] }
 }
 
-async fn begin(place: &TestEnvironment, request: KeyedRequest, now: Timestamp) -> KeyState {
-    idempotency::begin(&place.database.pool(), &request, new_uuid(), now).await.expect("begun")
+async fn begin(environment: &TestEnvironment, request: KeyedRequest, now: Timestamp) -> KeyState {
+    idempotency::begin(&environment.database.pool(), &request, new_uuid(), now).await.expect("begun")
 }
 
-async fn acquire(place: &TestEnvironment, request: KeyedRequest, now: Timestamp) -> Attempt {
-    match begin(place, request, now).await {
+async fn acquire(environment: &TestEnvironment, request: KeyedRequest, now: Timestamp) -> Attempt {
+    match begin(environment, request, now).await {
         KeyState::Acquired(attempt) => attempt,
         other => panic!("{other:?}"),
     }
@@ -29,89 +29,89 @@ fn response(status: u16) -> StoredResponse {
 
 #[tokio::test]
 async fn a_repeat_waits_for_the_attempt_and_then_gets_its_response() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
-    let attempt = acquire(&place, request(1, 1), now).await;
+    let attempt = acquire(&environment, request(1, 1), now).await;
     assert!(attempt.is_first);
-    assert!(matches!(begin(&place, request(1, 1), now).await, KeyState::InProgress));
-    assert!(matches!(begin(&place, request(1, 2), now).await, KeyState::FingerprintMismatch));
+    assert!(matches!(begin(&environment, request(1, 1), now).await, KeyState::InProgress));
+    assert!(matches!(begin(&environment, request(1, 2), now).await, KeyState::FingerprintMismatch));
     idempotency::store_response(pool, &attempt, &response(201)).await.expect("stored");
     idempotency::store_response(pool, &attempt, &response(500)).await.expect("ignored");
-    let KeyState::Completed(stored) = begin(&place, request(1, 1), now).await else { panic!("completed") };
+    let KeyState::Completed(stored) = begin(&environment, request(1, 1), now).await else { panic!("completed") };
     assert_eq!(stored, response(201));
-    assert!(matches!(begin(&place, request(1, 2), now).await, KeyState::FingerprintMismatch));
-    assert!(acquire(&place, request(2, 1), now).await.is_first, "keys are apart");
-    place.end().await;
+    assert!(matches!(begin(&environment, request(1, 2), now).await, KeyState::FingerprintMismatch));
+    assert!(acquire(&environment, request(2, 1), now).await.is_first, "keys are apart");
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn one_of_many_simultaneous_requests_acquires_the_key() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let now = clock::now();
     let acquired = async |now| {
-        let states = join_all((0..12).map(|_| begin(&place, request(1, 1), now))).await;
+        let states = join_all((0..12).map(|_| begin(&environment, request(1, 1), now))).await;
         states.iter().filter(|state| matches!(state, KeyState::Acquired(_))).count()
     };
     assert_eq!(acquired(now).await, 1, "a new key");
     assert_eq!(acquired(now + TimeDelta::seconds(61)).await, 1, "an abandoned key");
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_say() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
-    let first = acquire(&place, request(1, 1), now).await;
-    assert!(matches!(begin(&place, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));
-    let second = acquire(&place, request(1, 1), now + TimeDelta::seconds(61)).await;
+    let first = acquire(&environment, request(1, 1), now).await;
+    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));
+    let second = acquire(&environment, request(1, 1), now + TimeDelta::seconds(61)).await;
     assert_eq!((second.operation, second.is_first), (first.operation, false));
     idempotency::release(pool, &first, now).await.expect("ignored");
     idempotency::discard(pool, &first).await.expect("ignored");
-    assert!(matches!(begin(&place, request(1, 1), now + TimeDelta::seconds(62)).await, KeyState::InProgress));
-    place.end().await;
+    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(62)).await, KeyState::InProgress));
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_released_attempt_is_repeated_and_a_discarded_one_never_was() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
-    let first = acquire(&place, request(1, 1), now).await;
+    let first = acquire(&environment, request(1, 1), now).await;
     idempotency::release(pool, &first, now).await.expect("released");
-    let second = acquire(&place, request(1, 1), now).await;
+    let second = acquire(&environment, request(1, 1), now).await;
     assert_eq!((second.operation, second.is_first), (first.operation, false));
     idempotency::discard(pool, &second).await.expect("discarded");
-    let third = acquire(&place, request(1, 9), now).await;
+    let third = acquire(&environment, request(1, 9), now).await;
     assert!(third.is_first && third.operation != first.operation);
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_response_is_kept_for_its_retention_period() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
-    let attempt = acquire(&place, request(1, 1), now).await;
+    let attempt = acquire(&environment, request(1, 1), now).await;
     idempotency::store_response(pool, &attempt, &response(200)).await.expect("stored");
     let last = now + RETENTION - TimeDelta::milliseconds(1);
-    assert!(matches!(begin(&place, request(1, 1), last).await, KeyState::Completed(_)));
-    assert!(acquire(&place, request(1, 1), now + RETENTION).await.is_first);
-    place.end().await;
+    assert!(matches!(begin(&environment, request(1, 1), last).await, KeyState::Completed(_)));
+    assert!(acquire(&environment, request(1, 1), now + RETENTION).await.is_first);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_purge_deletes_all_that_is_older() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
     for (key, age) in [(1, 3), (2, 2), (3, 1)] {
-        acquire(&place, request(key, 1), now - TimeDelta::hours(age)).await;
+        acquire(&environment, request(key, 1), now - TimeDelta::hours(age)).await;
     }
     let before = now - TimeDelta::minutes(90);
     assert_eq!(idempotency::purge(pool, before).await.expect("purged"), 2);
     assert_eq!(idempotency::purge(pool, before).await.expect("purged"), 0);
-    assert_eq!(place.count("SELECT COUNT(*) FROM idempotency_keys").await, 1);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM idempotency_keys").await, 1);
+    environment.end().await;
 }

@@ -14,46 +14,50 @@ use dibs_common::{
 use crate::support::{accepted, confirm, connection, issue, user};
 
 /// Rejects claims after their acceptance.
-async fn reject(place: &TestEnvironment, claims: &[Claim], reason: ClaimRejectReason) {
-    let rejections = (0..claims.len()).map(|place| (place, reason)).collect();
+async fn reject(environment: &TestEnvironment, claims: &[Claim], reason: ClaimRejectReason) {
+    let rejections = (0..claims.len()).map(|index| (index, reason)).collect();
     let plan = IssuancePlan { rejections, ..IssuancePlan::default() };
     let batch = PlannedClaims { campaigns: &[], claims, plan: &plan };
-    let mut connection = connection(place).await;
+    let mut connection = connection(environment).await;
     db::issuances::insert_batch(&mut connection, batch, clock::now(), 16_000).await.expect("inserted");
 }
 
 #[tokio::test]
 async fn a_batch_inserts_issuances_with_the_terms_of_their_campaign_and_counts_them() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    issue(&place, &campaign, &[1, 2]).await;
-    reject(&place, &[accepted(&campaign, 3, 3)], ClaimRejectReason::CouponExhausted).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    issue(&environment, &campaign, &[1, 2]).await;
+    reject(&environment, &[accepted(&campaign, 3, 3)], ClaimRejectReason::CouponExhausted).await;
     let rows = "SELECT CONCAT(user_id, ' ', ordinal, ' ', sequence, ' ', discount_type, ' ', discount_value, ' ', status) \
                 FROM user_coupons ORDER BY sequence";
-    assert_eq!(place.texts(rows).await, ["1 1 1 FIXED 1000 ISSUED", "2 1 2 FIXED 1000 ISSUED"]);
-    let found = db::campaigns::find(&place.database.pool(), campaign.id).await.expect("read").expect("it exists");
+    assert_eq!(environment.texts(rows).await, ["1 1 1 FIXED 1000 ISSUED", "2 1 2 FIXED 1000 ISSUED"]);
+    let found = db::campaigns::find(&environment.database.pool(), campaign.id).await.expect("read").expect("it exists");
     assert_eq!((found.issued, found.rejected), (2, 1));
-    assert_eq!(place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'coupon.issued'").await, 1, "in one event");
-    place.end().await;
+    assert_eq!(
+        environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'coupon.issued'").await,
+        1,
+        "in one event"
+    );
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_claim_that_was_issued_before_fails_as_a_duplicate_and_leaves_nothing() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    let claims = issue(&place, &campaign, &[1]).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    let claims = issue(&environment, &campaign, &[1]).await;
     let batch = [accepted(&campaign, 2, 2), claims[0].clone()];
-    let failed = confirm(&place, &campaign, &batch).await.expect_err("a duplicate");
+    let failed = confirm(&environment, &campaign, &batch).await.expect_err("a duplicate");
     assert!(db::is_duplicate(&failed), "{failed}");
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 1);
-    assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 1);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 1);
+    assert_eq!(environment.count("SELECT issued_quantity FROM coupons").await, 1);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_batch_of_a_campaign_that_is_not_locked_is_rejected_before_anything_is_sent() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
     let claims = [accepted(&campaign, 1, 1)];
     let plan = dibs_common::domain::claim::confirm(
         std::slice::from_ref(&campaign),
@@ -62,35 +66,35 @@ async fn a_batch_of_a_campaign_that_is_not_locked_is_rejected_before_anything_is
         clock::now(),
     );
     let batch = PlannedClaims { campaigns: &[], claims: &claims, plan: &plan };
-    let mut connection = connection(&place).await;
+    let mut connection = connection(&environment).await;
     let failed = db::issuances::insert_batch(&mut connection, batch, clock::now(), 16_000).await;
     assert!(matches!(failed, Err(sqlx::Error::Encode(_))), "{failed:?}");
     drop(connection);
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 0);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 0);
+    environment.end().await;
 }
 
 /// The text is sent in parts of 16 KiB over TLS.
 #[tokio::test]
 async fn a_large_batch_is_inserted_whole_in_several_parts() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(CampaignTerms { total_quantity: 1_000, ..open_terms() }).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(CampaignTerms { total_quantity: 1_000, ..open_terms() }).await;
     let users: Vec<u64> = (1..=500).collect();
-    issue(&place, &campaign, &users).await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons").await, 500);
-    assert_eq!(place.count("SELECT issued_quantity FROM coupons").await, 500);
-    place.end().await;
+    issue(&environment, &campaign, &users).await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 500);
+    assert_eq!(environment.count("SELECT issued_quantity FROM coupons").await, 500);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn existing_coupons_and_outcomes_of_a_batch_are_found() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    let issued = issue(&place, &campaign, &[1]).await.remove(0);
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    let issued = issue(&environment, &campaign, &[1]).await.remove(0);
     let rejected = accepted(&campaign, 2, 2);
-    reject(&place, std::slice::from_ref(&rejected), ClaimRejectReason::CouponExhausted).await;
+    reject(&environment, std::slice::from_ref(&rejected), ClaimRejectReason::CouponExhausted).await;
     let (second, unknown) = (accepted(&campaign, 1, 3), accepted(&campaign, 4, 4));
-    let mut connection = connection(&place).await;
+    let mut connection = connection(&environment).await;
     let claims = [issued.clone(), rejected.clone(), second, unknown];
     let existing = db::issuances::find_existing(&mut connection, &claims).await.expect("read");
     assert_eq!(existing.held, HashMap::from([((campaign.id, user(1)), 1)]));
@@ -102,49 +106,51 @@ async fn existing_coupons_and_outcomes_of_a_batch_are_found() {
     assert_eq!(found.keys().copied().collect::<Vec<ClaimId>>(), [rejected.record.claim_id]);
     assert!(db::issuances::find_rejected(&mut connection, &[]).await.expect("read").is_empty());
     drop(connection);
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn the_claims_of_a_user_come_with_their_outcomes_latest_first() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
     let mut claims = [accepted(&campaign, 1, 1), accepted(&campaign, 1, 2)];
     claims[0].record.accepted_at -= chrono::TimeDelta::seconds(5);
-    confirm(&place, &campaign, &claims[..1]).await.expect("issued");
-    reject(&place, &claims[1..], ClaimRejectReason::CouponExhausted).await;
-    let listed = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(1)).await.expect("read");
+    confirm(&environment, &campaign, &claims[..1]).await.expect("issued");
+    reject(&environment, &claims[1..], ClaimRejectReason::CouponExhausted).await;
+    let listed = db::issuances::list_of_user(&environment.database.pool(), campaign.id, user(1)).await.expect("read");
     assert_eq!(listed.iter().map(|claim| claim.record).collect::<Vec<_>>(), [claims[1].record, claims[0].record]);
     assert_eq!(listed[0].outcome, ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted));
     assert!(matches!(listed[1].outcome, ClaimOutcome::Issued { .. }));
-    let none = db::issuances::list_of_user(&place.database.pool(), campaign.id, user(2)).await.expect("read");
+    let none = db::issuances::list_of_user(&environment.database.pool(), campaign.id, user(2)).await.expect("read");
     assert_eq!(none, []);
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
-    issue(&place, &campaign, &[7, 3, 7]).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    issue(&environment, &campaign, &[7, 3, 7]).await;
     let page = async |after, limit| -> Vec<(u64, u16)> {
-        let page = db::issuances::list_issued(&place.database.pool(), campaign.id, after, limit).await.expect("read");
+        let page =
+            db::issuances::list_issued(&environment.database.pool(), campaign.id, after, limit).await.expect("read");
         page.iter().map(|claim| (claim.user.get(), claim.ordinal)).collect()
     };
     assert_eq!(page(None, 2).await, [(3, 1), (7, 1)]);
     assert_eq!(page(Some((user(7), 1)), 2).await, [(7, 2)]);
     assert_eq!(page(Some((user(7), 2)), 2).await, []);
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn the_last_rejected_sequence_is_zero_without_a_rejection() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    let last = async || db::issuances::last_rejected_sequence(&place.database.pool(), campaign.id).await.expect("read");
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    let last =
+        async || db::issuances::last_rejected_sequence(&environment.database.pool(), campaign.id).await.expect("read");
     assert_eq!(last().await, 0);
     let claims = [accepted(&campaign, 1, 8), accepted(&campaign, 2, 5)];
-    reject(&place, &claims, ClaimRejectReason::CouponExhausted).await;
+    reject(&environment, &claims, ClaimRejectReason::CouponExhausted).await;
     assert_eq!(last().await, 8);
-    place.end().await;
+    environment.end().await;
 }

@@ -6,56 +6,56 @@ use dibs_common::{
 };
 use sqlx::Executor as _;
 
-async fn take(place: &TestEnvironment, name: &str) -> Option<Lease> {
-    place.database.try_lease(name).await.expect("asked")
+async fn take(environment: &TestEnvironment, name: &str) -> Option<Lease> {
+    environment.database.try_lease(name).await.expect("asked")
 }
 
 #[tokio::test]
 async fn a_lease_has_one_holder_until_it_is_released() {
-    let place = TestEnvironment::new().await;
-    let lease = take(&place, "sink a").await.expect("free");
-    assert!(take(&place, "sink a").await.is_none(), "it is held");
-    let other = take(&place, "sink b").await.expect("names are apart");
+    let environment = TestEnvironment::new().await;
+    let lease = take(&environment, "sink a").await.expect("free");
+    assert!(take(&environment, "sink a").await.is_none(), "it is held");
+    let other = take(&environment, "sink b").await.expect("names are apart");
     lease.release().await.expect("released");
-    let again = take(&place, "sink a").await.expect("free at once");
+    let again = take(&environment, "sink a").await.expect("free at once");
     let elsewhere = TestEnvironment::new().await;
     let same_name = take(&elsewhere, "sink a").await.expect("databases are apart");
     for lease in [again, other, same_name] {
         lease.release().await.expect("released");
     }
     elsewhere.end().await;
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_lease_ends_with_the_connection_of_its_holder() {
-    let place = TestEnvironment::new().await;
-    drop(take(&place, "sink a").await.expect("free"));
+    let environment = TestEnvironment::new().await;
+    drop(take(&environment, "sink a").await.expect("free"));
     eventually("the server notices that the holder is gone", Duration::from_secs(5), async || {
-        take(&place, "sink a").await.is_some()
+        take(&environment, "sink a").await.is_some()
     })
     .await;
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_silent_holder_loses_its_lease() {
-    let place = TestEnvironment::new().await;
-    let mut silent = take(&place, "sink a").await.expect("free");
+    let environment = TestEnvironment::new().await;
+    let mut silent = take(&environment, "sink a").await.expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("set");
     eventually("the server ends the silent connection", Duration::from_secs(10), async || {
-        take(&place, "sink a").await.is_some()
+        take(&environment, "sink a").await.is_some()
     })
     .await;
     silent.connection().execute("DO 1").await.expect_err("its connection was ended");
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn what_was_not_committed_ends_with_the_lease() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let insert = "INSERT INTO point_accounts (user_id, balance, created_at, updated_at) VALUES (?, 5, NOW(), NOW())";
-    let mut lease = take(&place, "sink a").await.expect("free");
+    let mut lease = take(&environment, "sink a").await.expect("free");
     for (user, commits) in [(1, true), (2, false)] {
         lease.begin().await.expect("begun");
         lease.begin().await.expect("one transaction is open already");
@@ -66,6 +66,6 @@ async fn what_was_not_committed_ends_with_the_lease() {
         }
     }
     lease.release().await.expect("released");
-    assert_eq!(place.texts("SELECT CAST(user_id AS CHAR) FROM point_accounts").await, ["1"]);
-    place.end().await;
+    assert_eq!(environment.texts("SELECT CAST(user_id AS CHAR) FROM point_accounts").await, ["1"]);
+    environment.end().await;
 }

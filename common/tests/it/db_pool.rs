@@ -3,15 +3,15 @@ use futures::{FutureExt as _, future::join_all};
 use sqlx::Executor as _;
 
 /// A pool of one connection, so that each query uses the connection that the one before has left.
-fn single(place: &TestEnvironment) -> Database {
-    Database::new(&place.settings.database_url, 1).expect("a pool")
+fn single(environment: &TestEnvironment) -> Database {
+    Database::new(&environment.settings.database_url, 1).expect("a pool")
 }
 
 #[tokio::test]
 async fn a_dropped_transaction_is_rolled_back_before_the_connection_is_used_again() {
-    let place = TestEnvironment::new().await;
-    place.points(1, 100).await;
-    let database = single(&place);
+    let environment = TestEnvironment::new().await;
+    environment.points(1, 100).await;
+    let database = single(&environment);
     let mut transaction = database.begin().await.expect("begun");
     transaction.execute("UPDATE point_accounts SET balance = 0").await.expect("updated");
     drop(transaction);
@@ -19,13 +19,13 @@ async fn a_dropped_transaction_is_rolled_back_before_the_connection_is_used_agai
         sqlx::query_scalar("SELECT balance FROM point_accounts").fetch_one(&database.pool()).await.expect("read");
     assert_eq!(balance, 100);
     database.close().await;
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open() {
-    let place = TestEnvironment::new().await;
-    let database = single(&place);
+    let environment = TestEnvironment::new().await;
+    let database = single(&environment);
     database.ping().await.expect("connected");
     let mut dropped = 0;
     for _ in 0..20 {
@@ -34,37 +34,41 @@ async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open(
         database.pool().execute("DELETE FROM point_accounts").await.expect("deleted");
         let sql = "INSERT INTO point_accounts (user_id, balance, created_at, updated_at) VALUES (1, 5, NOW(), NOW())";
         database.pool().execute(sql).await.expect("inserted");
-        assert_eq!(place.count("SELECT COUNT(*) FROM point_accounts").await, 1, "another connection sees the row");
+        assert_eq!(
+            environment.count("SELECT COUNT(*) FROM point_accounts").await,
+            1,
+            "another connection sees the row"
+        );
     }
     assert!(dropped > 0, "BEGIN needs a round trip");
     database.close().await;
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn sessions_read_committed_rows_and_wait_five_seconds_for_a_lock() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let isolation: (String, String) =
         sqlx::query_as("SHOW SESSION VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')")
-            .fetch_one(&place.database.pool())
+            .fetch_one(&environment.database.pool())
             .await
             .expect("read");
     assert_eq!(isolation.1, "READ-COMMITTED");
-    assert_eq!(place.count("SELECT @@innodb_lock_wait_timeout").await, 5);
-    place.end().await;
+    assert_eq!(environment.count("SELECT @@innodb_lock_wait_timeout").await, 5);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn several_processes_may_migrate_at_once() {
-    let place = TestEnvironment::new().await;
-    let migrations = place.count("SELECT COUNT(*) FROM _sqlx_migrations").await;
-    let pools: Vec<Database> = (0..3).map(|_| single(&place)).collect();
+    let environment = TestEnvironment::new().await;
+    let migrations = environment.count("SELECT COUNT(*) FROM _sqlx_migrations").await;
+    let pools: Vec<Database> = (0..3).map(|_| single(&environment)).collect();
     for migrated in join_all(pools.iter().map(Database::migrate)).await {
         migrated.expect("migrated");
     }
-    assert_eq!(place.count("SELECT COUNT(*) FROM _sqlx_migrations").await, migrations, "nothing ran twice");
+    assert_eq!(environment.count("SELECT COUNT(*) FROM _sqlx_migrations").await, migrations, "nothing ran twice");
     for pool in pools {
         pool.close().await;
     }
-    place.end().await;
+    environment.end().await;
 }

@@ -15,29 +15,30 @@ fn terms(name: &str, status: ProductStatus) -> ProductTerms {
 
 #[tokio::test]
 async fn a_repeated_operation_creates_one_product() {
-    let place = TestEnvironment::new().await;
-    assert!(!products::exist(&place.database.pool()).await.expect("read"));
+    let environment = TestEnvironment::new().await;
+    assert!(!products::exist(&environment.database.pool()).await.expect("read"));
     let (wanted, operation) = (terms("커피 'Guji'", ProductStatus::Selling), new_uuid());
-    let created = join_all((0..5).map(|_| products::create(&place.database, &wanted, operation, clock::now()))).await;
+    let created =
+        join_all((0..5).map(|_| products::create(&environment.database, &wanted, operation, clock::now()))).await;
     let first = created[0].as_ref().expect("created").clone();
     assert!(created.iter().all(|product| product.as_ref().is_ok_and(|product| *product == first)));
-    assert_eq!(products::find(&place.database.pool(), first.id).await.expect("read"), Some(first));
-    assert!(products::exist(&place.database.pool()).await.expect("read"));
-    assert_eq!(place.texts("SELECT type FROM outbox_events").await, ["product.created"]);
-    place.end().await;
+    assert_eq!(products::find(&environment.database.pool(), first.id).await.expect("read"), Some(first));
+    assert!(products::exist(&environment.database.pool()).await.expect("read"));
+    assert_eq!(environment.texts("SELECT type FROM outbox_events").await, ["product.created"]);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn products_are_listed_by_status_and_page_and_by_id() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let mut ids: Vec<ProductId> = Vec::new();
     for status in [ProductStatus::Selling, ProductStatus::Stopped, ProductStatus::Selling] {
-        let created = products::create(&place.database, &terms("tea", status), new_uuid(), clock::now()).await;
+        let created = products::create(&environment.database, &terms("tea", status), new_uuid(), clock::now()).await;
         ids.push(created.expect("created").id);
     }
     let list = async |status, after, limit| -> Vec<ProductId> {
         let filter = ProductsFilter { status, after, limit };
-        let page = products::list(&place.database.pool(), filter).await.expect("read");
+        let page = products::list(&environment.database.pool(), filter).await.expect("read");
         page.iter().map(|product| product.id).collect()
     };
     assert_eq!(list(None, None, 2).await, ids[..2]);
@@ -45,20 +46,20 @@ async fn products_are_listed_by_status_and_page_and_by_id() {
     assert_eq!(list(Some(ProductStatus::Selling), None, 9).await, [ids[0], ids[2]]);
     assert_eq!(list(Some(ProductStatus::Stopped), Some(ids[1]), 9).await, []);
     let unknown = product(ids[2].get() + 1);
-    let found = products::list_by_ids(&place.database.pool(), [ids[2], unknown, ids[0]]).await.expect("read");
+    let found = products::list_by_ids(&environment.database.pool(), [ids[2], unknown, ids[0]]).await.expect("read");
     let mut found: Vec<ProductId> = found.iter().map(|product| product.id).collect();
     found.sort_unstable();
     assert_eq!(found, [ids[0], ids[2]]);
-    assert_eq!(products::list_by_ids(&place.database.pool(), []).await.expect("read"), []);
-    assert_eq!(products::find(&place.database.pool(), unknown).await.expect("read"), None);
-    place.end().await;
+    assert_eq!(products::list_by_ids(&environment.database.pool(), []).await.expect("read"), []);
+    assert_eq!(products::find(&environment.database.pool(), unknown).await.expect("read"), None);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_update_changes_the_stock_by_a_difference_and_rejects_what_is_not_there() {
-    let place = TestEnvironment::new().await;
-    let id = place.product(12_000, 5).await;
-    let update = async |change: ProductChange| products::update(&place.database, id, &change, clock::now()).await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.product(12_000, 5).await;
+    let update = async |change: ProductChange| products::update(&environment.database, id, &change, clock::now()).await;
     let more = ProductChange { stock_change: Some(3), price: Some(9_000), ..ProductChange::default() };
     let changed = update(more).await.expect("changed");
     assert_eq!((changed.stock, changed.price), (8, 9_000));
@@ -66,25 +67,25 @@ async fn an_update_changes_the_stock_by_a_difference_and_rejects_what_is_not_the
     let rejected = update(fewer).await.expect_err("too few");
     assert!(matches!(rejected, Error::StockInsufficient { stock: 8, change: -9, .. }), "{rejected:?}");
     let unknown =
-        products::update(&place.database, product(id.get() + 1), &ProductChange::default(), clock::now()).await;
+        products::update(&environment.database, product(id.get() + 1), &ProductChange::default(), clock::now()).await;
     assert!(matches!(unknown, Err(Error::ProductNotFound(_))));
-    assert_eq!(place.count("SELECT restocked FROM products").await, 3);
+    assert_eq!(environment.count("SELECT restocked FROM products").await, 3);
     assert_eq!(
-        place.texts("SELECT type FROM outbox_events ORDER BY event_id").await,
+        environment.texts("SELECT type FROM outbox_events ORDER BY event_id").await,
         ["product.created", "product.changed"]
     );
-    place.expect_consistent_rows().await;
-    place.end().await;
+    environment.expect_consistent_rows().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn simultaneous_stock_changes_are_all_counted() {
-    let place = TestEnvironment::new().await;
-    let id = place.product(12_000, 0).await;
+    let environment = TestEnvironment::new().await;
+    let id = environment.product(12_000, 0).await;
     let change = ProductChange { stock_change: Some(1), ..ProductChange::default() };
-    for changed in join_all((0..12).map(|_| products::update(&place.database, id, &change, clock::now()))).await {
+    for changed in join_all((0..12).map(|_| products::update(&environment.database, id, &change, clock::now()))).await {
         changed.expect("changed");
     }
-    assert_eq!(place.count("SELECT stock FROM products").await, 12);
-    place.end().await;
+    assert_eq!(environment.count("SELECT stock FROM products").await, 12);
+    environment.end().await;
 }

@@ -18,8 +18,8 @@ fn request(number: u64, code: ClaimRejectReason) -> RejectedRequest {
 
 #[tokio::test]
 async fn the_latest_rejected_request_of_a_user_is_found_and_a_repeat_changes_nothing() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
     let first = request(1, ClaimRejectReason::CampaignNotOpen);
     let second = request(1, ClaimRejectReason::CampaignPaused);
@@ -37,28 +37,30 @@ async fn the_latest_rejected_request_of_a_user_is_found_and_a_repeat_changes_not
     assert_eq!(found.outcome, ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused));
     assert_eq!((found.record.claim_id, found.record.sequence), (second.claim, 0));
     assert_eq!(latest(3).await, None);
-    assert_eq!(place.count("SELECT COUNT(*) FROM claim_refusals").await, 3);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM claim_refusals").await, 3);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn claims_with_an_outcome_in_any_table_are_decided() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    let issued = issue(&place, &campaign, &[1]).await[0].record.claim_id;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    let issued = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
     let rejected = request(2, ClaimRejectReason::CampaignClosed);
-    db::rejected_requests::insert_batch(&place.database.pool(), &[rejected], clock::now()).await.expect("inserted");
+    db::rejected_requests::insert_batch(&environment.database.pool(), &[rejected], clock::now())
+        .await
+        .expect("inserted");
     let asked = [issued, rejected.claim, ClaimId::generate()];
-    let decided = db::rejected_requests::list_decided(&place.database.pool(), &asked).await.expect("read");
+    let decided = db::rejected_requests::list_decided(&environment.database.pool(), &asked).await.expect("read");
     assert_eq!(decided, HashSet::from([issued, rejected.claim]));
-    assert!(db::rejected_requests::list_decided(&place.database.pool(), &[]).await.expect("read").is_empty());
-    place.end().await;
+    assert!(db::rejected_requests::list_decided(&environment.database.pool(), &[]).await.expect("read").is_empty());
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_purge_deletes_the_oldest_rows_up_to_its_limit() {
-    let place = TestEnvironment::new().await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
     let (pool, now) = (&pool, clock::now());
     for age in [3, 2, 1] {
         let request = request(age, ClaimRejectReason::CampaignClosed);
@@ -68,7 +70,10 @@ async fn a_purge_deletes_the_oldest_rows_up_to_its_limit() {
     let purge =
         async |limit| db::rejected_requests::purge(pool, now - TimeDelta::hours(36), limit).await.expect("purged");
     assert_eq!(purge(1).await, 1);
-    assert_eq!(place.texts("SELECT CAST(user_id AS CHAR) FROM claim_refusals ORDER BY user_id").await, ["1", "2"]);
+    assert_eq!(
+        environment.texts("SELECT CAST(user_id AS CHAR) FROM claim_refusals ORDER BY user_id").await,
+        ["1", "2"]
+    );
     assert_eq!((purge(10).await, purge(10).await), (1, 0));
-    place.end().await;
+    environment.end().await;
 }

@@ -20,13 +20,13 @@ use fred::interfaces::{KeysInterface as _, SortedSetsInterface as _};
 use crate::support::{product, user};
 
 /// Claims for these users, and empties the stream.
-async fn claim_for(place: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Decision> {
+async fn claim_for(environment: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Decision> {
     let requests: Vec<ClaimRequest> = users
         .iter()
         .map(|number| ClaimRequest { user: user(*number), claim: ClaimId::generate(), request: bytes::Bytes::new() })
         .collect();
-    let decided = claim(&place.redis, FIRST, campaign.id, "", &requests).await.expect("redis").expect("known");
-    let stream = ClaimStream::open(&place.redis, FIRST, "test".into()).await.expect("opened");
+    let decided = claim(&environment.redis, FIRST, campaign.id, "", &requests).await.expect("redis").expect("known");
+    let stream = ClaimStream::open(&environment.redis, FIRST, "test".into()).await.expect("opened");
     let entries: Vec<String> = stream.read(100).await.expect("read").into_iter().map(|entry| entry.id).collect();
     if !entries.is_empty() {
         stream.acknowledge(&entries).await.expect("acknowledged");
@@ -36,128 +36,129 @@ async fn claim_for(place: &TestEnvironment, campaign: &Campaign, users: &[u64]) 
 
 #[tokio::test]
 async fn counts_say_whether_a_campaign_is_sold_out() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(2).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(2).await;
     let counts = async |campaign: &Campaign| {
-        campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known")
+        campaign_state::counts(&environment.redis, FIRST, campaign.id).await.expect("redis").expect("known")
     };
     let (now, later) = (clock::now(), clock::now() + TimeDelta::hours(2));
     assert!(!counts(&campaign).await.sold_out(now));
-    claim_for(&place, &campaign, &[1, 2, 3]).await;
+    claim_for(&environment, &campaign, &[1, 2, 3]).await;
     let sold = counts(&campaign).await;
     assert_eq!((sold.claimed, sold.total, sold.sequence), (2, 2, 2));
     assert!(sold.sold_out(now) && !sold.sold_out(later), "not after its end");
     let paused = Campaign { state: CampaignState::Paused, ..campaign.clone() };
-    campaign_put(&place.redis, &paused, CampaignCounts::default()).await.expect("redis");
+    campaign_put(&environment.redis, &paused, CampaignCounts::default()).await.expect("redis");
     assert!(!counts(&campaign).await.sold_out(now), "a paused campaign may get more quantity");
-    campaign_state::delete(&place.redis, FIRST, campaign.id).await.expect("deleted");
-    assert!(campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").is_none());
-    place.end().await;
+    campaign_state::delete(&environment.redis, FIRST, campaign.id).await.expect("deleted");
+    assert!(campaign_state::counts(&environment.redis, FIRST, campaign.id).await.expect("redis").is_none());
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn the_latest_claim_and_all_holders_are_read_from_the_records() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let terms = CampaignTerms { per_user_limit: 2, total_quantity: 5_000, ..open_terms() };
-    let campaign = place.campaign_of(terms).await;
+    let campaign = environment.campaign_of(terms).await;
     let latest = async |number| {
-        campaign_state::latest_claim(&place.redis, FIRST, campaign.id, user(number)).await.expect("redis")
+        campaign_state::latest_claim(&environment.redis, FIRST, campaign.id, user(number)).await.expect("redis")
     };
     assert_eq!(latest(9).await, None);
-    assert_eq!(campaign_state::holders(&place.redis, FIRST, campaign.id).await.expect("redis"), [0; 0]);
-    let decisions = claim_for(&place, &campaign, &[9, 4, 9]).await;
+    assert_eq!(campaign_state::holders(&environment.redis, FIRST, campaign.id).await.expect("redis"), [0; 0]);
+    let decisions = claim_for(&environment, &campaign, &[9, 4, 9]).await;
     let Decision::Accepted(second) = decisions[2] else { panic!("{decisions:?}") };
     assert_eq!(latest(9).await, Some(second));
     // More than one page of a scan.
     let many: Vec<u64> = (100..2_600).collect();
     for users in many.chunks(500) {
-        claim_for(&place, &campaign, users).await;
+        claim_for(&environment, &campaign, users).await;
     }
-    let holders = campaign_state::holders(&place.redis, FIRST, campaign.id).await.expect("redis");
+    let holders = campaign_state::holders(&environment.redis, FIRST, campaign.id).await.expect("redis");
     assert_eq!(holders, [vec![4, 9], many].concat());
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn staged_claims_expire_unless_a_rebuild_ends() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
     let rebuild = new_uuid();
     let record = ClaimRecord { claim_id: ClaimId::generate(), sequence: 1, accepted_at: clock::now() };
     let write = async |records: &[_]| {
-        campaign_state::write_staged(&place.redis, FIRST, campaign.id, rebuild, records).await.expect("redis");
+        campaign_state::write_staged(&environment.redis, FIRST, campaign.id, rebuild, records).await.expect("redis");
     };
     write(&[]).await;
-    assert_eq!(place.keys().await, Vec::<String>::new());
+    assert_eq!(environment.keys().await, Vec::<String>::new());
     write(&[(user(1), vec![record])]).await;
-    let staged = place.redis.keys.staged_claims(FIRST, campaign.id, rebuild);
-    let expires: i64 = place.redis.client().ttl(&staged).await.expect("redis");
+    let staged = environment.redis.keys.staged_claims(FIRST, campaign.id, rebuild);
+    let expires: i64 = environment.redis.client().ttl(&staged).await.expect("redis");
     assert!((3_590..=3_600).contains(&expires), "{expires}");
     let counts = CampaignCounts { claimed: 1, sequence: 1, rebuild };
-    campaign_put(&place.redis, &campaign, counts).await.expect("redis");
-    let found = campaign_state::latest_claim(&place.redis, FIRST, campaign.id, user(1)).await.expect("redis");
+    campaign_put(&environment.redis, &campaign, counts).await.expect("redis");
+    let found = campaign_state::latest_claim(&environment.redis, FIRST, campaign.id, user(1)).await.expect("redis");
     assert_eq!(found, Some(record));
-    let expires: i64 = place.redis.client().ttl(place.redis.keys.claims(FIRST, campaign.id)).await.expect("redis");
+    let expires: i64 =
+        environment.redis.client().ttl(environment.redis.keys.claims(FIRST, campaign.id)).await.expect("redis");
     assert_eq!(expires, -1, "claims never expire");
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_day_of_many_products_is_staged_and_read_in_pages() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let (day, rebuild) = (chrono::NaiveDate::default(), new_uuid());
-    let key = place.redis.keys.daily_sales(day);
-    let staged = place.redis.keys.staged(&key, rebuild);
+    let key = environment.redis.keys.daily_sales(day);
+    let staged = environment.redis.keys.staged(&key, rebuild);
     let scores: Scores = (1..=2_500).map(|number| (product(number), i64::try_from(number).expect("small"))).collect();
-    sales::write_staged(&place.redis, &staged, &Scores::new(), 1).await.expect("redis");
-    assert_eq!(place.keys().await, Vec::<String>::new());
-    sales::write_staged(&place.redis, &staged, &scores, 1).await.expect("redis");
-    let expires: i64 = place.redis.client().ttl(&staged).await.expect("redis");
+    sales::write_staged(&environment.redis, &staged, &Scores::new(), 1).await.expect("redis");
+    assert_eq!(environment.keys().await, Vec::<String>::new());
+    sales::write_staged(&environment.redis, &staged, &scores, 1).await.expect("redis");
+    let expires: i64 = environment.redis.client().ttl(&staged).await.expect("redis");
     assert!((10_790..=10_800).contains(&expires), "{expires}");
-    place.redis.client().rename::<(), _, _>(&staged, &key).await.expect("renamed");
-    assert_eq!(sales::daily(&place.redis, day).await.expect("redis"), scores);
-    sales::write_staged(&place.redis, &staged, &scores, -1).await.expect("redis");
-    sales::delete_staged(&place.redis, [key].into_iter(), rebuild).await.expect("redis");
-    assert!(place.keys().await.iter().all(|key| !key.contains("staged")));
-    place.end().await;
+    environment.redis.client().rename::<(), _, _>(&staged, &key).await.expect("renamed");
+    assert_eq!(sales::daily(&environment.redis, day).await.expect("redis"), scores);
+    sales::write_staged(&environment.redis, &staged, &scores, -1).await.expect("redis");
+    sales::delete_staged(&environment.redis, [key].into_iter(), rebuild).await.expect("redis");
+    assert!(environment.keys().await.iter().all(|key| !key.contains("staged")));
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_invalid_member_is_a_defect() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let day = chrono::NaiveDate::default();
-    let key = place.redis.keys.daily_sales(day);
+    let key = environment.redis.keys.daily_sales(day);
     let member = vec![(1.0, "tea")];
-    place.redis.client().zadd::<(), _, _>(key, None, None, false, false, member).await.expect("added");
-    let failed = sales::daily(&place.redis, day).await.expect_err("not a product");
+    environment.redis.client().zadd::<(), _, _>(key, None, None, false, false, member).await.expect("added");
+    let failed = sales::daily(&environment.redis, day).await.expect_err("not a product");
     assert!(!failed.is_transient());
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_absent_window_has_no_info_no_products_and_no_ranks() {
-    let place = TestEnvironment::new().await;
-    assert_eq!(sales::applied(&place.redis).await.expect("redis"), None);
-    assert_eq!(sales::window_info(&place.redis, 3).await.expect("redis"), None);
-    assert_eq!(sales::window(&place.redis, 3, 10).await.expect("redis"), []);
-    assert_eq!(sales::window_rank(&place.redis, 3, product(1)).await.expect("redis"), None);
-    place.end().await;
+    let environment = TestEnvironment::new().await;
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), None);
+    assert_eq!(sales::window_info(&environment.redis, 3).await.expect("redis"), None);
+    assert_eq!(sales::window(&environment.redis, 3, 10).await.expect("redis"), []);
+    assert_eq!(sales::window_rank(&environment.redis, 3, product(1)).await.expect("redis"), None);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_pending_command_is_remembered_for_a_day() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let order = OrderId::generate();
     let pay = Command { id: CommandId::generate(), user: user(1), at: clock::now(), action: Action::Pay { order } };
-    assert_eq!(pending_commands::find(&place.redis, pay.id).await.expect("redis"), None);
-    pending_commands::remember(&place.redis, &pay).await.expect("redis");
-    let found = pending_commands::find(&place.redis, pay.id).await.expect("redis").expect("remembered");
+    assert_eq!(pending_commands::find(&environment.redis, pay.id).await.expect("redis"), None);
+    pending_commands::remember(&environment.redis, &pay).await.expect("redis");
+    let found = pending_commands::find(&environment.redis, pay.id).await.expect("redis").expect("remembered");
     assert_eq!((found.kind.as_str(), found.order), ("PAY", order));
-    let key = place.redis.keys.pending_command(pay.id);
-    let expires: i64 = place.redis.client().ttl(&key).await.expect("redis");
+    let key = environment.redis.keys.pending_command(pay.id);
+    let expires: i64 = environment.redis.client().ttl(&key).await.expect("redis");
     assert!((86_390..=86_400).contains(&expires), "{expires}");
-    place.redis.client().set::<(), _, _>(&key, "PAY", None, None, false).await.expect("set");
-    let failed = pending_commands::find(&place.redis, pay.id).await.expect_err("invalid");
+    environment.redis.client().set::<(), _, _>(&key, "PAY", None, None, false).await.expect("set");
+    let failed = pending_commands::find(&environment.redis, pay.id).await.expect_err("invalid");
     assert!(matches!(failed, Error::Internal(_)), "{failed:?}");
-    place.end().await;
+    environment.end().await;
 }

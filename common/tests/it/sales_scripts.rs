@@ -34,51 +34,56 @@ fn sold(sequence: u64, on: u64, of: u64, units: i64) -> (u64, SalesChange) {
     (sequence, SalesChange { day: day(on), product: product(of), units })
 }
 
-async fn apply(place: &TestEnvironment, (first, last): (u64, u64), changes: &[(u64, SalesChange)]) -> SalesCounted {
+async fn apply(
+    environment: &TestEnvironment,
+    (first, last): (u64, u64),
+    changes: &[(u64, SalesChange)],
+) -> SalesCounted {
     let batch = SalesBatch::Outbox { sequences: first..=last, changes };
-    SalesCounter::new(&place.redis, ZONE).count(batch).await.expect("redis")
+    SalesCounter::new(&environment.redis, ZONE).count(batch).await.expect("redis")
 }
 
 /// Replaces days as a rebuild does: the position of the counters is deleted first.
-async fn put(place: &TestEnvironment, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
-    sales::invalidate(&place.redis).await.expect("invalidated");
-    assert!(sales_put(&place.redis, rebuild, sequence, days).await.expect("put"));
+async fn put(environment: &TestEnvironment, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
+    sales::invalidate(&environment.redis).await.expect("invalidated");
+    assert!(sales_put(&environment.redis, rebuild, sequence, days).await.expect("put"));
 }
 
 #[tokio::test]
 async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
-    let place = TestEnvironment::new().await;
-    assert_eq!(apply(&place, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesCounted::Gap { applied: 0 });
-    assert_eq!(place.keys().await, Vec::<String>::new());
-    put(&place, new_uuid(), 4, &[]).await;
+    let environment = TestEnvironment::new().await;
+    assert_eq!(apply(&environment, (1, 1), &[sold(1, 20, 7, 2)]).await, SalesCounted::Gap { applied: 0 });
+    assert_eq!(environment.keys().await, Vec::<String>::new());
+    put(&environment, new_uuid(), 4, &[]).await;
     let batch = [sold(5, 20, 7, 2), sold(5, 20, 10, 1), sold(6, 21, 7, 3), sold(7, 20, 10, -1)];
-    assert_eq!(apply(&place, (6, 7), &batch[2..]).await, SalesCounted::Gap { applied: 4 });
-    assert_eq!(apply(&place, (5, 7), &batch).await, SalesCounted::Counted);
-    assert_eq!(apply(&place, (5, 7), &batch).await, SalesCounted::Counted, "again");
-    assert_eq!(apply(&place, (6, 9), &[sold(6, 21, 7, 3), sold(9, 21, 7, 1)]).await, SalesCounted::Counted);
-    assert_eq!(apply(&place, (10, 9), &[]).await, SalesCounted::Counted, "nothing happened");
-    let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
+    assert_eq!(apply(&environment, (6, 7), &batch[2..]).await, SalesCounted::Gap { applied: 4 });
+    assert_eq!(apply(&environment, (5, 7), &batch).await, SalesCounted::Counted);
+    assert_eq!(apply(&environment, (5, 7), &batch).await, SalesCounted::Counted, "again");
+    assert_eq!(apply(&environment, (6, 9), &[sold(6, 21, 7, 3), sold(9, 21, 7, 1)]).await, SalesCounted::Counted);
+    assert_eq!(apply(&environment, (10, 9), &[]).await, SalesCounted::Counted, "nothing happened");
+    let daily = async |on| sales::daily(&environment.redis, day(on)).await.expect("redis");
     assert_eq!(daily(20).await, Scores::from([(product(7), 2)]), "what comes to nothing is none");
     assert_eq!(daily(21).await, Scores::from([(product(7), 4)]));
-    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(9));
-    let expires: i64 = place.redis.client().expire_time(place.redis.keys.daily_sales(day(20))).await.expect("redis");
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(9));
+    let expires: i64 =
+        environment.redis.client().expire_time(environment.redis.keys.daily_sales(day(20))).await.expect("redis");
     assert_eq!(expires, expires_at(day(20), ZONE).timestamp());
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
-    let place = TestEnvironment::new().await;
-    put(&place, new_uuid(), 0, &[]).await;
-    let key = place.redis.keys.daily_sales(day(21));
-    place.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
+    let environment = TestEnvironment::new().await;
+    put(&environment, new_uuid(), 0, &[]).await;
+    let key = environment.redis.keys.daily_sales(day(21));
+    environment.redis.client().set::<(), _, _>(key, "text", None, None, false).await.expect("set");
     let batch = [sold(1, 20, 7, 2), sold(1, 21, 7, 2)];
-    let mut counter = SalesCounter::new(&place.redis, ZONE);
+    let mut counter = SalesCounter::new(&environment.redis, ZONE);
     let batch = SalesBatch::Outbox { sequences: 1..=1, changes: &batch };
     counter.count(batch).await.expect_err("a day of another type");
-    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(0));
-    assert_eq!(sales::daily(&place.redis, day(20)).await.expect("redis"), Scores::new());
-    place.end().await;
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(0));
+    assert_eq!(sales::daily(&environment.redis, day(20)).await.expect("redis"), Scores::new());
+    environment.end().await;
 }
 
 /// A message at an offset of a source: units of product 7, sold on day 20.
@@ -88,8 +93,8 @@ fn message(source: &str, offset: u64, sequence: u64, units: i64) -> SalesMessage
 }
 
 /// Counts as a consumer that remembers nothing.
-async fn count(place: &TestEnvironment, messages: &[SalesMessage]) -> bool {
-    count_on(&mut SalesCounter::new(&place.redis, ZONE), messages).await
+async fn count(environment: &TestEnvironment, messages: &[SalesMessage]) -> bool {
+    count_on(&mut SalesCounter::new(&environment.redis, ZONE), messages).await
 }
 
 async fn count_on(counter: &mut SalesCounter, messages: &[SalesMessage]) -> bool {
@@ -98,54 +103,54 @@ async fn count_on(counter: &mut SalesCounter, messages: &[SalesMessage]) -> bool
 
 #[tokio::test]
 async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuild_has_counted() {
-    let place = TestEnvironment::new().await;
-    assert!(!count(&place, &[message("paid/0", 0, 1, 2)]).await, "the position is unknown");
-    assert!(!count(&place, &[]).await, "also without messages");
-    assert_eq!(place.keys().await, Vec::<String>::new());
-    put(&place, new_uuid(), 4, &[]).await;
-    assert!(count(&place, &[message("paid/0", 0, 4, 100), message("paid/0", 1, 6, 2)]).await);
-    let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
+    let environment = TestEnvironment::new().await;
+    assert!(!count(&environment, &[message("paid/0", 0, 1, 2)]).await, "the position is unknown");
+    assert!(!count(&environment, &[]).await, "also without messages");
+    assert_eq!(environment.keys().await, Vec::<String>::new());
+    put(&environment, new_uuid(), 4, &[]).await;
+    assert!(count(&environment, &[message("paid/0", 0, 4, 100), message("paid/0", 1, 6, 2)]).await);
+    let units = async || sales::daily(&environment.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2), "what the rebuild counted is passed over");
     let again = [message("paid/0", 1, 6, 2), message("paid/0", 2, 6, 2), message("paid/0", 3, 8, 3)];
-    assert!(count(&place, &again).await && count(&place, &again).await);
+    assert!(count(&environment, &again).await && count(&environment, &again).await);
     assert_eq!(units().await, Some(5), "in one call, and in another");
-    assert!(count(&place, &[message("cancelled/0", 0, 5, -1), message("paid/1", 40, 7, 4)]).await);
+    assert!(count(&environment, &[message("cancelled/0", 0, 5, -1), message("paid/1", 40, 7, 4)]).await);
     assert_eq!(units().await, Some(8), "sources are apart");
-    assert!(count(&place, &[message("paid/0", 2, 9, 1)]).await, "one who is late does not move it back");
-    assert!(count(&place, &[message("paid/0", 4, 10, 1)]).await);
+    assert!(count(&environment, &[message("paid/0", 2, 9, 1)]).await, "one who is late does not move it back");
+    assert!(count(&environment, &[message("paid/0", 4, 10, 1)]).await);
     assert_eq!(units().await, Some(10));
-    assert!(!count(&place, &[message("paid/0", 6, 12, 1)]).await, "one was dropped unread");
+    assert!(!count(&environment, &[message("paid/0", 6, 12, 1)]).await, "one was dropped unread");
     assert_eq!(units().await, Some(10));
-    put(&place, new_uuid(), 12, &[]).await;
-    assert!(count(&place, &[message("paid/0", 6, 12, 1), message("paid/0", 7, 13, 1)]).await);
+    put(&environment, new_uuid(), 12, &[]).await;
+    assert!(count(&environment, &[message("paid/0", 6, 12, 1), message("paid/0", 7, 13, 1)]).await);
     assert_eq!(units().await, Some(11));
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn sales_count_refuses_when_redis_no_longer_holds_what_is_remembered() {
-    let place = TestEnvironment::new().await;
-    let (mut counter, key) = (SalesCounter::new(&place.redis, ZONE), place.redis.keys.sales_counted());
+    let environment = TestEnvironment::new().await;
+    let (mut counter, key) = (SalesCounter::new(&environment.redis, ZONE), environment.redis.keys.sales_counted());
     let write = async |entry: &str| {
-        place.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
+        environment.redis.client().hset::<(), _, _>(&key, ("paid/0", entry)).await.expect("written");
     };
-    put(&place, new_uuid(), 4, &[]).await;
+    put(&environment, new_uuid(), 4, &[]).await;
     assert!(count_on(&mut counter, &[message("paid/0", 0, 5, 1), message("paid/0", 1, 6, 1)]).await);
     write("5 1").await;
     assert!(!count_on(&mut counter, &[]).await, "also when nothing comes");
     assert!(!count_on(&mut counter, &[message("paid/1", 0, 7, 1)]).await, "also when others come");
     write("9 4").await;
     assert!(count_on(&mut counter, &[]).await, "another counted more");
-    place.redis.client().hdel::<(), _, _>(&key, "paid/0").await.expect("deleted");
+    environment.redis.client().hdel::<(), _, _>(&key, "paid/0").await.expect("deleted");
     assert!(!count_on(&mut counter, &[message("paid/0", 2, 10, 1)]).await);
-    let units = async || sales::daily(&place.redis, day(20)).await.expect("redis").get(&product(7)).copied();
+    let units = async || sales::daily(&environment.redis, day(20)).await.expect("redis").get(&product(7)).copied();
     assert_eq!(units().await, Some(2));
-    put(&place, new_uuid(), 10, &[]).await;
+    put(&environment, new_uuid(), 10, &[]).await;
     assert!(count_on(&mut counter, &[message("paid/1", 3, 11, 1)]).await, "another rebuilt the days");
     assert!(count_on(&mut counter, &[]).await, "what was counted before that is forgotten");
-    put(&place, new_uuid(), 9, &[]).await;
+    put(&environment, new_uuid(), 9, &[]).await;
     assert!(!count_on(&mut counter, &[]).await, "an older Redis, from before the rebuild");
-    place.end().await;
+    environment.end().await;
 }
 
 #[test]
@@ -170,54 +175,57 @@ fn batches_end_at_a_gap_and_where_one_call_would_change_too_much() {
 /// A process that counts from the outbox does not continue what was counted from Kafka.
 #[tokio::test]
 async fn sales_apply_refuses_while_sales_are_counted_from_kafka() {
-    let place = TestEnvironment::new().await;
-    put(&place, new_uuid(), 4, &[]).await;
-    assert_eq!(apply(&place, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesCounted::Counted);
-    assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
-    assert!(count(&place, &[message("paid/0", 0, 6, 2)]).await);
-    assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
-    assert_eq!(apply(&place, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesCounted::Gap { applied: 5 });
-    put(&place, new_uuid(), 6, &[]).await;
-    assert!(!sales::is_counted_from_kafka(&place.redis).await.expect("redis"));
-    assert_eq!(apply(&place, (7, 7), &[]).await, SalesCounted::Counted);
-    place.end().await;
+    let environment = TestEnvironment::new().await;
+    put(&environment, new_uuid(), 4, &[]).await;
+    assert_eq!(apply(&environment, (5, 5), &[sold(5, 20, 7, 2)]).await, SalesCounted::Counted);
+    assert!(!sales::is_counted_from_kafka(&environment.redis).await.expect("redis"));
+    assert!(count(&environment, &[message("paid/0", 0, 6, 2)]).await);
+    assert!(sales::is_counted_from_kafka(&environment.redis).await.expect("redis"));
+    assert_eq!(apply(&environment, (6, 6), &[sold(6, 20, 7, 2)]).await, SalesCounted::Gap { applied: 5 });
+    put(&environment, new_uuid(), 6, &[]).await;
+    assert!(!sales::is_counted_from_kafka(&environment.redis).await.expect("redis"));
+    assert_eq!(apply(&environment, (7, 7), &[]).await, SalesCounted::Counted);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
-    let place = TestEnvironment::new().await;
-    put(&place, new_uuid(), 0, &[]).await;
-    apply(&place, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
+    let environment = TestEnvironment::new().await;
+    put(&environment, new_uuid(), 0, &[]).await;
+    apply(&environment, (1, 1), &[sold(1, 20, 7, 2), sold(1, 21, 7, 2)]).await;
     let (rebuild, in_an_hour) = (new_uuid(), clock::now() + TimeDelta::hours(1));
-    let staged = place.redis.keys.staged(&place.redis.keys.daily_sales(day(20)), rebuild);
-    sales::write_staged(&place.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
-    put(&place, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await;
-    let daily = async |on| sales::daily(&place.redis, day(on)).await.expect("redis");
+    let staged = environment.redis.keys.staged(&environment.redis.keys.daily_sales(day(20)), rebuild);
+    sales::write_staged(&environment.redis, &staged, &Scores::from([(product(8), 5)]), 1).await.expect("staged");
+    put(&environment, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await;
+    let daily = async |on| sales::daily(&environment.redis, day(on)).await.expect("redis");
     assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
-    assert_eq!(sales::applied(&place.redis).await.expect("redis"), Some(3));
-    assert!(!sales_put(&place.redis, new_uuid(), 2, &[(day(20), in_an_hour)]).await.expect("redis"), "it is too late");
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(3));
+    assert!(
+        !sales_put(&environment.redis, new_uuid(), 2, &[(day(20), in_an_hour)]).await.expect("redis"),
+        "it is too late"
+    );
     assert_eq!(daily(20).await, Scores::from([(product(8), 5)]));
-    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
-    place.end().await;
+    assert!(environment.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn sales_window_shows_what_was_staged_and_nothing_without_knowing_what_is_counted() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let (rebuild, now) = (new_uuid(), clock::now());
-    let show = async || sales_window(&place.redis, 3, rebuild, day(21), now).await.expect("redis");
-    let staged = place.redis.keys.staged(&place.redis.keys.sales_window(3), rebuild);
+    let show = async || sales_window(&environment.redis, 3, rebuild, day(21), now).await.expect("redis");
+    let staged = environment.redis.keys.staged(&environment.redis.keys.sales_window(3), rebuild);
     let sold = Scores::from([(product(3), 4), (product(20), 3), (product(100), 3)]);
-    sales::write_staged(&place.redis, &staged, &sold, -1).await.expect("staged");
+    sales::write_staged(&environment.redis, &staged, &sold, -1).await.expect("staged");
     assert!(!show().await, "what was counted is not known");
-    assert_eq!(sales::window_info(&place.redis, 3).await.expect("redis"), None);
-    put(&place, new_uuid(), 0, &[]).await;
+    assert_eq!(sales::window_info(&environment.redis, 3).await.expect("redis"), None);
+    put(&environment, new_uuid(), 0, &[]).await;
     assert!(show().await);
-    let window = sales::window(&place.redis, 3, 2).await.expect("redis");
+    let window = sales::window(&environment.redis, 3, 2).await.expect("redis");
     assert_eq!(window, [(product(3), 4), (product(20), 3)]);
-    assert_eq!(sales::window_rank(&place.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
+    assert_eq!(sales::window_rank(&environment.redis, 3, product(100)).await.expect("redis"), Some((3, 3)));
     assert!(show().await, "nothing is staged now");
-    assert_eq!(sales::window(&place.redis, 3, 2).await.expect("redis"), []);
-    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
-    place.end().await;
+    assert_eq!(sales::window(&environment.redis, 3, 2).await.expect("redis"), []);
+    assert!(environment.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
+    environment.end().await;
 }

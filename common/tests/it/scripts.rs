@@ -29,24 +29,24 @@ fn request(number: u64) -> ClaimRequest {
     ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }
 }
 
-async fn decide(place: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {
-    let decided = claim(&place.redis, campaign.partition, campaign.id, "", requests).await.expect("redis");
+async fn decide(environment: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {
+    let decided = claim(&environment.redis, campaign.partition, campaign.id, "", requests).await.expect("redis");
     decided.expect("a known campaign")
 }
 
-async fn decisions(place: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Vec<Decision> {
-    decide(place, campaign, requests).await.decisions
+async fn decisions(environment: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Vec<Decision> {
+    decide(environment, campaign, requests).await.decisions
 }
 
 /// The entries on the stream, in the hands of a consumer of that name.
-async fn read(place: &TestEnvironment, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
-    let stream = ClaimStream::open(&place.redis, FIRST, consumer.into()).await.expect("opened");
+async fn read(environment: &TestEnvironment, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
+    let stream = ClaimStream::open(&environment.redis, FIRST, consumer.into()).await.expect("opened");
     let deliveries = stream.read(500).await.expect("read");
     (stream, deliveries)
 }
 
-async fn clear(place: &TestEnvironment) {
-    let (stream, deliveries) = read(place, "clearing").await;
+async fn clear(environment: &TestEnvironment) {
+    let (stream, deliveries) = read(environment, "clearing").await;
     let ids: Vec<String> = deliveries.into_iter().map(|delivery| delivery.id).collect();
     if !ids.is_empty() {
         stream.acknowledge(&ids).await.expect("acknowledged");
@@ -55,101 +55,103 @@ async fn clear(place: &TestEnvironment) {
 
 #[tokio::test]
 async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(2).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(2).await;
     let requests = [request(1), request(2), request(3)];
-    let decided = decide(&place, &campaign, &requests).await;
+    let decided = decide(&environment, &campaign, &requests).await;
     let [Decision::Accepted(first), Decision::Accepted(second), Decision::Exhausted] = decided.decisions[..] else {
         panic!("{decided:?}");
     };
     assert_eq!((first.claim_id, first.sequence), (requests[0].claim, 1));
     assert_eq!((second.claim_id, second.sequence), (requests[1].claim, 2));
     assert_eq!((decided.remaining, first.accepted_at), (0, decided.now));
-    let (_, deliveries) = read(&place, "reader").await;
+    let (_, deliveries) = read(&environment, "reader").await;
     let [delivery] = &deliveries[..] else { panic!("one entry for one call: {deliveries:?}") };
     let entry = delivery.entry.as_ref().expect("decode");
     let accepted: Vec<_> = entry.claims.iter().map(|claim| (claim.user, claim.record)).collect();
     assert_eq!(accepted, [(user(1), first), (user(2), second)]);
-    let counts =
-        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&environment.redis, campaign.partition, campaign.id)
+        .await
+        .expect("redis")
+        .expect("known");
     assert_eq!((counts.claimed, counts.total, counts.sequence), (2, 2, 2));
-    let stream = ClaimStream::open(&place.redis, FIRST, "reader".into()).await.expect("opened");
+    let stream = ClaimStream::open(&environment.redis, FIRST, "reader".into()).await.expect("opened");
     stream.acknowledge(std::slice::from_ref(&delivery.id)).await.expect("acknowledged");
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(1).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(1).await;
     let repeated = request(1);
-    let accepted = decisions(&place, &campaign, std::slice::from_ref(&repeated)).await;
+    let accepted = decisions(&environment, &campaign, std::slice::from_ref(&repeated)).await;
     let [Decision::Accepted(record)] = accepted[..] else { panic!("{accepted:?}") };
     let twice = [repeated.clone(), repeated.clone()];
-    assert_eq!(decisions(&place, &campaign, &twice).await, [Decision::Replayed(record); 2]);
+    assert_eq!(decisions(&environment, &campaign, &twice).await, [Decision::Replayed(record); 2]);
     let closed = Campaign { state: CampaignState::Closed, ..campaign.clone() };
-    campaign_put(&place.redis, &closed, CampaignCounts::default()).await.expect("put");
-    assert_eq!(decisions(&place, &campaign, &twice[..1]).await, [Decision::Replayed(record)]);
-    let unanswered = ClaimStream::unanswered(&place.redis, FIRST, campaign.id).await.expect("redis");
+    campaign_put(&environment.redis, &closed, CampaignCounts::default()).await.expect("put");
+    assert_eq!(decisions(&environment, &campaign, &twice[..1]).await, [Decision::Replayed(record)]);
+    let unanswered = ClaimStream::unanswered(&environment.redis, FIRST, campaign.id).await.expect("redis");
     assert_eq!(unanswered.len(), 1, "a replay appends nothing");
-    clear(&place).await;
-    place.end().await;
+    clear(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn claim_returns_the_first_claim_to_a_user_at_the_limit_also_within_one_call() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
-    let made = decisions(&place, &campaign, &[request(1), request(1), request(1)]).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    let made = decisions(&environment, &campaign, &[request(1), request(1), request(1)]).await;
     let [Decision::Accepted(first), Decision::Accepted(_), Decision::AlreadyClaimed(returned)] = made[..] else {
         panic!("{made:?}");
     };
     assert_eq!(returned, first);
-    assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(first)]);
-    clear(&place).await;
-    place.end().await;
+    assert_eq!(decisions(&environment, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(first)]);
+    clear(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let now = clock::now();
     let window = |opens: i64, closes: i64| CampaignTerms {
         opens_at: now + TimeDelta::seconds(opens),
         closes_at: now + TimeDelta::seconds(closes),
         ..open_terms()
     };
-    let early = place.campaign_of(window(60, 120)).await;
-    let decided = decide(&place, &early, &[request(1)]).await;
+    let early = environment.campaign_of(window(60, 120)).await;
+    let decided = decide(&environment, &early, &[request(1)]).await;
     assert_eq!((decided.decisions, decided.opens_at), (vec![Decision::NotOpen], early.terms.opens_at));
-    let late = place.campaign_of(window(-120, -60)).await;
-    assert_eq!(decisions(&place, &late, &[request(1)]).await, [Decision::Closed]);
-    let open = place.campaign(1).await;
+    let late = environment.campaign_of(window(-120, -60)).await;
+    assert_eq!(decisions(&environment, &late, &[request(1)]).await, [Decision::Closed]);
+    let open = environment.campaign(1).await;
     for (state, expected) in [(CampaignState::Paused, Decision::Paused), (CampaignState::Closed, Decision::Closed)] {
         let changed = Campaign { state, ..open.clone() };
-        campaign_put(&place.redis, &changed, CampaignCounts::default()).await.expect("put");
-        assert_eq!(decisions(&place, &open, &[request(1)]).await, [expected]);
+        campaign_put(&environment.redis, &changed, CampaignCounts::default()).await.expect("put");
+        assert_eq!(decisions(&environment, &open, &[request(1)]).await, [expected]);
     }
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
-    let decided = claim(&place.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
+    let decided = claim(&environment.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
     assert!(decided.is_none());
-    assert_eq!(place.keys().await, Vec::<String>::new());
-    place.end().await;
+    assert_eq!(environment.keys().await, Vec::<String>::new());
+    environment.end().await;
 }
 
 /// An administrator who assigns a coupon is not held up by its window or a pause, but by all else.
 #[tokio::test]
 async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campaign_is_closed() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let now = clock::now();
     let give_all = async |campaign: &Campaign, requests: &[ClaimRequest]| {
-        let given = assign(&place.redis, campaign.partition, campaign.id, requests).await.expect("redis");
+        let given = assign(&environment.redis, campaign.partition, campaign.id, requests).await.expect("redis");
         given.expect("a known campaign").decisions
     };
     for (opens, closes, state) in
@@ -157,8 +159,8 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
     {
         let (opens_at, closes_at) = (now + TimeDelta::seconds(opens), now + TimeDelta::seconds(closes));
         let terms = CampaignTerms { opens_at, closes_at, total_quantity: 1, ..open_terms() };
-        let campaign = Campaign { state, ..place.campaign_of(terms).await };
-        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put");
+        let campaign = Campaign { state, ..environment.campaign_of(terms).await };
+        campaign_put(&environment.redis, &campaign, CampaignCounts::default()).await.expect("put");
         let requests = [request(1), request(1), request(2)];
         let given = give_all(&campaign, &requests).await;
         let [Decision::Accepted(first), Decision::AlreadyClaimed(returned), Decision::Exhausted] = given[..] else {
@@ -167,42 +169,42 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
         assert_eq!((first.claim_id, returned), (requests[0].claim, first));
         assert_eq!(give_all(&campaign, &requests[..1]).await, [Decision::Replayed(first)]);
         let closed = Campaign { state: CampaignState::Closed, ..campaign };
-        campaign_put(&place.redis, &closed, CampaignCounts::default()).await.expect("put");
+        campaign_put(&environment.redis, &closed, CampaignCounts::default()).await.expect("put");
         assert_eq!(give_all(&closed, &requests[1..2]).await, [Decision::Closed]);
     }
-    let unknown = place.campaign_in_database(open_terms()).await;
-    let given = assign(&place.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
+    let unknown = environment.campaign_in_database(open_terms()).await;
+    let given = assign(&environment.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
     assert!(given.is_none());
-    clear(&place).await;
-    place.end().await;
+    clear(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn campaign_put_creates_and_updates_also_to_a_total_below_what_is_claimed() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
     let put = async |total_quantity| {
         let terms = CampaignTerms { total_quantity, ..campaign.terms.clone() };
         let campaign = Campaign { terms, ..campaign.clone() };
-        campaign_put(&place.redis, &campaign, CampaignCounts::default()).await.expect("put").is_new
+        campaign_put(&environment.redis, &campaign, CampaignCounts::default()).await.expect("put").is_new
     };
     assert!(put(3).await);
-    decisions(&place, &campaign, &[request(1), request(2)]).await;
+    decisions(&environment, &campaign, &[request(1), request(2)]).await;
     for total in [1, 2] {
         assert!(!put(total).await);
-        let decided = decide(&place, &campaign, &[request(3)]).await;
+        let decided = decide(&environment, &campaign, &[request(3)]).await;
         assert_eq!((decided.decisions, decided.remaining), (vec![Decision::Exhausted], 0));
     }
     assert!(!put(3).await);
-    assert!(matches!(decisions(&place, &campaign, &[request(3)]).await[..], [Decision::Accepted(_)]));
-    clear(&place).await;
-    place.end().await;
+    assert!(matches!(decisions(&environment, &campaign, &[request(3)]).await[..], [Decision::Accepted(_)]));
+    clear(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_campaign() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_in_database(open_terms()).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
     let at = (campaign.partition, campaign.id);
     let record = dibs_common::domain::claim::ClaimRecord {
         claim_id: ClaimId::generate(),
@@ -210,65 +212,71 @@ async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_cam
         accepted_at: clock::now(),
     };
     let counts = CampaignCounts { claimed: 1, sequence: 9, rebuild: new_uuid() };
-    campaign_state::write_staged(&place.redis, at.0, at.1, counts.rebuild, &[(user(1), vec![record])])
+    campaign_state::write_staged(&environment.redis, at.0, at.1, counts.rebuild, &[(user(1), vec![record])])
         .await
         .expect("staged");
-    assert!(campaign_put(&place.redis, &campaign, counts).await.expect("put").is_new);
-    assert_eq!(decisions(&place, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
+    assert!(campaign_put(&environment.redis, &campaign, counts).await.expect("put").is_new);
+    assert_eq!(decisions(&environment, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(record)]);
     let late = CampaignCounts { claimed: 0, sequence: 0, rebuild: new_uuid() };
-    campaign_state::write_staged(&place.redis, at.0, at.1, late.rebuild, &[(user(2), vec![record])])
+    campaign_state::write_staged(&environment.redis, at.0, at.1, late.rebuild, &[(user(2), vec![record])])
         .await
         .expect("staged");
-    assert!(!campaign_put(&place.redis, &campaign, late).await.expect("put").is_new);
-    let counts =
-        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    assert!(!campaign_put(&environment.redis, &campaign, late).await.expect("put").is_new);
+    let counts = campaign_state::counts(&environment.redis, campaign.partition, campaign.id)
+        .await
+        .expect("redis")
+        .expect("known");
     assert_eq!((counts.claimed, counts.sequence), (1, 9), "a rebuild that ends late changes nothing");
-    assert!(place.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
-    place.end().await;
+    assert!(environment.keys().await.iter().all(|key| !key.contains("staged")), "nothing staged is left");
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn return_slots_returns_a_slot_once() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_of(CampaignTerms { per_user_limit: 2, total_quantity: 3, ..open_terms() }).await;
+    let environment = TestEnvironment::new().await;
+    let campaign =
+        environment.campaign_of(CampaignTerms { per_user_limit: 2, total_quantity: 3, ..open_terms() }).await;
     let requests = [request(1), request(1), request(2)];
-    decisions(&place, &campaign, &requests).await;
+    decisions(&environment, &campaign, &requests).await;
     let slots = [(user(1), requests[0].claim), (user(2), requests[2].claim)];
-    let back = async || return_slots(&place.redis, campaign.partition, campaign.id, &slots).await;
+    let back = async || return_slots(&environment.redis, campaign.partition, campaign.id, &slots).await;
     assert_eq!(back().await.expect("redis"), 2);
     assert_eq!(back().await.expect("redis"), 0);
-    let counts =
-        campaign_state::counts(&place.redis, campaign.partition, campaign.id).await.expect("redis").expect("known");
+    let counts = campaign_state::counts(&environment.redis, campaign.partition, campaign.id)
+        .await
+        .expect("redis")
+        .expect("known");
     assert_eq!((counts.claimed, counts.sequence), (1, 3));
-    let kept =
-        campaign_state::latest_claim(&place.redis, campaign.partition, campaign.id, user(1)).await.expect("redis");
+    let kept = campaign_state::latest_claim(&environment.redis, campaign.partition, campaign.id, user(1))
+        .await
+        .expect("redis");
     assert_eq!(kept.map(|record| record.claim_id), Some(requests[1].claim));
-    campaign_state::delete(&place.redis, campaign.partition, campaign.id).await.expect("forgotten");
+    campaign_state::delete(&environment.redis, campaign.partition, campaign.id).await.expect("forgotten");
     assert!(matches!(back().await, Err(Error::CampaignUnavailable(coupon)) if coupon == campaign.id));
-    clear(&place).await;
-    place.end().await;
+    clear(&environment).await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn acknowledge_removes_entries_and_what_was_pending() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(5).await;
-    decisions(&place, &campaign, &[request(1)]).await;
-    decisions(&place, &campaign, &[request(2)]).await;
-    let (stream, deliveries) = read(&place, "reader").await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(5).await;
+    decisions(&environment, &campaign, &[request(1)]).await;
+    decisions(&environment, &campaign, &[request(2)]).await;
+    let (stream, deliveries) = read(&environment, "reader").await;
     let ids: Vec<String> = deliveries.iter().map(|delivery| delivery.id.clone()).collect();
-    let key = place.redis.keys.claim_stream(FIRST);
-    assert_eq!(acknowledge(&place.redis, key.clone(), ISSUANCE_GROUP, &ids).await.expect("redis"), 2);
-    assert_eq!(acknowledge(&place.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
+    let key = environment.redis.keys.claim_stream(FIRST);
+    assert_eq!(acknowledge(&environment.redis, key.clone(), ISSUANCE_GROUP, &ids).await.expect("redis"), 2);
+    assert_eq!(acknowledge(&environment.redis, key, ISSUANCE_GROUP, &ids).await.expect("redis"), 0);
     assert_eq!(stream.len().await.expect("redis"), 0);
     assert_eq!(stream.reclaim(Duration::ZERO, 10).await.expect("redis").len(), 0);
-    place.end().await;
+    environment.end().await;
 }
 
 /// Large values that Redis has freed in the background since its start.
-async fn lazily_freed(place: &TestEnvironment) -> u64 {
+async fn lazily_freed(environment: &TestEnvironment) -> u64 {
     let info = CustomCommand::new_static("INFO", ClusterHash::Random, false);
-    let info: String = place.redis.client().custom(info, vec!["memory"]).await.expect("redis");
+    let info: String = environment.redis.client().custom(info, vec!["memory"]).await.expect("redis");
     let freed = info.lines().find_map(|line| line.strip_prefix("lazyfreed_objects:"));
     freed.and_then(|freed| freed.trim().parse().ok()).expect("a number of freed objects")
 }
@@ -278,9 +286,9 @@ async fn lazily_freed(place: &TestEnvironment) -> u64 {
 #[tokio::test]
 async fn a_rebuild_with_many_holders_frees_them_in_the_background() {
     const HOLDERS: u64 = 2_000;
-    let place = TestEnvironment::new().await;
-    let freed_before = lazily_freed(&place).await;
-    let campaign = place.campaign_in_database(open_terms()).await;
+    let environment = TestEnvironment::new().await;
+    let freed_before = lazily_freed(&environment).await;
+    let campaign = environment.campaign_in_database(open_terms()).await;
     for round in 0..3 {
         let record = dibs_common::domain::claim::ClaimRecord {
             claim_id: ClaimId::generate(),
@@ -289,17 +297,20 @@ async fn a_rebuild_with_many_holders_frees_them_in_the_background() {
         };
         let counts = CampaignCounts { claimed: 1, sequence: 1, rebuild: new_uuid() };
         let holders: Vec<_> = (1..=HOLDERS).map(|number| (user(number), vec![record])).collect();
-        campaign_state::write_staged(&place.redis, FIRST, campaign.id, counts.rebuild, &holders).await.expect("staged");
+        campaign_state::write_staged(&environment.redis, FIRST, campaign.id, counts.rebuild, &holders)
+            .await
+            .expect("staged");
         // The first creates, the second replaces the claims of the first, the third is late: its claims are dropped.
         if round == 1 {
-            campaign_state::delete(&place.redis, FIRST, campaign.id).await.expect("deleted");
+            campaign_state::delete(&environment.redis, FIRST, campaign.id).await.expect("deleted");
         }
-        let put = campaign_put(&place.redis, &campaign, counts).await.expect("put");
+        let put = campaign_put(&environment.redis, &campaign, counts).await.expect("put");
         assert_eq!(put.is_new, round < 2);
     }
-    let freed = async || lazily_freed(&place).await - freed_before >= 2;
+    let freed = async || lazily_freed(&environment).await - freed_before >= 2;
     eventually("the replaced and the late claims are freed", Duration::from_secs(10), freed).await;
-    let keys = vec![place.redis.keys.campaign(FIRST, campaign.id), place.redis.keys.claims(FIRST, campaign.id)];
-    place.redis.client().unlink::<(), _>(keys).await.expect("deleted");
-    place.end().await;
+    let keys =
+        vec![environment.redis.keys.campaign(FIRST, campaign.id), environment.redis.keys.claims(FIRST, campaign.id)];
+    environment.redis.client().unlink::<(), _>(keys).await.expect("deleted");
+    environment.end().await;
 }

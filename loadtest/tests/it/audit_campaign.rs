@@ -29,12 +29,12 @@ fn observation(number: u64, response: ClaimResponse) -> ClaimObservation {
 }
 
 /// A campaign of which users 1 to 3 hold a confirmed coupon, and their record of it.
-pub async fn confirmed_campaign(place: &TestEnvironment) -> (Campaign, ClientRecord) {
-    let campaign = place.campaign(10).await;
+pub async fn confirmed_campaign(environment: &TestEnvironment) -> (Campaign, ClientRecord) {
+    let campaign = environment.campaign(10).await;
     let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
     let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();
-    let decided = claim(&place.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
-    confirm_all(place).await;
+    let decided = claim(&environment.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
+    confirm_all(environment).await;
     let mut record = ClientRecord::default();
     for (request, decision) in requests.iter().zip(decided.expect("a known campaign").decisions) {
         let Decision::Accepted(accepted) = decision else { panic!("{decision:?}") };
@@ -48,13 +48,13 @@ pub async fn confirmed_campaign(place: &TestEnvironment) -> (Campaign, ClientRec
     (campaign, record)
 }
 
-async fn confirm_all(place: &TestEnvironment) {
+async fn confirm_all(environment: &TestEnvironment) {
     let policy = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
-    claim_worker(&place.database, &place.redis, FIRST, policy).drain(FIRST).await.expect("drained");
+    claim_worker(&environment.database, &environment.redis, FIRST, policy).drain(FIRST).await.expect("drained");
 }
 
-pub fn stores(place: &TestEnvironment) -> Stores {
-    Stores { database: place.database.clone(), redis: place.redis.clone() }
+pub fn stores(environment: &TestEnvironment) -> Stores {
+    Stores { database: environment.database.clone(), redis: environment.redis.clone() }
 }
 
 /// The invariants with a difference.
@@ -63,26 +63,30 @@ pub fn broken(report: &AuditReport) -> Vec<&'static str> {
     wrong.map(dibs_loadtest::audit::Check::invariant).collect()
 }
 
-async fn audited(place: &TestEnvironment, campaign: &Campaign, record: Option<&ClientRecord>) -> Vec<&'static str> {
-    broken(&audit(&stores(place), campaign.id, record).await.expect("an audit"))
+async fn audited(
+    environment: &TestEnvironment,
+    campaign: &Campaign,
+    record: Option<&ClientRecord>,
+) -> Vec<&'static str> {
+    broken(&audit(&stores(environment), campaign.id, record).await.expect("an audit"))
 }
 
 #[tokio::test]
 async fn a_campaign_without_a_fault_has_no_differences() {
-    let place = TestEnvironment::new().await;
-    let (campaign, mut record) = confirmed_campaign(&place).await;
+    let environment = TestEnvironment::new().await;
+    let (campaign, mut record) = confirmed_campaign(&environment).await;
     let ClaimResponse::Accepted(first) = record.observations[0].response else { panic!("accepted before") };
     record.observations.push(observation(1, ClaimResponse::AlreadyIssued(Some(first.claim_id))));
     record.observations.push(observation(2, ClaimResponse::AlreadyIssued(None)));
     record.observations.push(observation(4, ClaimResponse::Exhausted));
-    assert_eq!(audited(&place, &campaign, None).await, Vec::<&str>::new());
-    assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());
-    place.end().await;
+    assert_eq!(audited(&environment, &campaign, None).await, Vec::<&str>::new());
+    assert_eq!(audited(&environment, &campaign, Some(&record)).await, Vec::<&str>::new());
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn every_difference_in_the_database_is_found() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     for (fault, expected) in [
         ("DELETE FROM user_coupons WHERE user_id = 1 AND coupon_id = ", &["I3", "I11"][..]),
         ("UPDATE user_coupons SET user_id = 9 WHERE user_id = 1 AND coupon_id = ", &["I3", "I4"]),
@@ -97,47 +101,47 @@ async fn every_difference_in_the_database_is_found() {
             &["I3", "I4", "I11"],
         ),
     ] {
-        let (campaign, _) = confirmed_campaign(&place).await;
+        let (campaign, _) = confirmed_campaign(&environment).await;
         let sql = format!("{fault}{}", campaign.id);
-        place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
-        assert_eq!(audited(&place, &campaign, None).await, expected, "{fault}");
+        environment.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
+        assert_eq!(audited(&environment, &campaign, None).await, expected, "{fault}");
     }
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn every_difference_in_redis_is_found() {
-    let place = TestEnvironment::new().await;
-    let (client, keys) = (place.redis.client(), &place.redis.keys);
+    let environment = TestEnvironment::new().await;
+    let (client, keys) = (environment.redis.client(), &environment.redis.keys);
 
-    let (campaign, _) = confirmed_campaign(&place).await;
+    let (campaign, _) = confirmed_campaign(&environment).await;
     let claims = keys.claims(campaign.partition, campaign.id);
     client.hdel::<(), _, _>(&claims, "1").await.expect("deleted");
-    assert_eq!(audited(&place, &campaign, None).await, ["I4", "I11"], "a claim is missing");
+    assert_eq!(audited(&environment, &campaign, None).await, ["I4", "I11"], "a claim is missing");
 
-    let (campaign, _) = confirmed_campaign(&place).await;
+    let (campaign, _) = confirmed_campaign(&environment).await;
     client.hset::<(), _, _>(keys.campaign(campaign.partition, campaign.id), ("claimed", 11)).await.expect("set");
-    assert_eq!(audited(&place, &campaign, None).await, ["I1", "I11"], "more is claimed than the quantity");
+    assert_eq!(audited(&environment, &campaign, None).await, ["I1", "I11"], "more is claimed than the quantity");
 
-    let (campaign, _) = confirmed_campaign(&place).await;
+    let (campaign, _) = confirmed_campaign(&environment).await;
     client.hset::<(), _, _>(keys.campaign(campaign.partition, campaign.id), ("sequence", 1)).await.expect("set");
-    assert_eq!(audited(&place, &campaign, None).await, ["I11"], "a sequence would be assigned twice");
+    assert_eq!(audited(&environment, &campaign, None).await, ["I11"], "a sequence would be assigned twice");
 
-    let (campaign, _) = confirmed_campaign(&place).await;
+    let (campaign, _) = confirmed_campaign(&environment).await;
     let (one, other) = (keys.claims(campaign.partition, campaign.id), "1");
     let record: Bytes = client.hget(&one, other).await.expect("read");
     client.hset::<(), _, _>(&one, (other, [&record[..], &record[..]].concat().as_slice())).await.expect("set");
-    assert_eq!(audited(&place, &campaign, None).await, ["I3", "I11"], "a user has two claims");
+    assert_eq!(audited(&environment, &campaign, None).await, ["I3", "I11"], "a user has two claims");
 
-    place.lose_redis().await;
-    assert_eq!(audited(&place, &campaign, None).await, ["I4", "I11"], "everything is lost");
-    place.end().await;
+    environment.lose_redis().await;
+    assert_eq!(audited(&environment, &campaign, None).await, ["I4", "I11"], "everything is lost");
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn every_difference_from_the_clients_record_is_found() {
-    let place = TestEnvironment::new().await;
-    let (campaign, valid) = confirmed_campaign(&place).await;
+    let environment = TestEnvironment::new().await;
+    let (campaign, valid) = confirmed_campaign(&environment).await;
     let ClaimResponse::Accepted(first) = valid.observations[0].response else { panic!("accepted before") };
     let unknown = ClaimResponse::Accepted(Receipt { claim_id: ClaimId::generate(), sequence: 4 });
     let with = |more: ClaimObservation| {
@@ -166,27 +170,29 @@ async fn every_difference_from_the_clients_record_is_found() {
         ("a claim without a final response", with(observation(4, ClaimResponse::Unanswered)), &["responses"]),
         ("an unexpected response", with(observation(4, ClaimResponse::Unexpected("500".into()))), &["responses"]),
     ] {
-        assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{what}");
+        assert_eq!(audited(&environment, &campaign, Some(&record)).await, expected, "{what}");
     }
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn valid_assignments_pass_and_every_difference_in_them_is_found() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let campaign_with = async || {
-        let (campaign, record) = confirmed_campaign(&place).await;
+        let (campaign, record) = confirmed_campaign(&environment).await;
         let assignment = AssignmentId::generate();
-        db::assignments::create(&place.database, assignment, campaign.id, &[user(1), user(8)], clock::now())
+        db::assignments::create(&environment.database, assignment, campaign.id, &[user(1), user(8)], clock::now())
             .await
             .expect("made");
-        while assign_once(&place.database, &place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
-            confirm_all(&place).await;
+        while assign_once(&environment.database, &environment.redis, &CancellationToken::new()).await.expect("looked")
+            > 0
+        {
+            confirm_all(&environment).await;
         }
         (campaign, record, assignment.0.simple().to_string())
     };
     let (campaign, record, _) = Box::pin(campaign_with()).await;
-    assert_eq!(audited(&place, &campaign, Some(&record)).await, Vec::<&str>::new());
+    assert_eq!(audited(&environment, &campaign, Some(&record)).await, Vec::<&str>::new());
     for (fault, expected) in [
         ("UPDATE assignment_users SET outcome = 'ISSUED' WHERE user_id = 1", &["I4"][..]),
         ("UPDATE assignment_users SET outcome = 'COUPON_EXHAUSTED' WHERE user_id = 8", &["I4"]),
@@ -195,8 +201,8 @@ async fn valid_assignments_pass_and_every_difference_in_them_is_found() {
         ("DELETE FROM assignment_users WHERE user_id = 8", &["I4", "I4"]),
     ] {
         let (campaign, record, assignment) = Box::pin(campaign_with()).await;
-        place.execute(&format!("{fault} AND assignment_id = x'{assignment}'")).await;
-        assert_eq!(audited(&place, &campaign, Some(&record)).await, expected, "{fault}");
+        environment.execute(&format!("{fault} AND assignment_id = x'{assignment}'")).await;
+        assert_eq!(audited(&environment, &campaign, Some(&record)).await, expected, "{fault}");
     }
-    place.end().await;
+    environment.end().await;
 }

@@ -42,34 +42,36 @@ async fn receiver(record: Option<&std::path::Path>) -> Receiver {
 }
 
 /// Delivers three events of coupons, each of two issuances.
-async fn deliver(place: &TestEnvironment, receiver: &Receiver) {
+async fn deliver(environment: &TestEnvironment, receiver: &Receiver) {
     let name = Recipient::Notifications.name();
     for recipient in Recipient::ALL {
-        db::outbox::register_sink(&place.database.pool(), recipient.name(), clock::now()).await.expect("registered");
+        db::outbox::register_sink(&environment.database.pool(), recipient.name(), clock::now())
+            .await
+            .expect("registered");
     }
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}, {}]}}"#, issuance(1), issuance(2));
     for _ in 0..3 {
-        place
+        environment
             .execute(&format!(
                 "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
                  VALUES ('COUPON', '3', 'coupon.issued', '{payload}', NOW(3))"
             ))
             .await;
     }
-    db::outbox::sequence_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&environment.database).await.expect("numbered");
     let endpoint = WebhookEndpoint::at("NOTIFICATION_URL", &receiver.url(name).into(), secrets()).expect("a URL");
-    let sink = WebhookSink::new(Recipient::Notifications, endpoint, &place.database, CancellationToken::new());
-    let mut relay = Relay::new(&place.database, sink);
+    let sink = WebhookSink::new(Recipient::Notifications, endpoint, &environment.database, CancellationToken::new());
+    let mut relay = Relay::new(&environment.database, sink);
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
     // None of the events is for the other sink.
-    place.execute("UPDATE sinks SET delivered_through = 3").await;
+    environment.execute("UPDATE sinks SET delivered_through = 3").await;
 }
 
-async fn found(place: &TestEnvironment, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
+async fn found(environment: &TestEnvironment, deliveries: Option<&Deliveries>) -> Vec<&'static str> {
     let evidence = Evidence { client: None, deliveries };
-    let mut broken = broken(&audit_shop(&stores(place), SETTINGS, evidence).await.expect("an audit"));
+    let mut broken = broken(&audit_shop(&stores(environment), SETTINGS, evidence).await.expect("an audit"));
     // No ranking runs here, so the sales of I9 are not counted.
     broken.retain(|invariant| *invariant != "I9");
     broken
@@ -77,19 +79,19 @@ async fn found(place: &TestEnvironment, deliveries: Option<&Deliveries>) -> Vec<
 
 #[tokio::test]
 async fn i10_every_missing_delivery_is_found() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let receiver = receiver(None).await;
-    deliver(&place, &receiver).await;
+    deliver(&environment, &receiver).await;
     let deliveries = receiver.deliveries();
     let sink = &deliveries.sinks["notifications"];
     assert_eq!((sink.attempts, sink.faults.count(), sink.accepted().count()), (6, 0, 6));
-    assert_eq!(found(&place, Some(&deliveries)).await, Vec::<&str>::new());
-    assert_eq!(found(&place, Some(&Deliveries::default())).await, ["I10"], "nothing was recorded");
+    assert_eq!(found(&environment, Some(&deliveries)).await, Vec::<&str>::new());
+    assert_eq!(found(&environment, Some(&Deliveries::default())).await, ["I10"], "nothing was recorded");
     let recorded_after = |sequence| Deliveries { recorded_after: sequence, ..Deliveries::default() };
-    assert_eq!(found(&place, Some(&recorded_after(2))).await, ["I10"], "the third event is missing");
-    assert_eq!(found(&place, Some(&recorded_after(3))).await, Vec::<&str>::new(), "the receiver started later");
+    assert_eq!(found(&environment, Some(&recorded_after(2))).await, ["I10"], "the third event is missing");
+    assert_eq!(found(&environment, Some(&recorded_after(3))).await, Vec::<&str>::new(), "the receiver started later");
     let later = Deliveries { recorded_after: 3, ..deliveries.clone() };
-    assert_eq!(found(&place, Some(&later)).await, Vec::<&str>::new(), "earlier events were delivered, too");
+    assert_eq!(found(&environment, Some(&later)).await, Vec::<&str>::new(), "earlier events were delivered, too");
     let letter = |key: &str, status: &str, reason: &str| {
         format!(
             "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
@@ -117,25 +119,29 @@ async fn i10_every_missing_delivery_is_found() {
             "UPDATE outbox_events SET type = 'coupon.issued'",
         ),
     ] {
-        place.execute(planted).await;
-        assert_eq!(found(&place, Some(&deliveries)).await, ["I10"], "{planted}");
-        place.execute(undone).await;
+        environment.execute(planted).await;
+        assert_eq!(found(&environment, Some(&deliveries)).await, ["I10"], "{planted}");
+        environment.execute(undone).await;
     }
-    place.execute("UPDATE sinks SET delivered_through = 1, updated_at = NOW(3) - INTERVAL 8 DAY").await;
-    place.execute(RETRY_QUEUED).await;
-    place.execute(&letter("event-1-0", "DEAD", "it answered 422 Unprocessable Entity: no")).await;
-    assert_eq!(found(&place, None).await, Vec::<&str>::new(), "an abandoned sink, and a permanently rejected message");
-    place.end().await;
+    environment.execute("UPDATE sinks SET delivered_through = 1, updated_at = NOW(3) - INTERVAL 8 DAY").await;
+    environment.execute(RETRY_QUEUED).await;
+    environment.execute(&letter("event-1-0", "DEAD", "it answered 422 Unprocessable Entity: no")).await;
+    assert_eq!(
+        found(&environment, None).await,
+        Vec::<&str>::new(),
+        "an abandoned sink, and a permanently rejected message"
+    );
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn a_record_has_every_attempt_and_those_with_a_wrong_signature() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let path = std::env::temp_dir().join(format!("dibs-record-{}", dibs_common::identifiers::new_uuid()));
     let receiver = receiver(Some(&path)).await;
-    deliver(&place, &receiver).await;
+    deliver(&environment, &receiver).await;
     let recorded = Deliveries::read(&path).expect("a record");
-    assert_eq!(found(&place, Some(&recorded)).await, Vec::<&str>::new());
+    assert_eq!(found(&environment, Some(&recorded)).await, Vec::<&str>::new());
     drop(receiver);
     // It was killed while it wrote; the next receiver continues the record.
     let whole = std::fs::read(&path).expect("a record");
@@ -150,7 +156,7 @@ async fn a_record_has_every_attempt_and_those_with_a_wrong_signature() {
     let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");
     let recorded = Deliveries::read(&path).expect("a record");
-    assert_eq!(found(&place, Some(&recorded)).await, ["I10"], "a wrong signature");
+    assert_eq!(found(&environment, Some(&recorded)).await, ["I10"], "a wrong signature");
     std::fs::remove_file(path).expect("removed");
-    place.end().await;
+    environment.end().await;
 }

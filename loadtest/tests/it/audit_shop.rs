@@ -40,7 +40,7 @@ pub const SETTINGS: ShopSettings = ShopSettings { points_holding_cap: CAP, time_
 
 /// A shop with one order in each state.
 struct Shop {
-    place: TestEnvironment,
+    environment: TestEnvironment,
     product: ProductId,
     unpaid: OrderId,
     confirmed: OrderId,
@@ -53,8 +53,8 @@ struct Shop {
 
 impl Shop {
     async fn new() -> Self {
-        let place = TestEnvironment::new().await;
-        let (product, coupon) = (place.product(4_000, 100).await, coupon(&place).await);
+        let environment = TestEnvironment::new().await;
+        let (product, coupon) = (environment.product(4_000, 100).await, coupon(&environment).await);
         let now = clock::now();
         let mut shop = Self {
             product,
@@ -65,12 +65,12 @@ impl Shop {
             rejected: OrderId(Uuid::nil()),
             charge: ChargeId::generate(),
             pending: ChargeId::generate(),
-            place,
+            environment,
         };
         shop.charge(shop.charge, 20_000).await;
         shop.charge(ChargeId::generate(), 10_000).await;
         let pending = NewCharge { id: shop.pending, user: user(1), amount: 10_000, payment_method: None };
-        db::charges::begin(&shop.place.database, &pending, rules(), now).await.expect("begun");
+        db::charges::begin(&shop.environment.database, &pending, rules(), now).await.expect("begun");
         shop.unpaid = shop.order(1, None, false, now).await;
         shop.confirmed = shop.order(2, None, true, now).await;
         shop.execute(Action::Confirm { order: shop.confirmed }, now).await;
@@ -90,12 +90,12 @@ impl Shop {
     }
 
     async fn count_sales(&self) {
-        apply_sales(&self.place).await;
+        apply_sales(&self.environment).await;
     }
 
     async fn charge(&self, id: ChargeId, amount: i64) {
         let wanted = NewCharge { id, user: user(1), amount, payment_method: None };
-        db::charges::begin_approved(&self.place.database, &wanted, rules(), clock::now()).await.expect("charged");
+        db::charges::begin_approved(&self.environment.database, &wanted, rules(), clock::now()).await.expect("charged");
     }
 
     async fn order(&self, quantity: u32, coupon: Option<ClaimId>, pay: bool, now: Timestamp) -> OrderId {
@@ -108,28 +108,28 @@ impl Shop {
     async fn execute(&self, action: Action, now: Timestamp) -> OrderOutcome {
         let command = Command { id: CommandId::generate(), user: user(1), at: now, action };
         let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
-        let mut outcomes = execute_batch(&self.place.database, &[command], &rules, now).await.expect("executed");
+        let mut outcomes = execute_batch(&self.environment.database, &[command], &rules, now).await.expect("executed");
         outcomes.remove(0)
     }
 
     async fn id(&self, sql: &'static str) -> Uuid {
-        sqlx::query_scalar(sql).fetch_one(&self.place.database.pool()).await.expect("an id")
+        sqlx::query_scalar(sql).fetch_one(&self.environment.database.pool()).await.expect("an id")
     }
 
     async fn checks(&self, record: Option<&ShopRecord>) -> Vec<Check> {
         let evidence = Evidence { client: record, deliveries: None };
-        audit_shop(&stores(&self.place), SETTINGS, evidence).await.expect("an audit").checks
+        audit_shop(&stores(&self.environment), SETTINGS, evidence).await.expect("an audit").checks
     }
 
     async fn broken(&self, record: Option<&ShopRecord>) -> Vec<&'static str> {
         let evidence = Evidence { client: record, deliveries: None };
-        broken(&audit_shop(&stores(&self.place), SETTINGS, evidence).await.expect("an audit"))
+        broken(&audit_shop(&stores(&self.environment), SETTINGS, evidence).await.expect("an audit"))
     }
 }
 
 /// Applies all events to the sales in Redis.
-pub async fn apply_sales(place: &TestEnvironment) {
-    let (database, redis) = (place.database.clone(), place.redis.clone());
+pub async fn apply_sales(environment: &TestEnvironment) {
+    let (database, redis) = (environment.database.clone(), environment.redis.clone());
     ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now()).await.expect("counted");
     while db::outbox::sequence_events(&database).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
@@ -146,9 +146,9 @@ fn place_action(product_id: ProductId, quantity: u32, coupon: Option<ClaimId>, p
 }
 
 /// A coupon of user 1: 5,000 won off.
-async fn coupon(place: &TestEnvironment) -> ClaimId {
-    let (campaign, id) = (place.campaign(10).await, ClaimId::generate());
-    place
+async fn coupon(environment: &TestEnvironment) -> ClaimId {
+    let (campaign, id) = (environment.campaign(10).await, ClaimId::generate());
+    environment
         .execute(&format!(
             "INSERT INTO user_coupons (user_coupon_id, coupon_id, user_id, ordinal, per_user_limit, sequence, \
              discount_type, discount_value, minimum_order_amount, accepted_at, issued_at, valid_until) \
@@ -157,7 +157,7 @@ async fn coupon(place: &TestEnvironment) -> ClaimId {
             campaign.id
         ))
         .await;
-    place.execute("UPDATE coupons SET issued_quantity = 1").await;
+    environment.execute("UPDATE coupons SET issued_quantity = 1").await;
     id
 }
 
@@ -167,7 +167,7 @@ async fn a_shop_without_a_fault_has_no_differences() {
     let checks = shop.checks(Some(&ShopRecord::default())).await;
     let wrong: Vec<&Check> = checks.iter().filter(|check| check.differences() > 0).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    shop.place.end().await;
+    shop.environment.end().await;
 }
 
 /// Constraints of the tables that would refuse the planted faults.
@@ -240,7 +240,7 @@ const FAULTS: [(&str, &[&str]); 37] = [
 
 /// Copies of the tables, to undo planted faults.
 struct TableSnapshots<'p> {
-    place: &'p TestEnvironment,
+    environment: &'p TestEnvironment,
 }
 
 impl<'p> TableSnapshots<'p> {
@@ -258,38 +258,40 @@ impl<'p> TableSnapshots<'p> {
         "idempotency_keys",
     ];
 
-    async fn of(place: &'p TestEnvironment) -> Self {
+    async fn of(environment: &'p TestEnvironment) -> Self {
         for table in Self::TABLES {
-            place.execute(&format!("CREATE TABLE copy_of_{table} SELECT * FROM {table}")).await;
+            environment.execute(&format!("CREATE TABLE copy_of_{table} SELECT * FROM {table}")).await;
         }
         for (table, guards) in GUARDS {
             for guard in guards {
-                place.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {guard}")).await;
+                environment.execute(&format!("ALTER TABLE {table} DROP CONSTRAINT {guard}")).await;
             }
         }
-        Self { place }
+        Self { environment }
     }
 
     /// Restores the table that `fault` changed.
     async fn undo(&self, fault: &str) {
         let table = fault.split_whitespace().find(|word| Self::TABLES.contains(word)).expect("a table");
         let columns = self
-            .place
+            .environment
             .texts(&format!(
                 "SELECT CAST(COLUMN_NAME AS CHAR) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() \
                  AND TABLE_NAME = '{table}' AND COALESCE(GENERATION_EXPRESSION, '') = ''"
             ))
             .await
             .join(", ");
-        self.place.execute(&format!("DELETE FROM {table}")).await;
-        self.place.execute(&format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM copy_of_{table}")).await;
+        self.environment.execute(&format!("DELETE FROM {table}")).await;
+        self.environment
+            .execute(&format!("INSERT INTO {table} ({columns}) SELECT {columns} FROM copy_of_{table}"))
+            .await;
     }
 }
 
 #[tokio::test]
 async fn every_planted_fault_is_found() {
     let shop = Shop::new().await;
-    let snapshots = TableSnapshots::of(&shop.place).await;
+    let snapshots = TableSnapshots::of(&shop.environment).await;
     let id = |id: Uuid| format!("X'{}'", id.simple());
     let (mut unexpected, mut violated) = (Vec::new(), BTreeSet::new());
     for (fault, expected) in FAULTS {
@@ -300,12 +302,12 @@ async fn every_planted_fault_is_found() {
             .replace("@free", &id(shop.free.0))
             .replace("@rejected", &id(shop.rejected.0))
             .replace("@charge", &id(shop.charge.0));
-        let planted = &shop.place.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
+        let planted = &shop.environment.database.pool().execute(sqlx::AssertSqlSafe(sql)).await.expect(fault);
         assert!(planted.rows_affected() > 0, "{fault}");
         let checks = shop.checks(None).await;
         let with_difference = checks.iter().enumerate().filter(|(_, check)| check.differences() > 0);
         let (places, broken): (Vec<usize>, Vec<&str>) =
-            with_difference.map(|(place, check)| (place, check.invariant())).unzip();
+            with_difference.map(|(index, check)| (index, check.invariant())).unzip();
         if broken != expected {
             unexpected.push((fault, broken));
         }
@@ -317,9 +319,9 @@ async fn every_planted_fault_is_found() {
     assert!(checks.iter().all(|check| check.differences() == 0), "all faults are undone");
     // A rule that no fault violates could be wrong without notice.
     let of_tables = |check: &Check| ["I5", "I6", "I7", "I8"].contains(&check.invariant());
-    let unproven = checks.iter().enumerate().filter(|(place, check)| of_tables(check) && !violated.contains(place));
+    let unproven = checks.iter().enumerate().filter(|(index, check)| of_tables(check) && !violated.contains(index));
     assert_eq!(unproven.collect::<Vec<_>>(), []);
-    shop.place.end().await;
+    shop.environment.end().await;
 }
 
 #[tokio::test]
@@ -333,34 +335,34 @@ async fn i12_a_key_of_two_operations_is_found() {
         )
     };
     let (order, other, charge) = (shop.unpaid.0, shop.free.0, shop.charge.0);
-    shop.place.execute(&key('1', order, format!("/orders/{order}"))).await;
-    shop.place.execute(&key('2', charge, format!("/points/charges/{charge}"))).await;
-    shop.place.execute(&key('3', Uuid::nil(), "/products/7".into())).await;
+    shop.environment.execute(&key('1', order, format!("/orders/{order}"))).await;
+    shop.environment.execute(&key('2', charge, format!("/points/charges/{charge}"))).await;
+    shop.environment.execute(&key('3', Uuid::nil(), "/products/7".into())).await;
     assert_eq!(shop.broken(None).await, Vec::<&str>::new());
-    shop.place.execute(&key('4', order, format!("/orders/{order}"))).await;
+    shop.environment.execute(&key('4', order, format!("/orders/{order}"))).await;
     assert_eq!(shop.broken(None).await, ["I12"], "two keys of one operation");
-    shop.place.execute("DELETE FROM idempotency_keys").await;
-    shop.place.execute(&key('1', order, format!("/orders/{other}"))).await;
+    shop.environment.execute("DELETE FROM idempotency_keys").await;
+    shop.environment.execute(&key('1', order, format!("/orders/{other}"))).await;
     assert_eq!(shop.broken(None).await, ["I12"], "another order");
-    shop.place.execute("DELETE FROM idempotency_keys").await;
-    shop.place.execute(&key('1', Uuid::from_u128(1), format!("/points/charges/{}", Uuid::from_u128(1)))).await;
+    shop.environment.execute("DELETE FROM idempotency_keys").await;
+    shop.environment.execute(&key('1', Uuid::from_u128(1), format!("/points/charges/{}", Uuid::from_u128(1)))).await;
     assert_eq!(shop.broken(None).await, ["I12"], "a charge that does not exist");
-    shop.place.end().await;
+    shop.environment.end().await;
 }
 
 #[tokio::test]
 async fn i9_sales_that_differ_from_the_orders_are_found() {
     let shop = Shop::new().await;
-    let TestEnvironment { database, redis, .. } = &shop.place;
+    let TestEnvironment { database, redis, .. } = &shop.environment;
     let (zone, expiry) = (SETTINGS.time_zone, Arc::default());
     let jobs = Jobs { database: database.clone(), redis: redis.clone(), zone, partitions: 1, expiry };
     let today = business_day(clock::now(), zone);
     // The job accepts today as an explicit day, before it has ended.
     let tomorrow = clock::now() + TimeDelta::days(1);
     jobs.run(Job::PersistDailySales, Some(today), tomorrow).await.expect("done").expect("no other run holds the lease");
-    shop.place.execute("UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY WHERE paid_at IS NOT NULL").await;
-    shop.place.execute("UPDATE product_daily_sales SET day = day - INTERVAL 1 DAY").await;
-    shop.place.execute("UPDATE job_runs SET day = day - INTERVAL 1 DAY").await;
+    shop.environment.execute("UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY WHERE paid_at IS NOT NULL").await;
+    shop.environment.execute("UPDATE product_daily_sales SET day = day - INTERVAL 1 DAY").await;
+    shop.environment.execute("UPDATE job_runs SET day = day - INTERVAL 1 DAY").await;
     shop.count_sales().await;
     assert_eq!(shop.broken(None).await, Vec::<&str>::new());
     let key = redis.keys.daily_sales(days_before(today, 1));
@@ -370,19 +372,21 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
     more(1.0).await;
     assert_eq!(shop.broken(None).await, ["I9"], "one more in Redis");
     more(-1.0).await;
-    shop.place.execute("UPDATE product_daily_sales SET quantity = quantity - 1").await;
+    shop.environment.execute("UPDATE product_daily_sales SET quantity = quantity - 1").await;
     assert_eq!(shop.broken(None).await, ["I9"], "one less in the table");
-    shop.place.execute("UPDATE product_daily_sales SET quantity = quantity + 1").await;
-    shop.place.execute("INSERT INTO product_daily_sales SELECT day, product_id + 1, 1 FROM product_daily_sales").await;
+    shop.environment.execute("UPDATE product_daily_sales SET quantity = quantity + 1").await;
+    shop.environment
+        .execute("INSERT INTO product_daily_sales SELECT day, product_id + 1, 1 FROM product_daily_sales")
+        .await;
     assert_eq!(shop.broken(None).await, ["I9"], "a product without orders");
-    shop.place.lose_redis().await;
-    shop.place.end().await;
+    shop.environment.lose_redis().await;
+    shop.environment.end().await;
 }
 
 #[tokio::test]
 async fn commands_left_on_a_stream_or_dead_lettered_are_found() {
     let shop = Shop::new().await;
-    let redis = &shop.place.redis;
+    let redis = &shop.environment.redis;
     let stream = redis.keys.order_stream(FIRST);
     let left: String =
         redis.client().xadd(&stream, false, None::<()>, "*", ("type", "orders.v1")).await.expect("added");
@@ -396,12 +400,12 @@ async fn commands_left_on_a_stream_or_dead_lettered_are_found() {
     let columns =
         "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, dead_lettered_at";
     let dead = "'commands', '0/orders/1-0', 'orders.v1', '{}', 2, TRUE, 'it broke', 5, 'DEAD', NOW(3)";
-    shop.place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES ({dead})")).await;
+    shop.environment.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES ({dead})")).await;
     assert_eq!(shop.broken(None).await, ["drained"], "a dead letter");
-    shop.place.execute("DELETE FROM dead_letters").await;
+    shop.environment.execute("DELETE FROM dead_letters").await;
     assert_eq!(shop.broken(None).await, [""; 0]);
-    shop.place.lose_redis().await;
-    shop.place.end().await;
+    shop.environment.lose_redis().await;
+    shop.environment.end().await;
 }
 
 #[tokio::test]
@@ -438,5 +442,5 @@ async fn every_promised_outcome_that_is_missing_is_found() {
     anomalous.anomalies.add("POST /orders: 500".into());
     anomalous.duplicates.mismatches.add("POST /orders: 201, then 422".into());
     assert_eq!(shop.broken(Some(&anomalous)).await, ["responses", "I12"]);
-    shop.place.end().await;
+    shop.environment.end().await;
 }

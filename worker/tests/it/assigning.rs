@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{accept, request, user, work};
 
-async fn make(place: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
+async fn make(environment: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
     let assignment = AssignmentId::generate();
-    db::assignments::create(&place.database, assignment, campaign.id, &users, clock::now()).await.expect("made")
+    db::assignments::create(&environment.database, assignment, campaign.id, &users, clock::now()).await.expect("made")
 }
 
 async fn look(database: &Database, redis: &Redis) -> usize {
@@ -32,18 +32,18 @@ async fn look(database: &Database, redis: &Redis) -> usize {
 }
 
 /// Executes every assignment, and confirms its claims; at most `rounds` looks are needed.
-async fn finish(place: &TestEnvironment, rounds: usize) {
+async fn finish(environment: &TestEnvironment, rounds: usize) {
     for _ in 0..rounds {
-        if look(&place.database, &place.redis).await == 0 {
+        if look(&environment.database, &environment.redis).await == 0 {
             return;
         }
-        work(place).await;
+        work(environment).await;
     }
-    assert_eq!(look(&place.database, &place.redis).await, 0, "not done after {rounds} looks");
+    assert_eq!(look(&environment.database, &environment.redis).await, 0, "not done after {rounds} looks");
 }
 
-async fn state(place: &TestEnvironment, assignment: Assignment) -> AssignmentState {
-    let state = db::assignments::find_state(&place.database.pool(), assignment.coupon, assignment.id).await;
+async fn state(environment: &TestEnvironment, assignment: Assignment) -> AssignmentState {
+    let state = db::assignments::find_state(&environment.database.pool(), assignment.coupon, assignment.id).await;
     state.expect("read").expect("an assignment")
 }
 
@@ -51,8 +51,8 @@ fn refused(codes: &[(&str, u32)]) -> BTreeMap<String, u32> {
     codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect()
 }
 
-async fn claimed(place: &TestEnvironment, campaign: &Campaign) -> u32 {
-    campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
+async fn claimed(environment: &TestEnvironment, campaign: &Campaign) -> u32 {
+    campaign_state::counts(&environment.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
 }
 
 const HOLDERS: &str = "SELECT COUNT(DISTINCT user_id) FROM user_coupons";
@@ -61,9 +61,9 @@ const PUBLISHED: &str =
     "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
 
 /// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
-async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
+async fn die_after(environment: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
-        let pool = &place.database.pool();
+        let pool = &environment.database.pool();
         let waiting = db::assignments::list_pending_users(pool, assignment.id, None, 250);
         waiting.await.expect("read")
     };
@@ -73,13 +73,14 @@ async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Ass
         for _twice in 0..2 {
             match step {
                 1 | 4 => {
-                    outcomes =
-                        submit(&place.database, &place.redis, assignment.id, campaign, &seen).await.expect("given");
+                    outcomes = submit(&environment.database, &environment.redis, assignment.id, campaign, &seen)
+                        .await
+                        .expect("given");
                 }
-                2 | 5 => db::assignments::update_outcomes(&place.database, &outcomes).await.expect("written"),
-                3 => work(place).await,
+                2 | 5 => db::assignments::update_outcomes(&environment.database, &outcomes).await.expect("written"),
+                3 => work(environment).await,
                 _ => {
-                    let pool = &place.database.pool();
+                    let pool = &environment.database.pool();
                     let finished = db::assignments::finish(pool, assignment.id, clock::now());
                     assert!(finished.await.expect("finished"));
                 }
@@ -94,134 +95,135 @@ async fn die_after(place: &TestEnvironment, campaign: &Campaign, assignment: Ass
 #[tokio::test]
 async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
     for steps in 0..=6 {
-        let place = TestEnvironment::new().await;
-        let campaign = place.campaign(5).await;
-        accept(&place, &campaign, [2]).await;
-        let assignment = make(&place, &campaign, 1..=8).await;
-        die_after(&place, &campaign, assignment, steps).await;
-        finish(&place, 3).await;
-        let state = state(&place, assignment).await;
+        let environment = TestEnvironment::new().await;
+        let campaign = environment.campaign(5).await;
+        accept(&environment, &campaign, [2]).await;
+        let assignment = make(&environment, &campaign, 1..=8).await;
+        die_after(&environment, &campaign, assignment, steps).await;
+        finish(&environment, 3).await;
+        let state = state(&environment, assignment).await;
         assert_eq!(state.assignment.status, AssignmentStatus::Done, "died after step {steps}");
         let expected = refused(&[("COUPON_ALREADY_ISSUED", 1), ("COUPON_EXHAUSTED", 3)]);
         assert_eq!((state.assigned, state.refused), (4, expected), "died after step {steps}");
         for counted in [ISSUED, HOLDERS, PUBLISHED, "SELECT issued_quantity FROM coupons"] {
-            assert_eq!(place.count(counted).await, 5, "died after step {steps}: {counted}");
+            assert_eq!(environment.count(counted).await, 5, "died after step {steps}: {counted}");
         }
         let first_come = "SELECT COUNT(*) FROM user_coupons WHERE user_id <= 5";
-        assert_eq!(place.count(first_come).await, 5, "the first in the list get it");
-        assert_eq!(claimed(&place, &campaign).await, 5, "died after step {steps}");
-        place.end().await;
+        assert_eq!(environment.count(first_come).await, 5, "the first in the list get it");
+        assert_eq!(claimed(&environment, &campaign).await, 5, "died after step {steps}");
+        environment.end().await;
     }
 }
 
 /// Redis forgets the campaign, what it accepted and the stream, before and after a part was issued.
 #[tokio::test]
 async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(600).await;
-    let assignment = make(&place, &campaign, 1..=700).await;
-    look(&place.database, &place.redis).await;
-    place.lose_redis().await;
-    assert_eq!(look(&place.database, &place.redis).await, 1, "it waits for the campaign");
-    reconcile_all(&place.database, &place.redis).await.expect("kept");
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(600).await;
+    let assignment = make(&environment, &campaign, 1..=700).await;
+    look(&environment.database, &environment.redis).await;
+    environment.lose_redis().await;
+    assert_eq!(look(&environment.database, &environment.redis).await, 1, "it waits for the campaign");
+    reconcile_all(&environment.database, &environment.redis).await.expect("kept");
     // The hundred beyond the quantity were refused before the loss, and stay so.
-    look(&place.database, &place.redis).await;
-    assert_eq!(claimed(&place, &campaign).await, 600);
-    work(&place).await;
-    place.lose_redis().await;
-    reconcile_all(&place.database, &place.redis).await.expect("kept");
-    assert_eq!(claimed(&place, &campaign).await, 600, "a rebuild counts what was assigned");
-    finish(&place, 3).await;
-    let state = state(&place, assignment).await;
+    look(&environment.database, &environment.redis).await;
+    assert_eq!(claimed(&environment, &campaign).await, 600);
+    work(&environment).await;
+    environment.lose_redis().await;
+    reconcile_all(&environment.database, &environment.redis).await.expect("kept");
+    assert_eq!(claimed(&environment, &campaign).await, 600, "a rebuild counts what was assigned");
+    finish(&environment, 3).await;
+    let state = state(&environment, assignment).await;
     assert_eq!((state.assigned, state.refused), (600, refused(&[("COUPON_EXHAUSTED", 100)])));
     for counted in [ISSUED, HOLDERS, PUBLISHED] {
-        assert_eq!(place.count(counted).await, 600, "{counted}");
+        assert_eq!(environment.count(counted).await, 600, "{counted}");
     }
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_assignment_waits_while_redis_is_unreachable_and_goes_on() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(5).await;
-    let assignment = make(&place, &campaign, 1..=3).await;
-    let (settings, _database, gate) = place.behind_proxies().await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(5).await;
+    let assignment = make(&environment, &campaign, 1..=3).await;
+    let (settings, _database, proxy) = environment.behind_proxies().await;
     let redis = settings.redis(1).await.expect("redis");
-    gate.shut();
-    assert_eq!(look(&place.database, &redis).await, 1);
-    assert_eq!(state(&place, assignment).await.assignment.status, AssignmentStatus::Pending);
-    gate.open();
+    proxy.shut();
+    assert_eq!(look(&environment.database, &redis).await, 1);
+    assert_eq!(state(&environment, assignment).await.assignment.status, AssignmentStatus::Pending);
+    proxy.open();
     eventually("all are assigned", Duration::from_secs(10), async || {
-        let left = look(&place.database, &redis).await;
-        work(&place).await;
+        let left = look(&environment.database, &redis).await;
+        work(&environment).await;
         left == 0
     })
     .await;
-    assert_eq!(state(&place, assignment).await.assigned, 3);
-    place.end().await;
+    assert_eq!(state(&environment, assignment).await.assigned, 3);
+    environment.end().await;
 }
 
 /// A campaign that is over may still be assigned. The reconciler does not rebuild such a campaign.
 #[tokio::test]
 async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_and_holds_up_no_other() {
-    let place = TestEnvironment::new().await;
-    let open = place.campaign(5).await;
-    let vanished = make(&place, &place.campaign(5).await, [1]).await;
+    let environment = TestEnvironment::new().await;
+    let open = environment.campaign(5).await;
+    let vanished = make(&environment, &environment.campaign(5).await, [1]).await;
     let now = clock::now();
     let (opens_at, closes_at) = (now - TimeDelta::hours(9), now - TimeDelta::hours(8));
-    let over = place.campaign_in_database(CampaignTerms { opens_at, closes_at, ..open_terms() }).await;
-    let (late, other) = (make(&place, &over, 1..=2).await, make(&place, &open, 1..=3).await);
-    place.execute(&format!("DELETE FROM coupons WHERE coupon_id = {}", vanished.coupon)).await;
+    let over = environment.campaign_in_database(CampaignTerms { opens_at, closes_at, ..open_terms() }).await;
+    let (late, other) = (make(&environment, &over, 1..=2).await, make(&environment, &open, 1..=3).await);
+    environment.execute(&format!("DELETE FROM coupons WHERE coupon_id = {}", vanished.coupon)).await;
     for _ in 0..3 {
-        assert!(look(&place.database, &place.redis).await > 0, "one cannot be executed");
-        work(&place).await;
+        assert!(look(&environment.database, &environment.redis).await > 0, "one cannot be executed");
+        work(&environment).await;
     }
-    assert_eq!(state(&place, late).await.assigned, 2);
-    assert_eq!(state(&place, other).await.assigned, 3);
-    assert_eq!(state(&place, vanished).await.assignment.status, AssignmentStatus::Pending);
-    place.end().await;
+    assert_eq!(state(&environment, late).await.assigned, 2);
+    assert_eq!(state(&environment, other).await.assigned, 3);
+    assert_eq!(state(&environment, vanished).await.assignment.status, AssignmentStatus::Pending);
+    environment.end().await;
 }
 
 /// Redis accepts more than the database has: the second check refuses, and the assignment says so.
 #[tokio::test]
 async fn an_assigned_claim_that_the_second_check_rejects_has_that_outcome() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(5).await;
-    let assignment = make(&place, &campaign, 1..=5).await;
-    look(&place.database, &place.redis).await;
-    place.execute("UPDATE coupons SET total_quantity = 3").await;
-    work(&place).await;
-    finish(&place, 3).await;
-    let state = state(&place, assignment).await;
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(5).await;
+    let assignment = make(&environment, &campaign, 1..=5).await;
+    look(&environment.database, &environment.redis).await;
+    environment.execute("UPDATE coupons SET total_quantity = 3").await;
+    work(&environment).await;
+    finish(&environment, 3).await;
+    let state = state(&environment, assignment).await;
     assert_eq!((state.assigned, state.refused), (3, refused(&[("COUPON_EXHAUSTED", 2)])));
-    assert_eq!(claimed(&place, &campaign).await, 3, "two slots were returned");
-    place.end().await;
+    assert_eq!(claimed(&environment, &campaign).await, 3, "two slots were returned");
+    environment.end().await;
 }
 
 /// I1 and I2: claims and assignments of the same coupon at once, by several workers.
 #[tokio::test]
 async fn i1_claims_and_assignments_at_once_never_exceed_the_quantity() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign_of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
-    let one = make(&place, &campaign, 1..=400).await;
-    let other = make(&place, &campaign, 200..=600).await;
+    let environment = TestEnvironment::new().await;
+    let campaign =
+        environment.campaign_of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
+    let one = make(&environment, &campaign, 1..=400).await;
+    let other = make(&environment, &campaign, 200..=600).await;
     let claiming = join_all((0..10).map(async |call| {
         let users = call * 60 + 1..=call * 60 + 60;
         let requests: Vec<_> = users.map(request).collect();
-        claim(&place.redis, FIRST, campaign.id, "", &requests).await.expect("redis");
+        claim(&environment.redis, FIRST, campaign.id, "", &requests).await.expect("redis");
     }));
-    let working = join_all((0..4).map(async |_| look(&place.database, &place.redis).await));
-    tokio::join!(claiming, working, work(&place));
-    work(&place).await;
-    finish(&place, 3).await;
-    assert_eq!(place.count(ISSUED).await, 500);
-    assert_eq!(place.count(PUBLISHED).await, 500);
+    let working = join_all((0..4).map(async |_| look(&environment.database, &environment.redis).await));
+    tokio::join!(claiming, working, work(&environment));
+    work(&environment).await;
+    finish(&environment, 3).await;
+    assert_eq!(environment.count(ISSUED).await, 500);
+    assert_eq!(environment.count(PUBLISHED).await, 500);
     let most = "SELECT MAX(held) FROM (SELECT COUNT(*) AS held FROM user_coupons GROUP BY user_id) AS holders";
-    assert!(place.count(most).await <= 2);
+    assert!(environment.count(most).await <= 2);
     for assignment in [one, other] {
-        let state = state(&place, assignment).await;
+        let state = state(&environment, assignment).await;
         assert_eq!(state.assigned + state.refused.values().sum::<u32>(), assignment.requested);
     }
-    assert_eq!(claimed(&place, &campaign).await, 500);
-    place.end().await;
+    assert_eq!(claimed(&environment, &campaign).await, 500);
+    environment.end().await;
 }

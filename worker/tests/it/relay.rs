@@ -54,73 +54,75 @@ fn event(id: &str) -> String {
     )
 }
 
-async fn witnessed(place: &TestEnvironment) -> (Witness, Relay<Witness>) {
+async fn witnessed(environment: &TestEnvironment) -> (Witness, Relay<Witness>) {
     let witness = Witness::default();
-    db::outbox::register_sink(&place.database.pool(), "witness", clock::now()).await.expect("registered");
-    (witness.clone(), Relay::new(&place.database, witness))
+    db::outbox::register_sink(&environment.database.pool(), "witness", clock::now()).await.expect("registered");
+    (witness.clone(), Relay::new(&environment.database, witness))
 }
 
-async fn deliver(place: &TestEnvironment, relay: &mut Relay<Witness>) {
-    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
+async fn deliver(environment: &TestEnvironment, relay: &mut Relay<Witness>) {
+    while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
 }
 
 /// I10: a row that is committed after one of a higher id is delivered, too, only later.
 #[tokio::test]
 async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
-    let place = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&place).await;
-    let mut late = place.database.begin().await.expect("begun");
+    let environment = TestEnvironment::new().await;
+    let (witness, mut relay) = witnessed(&environment).await;
+    let mut late = environment.database.begin().await.expect("begun");
     sqlx::raw_sql(sqlx::AssertSqlSafe(event("late"))).execute(&mut *late).await.expect("written");
-    place.execute(&event("early")).await;
-    deliver(&place, &mut relay).await;
+    environment.execute(&event("early")).await;
+    deliver(&environment, &mut relay).await;
     assert_eq!(witness.heard(), ["early"], "what is not committed is neither delivered nor waited for");
     late.commit().await.expect("committed");
-    place.execute(&event("last")).await;
-    deliver(&place, &mut relay).await;
+    environment.execute(&event("last")).await;
+    deliver(&environment, &mut relay).await;
     assert_eq!(witness.heard(), ["early", "late", "last"]);
     let gaps = "SELECT MAX(sequence) - COUNT(*) FROM outbox_events WHERE sequence IS NOT NULL";
-    assert_eq!(place.count(gaps).await, 0);
+    assert_eq!(environment.count(gaps).await, 0);
     relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// Ids with holes, and more events than are numbered at once.
 #[tokio::test]
 async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
-    let place = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&place).await;
+    let environment = TestEnvironment::new().await;
+    let (witness, mut relay) = witnessed(&environment).await;
     for hundred in 0..65 {
         let rows: Vec<String> = (0..100)
             .map(|number| format!("('POINTS', '{}', 'points.charged', '{{}}', NOW(3))", hundred * 100 + number))
             .collect();
         let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
-        place.execute(&format!("{head}{}", rows.join(","))).await;
+        environment.execute(&format!("{head}{}", rows.join(","))).await;
     }
-    place.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
-    let (one, other) =
-        tokio::join!(db::outbox::sequence_events(&place.database), db::outbox::sequence_events(&place.database));
+    environment.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
+    let (one, other) = tokio::join!(
+        db::outbox::sequence_events(&environment.database),
+        db::outbox::sequence_events(&environment.database)
+    );
     one.and(other).expect("numbered, by one or by both in turn");
-    deliver(&place, &mut relay).await;
+    deliver(&environment, &mut relay).await;
     let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
     assert!(heard.is_sorted() && heard.len() > 5_500, "{}", heard.len());
     let rows = i64::try_from(heard.len()).expect("few");
-    assert_eq!(place.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
-    assert_eq!(place.count("SELECT last_sequence FROM outbox_sequence").await, rows);
+    assert_eq!(environment.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
+    assert_eq!(environment.count("SELECT last_sequence FROM outbox_sequence").await, rows);
     relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// One process serves a sink; a standby continues where it stopped.
 #[tokio::test]
 async fn i10_a_relay_that_dies_is_followed_by_a_standby() {
-    let place = TestEnvironment::new().await;
-    let (witness, mut first) = witnessed(&place).await;
-    let mut second = Relay::new(&place.database, witness.clone());
-    place.execute(&event("one")).await;
-    deliver(&place, &mut first).await;
-    place.execute(&event("two")).await;
-    db::outbox::sequence_events(&place.database).await.expect("numbered");
+    let environment = TestEnvironment::new().await;
+    let (witness, mut first) = witnessed(&environment).await;
+    let mut second = Relay::new(&environment.database, witness.clone());
+    environment.execute(&event("one")).await;
+    deliver(&environment, &mut first).await;
+    environment.execute(&event("two")).await;
+    db::outbox::sequence_events(&environment.database).await.expect("numbered");
     assert_eq!(second.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     *witness.broken.lock().expect("whole") = true;
     first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
@@ -129,18 +131,18 @@ async fn i10_a_relay_that_dies_is_followed_by_a_standby() {
     assert_eq!(witness.heard(), ["one", "two"]);
     assert_eq!(first.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     second.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// A machine that vanished says nothing to the database, whose connection to it would stay open for hours.
 #[tokio::test]
 async fn i10_the_lease_of_a_silent_holder_passes_to_another() {
-    let place = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&place).await;
-    let mut silent = place.database.try_lease("sink witness").await.expect("asked").expect("free");
+    let environment = TestEnvironment::new().await;
+    let (witness, mut relay) = witnessed(&environment).await;
+    let mut silent = environment.database.try_lease("sink witness").await.expect("asked").expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
-    place.execute(&event("one")).await;
-    db::outbox::sequence_events(&place.database).await.expect("numbered");
+    environment.execute(&event("one")).await;
+    db::outbox::sequence_events(&environment.database).await.expect("numbered");
     assert_eq!(relay.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
@@ -148,30 +150,30 @@ async fn i10_the_lease_of_a_silent_holder_passes_to_another() {
     stopping.cancel();
     running.await.expect("ended");
     drop(silent);
-    place.end().await;
+    environment.end().await;
 }
 
 /// Delivered rows go by age, never one that a sink has not taken.
 #[tokio::test]
 async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
-    let place = TestEnvironment::new().await;
-    let (_, mut relay) = witnessed(&place).await;
-    db::outbox::register_sink(&place.database.pool(), "slow", clock::now()).await.expect("registered");
+    let environment = TestEnvironment::new().await;
+    let (_, mut relay) = witnessed(&environment).await;
+    db::outbox::register_sink(&environment.database.pool(), "slow", clock::now()).await.expect("registered");
     for id in ["1", "2", "3"] {
-        place.execute(&event(id)).await;
+        environment.execute(&event(id)).await;
     }
-    deliver(&place, &mut relay).await;
+    deliver(&environment, &mut relay).await;
     let week_ago = clock::now() - TimeDelta::days(7);
     let purge =
-        async |before| db::outbox::purge(&place.database.pool(), before, week_ago, 1_000).await.expect("purged");
+        async |before| db::outbox::purge(&environment.database.pool(), before, week_ago, 1_000).await.expect("purged");
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
-    place.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;
+    environment.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;
     assert_eq!(purge(clock::now() - TimeDelta::minutes(1)).await, 0, "none is old");
     assert_eq!(purge(soon).await, 2);
-    place.execute(&event("4")).await;
-    deliver(&place, &mut relay).await;
-    assert_eq!(place.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
+    environment.execute(&event("4")).await;
+    deliver(&environment, &mut relay).await;
+    assert_eq!(environment.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
     relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }

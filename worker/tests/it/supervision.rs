@@ -39,10 +39,10 @@ pub struct PanickingWorker {
 }
 
 impl PanickingWorker {
-    pub async fn start(place: &TestEnvironment, webhooks: Webhooks, kafka: KafkaSettings) -> Self {
+    pub async fn start(environment: &TestEnvironment, webhooks: Webhooks, kafka: KafkaSettings) -> Self {
         let supervisor = panicking_supervisor(CancellationToken::new());
         let metrics = telemetry::metrics().expect("a recorder");
-        let (database, redis) = (place.database.clone(), place.redis.clone());
+        let (database, redis) = (environment.database.clone(), environment.redis.clone());
         let process = ProcessHealth {
             database: database.clone(),
             redis: redis.clone(),
@@ -85,22 +85,22 @@ impl PanickingWorker {
     }
 }
 
-async fn place_order(place: &TestEnvironment, product: ProductId) {
+async fn place_order(environment: &TestEnvironment, product: ProductId) {
     let items = vec![Line { product_id: product, quantity: 3 }];
     let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
     let command = Command { id: CommandId::generate(), user: user(1), at: clock::now(), action };
     let entry = OrderEntry { answers: String::new(), request: "test".into(), command };
-    let stream = place.redis.keys.order_stream(FIRST);
-    scripts::enqueue(&place.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
+    let stream = environment.redis.keys.order_stream(FIRST);
+    scripts::enqueue(&environment.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let (data_platform, notifications) = (TestReceiver::new().await, TestReceiver::new().await);
     let webhooks =
         Webhooks { data_platform: Some(data_platform.endpoint()), notifications: Some(notifications.endpoint()) };
-    let worker = PanickingWorker::start(&place, webhooks, KafkaSettings::default()).await;
+    let worker = PanickingWorker::start(&environment, webhooks, KafkaSettings::default()).await;
     worker
         .expect_restarts(&[
             "assignments",
@@ -120,33 +120,34 @@ async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
         ])
         .await;
     // A new sink receives only events created after its registration.
-    eventually("sinks are registered", LIMIT, async || place.count("SELECT COUNT(*) FROM sinks").await == 3).await;
+    eventually("sinks are registered", LIMIT, async || environment.count("SELECT COUNT(*) FROM sinks").await == 3)
+        .await;
 
-    let campaign = place.campaign(2).await;
-    accept(&place, &campaign, [8]).await;
+    let campaign = environment.campaign(2).await;
+    accept(&environment, &campaign, [8]).await;
     let assignment = AssignmentId::generate();
     let users = [user(9)];
-    let created = db::assignments::create(&place.database, assignment, campaign.id, &users, clock::now());
+    let created = db::assignments::create(&environment.database, assignment, campaign.id, &users, clock::now());
     created.await.expect("created");
-    place.points(1, 100_000).await;
-    let product = place.product(10, 100).await;
-    place_order(&place, product).await;
+    environment.points(1, 100_000).await;
+    let product = environment.product(10, 100).await;
+    place_order(&environment, product).await;
 
     let done = "SELECT COUNT(*) FROM assignments WHERE status = 'DONE'";
-    eventually("the assignment is done", LIMIT, async || place.count(done).await == 1).await;
+    eventually("the assignment is done", LIMIT, async || environment.count(done).await == 1).await;
     let issued = "SELECT COUNT(*) FROM user_coupons";
-    assert_eq!(place.count(issued).await, 2, "of the claim and of the assignment");
+    assert_eq!(environment.count(issued).await, 2, "of the claim and of the assignment");
     let paid = "SELECT COUNT(*) FROM orders WHERE status = 'PAY_DONE'";
-    eventually("the order is paid", LIMIT, async || place.count(paid).await == 1).await;
+    eventually("the order is paid", LIMIT, async || environment.count(paid).await == 1).await;
     eventually("order events are delivered", LIMIT, async || data_platform.taken().len() == 2).await;
     eventually("coupon events are delivered", LIMIT, async || notifications.taken().len() == 2).await;
     let counted = async || {
         let today = business_day(clock::now(), ZONE);
-        sales::daily(&place.redis, today).await.expect("redis").get(&product) == Some(&3)
+        sales::daily(&environment.redis, today).await.expect("redis").get(&product) == Some(&3)
     };
     eventually("sales are counted", LIMIT, counted).await;
     let run = "SELECT COUNT(*) FROM job_runs";
-    eventually("jobs run", LIMIT, async || place.count(run).await > 0).await;
+    eventually("jobs run", LIMIT, async || environment.count(run).await > 0).await;
     worker.stop().await;
-    place.end().await;
+    environment.end().await;
 }

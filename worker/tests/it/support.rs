@@ -30,19 +30,19 @@ pub fn request(number: u64) -> ClaimRequest {
 
 /// Claims as these users, in one call; all are accepted.
 pub async fn accept(
-    place: &TestEnvironment,
+    environment: &TestEnvironment,
     campaign: &Campaign,
     users: impl IntoIterator<Item = u64>,
 ) -> Vec<ClaimId> {
     let requests: Vec<ClaimRequest> = users.into_iter().map(request).collect();
-    let decided = claim(&place.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
+    let decided = claim(&environment.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
     let decided = decided.expect("a known campaign").decisions;
     assert!(decided.iter().all(|decision| matches!(decision, Decision::Accepted(_))), "{decided:?}");
     requests.into_iter().map(|request| request.claim).collect()
 }
 
-pub fn claims_of(place: &TestEnvironment) -> ClaimWorker {
-    claim_worker(&place.database, &place.redis, FIRST, IMPATIENT)
+pub fn claims_of(environment: &TestEnvironment) -> ClaimWorker {
+    claim_worker(&environment.database, &environment.redis, FIRST, IMPATIENT)
 }
 
 /// A worker that a test drives read by read.
@@ -63,8 +63,8 @@ impl<H: Handler> Stepper<H> {
     }
 }
 
-pub async fn consumer(place: &TestEnvironment, name: &str) -> Stepper<ClaimHandler> {
-    Stepper::join(claims_of(place), name).await
+pub async fn consumer(environment: &TestEnvironment, name: &str) -> Stepper<ClaimHandler> {
+    Stepper::join(claims_of(environment), name).await
 }
 
 /// A worker that runs until it is stopped.
@@ -88,8 +88,8 @@ impl Running {
 }
 
 /// Works until nothing is left that can be ended.
-pub async fn work(place: &TestEnvironment) {
-    claims_of(place).drain(FIRST).await.expect("drained");
+pub async fn work(environment: &TestEnvironment) {
+    claims_of(environment).drain(FIRST).await.expect("drained");
 }
 
 const RECLAIM: ReclaimPolicy =

@@ -85,11 +85,11 @@ async fn paying_before_the_order_is_placed_is_too_early() {
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
 #[tokio::test]
 async fn without_the_database_an_order_is_taken_and_executed_later() {
-    let place = TestEnvironment::new().await;
-    let product = place.product(7_000, 10).await;
-    let (shared, database_gate, _redis_gate) = place.behind_proxies().await;
-    let mut app = TestApp::with(place, shared, |_| ()).await;
-    database_gate.shut();
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(7_000, 10).await;
+    let (shared, database_proxy, _redis_proxy) = environment.behind_proxies().await;
+    let mut app = TestApp::with(environment, shared, |_| ()).await;
+    database_proxy.shut();
     let began = tokio::time::Instant::now();
     let body = order_of(1, product, 1);
     let taken = Answer::of(app.request(Method::POST, "/orders").header("prefer", "wait=2").json(&body)).await;
@@ -99,7 +99,7 @@ async fn without_the_database_an_order_is_taken_and_executed_later() {
     assert_refused(&refused, 503, "DEPENDENCY_UNAVAILABLE");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    database_gate.open();
+    database_proxy.open();
     app.start_worker(RULES);
     eventually("it is placed", Duration::from_secs(10), async || app.get(&at).await.body["status"] == "DEPOSIT_WAIT")
         .await;

@@ -186,25 +186,25 @@ impl Brokers {
     }
 }
 
-async fn register(place: &TestEnvironment) {
-    db::outbox::register_sink(&place.database.pool(), KAFKA, clock::now()).await.expect("registered");
+async fn register(environment: &TestEnvironment) {
+    db::outbox::register_sink(&environment.database.pool(), KAFKA, clock::now()).await.expect("registered");
 }
 
-async fn number_all(place: &TestEnvironment) {
-    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
+async fn number_all(environment: &TestEnvironment) {
+    while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
 }
 
 /// Delivers all that happened to a sink.
-async fn send_all(place: &TestEnvironment, sink: impl Sink) {
-    number_all(place).await;
-    let mut relay = Relay::new(&place.database, sink);
+async fn send_all(environment: &TestEnvironment, sink: impl Sink) {
+    number_all(environment).await;
+    let mut relay = Relay::new(&environment.database, sink);
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
 }
 
 /// The ids of all messages that are to be published.
-async fn expected_ids(place: &TestEnvironment) -> BTreeSet<String> {
-    let mut connection = place.database.pool().acquire().await.expect("a connection");
+async fn expected_ids(environment: &TestEnvironment) -> BTreeSet<String> {
+    let mut connection = environment.database.pool().acquire().await.expect("a connection");
     let kinds = TOPICS.into_iter().filter(|topic| *topic != CLAIM_REQUESTS).collect::<Vec<_>>();
     let events = db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &kinds).await.expect("events");
     events.iter().flat_map(|event| messages(event).expect("readable")).map(|message| message.id.to_string()).collect()
@@ -228,12 +228,13 @@ fn expect_all_in_order(found: &[Found], expected: &BTreeSet<String>) {
     }
 }
 
-fn counter(brokers: &Brokers, place: &TestEnvironment) -> RankingConsumer {
-    RankingConsumer::join_ranking(&brokers.cluster(), &place.database, &place.redis, ZONE).expect("joined")
+fn counter(brokers: &Brokers, environment: &TestEnvironment) -> RankingConsumer {
+    RankingConsumer::join_ranking(&brokers.cluster(), &environment.database, &environment.redis, ZONE).expect("joined")
 }
 
-fn request_consumer(brokers: &Brokers, place: &TestEnvironment) -> ClaimRequestConsumer {
-    ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &place.database, &place.redis).expect("joined")
+fn request_consumer(brokers: &Brokers, environment: &TestEnvironment) -> ClaimRequestConsumer {
+    ClaimRequestConsumer::join_claim_requests(&brokers.cluster(), &environment.database, &environment.redis)
+        .expect("joined")
 }
 
 /// Handles until so many records were handled in all.
@@ -274,9 +275,9 @@ async fn live_and_die<H: Handler + 'static>(brokers: &Brokers, topics: &[&str], 
 }
 
 /// What dead letters say: source, key, reason.
-async fn letters(place: &TestEnvironment) -> Vec<(String, String, String)> {
+async fn letters(environment: &TestEnvironment) -> Vec<(String, String, String)> {
     let page = DeadLettersPage { limit: 100, ..DeadLettersPage::default() };
-    let letters = db::dead_letters::list(&place.database.pool(), &page).await.expect("letters");
+    let letters = db::dead_letters::list(&environment.database.pool(), &page).await.expect("letters");
     letters.into_iter().rev().map(|letter| (letter.source, letter.source_key, letter.reason)).collect()
 }
 
@@ -286,7 +287,7 @@ fn wanted(user: u64, coupon: CouponId, request: Option<&str>) -> (String, Vec<u8
 }
 
 /// Whether as much is counted of each product today as orders say.
-async fn all_is_counted(place: &TestEnvironment) -> bool {
+async fn all_is_counted(environment: &TestEnvironment) -> bool {
     let today = business_day(clock::now(), ZONE);
-    sales::daily(&place.redis, today).await.expect("redis") == sums(place, today).await
+    sales::daily(&environment.redis, today).await.expect("redis") == sums(environment, today).await
 }

@@ -22,89 +22,90 @@ use crate::ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, sh
 /// place: each event counts once.
 #[tokio::test]
 async fn i10_a_message_that_kafka_delivers_twice_counts_once() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(3).await);
-    let mut consumer = counter(&brokers, &place);
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(3).await);
+    let mut consumer = counter(&brokers, &environment);
     consumer.step().await.expect("begun");
     let mut orders = Vec::new();
     for round in 0..20 {
-        orders.push(buy(&place, products[round % 3], 3, clock::now()).await);
+        orders.push(buy(&environment, products[round % 3], 3, clock::now()).await);
     }
     for order in orders.drain(..7) {
-        cancel(&place, order, clock::now()).await;
+        cancel(&environment, order, clock::now()).await;
     }
-    send_all(&place, brokers.sink()).await;
+    send_all(&environment, brokers.sink()).await;
     // The sink loses what it knew: all is sent again, behind what is there.
-    place.execute("UPDATE sinks SET delivered_through = 0 WHERE name = 'kafka'").await;
-    buy(&place, products[0], 1, clock::now()).await;
-    send_all(&place, brokers.sink()).await;
+    environment.execute("UPDATE sinks SET delivered_through = 0 WHERE name = 'kafka'").await;
+    buy(&environment, products[0], 1, clock::now()).await;
+    send_all(&environment, brokers.sink()).await;
     assert_eq!(sales_messages(&brokers), 27 * 2 + 1);
     handle(&mut consumer, 55).await;
-    expect_scores_of_orders(&place, "with every message twice").await;
+    expect_scores_of_orders(&environment, "with every message twice").await;
     consumer.leave().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// I10: what was counted and not noted comes again to the next consumer, and counts once.
 #[tokio::test]
 async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by_another() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(2).await);
-    register(&place).await;
-    buy(&place, products[0], 1, clock::now()).await;
-    send_all(&place, brokers.sink()).await;
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(2).await);
+    register(&environment).await;
+    buy(&environment, products[0], 1, clock::now()).await;
+    send_all(&environment, brokers.sink()).await;
     for quantity in 1..3 {
-        Box::pin(live_and_die(&brokers, &EVENTS, RankingHandler::new(&place.database, &place.redis, ZONE))).await;
+        Box::pin(live_and_die(&brokers, &EVENTS, RankingHandler::new(&environment.database, &environment.redis, ZONE)))
+            .await;
         // It has read some or all, as Kafka gives it.
-        assert!(sales::is_counted_from_kafka(&place.redis).await.expect("redis"), "it counted before it died");
-        let order = buy(&place, products[1], quantity, clock::now()).await;
+        assert!(sales::is_counted_from_kafka(&environment.redis).await.expect("redis"), "it counted before it died");
+        let order = buy(&environment, products[1], quantity, clock::now()).await;
         if quantity == 2 {
-            cancel(&place, order, clock::now()).await;
+            cancel(&environment, order, clock::now()).await;
         }
-        send_all(&place, brokers.sink()).await;
+        send_all(&environment, brokers.sink()).await;
     }
-    let mut consumer = counter(&brokers, &place);
+    let mut consumer = counter(&brokers, &environment);
     handle(&mut consumer, 4).await;
-    expect_scores_of_orders(&place, "after two deaths").await;
+    expect_scores_of_orders(&environment, "after two deaths").await;
     consumer.leave().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// I9 and I10: partitions go from one consumer to another and back while orders are paid and cancelled.
 #[tokio::test(flavor = "multi_thread")]
 async fn i10_consumers_that_come_and_go_count_each_event_once() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(3).await);
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(3).await);
     let (first, second) = (CancellationToken::new(), CancellationToken::new());
-    let mut running = vec![tokio::spawn(counter(&brokers, &place).run(first.clone()))];
+    let mut running = vec![tokio::spawn(counter(&brokers, &environment).run(first.clone()))];
     let (sink, mut orders) = (brokers.sink(), Vec::new());
     for round in 0..30 {
-        orders.push(buy(&place, products[round % 3], 2, clock::now()).await);
+        orders.push(buy(&environment, products[round % 3], 2, clock::now()).await);
         if round % 4 == 3 {
-            cancel(&place, orders.swap_remove(0), clock::now()).await;
+            cancel(&environment, orders.swap_remove(0), clock::now()).await;
         }
-        send_all(&place, sink.clone()).await;
+        send_all(&environment, sink.clone()).await;
         match round {
-            10 => running.push(tokio::spawn(counter(&brokers, &place).run(second.clone()))),
+            10 => running.push(tokio::spawn(counter(&brokers, &environment).run(second.clone()))),
             20 => first.cancel(),
             _ => {}
         }
     }
-    eventually("all is counted", LIMIT, || all_is_counted(&place)).await;
-    expect_scores_of_orders(&place, "with consumers that came and went").await;
+    eventually("all is counted", LIMIT, || all_is_counted(&environment)).await;
+    expect_scores_of_orders(&environment, "with consumers that came and went").await;
     second.cancel();
     for consumer in running {
         consumer.await.expect("stopped");
     }
-    place.end().await;
+    environment.end().await;
 }
 
 /// A message that cannot be read is a dead letter, and those behind it count.
 #[tokio::test]
 async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothing_up() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(1).await);
-    register(&place).await;
-    let mut consumer = counter(&brokers, &place);
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(1).await);
+    register(&environment).await;
+    let mut consumer = counter(&brokers, &environment);
     consumer.step().await.expect("begun");
-    buy(&place, products[0], 3, clock::now()).await;
-    send_all(&place, brokers.sink()).await;
+    buy(&environment, products[0], 3, clock::now()).await;
+    send_all(&environment, brokers.sink()).await;
     handle(&mut consumer, 1).await;
     let message = |kind: &str, sequence: u64, paid_at: Option<&str>| {
         let items = json!([{"productId": products[0], "quantity": 100}]);
@@ -122,11 +123,11 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
         String::new(),
     ];
     brokers.produce("order.paid", unreadable.map(|value| ("7".into(), value.into_bytes()))).await;
-    buy(&place, products[0], 4, clock::now()).await;
-    send_all(&place, brokers.sink()).await;
+    buy(&environment, products[0], 4, clock::now()).await;
+    send_all(&environment, brokers.sink()).await;
     handle(&mut consumer, 9).await;
-    expect_scores_of_orders(&place, "behind what cannot be read").await;
-    let letters = letters(&place).await;
+    expect_scores_of_orders(&environment, "behind what cannot be read").await;
+    let letters = letters(&environment).await;
     assert_eq!(letters.len(), 8, "{letters:?}");
     let topic = brokers.cluster().topic("order.paid");
     assert!(letters.iter().all(|(source, key, _)| source == "ranking" && key.starts_with(&topic)), "{letters:?}");
@@ -134,12 +135,12 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
         assert!(letters.iter().any(|(_, _, reason)| reason.contains(part)), "{part}: {letters:?}");
     }
     consumer.leave().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// Messages of paid orders, as if all were in one partition.
-async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
-    let mut connection = place.database.pool().acquire().await.expect("a connection");
+async fn paid_records(environment: &TestEnvironment) -> Vec<Record> {
+    let mut connection = environment.database.pool().acquire().await.expect("a connection");
     let events =
         db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &EVENTS[..1]).await.expect("events");
     let values = events.iter().flat_map(|event| messages(event).expect("readable"));
@@ -159,66 +160,66 @@ async fn paid_records(place: &TestEnvironment) -> Vec<Record> {
 /// happened: both are noticed, and the days are rebuilt.
 #[tokio::test]
 async fn i9_what_is_missing_in_kafka_or_in_redis_is_noticed() {
-    let (place, products) = shop(2).await;
-    let mut counter = RankingHandler::new(&place.database, &place.redis, ZONE);
+    let (environment, products) = shop(2).await;
+    let mut counter = RankingHandler::new(&environment.database, &environment.redis, ZONE);
     counter.handle(&[]).await.expect("begun");
     for product in [0, 1, 0] {
-        buy(&place, products[product], 3, clock::now()).await;
+        buy(&environment, products[product], 3, clock::now()).await;
     }
-    number_all(&place).await;
-    let mut records = paid_records(&place).await;
+    number_all(&environment).await;
+    let mut records = paid_records(&environment).await;
     records.remove(1);
     counter.handle(&records).await.expect("handled");
-    expect_scores_of_orders(&place, "with a gap").await;
-    buy(&place, products[1], 5, clock::now()).await;
-    number_all(&place).await;
-    counter.handle(&paid_records(&place).await[3..]).await.expect("handled");
-    expect_scores_of_orders(&place, "behind the gap").await;
-    let (keys, client) = (&place.redis.keys, place.redis.client());
+    expect_scores_of_orders(&environment, "with a gap").await;
+    buy(&environment, products[1], 5, clock::now()).await;
+    number_all(&environment).await;
+    counter.handle(&paid_records(&environment).await[3..]).await.expect("handled");
+    expect_scores_of_orders(&environment, "behind the gap").await;
+    let (keys, client) = (&environment.redis.keys, environment.redis.client());
     let today = keys.daily_sales(business_day(clock::now(), ZONE));
     client.del::<(), _>(vec![keys.sales_counted(), today]).await.expect("deleted");
     counter.handle(&[]).await.expect("handled");
-    expect_scores_of_orders(&place, "when Redis had lost what was counted last").await;
-    place.end().await;
+    expect_scores_of_orders(&environment, "when Redis had lost what was counted last").await;
+    environment.end().await;
 }
 
 /// I9: the ranking is fed by the relay, then from Kafka, then by the relay again, then from Kafka; and Redis loses all.
 #[tokio::test]
 async fn i9_from_either_source_scores_are_the_sums_of_the_orders() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(2).await);
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(2).await);
     let sell = async || {
-        let order = buy(&place, products[0], 3, clock::now()).await;
-        buy(&place, products[1], 2, clock::now()).await;
-        cancel(&place, order, clock::now()).await;
-        buy(&place, products[0], 1, clock::now()).await;
+        let order = buy(&environment, products[0], 3, clock::now()).await;
+        buy(&environment, products[1], 2, clock::now()).await;
+        cancel(&environment, order, clock::now()).await;
+        buy(&environment, products[0], 1, clock::now()).await;
     };
     sell().await;
-    deliver_all(&place).await;
+    deliver_all(&environment).await;
     // None of these is in Kafka, nor those before.
     sell().await;
-    number_all(&place).await;
-    let mut consumer = counter(&brokers, &place);
+    number_all(&environment).await;
+    let mut consumer = counter(&brokers, &environment);
     consumer.step().await.expect("begun");
-    expect_scores_of_orders(&place, "from Kafka, before any event is in it").await;
+    expect_scores_of_orders(&environment, "from Kafka, before any event is in it").await;
     sell().await;
-    send_all(&place, brokers.sink()).await;
+    send_all(&environment, brokers.sink()).await;
     handle(&mut consumer, 4).await;
-    expect_scores_of_orders(&place, "from Kafka").await;
-    place.lose_redis().await;
+    expect_scores_of_orders(&environment, "from Kafka").await;
+    environment.lose_redis().await;
     consumer.step().await.expect("nothing happened since, and yet it looks");
-    expect_scores_of_orders(&place, "from Kafka, when Redis had lost all").await;
+    expect_scores_of_orders(&environment, "from Kafka, when Redis had lost all").await;
     sell().await;
-    send_all(&place, brokers.sink()).await;
+    send_all(&environment, brokers.sink()).await;
     handle(&mut consumer, 4).await;
     consumer.leave().await;
     sell().await;
-    deliver_all(&place).await;
-    expect_scores_of_orders(&place, "by the relay again").await;
+    deliver_all(&environment).await;
+    expect_scores_of_orders(&environment, "by the relay again").await;
     sell().await;
-    send_all(&place, brokers.sink()).await;
-    let mut consumer = counter(&brokers, &place);
+    send_all(&environment, brokers.sink()).await;
+    let mut consumer = counter(&brokers, &environment);
     handle(&mut consumer, 8).await;
-    expect_scores_of_orders(&place, "from Kafka again").await;
+    expect_scores_of_orders(&environment, "from Kafka again").await;
     consumer.leave().await;
-    place.end().await;
+    environment.end().await;
 }

@@ -16,12 +16,12 @@ use crate::ranking::{ZONE, buy, shop};
 /// A worker whose settings name brokers does all of it: events out, sales counted, requests taken in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
-    let (brokers, (place, products)) = (Brokers::new().await, shop(1).await);
-    let campaign = place.campaign(1).await;
+    let (brokers, (environment, products)) = (Brokers::new().await, shop(1).await);
+    let campaign = environment.campaign(1).await;
     let stopping = CancellationToken::new();
     let worker = Worker {
-        database: place.database.clone(),
-        redis: place.redis.clone(),
+        database: environment.database.clone(),
+        redis: environment.redis.clone(),
         payment_gateway: None,
         webhooks: Webhooks::default(),
         reclaim: ReclaimPolicy::default(),
@@ -30,21 +30,25 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
         supervisor: Supervisor::new(stopping.clone()),
     };
-    register(&place).await;
+    register(&environment).await;
     let working = tokio::spawn(worker.run(1));
-    buy(&place, products[0], 3, clock::now()).await;
+    buy(&environment, products[0], 3, clock::now()).await;
     brokers.produce(CLAIM_REQUESTS, [wanted(8, campaign.id, None), wanted(9, campaign.id, None)]).await;
-    let issued = async || place.count("SELECT COUNT(*) FROM user_coupons").await == 1;
+    let issued = async || environment.count("SELECT COUNT(*) FROM user_coupons").await == 1;
     eventually("the coupon is issued", LIMIT, issued).await;
-    eventually("sales are counted", LIMIT, || all_is_counted(&place)).await;
+    eventually("sales are counted", LIMIT, || all_is_counted(&environment)).await;
     let undelivered = "SELECT COUNT(*) FROM outbox_events e JOIN sinks s ON s.name = 'kafka' \
                 WHERE COALESCE(e.sequence, 1000) > s.delivered_through";
-    eventually("all events are published", LIMIT, async || place.count(undelivered).await == 0).await;
-    expect_all_in_order(&brokers.published(), &expected_ids(&place).await);
-    let refused = async || place.count("SELECT COUNT(*) FROM claim_refusals").await == 1;
+    eventually("all events are published", LIMIT, async || environment.count(undelivered).await == 0).await;
+    expect_all_in_order(&brokers.published(), &expected_ids(&environment).await);
+    let refused = async || environment.count("SELECT COUNT(*) FROM claim_refusals").await == 1;
     eventually("the other is refused", LIMIT, refused).await;
-    assert_eq!(place.count("SELECT COUNT(*) FROM sinks WHERE name = 'ranking'").await, 0, "its relay does not run");
+    assert_eq!(
+        environment.count("SELECT COUNT(*) FROM sinks WHERE name = 'ranking'").await,
+        0,
+        "its relay does not run"
+    );
     stopping.cancel();
     working.await.expect("stopped");
-    place.end().await;
+    environment.end().await;
 }

@@ -18,108 +18,108 @@ use crate::receiver::OK;
 
 #[tokio::test]
 async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (422, "no such\nshop", None) } else { OK });
-    orders(&place, &["a"]).await;
+    orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
     assert_eq!(line.receiver.taken(), ["event-2-0", "event-3-0"], "the others of its order go on");
-    let dead = letters(&place, DeadLetterStatus::Dead).await;
+    let dead = letters(&environment, DeadLetterStatus::Dead).await;
     let [letter] = &dead[..] else { panic!("{dead:?}") };
     assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
     assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
     let ask = async || {
-        db::dead_letters::request_redrive(&place.database.pool(), letter.id, clock::now()).await.expect("asked")
+        db::dead_letters::request_redrive(&environment.database.pool(), letter.id, clock::now()).await.expect("asked")
     };
     ask().await;
     line.after_seconds(1).await;
-    assert_eq!(letters(&place, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
+    assert_eq!(letters(&environment, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
     ask().await;
     line.receiver.will(|arrival| if arrival.attempt == 3 { (503, "", None) } else { OK });
     line.after_seconds(1).await;
-    assert_eq!((letters(&place, DeadLetterStatus::Redrive).await.len(), queued(&place).await), (1, 1));
+    assert_eq!((letters(&environment, DeadLetterStatus::Redrive).await.len(), queued(&environment).await), (1, 1));
     line.after_seconds(5).await;
-    let sent = letters(&place, DeadLetterStatus::Sent).await;
-    assert_eq!((sent.len(), sent[0].attempts, queued(&place).await), (1, 4, 0), "twice, and twice again");
+    let sent = letters(&environment, DeadLetterStatus::Sent).await;
+    assert_eq!((sent.len(), sent[0].attempts, queued(&environment).await), (1, 4, 0), "twice, and twice again");
     assert_eq!(line.receiver.taken().last().map(String::as_str), Some("event-1-0"));
     assert!(line.receiver.arrivals().iter().all(|arrival| arrival.is_signed));
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_goes_on() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "broken", None) } else { OK });
-    orders(&place, &["a"]).await;
+    orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
     let began = line.now;
     while line.now - began < RETRIED_FOR - TimeDelta::minutes(15) {
         line.after(TimeDelta::minutes(15)).await;
     }
-    assert_eq!((letters(&place, DeadLetterStatus::Dead).await.len(), queued(&place).await), (0, 3));
+    assert_eq!((letters(&environment, DeadLetterStatus::Dead).await.len(), queued(&environment).await), (0, 3));
     line.after(TimeDelta::minutes(16)).await;
-    let dead = letters(&place, DeadLetterStatus::Dead).await;
+    let dead = letters(&environment, DeadLetterStatus::Dead).await;
     assert_eq!((dead.len(), &*dead[0].reason), (1, "it answered 500 Internal Server Error: broken"));
     assert!(dead[0].attempts > 90, "{}", dead[0].attempts);
     line.after_seconds(1).await;
-    assert_eq!((line.receiver.taken().len(), queued(&place).await), (2, 0));
+    assert_eq!((line.receiver.taken().len(), queued(&environment).await), (2, 0));
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// A receiver that fails all messages about one campaign is reachable: they fill the retry queue, and are dead-lettered
 /// after a day like any other. Then those behind them are delivered.
 #[tokio::test]
 async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::Notifications).await;
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::Notifications).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "broken", None) } else { OK });
-    issue(&place, "3", 1_100).await;
-    issue(&place, "4", 1).await;
+    issue(&environment, "3", 1_100).await;
+    issue(&environment, "4", 1).await;
     for _ in 0..20 {
         line.after_seconds(1).await;
     }
-    assert_eq!((queued(&place).await, line.receiver.taken().len()), (1_000, 0));
+    assert_eq!((queued(&environment).await, line.receiver.taken().len()), (1_000, 0));
     line.after(RETRIED_FOR).await;
     for _ in 0..20 {
         line.after_seconds(1).await;
     }
-    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
-    assert_eq!((queued(&place).await, line.receiver.taken().len()), (100, 1));
-    assert_eq!(behind(&place, "notifications").await, 0);
+    assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 1_000);
+    assert_eq!((queued(&environment).await, line.receiver.taken().len()), (100, 1));
+    assert_eq!(behind(&environment, "notifications").await, 0);
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// Letters that were asked for hold up neither each other nor what is new.
 #[tokio::test]
 async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let limits = Limits { batch_size: 2_000, ..Limits::default() };
-    let mut line = Line::with(&place, Receiver::Notifications, limits).await;
+    let mut line = Line::with(&environment, Receiver::Notifications, limits).await;
     line.receiver.will(|_| (422, "no", None));
-    issue(&place, "3", 1_000).await;
+    issue(&environment, "3", 1_000).await;
     line.after_seconds(1).await;
-    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 1_000);
-    assert_eq!(redrive_source(&place.database.pool(), "notifications").await.expect("asked"), 1_000);
+    assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 1_000);
+    assert_eq!(redrive_source(&environment.database.pool(), "notifications").await.expect("asked"), 1_000);
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "", None) } else { OK });
     for _ in 0..15 {
         line.after_seconds(1).await;
     }
-    assert_eq!(queued(&place).await, 500, "half of the bound");
-    issue(&place, "4", 1).await;
+    assert_eq!(queued(&environment).await, 500, "half of the bound");
+    issue(&environment, "4", 1).await;
     line.after_seconds(1).await;
-    assert_eq!((line.receiver.taken().len(), behind(&place, "notifications").await), (1, 0), "at once");
+    assert_eq!((line.receiver.taken().len(), behind(&environment, "notifications").await), (1, 0), "at once");
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "", None) } else { OK });
     line.for_minutes(3).await;
-    assert_eq!((count_letters(&place, DeadLetterStatus::Sent).await, queued(&place).await), (999, 1));
+    assert_eq!((count_letters(&environment, DeadLetterStatus::Sent).await, queued(&environment).await), (999, 1));
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
-async fn insert_dead_letters(place: &TestEnvironment, source: &str, status: &str, keys: std::ops::Range<u32>) {
+async fn insert_dead_letters(environment: &TestEnvironment, source: &str, status: &str, keys: std::ops::Range<u32>) {
     let sent_at = if status == "SENT" { "NOW(3) - INTERVAL 1 DAY" } else { "NULL" };
     let rows = keys.map(|key| {
         let payload = "커피".repeat(200);
@@ -128,50 +128,50 @@ async fn insert_dead_letters(place: &TestEnvironment, source: &str, status: &str
     let columns = "source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, status, dead_lettered_at, \
                    sent_at";
     let rows = rows.collect::<Vec<_>>().join(",");
-    place.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES {rows}")).await;
+    environment.execute(&format!("INSERT INTO dead_letters ({columns}) VALUES {rows}")).await;
 }
 
 #[tokio::test]
 async fn all_dead_letters_of_a_source_are_redriven_at_once() {
-    let place = TestEnvironment::new().await;
-    insert_dead_letters(&place, "data-platform", "DEAD", 0..1_100).await;
-    insert_dead_letters(&place, "data-platform", "SENT", 1_100..1_105).await;
-    insert_dead_letters(&place, "notifications", "DEAD", 0..3).await;
-    place.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
-    let pool = &place.database.pool();
+    let environment = TestEnvironment::new().await;
+    insert_dead_letters(&environment, "data-platform", "DEAD", 0..1_100).await;
+    insert_dead_letters(&environment, "data-platform", "SENT", 1_100..1_105).await;
+    insert_dead_letters(&environment, "notifications", "DEAD", 0..3).await;
+    environment.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
+    let pool = &environment.database.pool();
     assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 1_098);
     assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 0);
-    assert_eq!(count_letters(&place, DeadLetterStatus::Redrive).await, 1_098);
-    assert_eq!(count_letters(&place, DeadLetterStatus::Dead).await, 5);
+    assert_eq!(count_letters(&environment, DeadLetterStatus::Redrive).await, 1_098);
+    assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 5);
     let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };
     let short = db::dead_letters::list(pool, &page).await.expect("a letter");
     assert_eq!((short[0].payload.chars().count(), &*short[0].source), (300, "notifications"));
-    place.end().await;
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn only_letters_that_were_sent_are_purged() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     for (number, status) in (0..).zip(["DEAD", "REDRIVE", "SENT", "SENT", "SENT"]) {
-        insert_dead_letters(&place, "data-platform", status, number..number + 1).await;
+        insert_dead_letters(&environment, "data-platform", status, number..number + 1).await;
     }
-    let purge = async |before| db::dead_letters::purge(&place.database.pool(), before, 2).await.expect("purged");
+    let purge = async |before| db::dead_letters::purge(&environment.database.pool(), before, 2).await.expect("purged");
     let now = clock::now();
     assert_eq!(purge(now - TimeDelta::days(2)).await, 0);
     assert_eq!((purge(now).await, purge(now).await, purge(now).await), (2, 1, 0));
-    assert_eq!(place.count("SELECT COUNT(*) FROM dead_letters").await, 2);
-    place.end().await;
+    assert_eq!(environment.count("SELECT COUNT(*) FROM dead_letters").await, 2);
+    environment.end().await;
 }
 
 #[tokio::test]
 async fn an_event_that_is_no_message_is_a_dead_letter_and_holds_nothing_up() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::Notifications).await;
-    write(&place, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
-    db::outbox::sequence_events(&place.database).await.expect("numbered");
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::Notifications).await;
+    write(&environment, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
+    db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.after_seconds(1).await;
-    let dead = letters(&place, DeadLetterStatus::Dead).await;
-    assert_eq!((dead.len(), dead[0].redrivable, behind(&place, "notifications").await), (1, false, 0));
+    let dead = letters(&environment, DeadLetterStatus::Dead).await;
+    assert_eq!((dead.len(), dead[0].redrivable, behind(&environment, "notifications").await), (1, false, 0));
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }

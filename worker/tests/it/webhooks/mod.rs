@@ -23,8 +23,8 @@ use crate::receiver::TestReceiver;
 
 const KINDS: [&str; 3] = ["order.created", "order.paid", "order.confirmed"];
 
-async fn write(place: &TestEnvironment, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
-    place
+async fn write(environment: &TestEnvironment, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
+    environment
         .execute(&format!(
             "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
              VALUES ('{aggregate_type}', '{id}', '{kind}', '{payload}', NOW(3))"
@@ -33,13 +33,13 @@ async fn write(place: &TestEnvironment, (aggregate_type, id): (&str, &str), kind
 }
 
 /// What happens to these orders: three events each, the first of all orders first.
-async fn orders(place: &TestEnvironment, ids: &[&str]) {
+async fn orders(environment: &TestEnvironment, ids: &[&str]) {
     for kind in KINDS {
         for id in ids {
-            write(place, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
+            write(environment, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
         }
     }
-    while db::outbox::sequence_events(&place.database).await.expect("numbered") > 0 {}
+    while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
 }
 
 /// A sink, its receiver, and the time, which passes as the test says.
@@ -49,22 +49,22 @@ struct Line {
     now: Timestamp,
 }
 
-fn sink(place: &TestEnvironment, to: Receiver, at: &TestReceiver) -> WebhookSink {
-    WebhookSink::new(to, at.endpoint(), &place.database, CancellationToken::new())
+fn sink(environment: &TestEnvironment, to: Receiver, at: &TestReceiver) -> WebhookSink {
+    WebhookSink::new(to, at.endpoint(), &environment.database, CancellationToken::new())
 }
 
 impl Line {
-    async fn new(place: &TestEnvironment, to: Receiver) -> Self {
-        Self::with(place, to, Limits::default()).await
+    async fn new(environment: &TestEnvironment, to: Receiver) -> Self {
+        Self::with(environment, to, Limits::default()).await
     }
 
-    async fn with(place: &TestEnvironment, to: Receiver, limits: Limits) -> Self {
+    async fn with(environment: &TestEnvironment, to: Receiver, limits: Limits) -> Self {
         let now = clock::now();
-        db::outbox::register_sink(&place.database.pool(), to.name(), now).await.expect("registered");
+        db::outbox::register_sink(&environment.database.pool(), to.name(), now).await.expect("registered");
         let receiver = TestReceiver::new().await;
-        let mut sink = sink(place, to, &receiver);
+        let mut sink = sink(environment, to, &receiver);
         sink.limits = limits;
-        Self { relay: Relay::new(&place.database, sink), receiver, now }
+        Self { relay: Relay::new(&environment.database, sink), receiver, now }
     }
 
     /// Lets so much time pass, and then delivers what can be delivered.
@@ -90,33 +90,33 @@ impl Line {
     }
 }
 
-async fn letters(place: &TestEnvironment, status: DeadLetterStatus) -> Vec<DeadLetter> {
+async fn letters(environment: &TestEnvironment, status: DeadLetterStatus) -> Vec<DeadLetter> {
     let page = DeadLettersPage { status: Some(status), limit: 100, ..DeadLettersPage::default() };
-    db::dead_letters::list(&place.database.pool(), &page).await.expect("letters")
+    db::dead_letters::list(&environment.database.pool(), &page).await.expect("letters")
 }
 
-async fn count_letters(place: &TestEnvironment, status: DeadLetterStatus) -> i64 {
-    place.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.into_str())).await
+async fn count_letters(environment: &TestEnvironment, status: DeadLetterStatus) -> i64 {
+    environment.count(&format!("SELECT COUNT(*) FROM dead_letters WHERE status = '{}'", status.into_str())).await
 }
 
 /// Issues so many coupons of a campaign, a hundred in an event.
-async fn issue(place: &TestEnvironment, coupon: &str, count: u32) {
+async fn issue(environment: &TestEnvironment, coupon: &str, count: u32) {
     for first in (0..count).step_by(100) {
         let users = first..count.min(first + 100);
         let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
         let issuances: Vec<String> = users.map(issuance).collect();
         let issuances = issuances.join(",");
         let payload = format!(r#"{{"couponId": {coupon}, "issuedAt": null, "issuances": [{issuances}]}}"#);
-        write(place, ("COUPON", coupon), "coupon.issued", &payload).await;
+        write(environment, ("COUPON", coupon), "coupon.issued", &payload).await;
     }
-    db::outbox::sequence_events(&place.database).await.expect("numbered");
+    db::outbox::sequence_events(&environment.database).await.expect("numbered");
 }
 
-async fn queued(place: &TestEnvironment) -> i64 {
-    place.count("SELECT COUNT(*) FROM webhook_retry_queue").await
+async fn queued(environment: &TestEnvironment) -> i64 {
+    environment.count("SELECT COUNT(*) FROM webhook_retry_queue").await
 }
 
-async fn behind(place: &TestEnvironment, sink: &str) -> i64 {
+async fn behind(environment: &TestEnvironment, sink: &str) -> i64 {
     let sql = "SELECT CAST(last_sequence AS SIGNED) - CAST(delivered_through AS SIGNED) FROM outbox_sequence, sinks";
-    place.count(&format!("{sql} WHERE name = '{sink}'")).await
+    environment.count(&format!("{sql} WHERE name = '{sink}'")).await
 }

@@ -34,74 +34,80 @@ impl Sink for Dying {
     }
 }
 
-pub async fn die(place: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
-    let mut relay = Relay::new(&place.database, Dying(sink(place, Receiver::DataPlatform, receiver)));
+pub async fn die(environment: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
+    let mut relay = Relay::new(&environment.database, Dying(sink(environment, Receiver::DataPlatform, receiver)));
     // It may also have found the lock not yet free of the one before.
     let _: Result<StepOutcome> = relay.step(now).await;
 }
 
 #[tokio::test]
 async fn i10_a_crash_between_delivery_and_progress_delivers_again_with_the_same_id() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::DataPlatform).await;
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
     line.receiver.will(|arrival| match &*arrival.id {
         "event-1-0" if arrival.attempt < 3 => (422, "no", None),
         "event-2-0" if arrival.attempt < 3 => (500, "", None),
         _ => OK,
     });
-    orders(&place, &["a", "b", "c"]).await;
+    orders(&environment, &["a", "b", "c"]).await;
     for _ in 0..2 {
-        die(&place, &line.receiver, line.now).await;
+        die(&environment, &line.receiver, line.now).await;
     }
     let noted = "SELECT (SELECT COUNT(*) FROM webhook_retry_queue) + (SELECT COUNT(*) FROM dead_letters)";
-    assert_eq!((place.count(noted).await, behind(&place, "data-platform").await), (0, 9), "nothing of a round is left");
+    assert_eq!(
+        (environment.count(noted).await, behind(&environment, "data-platform").await),
+        (0, 9),
+        "nothing of a round is left"
+    );
     line.after_seconds(1).await;
-    assert_eq!((line.receiver.taken().len(), behind(&place, "data-platform").await), (9, 0));
+    assert_eq!((line.receiver.taken().len(), behind(&environment, "data-platform").await), (9, 0));
     let again = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-3-0").count();
     assert_eq!(again, 3, "it came again");
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// A full retry queue stops the sink; the outbox keeps what follows, and nothing is lost.
 #[tokio::test]
 async fn i10_when_the_retry_queue_is_full_the_sink_stops_and_later_goes_on() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let limits = Limits { retry_queue_size: 4, batch_size: 3, max_concurrency: 1, ..Limits::default() };
-    let mut line = Line::with(&place, Receiver::DataPlatform, limits).await;
+    let mut line = Line::with(&environment, Receiver::DataPlatform, limits).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId").starts_with("bad") { (500, "", None) } else { OK });
-    orders(&place, &["bad1", "good1", "bad2", "good2"]).await;
+    orders(&environment, &["bad1", "good1", "bad2", "good2"]).await;
     assert_eq!(line.after_seconds(1).await, StepOutcome::Blocked);
-    assert_eq!((queued(&place).await, line.receiver.taken().len()), (4, 4));
+    assert_eq!((queued(&environment).await, line.receiver.taken().len()), (4, 4));
     line.for_minutes(3).await;
-    assert_eq!((queued(&place).await, behind(&place, "data-platform").await > 0), (4, true));
+    assert_eq!((queued(&environment).await, behind(&environment, "data-platform").await > 0), (4, true));
     line.receiver.will(|_| OK);
     line.for_minutes(12).await;
-    assert_eq!((queued(&place).await, behind(&place, "data-platform").await), (0, 0));
+    assert_eq!((queued(&environment).await, behind(&environment, "data-platform").await), (0, 0));
     let taken = line.receiver.taken_by_aggregate();
     assert!(taken.len() == 4 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
 
 /// Events wait for a sink that is served, moving or not, and no longer for one that no process has served for a week.
 #[tokio::test]
 async fn events_are_purged_once_a_sink_is_idle_for_a_week() {
-    let place = TestEnvironment::new().await;
-    let mut line = Line::new(&place, Receiver::DataPlatform).await;
-    db::outbox::register_sink(&place.database.pool(), "notifications", line.now).await.expect("registered");
-    orders(&place, &["a"]).await;
+    let environment = TestEnvironment::new().await;
+    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    db::outbox::register_sink(&environment.database.pool(), "notifications", line.now).await.expect("registered");
+    orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
     let week = TimeDelta::days(7);
-    let purge =
-        async |now: Timestamp| db::outbox::purge(&place.database.pool(), now, now - week, 1_000).await.expect("purged");
-    let left_alone =
-        async |now: Timestamp| db::outbox::list_idle_sinks(&place.database.pool(), now - week).await.expect("names");
+    let purge = async |now: Timestamp| {
+        db::outbox::purge(&environment.database.pool(), now, now - week, 1_000).await.expect("purged")
+    };
+    let left_alone = async |now: Timestamp| {
+        db::outbox::list_idle_sinks(&environment.database.pool(), now - week).await.expect("names")
+    };
     assert_eq!(purge(line.now).await, 0, "the other sink has taken none");
     line.after(week + TimeDelta::minutes(1)).await;
     assert_eq!(left_alone(line.now).await, ["notifications"]);
     assert_eq!(purge(line.now).await, 3);
     assert_eq!(purge(line.now + week * 2).await, 0, "while no sink is served, nothing is deleted");
     line.relay.release_lease().await;
-    place.end().await;
+    environment.end().await;
 }
