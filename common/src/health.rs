@@ -61,6 +61,7 @@ pub struct Readiness {
 
 pub fn router(process: ProcessHealth) -> Router {
     Router::new()
+        // Liveness asks no dependency: a restart of this process brings neither MySQL nor Redis back.
         .route("/health/live", get(async || StatusCode::OK))
         .route("/health/ready", get(ready))
         .route("/metrics", get(async |State(process): State<ProcessHealth>| process.metrics.render()))
@@ -68,6 +69,7 @@ pub fn router(process: ProcessHealth) -> Router {
 }
 
 async fn ready(State(process): State<ProcessHealth>) -> impl IntoResponse {
+    // Both at once, so that the response takes one time-out when both servers are away.
     let (database, redis) = tokio::join!(process.database.ping(), process.redis.ping());
     let dependencies = BTreeMap::from([
         (Dependency::MySql.into_str(), Health::up_if(database.is_ok())),
@@ -88,6 +90,7 @@ pub fn server_task(
     limits: ConnectionLimits,
     supervisor: &Supervisor,
 ) -> Result<Task> {
+    // A listener of tokio cannot be cloned, one of the standard library can.
     let listener = listener.into_std().map_err(Error::internal)?;
     let (draining, stopping) = (supervisor.draining.clone(), supervisor.shutdown.clone());
     Ok(Task::new("http_server", Lifetime::UntilShutdown, move || {
@@ -104,6 +107,7 @@ pub fn server_task(
 
 /// Whether `http://address/health/ready` answers 200. For health checks of containers.
 pub async fn probe(address: SocketAddr) -> bool {
+    // The unspecified address is one to listen on, not one to connect to.
     let target = match address.ip() {
         ip if ip.is_unspecified() => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
         _ => address,
@@ -111,6 +115,7 @@ pub async fn probe(address: SocketAddr) -> bool {
     let request = async {
         let mut connection = TcpStream::connect(target).await?;
         connection.write_all(b"GET /health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        // The status line is all that is needed, so no HTTP client is started for each check of a container.
         let mut status_line = [0; 12];
         connection.read_exact(&mut status_line).await?;
         std::io::Result::Ok(status_line)

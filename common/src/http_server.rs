@@ -82,6 +82,8 @@ where
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
+                // On a dual-stack socket an IPv4 client has a mapped IPv6 address. Canonical, both forms count against
+                // one bound.
                 Ok((stream, address)) => (stream, address.ip().to_canonical()),
                 Err(error) => {
                     // Out of file descriptors: an accept at once would fail again.
@@ -98,7 +100,9 @@ where
             () = shutdown.stopping.cancelled() => break,
         };
         let (stream, address) = stream;
+        // Dropping the stream closes it. There is no request yet that a response could answer.
         let Some(connection) = connections.admit(address) else { continue };
+        // Responses are small. Nagle's algorithm would hold them back until the client acknowledges the one before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "connection without TCP_NODELAY");
         }
@@ -106,11 +110,14 @@ where
         let registry = Arc::clone(&connections);
         let id = connection.id;
         let task = tracker.spawn(async move {
+            // A guard, as a task that is aborted does not reach its last line.
             let _remove = RemoveOnDrop { registry, id };
             served.await;
         });
         connections.register(id, task.abort_handle());
     }
+    // Before the drain: a client is refused at once and tries another instance, instead of waiting in the backlog of a
+    // process that ends.
     drop(listener);
     tracker.close();
     timeout(shutdown.drain_limit, tracker.wait()).await.is_ok()
@@ -128,6 +135,7 @@ where
         let (service, connection, draining) = (service.clone(), Arc::clone(&connection), draining.clone());
         async move {
             let mut response = service.oneshot(request.map(Body::new)).await?;
+            // A kept connection would carry its next request to a process that is about to end.
             if draining.is_cancelled() {
                 response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
             }
@@ -144,6 +152,7 @@ where
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = shutdown.stopping.cancelled() => {
+            // Closes an idle connection now, and one with a request after its response.
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -176,6 +185,8 @@ impl Connection {
 
     fn enter(&self, phase: Phase) {
         let elapsed = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        // Relaxed: nothing else is published with it, and a sweep that reads the older phase decides again a second
+        // later.
         self.state.store((elapsed << 2) | phase as u64, Ordering::Relaxed);
     }
 
@@ -218,6 +229,8 @@ impl Connections {
     /// A place for a new connection of `address`; none when all of its bound have a request in progress.
     fn admit(&self, address: IpAddr) -> Option<Arc<Connection>> {
         let mut registry = self.lock();
+        // The address first: a client at its own bound loses a connection of its own, and never pushes out another
+        // client's.
         let of_address = registry.per_address.get(&address).copied().unwrap_or_default();
         let has_room = (of_address < self.limits.per_address || registry.evict(Some(address)))
             && (registry.open.len() < self.limits.total || registry.evict(None));
@@ -248,6 +261,8 @@ impl Connections {
         let mut registry = self.lock();
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         gauge!("dibs_http_connections").set(registry.open.len() as f64);
+        // One pass a second over all connections costs less than a timer for each, which every request would have to
+        // reset.
         let late: Vec<(u64, &'static str)> = registry
             .open
             .values()
@@ -266,6 +281,7 @@ impl Connections {
 impl Registry {
     /// Closes the connection that has been without a request for longest; whether there was one.
     fn evict(&mut self, address: Option<IpAddr>) -> bool {
+        // Linear, but only at the bound. An order by age would have to be kept by every request.
         let candidates = self.open.values().map(|(connection, _)| connection);
         let oldest = candidates
             .filter(|connection| address.is_none_or(|address| connection.address == address))
@@ -319,6 +335,7 @@ impl AsyncRead for Watched {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
+        // hyper calls the service only after the whole head, so its first byte is seen nowhere else.
         if buffer.filled().len() > before && this.connection.phase() == Phase::Idle {
             this.connection.enter(Phase::Head);
         }

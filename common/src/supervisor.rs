@@ -84,6 +84,8 @@ struct Runs {
 
 impl Runs {
     fn end(&mut self, now: Instant) {
+        // A short run keeps the earlier time: a task that fails right after each restart is then down after a while,
+        // although it always looks as if it had just begun.
         let was_stable = self.running_since.take().is_some_and(|began| now - began >= STABLE_AFTER);
         if was_stable || self.unstable_since.is_none() {
             self.unstable_since = Some(now);
@@ -127,6 +129,7 @@ impl Supervisor {
         };
         if task.lifetime != Lifetime::UntilDone {
             let begun = Runs { running_since: Some(Instant::now()), unstable_since: None };
+            // Looked up and inserted under one lock, so that two callers cannot both start it.
             let mut runs = self.runs();
             if runs.contains_key(&task.name) {
                 return;
@@ -149,6 +152,7 @@ impl Supervisor {
 
     /// Waits until what is tracked has drained, and then ends the tasks that served the drain.
     pub async fn shut_down(&self) {
+        // A tracker that is still open never counts as drained.
         self.tracker.close();
         self.tracker.wait().await;
         self.shutdown.cancel();
@@ -160,6 +164,8 @@ impl Supervisor {
             let began = Instant::now();
             self.mark_running(&task.name);
             let ended = tokio::select! {
+                // The factory is called inside, as it may panic as well. Only `shutdown` drops a run half way: a task
+                // that drains ends by itself, with nothing in flight.
                 ended = catch_panic(async { (task.start)().await }) => ended,
                 () = self.shutdown.cancelled() => return,
             };
@@ -200,6 +206,7 @@ impl Supervisor {
             Err(Panic(cause)) if is_asked_to => tracing::error!(task = name, cause, "task panicked during shutdown"),
             _ if is_asked_to || is_done => {}
             Err(Panic(cause)) => tracing::error!(task = name, cause, "task panicked; restarting"),
+            // A server is away and will be back: nothing for a person to do.
             Ok(Err(error)) if error.is_transient() => {
                 tracing::warn!(task = name, cause = error.chain(), "task ended; restarting");
             }
@@ -210,6 +217,7 @@ impl Supervisor {
     }
 
     fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Runs>> {
+        // The map holds moments only, which a panic cannot leave half written.
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,6 +23,7 @@ const QUIET_LIBRARIES: &str = "tokio_cron_scheduler=warn";
 
 /// Starts logging to standard error and collecting metrics. The handle renders `/metrics`.
 pub fn start(settings: &Settings) -> Result<PrometheusHandle> {
+    // Standard output belongs to the results of subcommands, such as `dead-letters`.
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter(&settings.log)?).with_writer(std::io::stderr);
     if settings.logs_are_json() {
         subscriber.json().flatten_event(true).init();
@@ -39,6 +40,7 @@ fn filter(directives: &str) -> Result<EnvFilter> {
 
 /// Starts collecting metrics. The handle renders `/metrics`.
 pub fn metrics() -> Result<PrometheusHandle> {
+    // Buckets and not quantiles: those of several processes can be added up.
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".into()), &SIZES))

@@ -96,6 +96,7 @@ pub async fn begin(
             Err(error) => return Err(error),
         }
         let Some(row) = find(pool, request).await? else { continue };
+        // The purge runs in intervals, so a row may still be here although its response is no longer promised.
         if row.created_at <= now - RETENTION {
             delete_expired(pool, request, row.created_at).await?;
         } else if let Some(state) = repeat(pool, request, row, now).await? {
@@ -159,6 +160,7 @@ async fn repeat(
     row: KeyRow,
     now: Timestamp,
 ) -> Result<Option<KeyState>, sqlx::Error> {
+    // Before the stored response, which must not reach a request with another body.
     if row.body_hash != request.body_hash {
         return Ok(Some(KeyState::FingerprintMismatch));
     }

@@ -30,6 +30,7 @@ impl Database {
         }
         // Out of the pool: a connection that returned to it would keep the lock.
         let mut connection = connection.detach();
+        // Without a wait: when another process was faster, the caller asks again later, and no connection is held up.
         let locked = sqlx::query_scalar("SELECT GET_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224), 0)").bind(name);
         let locked: Option<i64> = within(locked.fetch_one(&mut connection)).await?;
         if locked != Some(1) {
@@ -74,6 +75,7 @@ impl Lease {
 
     /// Rolls back what is open, and lets another process take the lease at once.
     pub async fn release(mut self) -> Result<()> {
+        // First, so that the next holder finds no row locked by this one.
         within(self.connection.execute("ROLLBACK")).await?;
         // Said explicitly, as the server notices only later that a connection was closed.
         within(sqlx::query("DO RELEASE_ALL_LOCKS()").execute(&mut self.connection)).await?;

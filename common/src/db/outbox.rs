@@ -41,6 +41,8 @@ pub async fn sequence_events(database: &Database) -> Result<usize> {
 
 async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
     let mut transaction = database.begin().await?;
+    // SKIP LOCKED, as a process that waits here would hold a connection for nothing: the holder of the lock does the
+    // work.
     let last: Option<u64> = sqlx::query_scalar(
         "SELECT /* outbox::sequence_batch: one process at a time */ last_sequence FROM outbox_sequence FOR UPDATE SKIP LOCKED",
     )
@@ -71,6 +73,7 @@ async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
     }
     statements.push(&format!("UPDATE outbox_sequence /* outbox::sequence_batch */ SET last_sequence = {}", next - 1));
     let affected = statements.send(&mut transaction).await?;
+    // The lock excludes other writers, so this is a defect. The rollback keeps the sequences free of gaps.
     if affected != events.len() as u64 + 1 {
         return Err(sqlx::Error::Encode(
             format!("expected to give {} sequences, {affected} rows changed", events.len()).into(),
@@ -161,6 +164,7 @@ pub async fn list_between(
     sequences: RangeInclusive<u64>,
     kinds: &[&str],
 ) -> Result<Vec<OutboxEvent>, sqlx::Error> {
+    // The cast gives text on both servers: MySQL keeps JSON in a binary form.
     // Each sink has fixed kinds, so its statement is prepared once.
     let places = vec!["?"; kinds.len()].join(",");
     let only = if kinds.is_empty() { String::new() } else { format!("AND type IN ({places})") };
@@ -219,6 +223,8 @@ pub async fn purge(
     served_since: Timestamp,
     limit: u32,
 ) -> Result<u64, sqlx::Error> {
+    // A sink without a worker does not count: a receiver that was switched off for good would keep every event for
+    // ever.
     // In the order of delivery, so that one row shows that nothing is old enough. The DELETE then needs one range of one
     // index, and locks nothing beyond it.
     let rows: Vec<(u64, Timestamp)> = sqlx::query_as(

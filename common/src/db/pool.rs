@@ -56,6 +56,7 @@ impl Database {
     /// The longest text of statements to send at once. The client does not set `TCP_NODELAY`: over TLS a second record
     /// of 16 KiB would wait up to 40 ms for the acknowledgement of the first.
     pub fn statement_bytes(&self) -> usize {
+        // As the last connection was. All connections have the same options, so they agree.
         if self.shared.is_encrypted.load(Ordering::Relaxed) { 16_000 } else { 500_000 }
     }
 
@@ -123,7 +124,10 @@ fn open(
     let (is_encrypted, released) = (Arc::clone(is_encrypted), Arc::clone(released));
     MySqlPoolOptions::new()
         .max_connections(connections)
+        // A caller that gets no connection learns it as soon as one whose query hangs.
         .acquire_timeout(QUERY_TIMEOUT)
+        // Not before each use: that would double the round trips of a busy pool. Only idle connections are pinged,
+        // below.
         .test_before_acquire(false)
         .idle_timeout(IDLE_TIMEOUT)
         .before_acquire(|connection, idle| {
@@ -156,6 +160,7 @@ fn open(
                 Ok(true)
             })
         })
+        // Lazy: a process starts while the database is away, and reports itself as not ready.
         .connect_lazy_with(options.clone())
 }
 
@@ -165,6 +170,8 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<bool, sqlx:
         sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_optional(&mut *connection).await?;
     // Dibs locks rows by their keys. The gap locks of REPEATABLE READ would only add deadlocks.
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+    // The server's default lock wait of 50 s would outlast every time-out of Dibs, which then could not tell a lock
+    // that is held from a server that is gone.
     let timeout = SESSION_TIMEOUT.as_secs();
     // A statement that a frozen client has sent half of counts as silence, too.
     let limits =

@@ -13,6 +13,7 @@ pub const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
 /// A transaction that takes longer has lost its server: a lock is waited for up to 5 s, and a batch of the worker is
 /// well below a second.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+// All delays together are at most 620 ms, so contention ends as such and not as a time-out.
 const MAX_ATTEMPTS: u32 = 6;
 /// Half of each delay is random, so that two transactions that collided do not collide again.
 const CONTENTION: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(20), Duration::from_millis(320));
@@ -48,6 +49,8 @@ where
 {
     for attempt in 1.. {
         match transaction().await {
+            // Only what the server has certainly rolled back. After a broken connection it is unknown whether the
+            // transaction was committed, and the caller has to be idempotent.
             Err(error) if attempt < MAX_ATTEMPTS && is_contention(&error) => {
                 metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
                 tracing::debug!(transaction = name, attempt, %error, "transaction is retried");

@@ -22,6 +22,7 @@ impl Database {
     /// Returns when the database answers and takes writes.
     pub async fn ping(&self) -> Result<()> {
         let is_read_only: i64 =
+            // A primary that was replaced still answers, and refuses every write.
             within(sqlx::query_scalar("SELECT /* ping */ @@global.read_only").fetch_one(&self.pool())).await?;
         if is_read_only == 0 { Ok(()) } else { Err(read_only()) }
     }
@@ -40,6 +41,7 @@ impl Database {
             let released = self.released();
             let is_stuck = released == std::mem::replace(&mut seen, released);
             failed_checks = if is_stuck || is_read_only(&error) { failed_checks + 1 } else { 0 };
+            // Tried first: while the server itself is away, a new pool would be no better than the old one.
             if failed_checks >= MAX_FAILED_CHECKS && self.can_connect().await {
                 failed_checks = 0;
                 self.replace_pool();
@@ -55,6 +57,7 @@ impl Database {
             let mut connection = self.options().connect().await?;
             let is_read_only: i64 =
                 sqlx::query_scalar("SELECT /* can_connect */ @@global.read_only").fetch_one(&mut connection).await?;
+            // Nothing was written, so there is no need to say goodbye to the server and wait for it once more.
             connection.close_hard().await?;
             Ok(is_read_only == 0)
         };

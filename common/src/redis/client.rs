@@ -133,6 +133,7 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
             connection.connection_timeout = Duration::from_millis(500);
             connection.internal_command_timeout = Duration::from_secs(1);
             // fred sends a command again after it has reconnected, also one that Redis has executed.
+            // A claim or a command would then be executed twice in one request.
             connection.max_command_attempts = 1;
             // The server was made a replica, or replicates: a new connection may reach the new primary.
             connection.reconnect_errors = vec![
@@ -145,9 +146,12 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
             // A machine that vanished closes no connection: the kernel would notice after minutes.
             connection.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(command_timeout + Duration::from_millis(300)),
+                // The extra time lets a command that is merely slow time out alone, before its whole connection is
+                // given up.
                 interval: Duration::from_millis(200),
             };
         })
+        // 0 is no bound on attempts: a process outlives any outage of Redis.
         .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_DELAY_MS));
     builder
 }
