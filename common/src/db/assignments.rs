@@ -164,6 +164,7 @@ pub async fn list_pending_users(
     after: Option<ClaimId>,
     limit: u32,
 ) -> Result<Vec<PendingUser>, sqlx::Error> {
+    // Joined with the outcomes of claims: a worker that takes over learns here which users its predecessor has served.
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
         "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
          LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \
@@ -188,6 +189,7 @@ pub async fn list_pending_users(
 
 /// Stores the outcomes of users of an assignment. A stored outcome never changes.
 pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, AssignmentOutcome)]) -> Result<()> {
+    // Thousands of users share a handful of outcomes, and each outcome is one UPDATE.
     let mut by_outcome: HashMap<AssignmentOutcome, Vec<Uuid>> = HashMap::new();
     for (claim, outcome) in outcomes {
         by_outcome.entry(*outcome).or_default().push(claim.0);

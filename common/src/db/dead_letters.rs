@@ -104,6 +104,7 @@ pub async fn insert_truncated(
 ) -> Result<bool, sqlx::Error> {
     let payload = beginning(&letter.payload, LONGEST_PAYLOAD);
     let whole = payload.len() == payload_bytes;
+    // Not INSERT IGNORE, which would also turn a value that is too long into a mere warning.
     let inserted = sqlx::query(
         "INSERT INTO dead_letters /* dead_letters::insert */ (source, source_key, kind, aggregate_id, payload, payload_bytes, \
          redrivable, reason, attempts, status, dead_lettered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'DEAD', ?)",
@@ -114,6 +115,7 @@ pub async fn insert_truncated(
     .bind(&letter.aggregate_id)
     .bind(payload)
     .bind(u32::try_from(payload_bytes).unwrap_or(u32::MAX))
+    // What was cut cannot be sent again.
     .bind(letter.redrivable && whole)
     .bind(reason_of(&letter.reason))
     .bind(letter.attempts)
@@ -133,6 +135,7 @@ fn reason_of(reason: &str) -> String {
 
 /// The newest first.
 pub async fn list(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Vec<DeadLetter>, sqlx::Error> {
+    // Conditions are added only where they are given: `? IS NULL OR ..` would keep the server from its indexes.
     let mut only = String::new();
     for (given, condition) in [
         (page.source.is_some(), " AND source = ?"),
@@ -194,6 +197,7 @@ pub async fn request_redrive_of_source(
     limit: u32,
 ) -> Result<Option<(DeadLetterId, u64)>, sqlx::Error> {
     let after = after.map_or(0, DeadLetterId::get);
+    // The range first: an UPDATE with LIMIT does not say where it stopped.
     let last: Option<u64> = sqlx::query_scalar(
         "SELECT /* dead_letters::request_redrive_of_source */ MAX(dead_letter_id) FROM (SELECT dead_letter_id FROM dead_letters \
          WHERE status = 'DEAD' AND source = ? AND dead_letter_id > ? AND redrivable \
@@ -314,6 +318,7 @@ pub async fn list_sources(connection: &mut MySqlConnection) -> Result<Vec<String
 
 /// How many letters of a source are DEAD, up to [`COUNTED`].
 pub async fn count(connection: &mut MySqlConnection, source: &str) -> Result<u64, sqlx::Error> {
+    // The inner LIMIT ends the scan. A gauge of millions is no more useful than one of a thousand.
     let count: i64 = sqlx::query_scalar(
         "SELECT /* dead_letters::count */ COUNT(*) FROM \
          (SELECT 1 FROM dead_letters WHERE status = 'DEAD' AND source = ? LIMIT ?) AS dead",

@@ -33,6 +33,8 @@ pub async fn find_existing(connection: &mut MySqlConnection, claims: &[Claim]) -
     let rows: Vec<(u64, u64, String)> =
         claims.iter().map(|claim| (claim.coupon.get(), claim.user.get(), hexadecimal(claim.record.claim_id))).collect();
     let rows = json(&rows)?;
+    // One statement for both questions saves a round trip. UNION and not UNION ALL: a coupon that answers both counts
+    // once.
     // STRAIGHT_JOIN: the optimizer knows no statistics of JSON_TABLE, and may read the large table first.
     let held: Vec<(Uuid, u64, u64, Timestamp)> = sqlx::query_as(
         "SELECT /* issuances::find_existing: what the users of a batch hold */ u.user_coupon_id, u.coupon_id, u.user_id, u.valid_until \
@@ -115,6 +117,7 @@ fn update_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuanceP
     for (place, _) in &plan.rejections {
         counts.entry(claims[*place].coupon).or_default().1 += 1;
     }
+    // One UPDATE for each campaign, however many claims of it the batch has.
     for (coupon, (issued, rejected)) in counts {
         statements.push(&format!(
             "UPDATE coupons /* issuances::update_counts */ SET issued_quantity = issued_quantity + {issued}, \
@@ -136,12 +139,14 @@ fn insert_issuances(
     if let Some(Err(coupon)) = plan.issuances.iter().map(with_terms).find(Result::is_err) {
         return Err(sqlx::Error::Encode(format!("coupon {coupon} is not locked").into()));
     }
+    // A later change of the campaign does not change coupons that users hold.
     let head = "INSERT INTO user_coupons /* issuances::insert_issuances: terms are copied from the locked campaign */ (user_coupon_id, \
         coupon_id, user_id, ordinal, per_user_limit, sequence, discount_type, discount_value, discount_max_amount, \
         minimum_order_amount, accepted_at, issued_at, valid_until) VALUES ";
     let issued_at = moment(now);
     let (mut accepted_at, mut valid_until) = (LastTimestamp::default(), LastTimestamp::default());
     statements.push_rows(head, "", &plan.issuances, |sql, issuance| {
+        // Checked for all issuances above, as a writer of rows cannot fail.
         let Ok(terms) = with_terms(issuance) else { return };
         let Issuance { coupon, user, record, ordinal, .. } = issuance;
         let Discount { kind, value, max_amount } = terms.discount;
@@ -284,6 +289,8 @@ pub async fn list_issued(
     after: Option<(UserId, u16)>,
     limit: u32,
 ) -> Result<Vec<IssuedClaim>, sqlx::Error> {
+    // The index is forced because pages come in its order. By another one, each page would sort all rows of the
+    // campaign.
     let (after_user, after_ordinal) = after.map_or((0, 0), |(user, ordinal)| (user.get(), ordinal));
     let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
         "SELECT /* issuances::list_issued */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \

@@ -36,6 +36,8 @@ impl Database {
         if locked != Some(1) {
             return Ok(None);
         }
+        // The pool gave the session a shorter time-out, at which a holder that waits for its receiver would lose the
+        // lease.
         let mut lease = Lease { connection, in_transaction: false };
         lease.hold_for(SILENCE_TIMEOUT).await?;
         Ok(Some(lease))

@@ -69,6 +69,7 @@ struct OwnedRow {
 
 impl OwnedRow {
     fn into_owned_coupon(self, now: Timestamp) -> Result<OwnedCoupon, sqlx::Error> {
+        // The job marks coupons some time after their end, so the time decides and not the column alone.
         let status = match self.status.as_str() {
             "ISSUED" if self.valid_until > now => OwnedStatus::Usable,
             "ISSUED" | "EXPIRED" => OwnedStatus::Expired,

@@ -60,6 +60,7 @@ pub async fn update(
     .bind(user.get())
     .execute(connection)
     .await?;
+    // sqlx asks the server for matched rows, not for changed ones: an unchanged balance counts too.
     if written.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 

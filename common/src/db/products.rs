@@ -127,6 +127,7 @@ async fn insert(
     now: Timestamp,
 ) -> Result<Product, sqlx::Error> {
     let mut transaction = database.begin().await?;
+    // The key on `operation_id` refuses a repeat, and `create` then returns the first product.
     let inserted = sqlx::query(
         "INSERT INTO products /* products::insert */ \
          (name, price, stock, initial_stock, status, operation_id, created_at, updated_at) \

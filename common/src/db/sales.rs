@@ -88,6 +88,7 @@ const SOLD: &str = "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) AS quan
 pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Result<u64, sqlx::Error> {
     // One transaction: a reader sees the day as it was or as it is, never without rows.
     let mut transaction = database.begin().await?;
+    // DELETE and INSERT, not an upsert: a product whose orders were all cancelled must lose its row.
     sqlx::query("DELETE FROM product_daily_sales /* sales::persist_day */ WHERE day = ?")
         .bind(day)
         .execute(&mut *transaction)
@@ -145,6 +146,7 @@ pub async fn list_days_cancelled_since(
     .bind(since)
     .bind(start_of(day, zone))
     .fetch(pool);
+    // Days are found here and not in SQL, whose time zones need tables that a server may not have.
     let mut days = BTreeSet::new();
     while let Some(paid_at) = paid.try_next().await? {
         days.insert(business_day(paid_at, zone));

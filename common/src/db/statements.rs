@@ -85,6 +85,8 @@ impl Statements {
     pub async fn send(mut self, connection: &mut MySqlConnection) -> Result<u64, sqlx::Error> {
         self.full.push(self.sql);
         let mut affected = 0;
+        // As raw text, because the server executes several statements of one text in one round trip. A prepared
+        // statement is always a single one.
         for sql in self.full.into_iter().filter(|sql| !sql.is_empty()) {
             affected += sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?.rows_affected();
         }

@@ -74,6 +74,7 @@ pub async fn begin_approved(
     transact("charge_at_once", || async {
         let mut transaction = database.begin().await?;
         let (mut begun, new_account) = reserve(&mut transaction, wanted, rules, now).await?;
+        // Only a new charge. One that exists may be with a gateway, which alone decides it.
         if let Some(account) = new_account {
             begun = decide(&mut transaction, begun.charge, account, Decision::Approved, now).await?;
         }
@@ -95,6 +96,7 @@ pub async fn settle(
     transact("settle_charge", || async {
         let mut transaction = database.begin().await?;
         let account = points::lock(&mut transaction, user, now).await?;
+        // After the account, as in `reserve`: the other way round, the two would wait for each other.
         let Some(found) = rows::lock(&mut transaction, charge).await?.filter(|found| found.wanted.user == user) else {
             return Err(TransactionError::Rejected(Error::ChargeNotFound(charge)));
         };

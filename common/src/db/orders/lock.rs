@@ -47,6 +47,7 @@ pub async fn lock_state(
         needs.commands.clear();
     }
     let orders = lock_orders(connection, &needs.orders).await?;
+    // Which products, coupons and accounts a cancellation gives back is known only from its order.
     needs.add_rows_to_restore(commands, &orders);
     Ok(LockedState {
         orders,

@@ -83,6 +83,7 @@ async fn list_items(
     orders: impl IntoIterator<Item = OrderId>,
 ) -> Result<Vec<(OrderId, OrderItem)>, sqlx::Error> {
     let ids = statements::ids(orders.into_iter().map(|order| order.0));
+    // `IN ()` is a syntax error.
     if ids.is_empty() {
         return Ok(Vec::new());
     }

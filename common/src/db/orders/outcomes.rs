@@ -48,6 +48,7 @@ pub async fn find_outcomes(
     }
     let orders = orders(pool, done.iter().map(|command| command.order)).await?;
     done.retain(|command| orders.contains_key(&command.order));
+    // After the orders: only commands that are done have a balance in their outcome.
     let balances = balances(pool, done.iter().map(|command| command.user)).await?;
     for command in done {
         let Some(order) = orders.get(&command.order).cloned() else { continue };

@@ -16,6 +16,7 @@ use crate::{
 pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::Error> {
     let sql = format!("SELECT /* orders::find */ {COLUMNS} FROM orders WHERE order_id = ?");
     let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(pool).await?;
+    // Two statements, not a join: a join would repeat the order for each of its items.
     let orders = row.map(Order::try_from).transpose()?.into_iter().collect();
     Ok(with_items(pool, orders).await?.pop())
 }

@@ -28,6 +28,7 @@ pub async fn write_plan(
 ) -> Result<(), sqlx::Error> {
     let PlannedCommands { state, commands, plan } = batch;
     let mut statements = Statements::new(statement_bytes);
+    // Every part returns how many rows it must change, for the check at the end.
     let mut rows = write_orders(&mut statements, state, plan);
     rows += write_stock(&mut statements, plan, now);
     rows += write_coupons(&mut statements, state, plan);
@@ -37,6 +38,7 @@ pub async fn write_plan(
     statements.push_events(&plan.events, now);
     rows += plan.events.len();
     let affected = statements.send(connection).await?;
+    // The sum works because sqlx asks the server for matched rows, not for changed ones.
     if affected == rows as u64 {
         Ok(())
     } else {
