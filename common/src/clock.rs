@@ -12,6 +12,7 @@ static OFFSET_MILLISECONDS: AtomicI64 = AtomicI64::new(0);
 /// Now, to the millisecond.
 #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
 pub fn now() -> Timestamp {
+    // As columns store it: a time that is compared with its stored copy is equal to it.
     Utc::now().trunc_subsecs(3) + TimeDelta::milliseconds(OFFSET_MILLISECONDS.load(Ordering::Relaxed))
 }
 

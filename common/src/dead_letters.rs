@@ -38,6 +38,7 @@ pub async fn drop_letter(database: &Database, redis: &Redis, id: DeadLetterId, n
         DeadLetterStatus::Sent | DeadLetterStatus::Dropped => return Ok(()),
         DeadLetterStatus::Dead => {}
     }
+    // Before the status: a crash in between leaves the letter DEAD, and the next attempt completes it.
     if letter.source == CLAIMS {
         reject_claims(database, redis, &letter, now).await?;
     }
@@ -65,6 +66,7 @@ pub async fn drop_source(database: &Database, redis: &Redis, source: &str, now: 
     loop {
         let letters = db::within(db::dead_letters::list(&database.pool(), &page)).await?;
         let Some(last) = letters.last() else { return Ok(dropped) };
+        // By position and not from the start: a letter that cannot be dropped would come again for ever.
         page.before = Some(last.id);
         for letter in &letters {
             match drop_letter(database, redis, letter.id, now).await {

@@ -15,6 +15,7 @@ use crate::{
 /// claims. The quantity of the rejected ones still has to go back: see [`return_slots`].
 pub async fn reject_failed(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Vec<ClaimOutcome>> {
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
+    // Locks are taken in the order of ids, as batches of the worker take theirs.
     coupons.sort_unstable();
     coupons.dedup();
     let rejected = db::retrying("reject_claims", || {
@@ -22,6 +23,7 @@ pub async fn reject_failed(database: &Database, claims: &[Claim], now: Timestamp
             let mut transaction = database.begin().await?;
             // The lock of the campaigns excludes the worker that may be confirming the same claims.
             let campaigns = db::campaigns::lock(&mut transaction, &coupons).await?;
+            // Read under that lock: a claim that the worker has just confirmed keeps its coupon.
             let existing = db::issuances::find_existing(&mut transaction, claims).await?;
             let plan = claim::reject_failed(&existing, claims);
             let batch = PlannedClaims { campaigns: &campaigns, claims, plan: &plan };

@@ -44,10 +44,12 @@ pub fn signal_task(supervisor: &Supervisor, delay: Duration) -> Task {
 /// Returns [`DRAIN_LIMIT`] after `stopping` is cancelled.
 pub async fn drain_limit(stopping: &CancellationToken) {
     stopping.cancelled().await;
+    // Counted from here and not from the signal: the delay before it is for the load balancer.
     tokio::time::sleep(DRAIN_LIMIT).await;
 }
 
 async fn termination_signal() {
+    // SIGTERM comes from containers and systemd, Ctrl-C from a person.
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signal) => {

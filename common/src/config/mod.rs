@@ -127,12 +127,14 @@ impl Settings {
 
     /// A partition for a new campaign.
     pub fn choose_partition(&self) -> Partition {
+        // Random, so that campaigns that open at the same time mostly have streams, and workers, of their own.
         Partition(crate::identifiers::random_below(self.claim_partitions))
     }
 
     /// Whether log lines are JSON.
     pub fn logs_are_json(&self) -> bool {
         match self.log_format {
+            // Standard error, as the log goes there.
             LogFormat::Auto => !std::io::stderr().is_terminal(),
             LogFormat::Text => false,
             LogFormat::Json => true,

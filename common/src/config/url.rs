@@ -40,6 +40,7 @@ pub(super) fn check_database_url(url: &str) -> Result<(), String> {
         return Err(EXPECTED.into());
     }
     let parsed: sqlx::mysql::MySqlConnectOptions = url.parse().map_err(|error| format!("{EXPECTED}: {error}"))?;
+    // Without a database the connection succeeds, and each query fails.
     match parsed.get_database() {
         Some(database) if !database.is_empty() => Ok(()),
         _ => Err(format!("{EXPECTED}, but it names no database")),

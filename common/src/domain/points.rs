@@ -103,6 +103,7 @@ impl Account {
     }
 
     fn has_room(self, amount: i64, cap: i64) -> bool {
+        // Checked: an amount near the largest number must not wrap around to one that fits.
         self.held().checked_add(amount).is_some_and(|held| held <= cap)
     }
 }

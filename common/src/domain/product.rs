@@ -132,6 +132,7 @@ impl ProductChange {
     }
 
     pub fn apply(&self, product: Product) -> Result<Product, ProductRejectReason> {
+        // Saturating, so that an extreme change is rejected below and does not wrap around.
         let stock = product.stock.saturating_add(self.stock_change.unwrap_or(0));
         if stock < 0 {
             return Err(ProductRejectReason::StockInsufficient);
@@ -150,6 +151,7 @@ impl ProductChange {
 }
 
 fn name_error(name: &str) -> Option<FieldError> {
+    // Characters and not bytes, as the column counts: a Korean letter has three bytes.
     let characters = name.trim().chars().count();
     (!(1..=200).contains(&characters)).then(|| FieldError::new("name", "expected 1 to 200 characters"))
 }

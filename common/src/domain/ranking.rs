@@ -108,6 +108,7 @@ pub fn sales_changes(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<SalesChange
 pub fn add(scores: &mut Scores, product: ProductId, units: i64) {
     let score = scores.entry(product).or_default();
     *score += units;
+    // A product that sold nothing has no rank.
     if *score == 0 {
         scores.remove(&product);
     }

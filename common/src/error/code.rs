@@ -79,6 +79,7 @@ impl ErrorCode {
             Self::IdempotencyInProgress => ("idempotency in progress", 409),
             Self::PayloadTooLarge => ("payload too large", 413),
             Self::UnsupportedMediaType => ("unsupported media type", 415),
+            // 422 and not 409: it does not pass, so a retry is of no use.
             Self::CampaignClosed => ("campaign closed", 422),
             Self::CouponExhausted => ("coupon exhausted", 422),
             Self::ProductNotSelling => ("product not selling", 422),
@@ -88,6 +89,7 @@ impl ErrorCode {
             Self::PointsInsufficient => ("points insufficient", 422),
             Self::PointsCapExceeded => ("points cap exceeded", 422),
             Self::IdempotencyKeyReused => ("idempotency key reused", 422),
+            // Both are outcomes of a defect, found after the acceptance. The caller has done nothing wrong.
             Self::ClaimFailed => ("claim failed", 500),
             Self::CommandFailed => ("command failed", 500),
             Self::Internal => ("internal", 500),

@@ -209,6 +209,8 @@ impl Error {
     pub fn retry_after(&self) -> Option<i64> {
         match self {
             Self::CampaignNotOpen { opens_at, now } => {
+                // Rounded up: a caller that follows a time rounded down comes too early. By the clock of Redis, which
+                // decides.
                 Some(((*opens_at - *now).num_milliseconds().max(0) + 999) / 1000)
             }
             Self::CampaignUnavailable(_)

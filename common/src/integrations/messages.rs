@@ -80,6 +80,7 @@ impl Receiver {
     /// Its name as a sink.
     pub const fn name(self) -> &'static str {
         match self {
+            // The key of its row in `sinks` and the source of its dead letters, so it never changes.
             Self::DataPlatform => "data-platform",
             Self::Notifications => "notifications",
         }
@@ -101,6 +102,7 @@ impl Receiver {
     }
 }
 
+// Raw values: numbers and times reach the receiver as the row has them, and are not parsed and written again.
 /// The payload of `coupon.issued`, as its row holds it.
 #[derive(Deserialize)]
 struct CouponsIssued<'p> {

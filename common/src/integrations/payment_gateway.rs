@@ -89,6 +89,7 @@ impl PaymentGateway {
         match response.status() {
             StatusCode::PAYMENT_REQUIRED | StatusCode::UNPROCESSABLE_ENTITY => Ok(Decision::Declined),
             status if status.is_success() => decision(response).await,
+            // It says nothing about the charge, which may have been executed before the failure.
             status => Err(format!("it answered {status}").into()),
         }
     }

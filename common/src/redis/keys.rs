@@ -54,6 +54,7 @@ impl Keys {
 
     /// A command whose caller did not wait for its outcome: a string, for a day.
     pub fn pending_command(&self, command: CommandId) -> String {
+        // Without a hash tag: no script joins it with other keys, so a cluster may spread them.
         format!("{}pending:{command}", self.prefix)
     }
 

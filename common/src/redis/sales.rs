@@ -44,6 +44,7 @@ pub async fn invalidate(redis: &Redis) -> Result<()> {
 /// The scores of a business day. Read in pages, so that Redis serves other clients in between; a score that changes
 /// meanwhile is the one before or after.
 pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
+    // ZSCAN may return a member twice while the set is rehashed. A map takes that without harm.
     let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(PAGE_SIZE)));
     let mut scores = Scores::new();
     while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
@@ -69,6 +70,7 @@ pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: 
             return Ok(());
         }
         client.zadd::<(), _, _>(staged, None, None, false, false, page).await.map_err(redis_error)?;
+        // With every page, so that a crash at any point leaves no key behind for good.
         client.expire::<(), _>(staged, STAGED_TTL_SECONDS, None).await.map_err(redis_error)?;
     }
 }
@@ -76,6 +78,7 @@ pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: 
 /// Deletes the staged keys of a rebuild that failed.
 pub async fn delete_staged(redis: &Redis, keys: impl Iterator<Item = String> + Send, rebuild: Uuid) -> Result<()> {
     let staged: Vec<String> = keys.map(|key| redis.keys.staged(&key, rebuild)).collect();
+    // UNLINK frees the members in the background. DEL of a million of them would stop Redis for a third of a second.
     redis.client().unlink::<(), _>(staged).await.map_err(redis_error)
 }
 

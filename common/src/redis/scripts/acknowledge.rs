@@ -16,6 +16,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// Takes entries off a stream once their outcome is durable; answers how many were still there.
 /// See `lua/acknowledge.lua`.
 pub async fn acknowledge(redis: &Redis, stream: String, group: &str, entries: &[String]) -> Result<u64> {
+    // XACK and XDEL in one script: an entry that was acknowledged but not deleted would stay on the stream for ever.
     let ids = entries.iter().map(|entry| Value::from(entry.as_str()));
     let arguments = std::iter::once(Value::from(group)).chain(ids).collect();
     let answer = run(redis, &SCRIPT, vec![stream], arguments).await?;

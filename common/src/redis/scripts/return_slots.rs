@@ -27,6 +27,7 @@ pub async fn return_slots(
     coupon: CouponId,
     claims: &[(UserId, ClaimId)],
 ) -> Result<u64> {
+    // Both keys carry the hash tag of the partition, as a cluster runs a script on one slot only.
     let keys = vec![redis.keys.campaign(partition, coupon), redis.keys.claims(partition, coupon)];
     let arguments = claims.iter().flat_map(|(user, claim)| {
         [Value::from(user.get().to_string()), Value::Bytes(Bytes::copy_from_slice(claim.0.as_bytes()))]

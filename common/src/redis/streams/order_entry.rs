@@ -52,6 +52,8 @@ impl Entry for OrderEntry {
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
         let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
         let text = |name: &str| field(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        // The type decides how the rest is read: during a rolling deploy, entries of the version before are still on
+        // the stream.
         match text("type")?.as_str() {
             Self::TYPE => {
                 let command = serde_json::from_slice(field("command")?);

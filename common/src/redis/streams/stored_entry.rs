@@ -43,6 +43,7 @@ pub fn dead_letter<E: Entry>(failed: FailedEntry<'_>) -> NewDeadLetter {
     NewDeadLetter {
         source: E::SOURCE.to_owned(),
         key: format!("{}/{}/{id}", partition.0, E::NAME),
+        // An unknown type is any text, of any length: it stays in the payload, and out of the column and the labels.
         kind: if is_known { E::TYPE } else { UNKNOWN }.to_owned(),
         aggregate_id: E::read(fields).ok().map(|entry| entry.aggregate_id()),
         payload: write_fields(fields),
@@ -60,6 +61,7 @@ pub fn stored_entry(letter: &DeadLetter) -> Result<(Partition, HashMap<String, B
 }
 
 fn write_fields(fields: &HashMap<String, Bytes>) -> String {
+    // Sorted, so that the same entry always gives the same payload.
     let fields: BTreeMap<&str, Field<'_>> = fields
         .iter()
         .map(|(name, value)| match std::str::from_utf8(value) {
