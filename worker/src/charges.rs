@@ -60,6 +60,7 @@ impl ChargeReconciler {
         let claimed = db::charges::take_due(&self.database, BATCH_SIZE, now, now + CLAIMED_FOR).await?;
         let (count, began) = (claimed.len(), Instant::now());
         stream::iter(claimed)
+            // What is not requested any more stays claimed for a minute, and is then due for the next worker.
             .take_until(self.stopping.cancelled())
             .for_each_concurrent(MAX_CONCURRENCY, async |charge| {
                 let reconciled = self.reconcile(gateway, &charge, || now + began.elapsed()).await;

@@ -91,11 +91,13 @@ impl Jobs {
     /// process runs it.
     pub async fn run(&self, job: Job, day: Option<NaiveDate>, now: Timestamp) -> Result<Option<String>> {
         let today = business_day(now, self.zone);
+        // The day that is over is the last one whose sales are complete.
         let usual = if job == Job::PersistDailySales { days_before(today, 1) } else { today };
         let day = day.unwrap_or(usual);
         if job == Job::PersistDailySales && day >= today {
             return Err(Error::Setting("--day", format!("expected a day that is over, got {day}; today is {today}")));
         }
+        // One lease for each job, not one for all: a long job does not delay the short ones.
         let Some(mut lease) = self.database.try_lease(&format!("job {}", job.name())).await? else { return Ok(None) };
         lease.hold_for(JOB_TIMEOUT).await?;
         let done = self.run_and_record(job, day, now).await;
@@ -109,10 +111,12 @@ impl Jobs {
         let pool = &self.database.pool();
         let (name, began) = (job.name(), Instant::now());
         db::within(db::job_runs::begin(pool, name, day, now)).await?;
+        // The row comes first, so that a run that dies is seen as RUNNING and not as never begun.
         let done = self.execute(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
         metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
         metrics::histogram!("dibs_job_duration_seconds", "job" => name).record(began.elapsed());
+        // By the monotonic clock, as the time of day may be set during a run.
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);
         let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());
@@ -165,6 +169,7 @@ impl Jobs {
     /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
     /// the last that was, the earliest first; yesterday again when orders of earlier days were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
+        // A failure is returned at the end: the days in MySQL do not depend on Redis.
         let warmed = self.run(Job::WarmRanking, None, now).await;
         for day in self.due_days(now).await? {
             // Another process that runs it goes on with the days after it.
@@ -180,6 +185,7 @@ impl Jobs {
         let done = self.days_persisted(days_before(yesterday, CATCH_UP_DAYS_MAX - 1)).await?;
         let last = done.last_key_value().map(|(day, _)| *day);
         let is_missed = |day: &NaiveDate| last.is_some_and(|last| *day > last);
+        // A shop that has never persisted a day begins with a week, not with two months that have no sales.
         let recent = days_before(yesterday, CATCH_UP_DAYS - 1);
         let days = last_days(yesterday, CATCH_UP_DAYS_MAX).filter(over);
         let mut due: BTreeSet<NaiveDate> = days.filter(|day| *day >= recent || is_missed(day)).collect();

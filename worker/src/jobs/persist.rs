@@ -21,6 +21,7 @@ pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, 
     let touched = db::within_limit(DAYS_TIMEOUT, touched).await?;
     let days: BTreeSet<NaiveDate> = last_days(day, 3).chain(touched).collect();
     let mut products = 0;
+    // One transaction for each day: a retry after contention repeats one day, not all of them.
     for written in &days {
         let sold = db::retrying("persist_day", || db::sales::persist_day(database, *written, zone)).await?;
         products = if *written == day { sold } else { products };

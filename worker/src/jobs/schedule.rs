@@ -40,6 +40,7 @@ pub async fn run_on_schedule(jobs: Jobs, tasks: TaskTracker, stopping: Cancellat
 
 async fn run_due_at_start(jobs: &Jobs, stopping: &CancellationToken) {
     let mut backoff = Backoff::new(RETRIES);
+    // Times that passed while no worker ran are never made up for by the scheduler.
     while let Err(error) = jobs.run_due(clock::now()).await {
         tracing::warn!(cause = error.chain(), "due jobs failed; retrying");
         if !retry::sleep(backoff.next_delay().unwrap_or(RETRIES.cap), stopping).await {
@@ -54,6 +55,7 @@ async fn scheduler(jobs: &Jobs, tasks: &TaskTracker) -> Result<JobScheduler> {
     let due = DUE.iter().map(|time| (*time, None));
     for (time, job) in due.chain(OTHERS.iter().map(|(time, job)| (*time, Some(*job)))) {
         let (jobs, tasks) = (jobs.clone(), tasks.clone());
+        // Cron expressions and not intervals: the scheduler's repeated jobs can stop for good.
         let timed = Timed::new_async_tz(time, jobs.zone, move |_, _| {
             let (jobs, tasks) = (jobs.clone(), tasks.clone());
             // The scheduler waits for nothing when it ends; the tracker does.

@@ -125,6 +125,7 @@ impl ClaimRequestHandler {
     /// Requests whose claims have no final decision yet, by campaign, in order, each claim once.
     async fn undecided<'r>(&self, requests: Vec<Request<'r>>) -> Result<Vec<(CouponId, Vec<Request<'r>>)>> {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
+        // Redis alone does not know what was rejected, nor a campaign that is over.
         let mut decided =
             db::within_limit(QUERY_TIMEOUT, db::rejected_requests::list_decided(&self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
@@ -158,6 +159,7 @@ impl ClaimRequestHandler {
                     request: name.clone(),
                 })
                 .collect();
+            // Without a channel, as no HTTP caller waits.
             let decisions = match scripts::claim(&self.redis, partition, coupon, "", &claims).await? {
                 Some(decided) => decided.decisions.into_iter().map(RequestDecision::from).collect(),
                 None if self.is_over(coupon).await? => {
@@ -205,6 +207,7 @@ impl ClaimRequestHandler {
         let Some(campaign) = db::within(db::campaigns::find(&self.database.pool(), coupon)).await? else {
             return Ok(None);
         };
+        // All at once: an order of use would cost more than the queries that this saves.
         if self.partitions.len() >= CACHE_SIZE {
             self.partitions.clear();
         }
@@ -245,10 +248,12 @@ fn decode(record: &Record) -> Result<Request<'_>, String> {
 /// The claim id of a request that has an id: the same in every delivery, so its time can only be that of the request's id,
 /// if that is a `UUIDv7`.
 fn id_of_request(id: &str, user: UserId, coupon: CouponId) -> ClaimId {
+    // User and coupon are part of it, so that a producer that reuses ids cannot take another user's claim.
     let identity = format!("{user}/{coupon}/{id}");
     let ordered = Uuid::parse_str(id).ok().filter(|id| id.get_version_num() == 7);
     ClaimId(match ordered {
         Some(id) => id_of(u64::try_from(id.as_u128() >> 80).unwrap_or_default(), &identity),
+        // Version 8, as a digest has no time: no reader takes its first bytes for one.
         None => uuid::Builder::from_custom_bytes(digest(&identity)).into_uuid(),
     })
 }

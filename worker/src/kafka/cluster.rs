@@ -21,6 +21,7 @@ impl Cluster {
             .set("bootstrap.servers", settings.kafka_brokers.trim())
             .set("client.id", "dibs-worker")
             .set("security.protocol", settings.kafka_security_protocol.as_str())
+            // Below the default of 10 s: after an outage of the brokers, events wait no longer than that.
             .set("reconnect.backoff.max.ms", "2000")
             // A topic that is created later is found within this time.
             .set("topic.metadata.refresh.interval.ms", "10000");

@@ -48,6 +48,7 @@ impl Record {
             partition: message.partition(),
             offset: message.offset(),
             at: message.timestamp().to_millis().unwrap_or(0).max(0),
+            // A dead letter keeps the beginning. A whole record may be megabytes, and a batch has a thousand.
             value: value[..value.len().min(VALUE_MAX)].to_vec(),
             bytes: value.len(),
         }
@@ -93,11 +94,14 @@ impl<H: Handler + 'static> Consumer<H> {
         let mut client = cluster.client();
         client
             .set("group.id", cluster.group(H::NAME))
+            // The default would skip every record that was sent before the group first read the topic.
             .set("auto.offset.reset", "earliest")
             // Stored offsets are committed each second, when partitions are revoked, and at the end.
             .set("enable.auto.commit", "true")
             .set("auto.commit.interval.ms", "1000")
+            // The default stores an offset when a record is read. A crash would then lose the records in flight.
             .set("enable.auto.offset.store", "false")
+            // For each partition, and the default is 64 MiB: a backlog of many partitions would fill the memory.
             .set("queued.max.messages.kbytes", "16384")
             .set("session.timeout.ms", "10000");
         let client: StreamConsumer = client.create().map_err(Error::internal)?;
@@ -125,11 +129,14 @@ impl<H: Handler + 'static> Consumer<H> {
 
     /// Handles the next records; how many.
     pub async fn step(&mut self) -> Result<usize> {
+        // After an error the same records are handled again. Records that were read once do not come from the broker
+        // again.
         if self.in_flight.is_empty() {
             self.in_flight = self.read().await?;
         }
         self.handler.handle(&self.in_flight).await?;
         let handled = std::mem::take(&mut self.in_flight);
+        // Only now, after the effect is durable: a crash before this repeats the records, and handlers are idempotent.
         self.store_offsets(&handled)?;
         metrics::counter!("dibs_kafka_messages_total", "consumer" => H::NAME).increment(handled.len() as u64);
         Ok(handled.len())
@@ -152,6 +159,7 @@ impl<H: Handler + 'static> Consumer<H> {
                 Err(_) => break,
                 Ok(Ok(message)) => {
                     if records.is_empty() {
+                        // Counted from the first record, so that a steady trickle does not hold a batch open.
                         deadline = Instant::now() + LINGER;
                     }
                     let record = Record::of(&message);
@@ -175,6 +183,7 @@ impl<H: Handler + 'static> Consumer<H> {
     }
 
     fn store_offsets(&self, handled: &[Record]) -> Result<()> {
+        // The last record of a partition wins. Kafka's committed offset is that of the next record to read.
         let next: BTreeMap<(&str, i32), i64> =
             handled.iter().map(|record| ((record.topic.as_str(), record.partition), record.offset + 1)).collect();
         let mut list = TopicPartitionList::new();

@@ -20,6 +20,7 @@ pub(super) async fn dead_letter(
         key: record.position(),
         kind: kind.into(),
         aggregate_id: None,
+        // The column is text, and a value may be any bytes.
         payload: String::from_utf8_lossy(&record.value).into_owned(),
         // A redrive would fail the same way; the producer can send a valid record.
         redrivable: false,

@@ -57,6 +57,7 @@ impl Handler for RankingHandler {
     const NAME: &'static str = RANKING;
 
     async fn handle(&mut self, records: &[Record]) -> Result<()> {
+        // Not in the constructor, which cannot wait: a failure here is retried as that of any batch.
         if !self.has_begun {
             self.begin().await?;
             self.has_begun = true;
@@ -119,7 +120,9 @@ impl RankingHandler {
         db::within(db::outbox::register_sink(&self.database.pool(), KAFKA, now)).await?;
         let Some(mut lease) = self.database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
         let rebuilt = rebuild_under_lease(&self.redis, &mut lease, self.zone, now).await;
+        // Released before the result is looked at, so that a failure does not leave the other workers waiting.
         lease.release().await.and(rebuilt)?;
+        // The rebuild may have set back what Redis counts, which is no loss that the counter should notice.
         self.counter.reset();
         warm(&self.redis, self.zone, now).await?;
         Ok(true)

@@ -152,6 +152,7 @@ impl KafkaSettings {
             return wrong("KAFKA_SSL_CA", why);
         }
         let unreadable = |error| Error::Setting("KAFKA_SSL_CA", format!("expected a file that can be read: {error}"));
+        // Read here, so that the error names the setting.
         std::fs::read(file).map(drop).map_err(unreadable)
     }
 

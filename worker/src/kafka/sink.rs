@@ -158,10 +158,12 @@ impl KafkaSink {
             .set("enable.idempotence", "true")
             .set("enable.gapless.guarantee", "true")
             .set("message.timeout.ms", "0")
+            // Batches of 5 ms compress well, and delay an event less than a poll of the relay.
             .set("linger.ms", "5")
             // A topic that is unknown for longer is an error.
             .set("topic.metadata.propagation.max.ms", "10000")
             .set("compression.type", "lz4")
+            // Twice the messages in flight, so that the bound of Dibs is reached first.
             .set("queue.buffering.max.messages", (2 * MAX_IN_FLIGHT).to_string())
             .set("queue.buffering.max.kbytes", "65536");
         let producer: FutureProducer = client.create().map_err(Error::internal)?;
@@ -223,6 +225,7 @@ impl InFlightSends<'_> {
             .insert(Header { key: "id", value: Some(&id) })
             .insert(Header { key: "type", value: Some(&message.kind) });
         let mut record = FutureRecord::to(&topic)
+            // The key keeps the events of one aggregate in one partition, and so in order.
             .key(&message.aggregate_id)
             .payload(&value)
             .timestamp(message.timestamp.timestamp_millis())

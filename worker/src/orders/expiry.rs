@@ -56,6 +56,7 @@ impl Expiry {
             for OverdueOrder { order, user, .. } in &overdue {
                 commands.push(send_one(redis, partitions, now, (*order, *user)));
             }
+            // The position moves after the page: after an error the whole page is sent again.
             let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
             count += sent.iter().filter(|sent| **sent).count();
             if let Some(OverdueOrder { expires_at, order, .. }) = overdue.last() {
@@ -72,6 +73,8 @@ impl Expiry {
 
 /// Whether there was room for the command; without, the next round sends it.
 async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user): (OrderId, UserId)) -> Result<bool> {
+    // By a command and not by an UPDATE here: the order may be paid at this moment, and the worker decides both in
+    // turn.
     let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
     let entry = OrderEntry { answers: String::new(), request: String::new(), command };

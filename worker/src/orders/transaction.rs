@@ -29,6 +29,7 @@ pub async fn execute_batch(
         if let Some(outcomes) = transact(database, commands, rules, (now, look)).await? {
             return Ok(outcomes);
         }
+        // A repeat is rare. Only a batch that met one pays for reading what was decided.
         look = DuplicateCheck::Explicit;
     }
     Err(Error::internal("a batch breaks a key again and again, though what is there was looked at"))
@@ -82,6 +83,7 @@ async fn attempt(
     let batch = PlannedCommands { state: &shop, commands, plan: &plan };
     match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {
         Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
+        // Dropping the transaction rolls back the whole batch, so nothing of it is written twice.
         Err(error) if db::is_duplicate(&error) => Ok(None),
         Err(error) => Err(error),
     }

@@ -24,6 +24,7 @@ const OTHER_REBUILD: RetryPolicy = RetryPolicy::constant(Duration::from_millis(2
 /// lease then rebuilds, which is this process when no other holds it.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
     sales::invalidate(redis).await?;
+    // Redis has forgotten its position by now, so another holder of the lease notices at its next batch, and rebuilds.
     let Some(mut lease) = database.try_lease(&format!("sink {RANKING}")).await? else {
         return wait_for_another(redis).await;
     };
@@ -44,9 +45,11 @@ async fn rebuild_and_advance(
         return warm(redis, zone, now).await.map(drop);
     }
     db::within(db::outbox::register_sink(&database.pool(), RANKING, now)).await?;
+    // The position is read before the snapshot, so the sink only ever moves forward.
     let progress = db::within(db::outbox::find_sink_progress(lease.connection(), RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just registered"))?.delivered_through;
     let sequence = rebuild_under_lease(redis, lease, zone, now).await?;
+    // After the days are in place: a crash before this only repeats events that Redis knows.
     db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await?;
     warm(redis, zone, now).await.map(drop)
 }

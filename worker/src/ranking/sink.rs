@@ -36,6 +36,7 @@ impl Sink for RankingSink {
     async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
         let (changes, last) = self.changes(batch);
         let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
+        // A new counter for each batch: for the outbox the position in Redis says all, and nothing is remembered here.
         match SalesCounter::new(&self.redis, self.zone).count(sales).await? {
             SalesCounted::Counted => Ok(last),
             SalesCounted::Gap { applied } => {
@@ -55,6 +56,7 @@ impl RankingSink {
         let mut changes = Vec::new();
         for event in &batch.events {
             changes.extend(self.changes_of(event));
+            // Cut after a whole event: the script moves its position by events, and must have all changes of each.
             if changes.len() >= MAX_CHANGES {
                 return (changes, event.sequence);
             }

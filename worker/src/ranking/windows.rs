@@ -20,6 +20,7 @@ pub async fn warm(redis: &Redis, zone: Tz, now: Timestamp) -> Result<Option<usiz
     let mut sold = Scores::new();
     let mut days_added = 0;
     for window in WINDOWS {
+        // Each window contains the shorter one, so every day is read once.
         for day in last_days(today, u64::from(window)).skip(days_added) {
             for (product, units) in sales::daily(redis, day).await? {
                 add(&mut sold, product, units);
@@ -27,7 +28,10 @@ pub async fn warm(redis: &Redis, zone: Tz, now: Timestamp) -> Result<Option<usiz
         }
         days_added = usize::from(window);
         let staged = redis.keys.staged(&redis.keys.sales_window(window), rebuild);
+        // Negative, so that the ascending order of Redis puts the best first, and of two that sold the same the lower
+        // id.
         sales::write_staged(redis, &staged, &sold, -1).await?;
+        // A rename at the end: readers see the old window or the new one, never a part.
         if !sales_window(redis, window, rebuild, today, now).await? {
             return Ok(None);
         }

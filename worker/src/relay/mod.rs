@@ -116,11 +116,14 @@ impl<S: Sink> Relay<S> {
 
     /// Delivers the next batch, once.
     pub async fn step(&mut self, now: Timestamp) -> Result<StepOutcome> {
+        // Taken out of the relay: when this step is dropped half way, its connection ends, and no half-done transaction
+        // is found by the next step.
         let lease = match self.lease.take() {
             Some(lease) => Some(lease),
             None => self.database.try_lease(&format!("sink {}", self.sink.name())).await?,
         };
         let Some(mut lease) = lease else {
+            // So that the next turn of this process as holder checks again whether events were purged meanwhile.
             self.marked_active_at = None;
             return Ok(StepOutcome::Standby);
         };
@@ -137,12 +140,14 @@ impl<S: Sink> Relay<S> {
         let sink = self.sink.name();
         let Some(progress) = db::within(db::outbox::find_sink_progress(lease.connection(), sink)).await? else {
             db::within(db::outbox::register_sink(&self.database.pool(), sink, now)).await?;
+            // Not UpToDate: the next step finds the sink registered and begins at once.
             return Ok(StepOutcome::Delivered);
         };
         let SinkProgress { delivered_through, last_sequence, .. } = progress;
         if delivered_through == last_sequence && self.delivered_at.is_some_and(|at| now - at < IDLE_MAX) {
             return Ok(StepOutcome::UpToDate);
         }
+        // Before the delivery, which may take long: the purge must know that the sink is served.
         self.mark_active(lease, progress, now).await?;
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch_size()));
         let events = db::outbox::list_between(lease.connection(), first..=last, self.sink.kinds());
@@ -153,6 +158,7 @@ impl<S: Sink> Relay<S> {
             lease.commit().await?;
             return Ok(if last < first { StepOutcome::UpToDate } else { StepOutcome::Blocked });
         }
+        // Conditional on the position that was read: a second guard beside the lease.
         if !db::within(db::outbox::advance_sink(lease.connection(), sink, delivered_through, accepted, now)).await? {
             return Err(Error::internal("another process has advanced the sink"));
         }

@@ -18,6 +18,7 @@ pub async fn sequence_events(database: Database, stopping: CancellationToken) {
         let goes_on = match db::outbox::sequence_events(&database).await {
             Ok(sequenced) => {
                 backoff.reset();
+                // A full batch means that more wait, so there is no pause.
                 let is_full = sequenced == SEQUENCE_BATCH_SIZE as usize;
                 if is_full { !stopping.is_cancelled() } else { retry::sleep(POLL_INTERVAL, &stopping).await }
             }

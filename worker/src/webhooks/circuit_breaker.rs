@@ -74,6 +74,8 @@ impl CircuitBreaker {
         threshold: u32,
     ) -> bool {
         if let Some(open) = &mut self.open {
+            // The number also selects the next probe, so that one message that the receiver cannot answer does not keep
+            // the circuit open.
             open.probes = open.probes.saturating_add(1);
             open.next_probe_at = open.next_probe_at.max(now + probe_delay(open.probes, retry_after));
             self.suspects.insert(id);
@@ -97,6 +99,7 @@ impl CircuitBreaker {
 
     /// The sink has advanced to this sequence: suspects up to there do not come again.
     pub fn advance(&mut self, sequence: u64) {
+        // The set would grow for as long as the process runs.
         self.suspects.retain(|id| id.sequence > sequence);
     }
 }

@@ -72,6 +72,7 @@ impl NewMessages {
         let mut new =
             Self { planned: Vec::new(), sink: receiver.name(), first: batch.first, last: batch.last, at: batch.at };
         for event in &batch.events {
+            // Between events only: the sink's position is a sequence, and cannot point into an event.
             if new.planned.len() >= limit {
                 new.last = event.sequence - 1;
                 break;
@@ -96,6 +97,7 @@ impl NewMessages {
             })),
             Err(error) => {
                 tracing::error!(sink = receiver.name(), sequence, %error, "event cannot be decoded; dead-lettered");
+                // A defect of Dibs, but one event must not hold up all that follow.
                 let letter = undecodable(receiver.name(), event, &error);
                 self.planned.push((sequence, Planned::Undecodable(Box::new(letter))));
             }
@@ -186,6 +188,7 @@ impl Concluding {
             return false;
         }
         self.conclusion.room -= 1;
+        // Later messages of the key follow it into the queue, or they would overtake it.
         self.conclusion.blocked_keys.insert(message.ordering_key.clone());
         self.result.to_retry.push(message);
         true

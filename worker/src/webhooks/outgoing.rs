@@ -85,6 +85,7 @@ fn outgoing_message(message: &Message, receiver: Receiver, now: Timestamp) -> Re
 /// dead letters of the same aggregate, and those only where the receiver is ordered.
 pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, now: Timestamp) -> RetryMessage {
     let aggregate_id = letter.aggregate_id.clone().unwrap_or_default();
+    // A key of its own: under the key of the aggregate, an old failure would block its new messages.
     let ordering_key = if receiver.is_ordered() { format!("again {aggregate_id}") } else { id.to_string() };
     RetryMessage {
         id,

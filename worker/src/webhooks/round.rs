@@ -76,11 +76,13 @@ pub(super) async fn send_round(
     let max_concurrency = settings.max_concurrency;
     let round = Arc::new(Round {
         is_probe: breaker.is_open(),
+        // Moved into the round and back: the requests run at the same time and judge the receiver together.
         breaker: Mutex::new(std::mem::take(breaker)),
         began: Instant::now(),
         settings,
     });
     let sending: Vec<_> = sent.into_iter().map(|messages| Arc::clone(&round).send_in_order(messages)).collect();
+    // Unordered among keys: a slow order delays only itself.
     let sent: Vec<KeyMessages> = stream::iter(sending).buffer_unordered(max_concurrency).collect().await;
     *breaker = std::mem::take(&mut *round.breaker());
     sent.into_iter().chain(left).flatten().collect()
@@ -106,6 +108,8 @@ impl Round {
     async fn send_in_order(self: Arc<Self>, mut messages: KeyMessages) -> KeyMessages {
         for outgoing in &mut messages {
             let is_over = self.settings.stopping.is_cancelled() || self.began.elapsed() > SEND_WINDOW;
+            // Asked before each message: the others of a long key must not go to a receiver that has just been found
+            // dead.
             if is_over || (!self.is_probe && self.breaker().is_open()) {
                 break;
             }

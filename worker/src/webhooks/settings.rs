@@ -34,6 +34,7 @@ impl WebhookSettings {
     ///
     /// A wrong setting, by name.
     pub fn webhooks(&self) -> Result<Webhooks> {
+        // Also without a receiver: a wrong secret is found at the start, and not when a URL is added.
         let secrets = given(self.webhook_secret.as_ref()).map(WebhookSecrets::parse).transpose()?;
         let endpoint = |setting, url: Option<&SecretString>| match (given(url), &secrets) {
             (None, _) => Ok(None),

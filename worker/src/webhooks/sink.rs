@@ -107,6 +107,7 @@ impl Sink for WebhookSink {
             has_room: room > 0,
             stopping: self.stopping.clone(),
         };
+        // Retries first: they are older, and new messages of the same keys wait behind them.
         let to_send = queue.due.into_iter().chain(group_by_ordering_key(new.to_send())).collect();
         let sent = send_round(settings, to_send, &mut self.breaker).await;
         let (retries, sent): (Vec<Outgoing>, Vec<Outgoing>) = sent.into_iter().partition(|outgoing| outgoing.is_retry);
@@ -211,6 +212,7 @@ impl WebhookSink {
         if result.to_retry.is_empty() && result.dead_letters.is_empty() && retries.is_empty() && !has_closed {
             return Ok(());
         }
+        // Opened only now: during the requests, a transaction would hold its snapshot and locks for seconds.
         lease.begin().await?;
         let (sink, connection) = (self.name(), lease.connection());
         let bytes = self.database.statement_bytes();
