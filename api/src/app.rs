@@ -45,6 +45,8 @@ impl App {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         supervisor.spawn(database.watch_task(&supervisor.stopping));
+        // The only server that a start waits for: claims and outcomes need its channels, while the pool of MySQL
+        // connects when it is used.
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);

@@ -65,6 +65,7 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let began = Instant::now();
         let id = RequestId::of(&request);
+        // Kept before the handler consumes the request: the problem and the metrics need them.
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
         let meter = Arc::clone(&self.meter);
@@ -93,6 +94,7 @@ where
                 None => ApiError(Error::Overloaded).into_response(),
             };
             let mut response = render(response, id.as_str(), &uri);
+            // After rendering, so that the status is the one that the caller sees.
             meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
             id.write_into(response.headers_mut());
             drop(progress);
@@ -107,6 +109,8 @@ struct InProgress(SharedApp);
 impl InProgress {
     /// None at the limit. Health and metrics are always answered: a busy process must not look like a dead one.
     fn begin(app: &SharedApp, path: &str) -> Option<Self> {
+        // Added first and compared after: with a comparison first, two requests could both take the last place.
+        // Relaxed, as the number guards no other data.
         let before = app.in_progress.fetch_add(1, Ordering::Relaxed);
         let counted = Self(app.clone());
         let is_operational = || path.starts_with("/health/") || path == "/metrics";

@@ -48,11 +48,13 @@ async fn run(settings: ApiSettings) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
     settings.log();
     let address = settings.api_address;
+    // Before the servers are connected: an address in use is reported at once.
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
     let supervisor = Supervisor::new(CancellationToken::new());
     let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
+    // First of all tasks, so that a process that waits for Redis at its start can be stopped.
     supervisor.spawn(shutdown::signal_task(&supervisor, delay));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
     let app = App::start(settings, metrics, supervisor).await?;

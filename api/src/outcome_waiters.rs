@@ -90,6 +90,7 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
             async move {
                 let messages = match subscribed {
                     Some(messages) => messages,
+                    // A run after the first subscribes itself. What was published in between is found by the look-up.
                     None => redis.subscribe(&waiters.channel).await?,
                 };
                 listen(&waiters, messages).await;
@@ -116,6 +117,7 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
     /// many wait as may, so that callers that wait leave room for all other calls.
     pub fn register(self: &Arc<Self>, subject: T::Subject) -> Option<OutcomeWaiter<T>> {
         let id = T::id(&subject);
+        // Outside the lock, which every caller of the process takes.
         let (caller, outcome) = oneshot::channel();
         let mut state = self.state();
         if state.callers >= self.max_callers {
@@ -124,6 +126,7 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
         state.callers += 1;
         let look_up_at = Instant::now() + LOOK_UP_INTERVAL;
         let awaited = state.awaited.entry(id);
+        // Callers of one id share an entry, as repeats of a request wait for the same outcome.
         awaited.or_insert_with(|| Awaited { subject, look_up_at, callers: Vec::new() }).callers.push(caller);
         drop(state);
         Some(OutcomeWaiter { waiters: Arc::clone(self), id, outcome })
@@ -159,6 +162,7 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
         let mut state = self.state();
         let taken = due.into_iter().filter_map(|(_, id)| {
             let awaited = state.awaited.get_mut(&id)?;
+            // Moved before the answer: a failed look-up is retried a second later, not at once.
             awaited.look_up_at = now + LOOK_UP_INTERVAL;
             Some(awaited.subject.clone())
         });

@@ -81,6 +81,7 @@ struct ErrorExtension(std::sync::Arc<Error>);
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        // Not rendered here: the handler knows neither the request id nor the path.
         response.extensions_mut().insert(ErrorExtension(std::sync::Arc::new(self.0)));
         response
     }
@@ -105,6 +106,8 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     match error {
         Error::Internal(cause) => tracing::error!(request_id, instance, cause, "request failed: internal error"),
         Error::DependencyUnavailable { dependency, cause } => {
+            // A warning: the server comes back by itself. All other errors are the caller's, and would only fill the
+            // log.
             tracing::warn!(request_id, instance, dependency = dependency.into_str(), cause, "dependency unavailable");
         }
         _ => {}
@@ -134,6 +137,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     if let Some(seconds) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    // RFC 9110 requires it of every 401.
     if status == 401 {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

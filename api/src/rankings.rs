@@ -142,6 +142,7 @@ impl Rankings {
 
     /// The ranking of so many days, as it was read last.
     pub async fn of(&self, days: u8) -> Result<Ranking> {
+        // Nearly always: only the first requests of a process wait for a reading.
         if let Some(ranking) = self.loaded.borrow().get(&days) {
             return Ok(ranking.clone());
         }
@@ -156,6 +157,7 @@ impl Rankings {
 impl Reader {
     async fn run(self, tx: watch::Sender<Arc<RankingsByDays>>, stopping: CancellationToken) {
         loop {
+            // Cloned, as the borrow holds a lock that every reader of the ranking takes.
             let before = Arc::clone(&tx.borrow());
             match self.read_all(&before).await {
                 Ok(loaded) => drop(tx.send_replace(Arc::new(loaded))),
@@ -174,6 +176,7 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
+        // Read anew although the ranking is the same: prices and names change more often than ranks.
         let products = db::within(db::products::list_by_ids(&self.database.pool(), listed)).await?;
         let products: HashMap<ProductId, Product> = products.into_iter().map(|product| (product.id, product)).collect();
         let mut rankings = RankingsByDays::new();
@@ -214,6 +217,8 @@ impl Reader {
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok(Some((source, Arc::clone(&same.sold))));
         }
+        // The window may have been replaced since its info was read. Then the next reading, a second later, corrects
+        // it.
         let sold = sales::window(&self.redis, days, MAX_RANKED_PRODUCTS).await?;
         Ok(Some((source, Arc::new(sold))))
     }

@@ -24,6 +24,7 @@ pub struct RequestId {
 impl RequestId {
     pub(crate) fn of(request: &Request) -> Self {
         let given = request.headers().get(&X_REQUEST_ID);
+        // An invalid id is replaced, not refused: it serves the log, and must not cost the caller the request.
         match given.filter(|id| (1..=MAX_BYTES).contains(&id.len()) && id.to_str().is_ok()) {
             Some(id) => Self { header: id.clone(), generated: None, operation: None },
             None => Self::generate(),
@@ -32,6 +33,7 @@ impl RequestId {
 
     fn generate() -> Self {
         let id = new_uuid();
+        // From shared bytes, as the header is cloned into the response, the log and the stream.
         let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
         let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
         Self { header, generated: Some(ClaimId(id)), operation: None }
@@ -44,6 +46,7 @@ impl RequestId {
     /// The id of this request's claim, and the request id that the stream carries: empty when it is the claim's id.
     pub fn for_claim(&self) -> (ClaimId, Bytes) {
         match (self.operation, self.generated) {
+            // Empty, because the stream would only repeat the id of the claim.
             (None, Some(id)) => (id, Bytes::new()),
             (operation, _) => {
                 let claim = operation.unwrap_or_else(ClaimId::generate);

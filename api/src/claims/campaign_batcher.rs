@@ -93,6 +93,7 @@ impl CampaignBatcher {
 
     /// Claims a coupon. Once Redis has accepted the claim it stands, whether or not the caller is still there.
     pub async fn claim(&self, request: ClaimRequest, awaited: bool) -> Result<AcceptedClaim> {
+        // Without Redis: after the last coupon, nearly all requests of a campaign end here.
         if self.exhausted.refuses(request.user) {
             self.refused_locally.increment(1);
             return Err(Error::CouponExhausted);
@@ -158,6 +159,7 @@ impl ScriptCaller {
             if received == 0 {
                 return;
             }
+            // In a task of its own: the next batch is collected while Redis decides this one.
             let caller = Arc::clone(&self);
             tasks.spawn(async move {
                 caller.decide(batch).await;
@@ -179,6 +181,7 @@ impl ScriptCaller {
         if let Ok(Some(decisions)) = &decided {
             self.note(decisions);
         }
+        // The script returns the quantity after the whole call. Each caller gets the one right after its own claim.
         let mut remaining = remaining_before(&decided);
         for (place, caller) in callers.into_iter().enumerate() {
             let decision = match &decided {
@@ -210,6 +213,7 @@ impl ScriptCaller {
                     return Err(failed.unwrap_or_else(|| Error::unavailable(Dependency::Redis, elapsed)));
                 }
             }
+            // A connection that broke is opened again meanwhile. Without the pause the loop would only spin.
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
@@ -221,6 +225,7 @@ impl ScriptCaller {
         let refused = decisions.decisions.len() - accepted;
         self.accepted.increment(accepted as u64);
         self.refused.increment(refused as u64);
+        // Only Redis says so. A remaining quantity of 0 alone may be over a moment later, when a slot returns.
         if decisions.decisions.contains(&Decision::Exhausted) {
             self.exhausted.suspect();
         }

@@ -76,6 +76,7 @@ impl Claims {
 
     async fn open(&self, coupon: CouponId) -> Result<Arc<CampaignBatcher>> {
         let Some(campaign) = db::within(db::campaigns::find(&self.database.pool(), coupon)).await? else {
+            // For a second only, as another process may create the campaign.
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
@@ -84,6 +85,7 @@ impl Claims {
 
     /// A campaign was created here: it is no longer unknown.
     pub async fn created(&self, campaign: &Campaign) {
+        // Its creator often claims at once, and must not wait for the second to pass.
         self.unknown.invalidate(&campaign.id).await;
     }
 

@@ -83,6 +83,8 @@ where
     }
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
     let keyed = KeyedRequest {
+        // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different
+        // splits apart, as no part contains one.
         key_hash: hash(&[b"POST\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
         body_hash: hash(&[&body]),
     };
@@ -90,6 +92,7 @@ where
     // In a task of its own: the response is stored though the client goes away.
     let running = run(app.clone(), inner, request, keyed, id);
     let running = async move {
+        // The request counts as in progress until its task ends, not until its client goes away.
         let _progress = progress;
         running.await
     };
@@ -100,6 +103,7 @@ where
 /// The key of the request.
 fn key(headers: &HeaderMap) -> Result<HeaderValue> {
     let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    // Of two keys it is not known which one the caller repeats.
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(Error::field(IDEMPOTENCY_KEY_NAME, "expected one key"));
     };
@@ -153,6 +157,7 @@ where
         Ok(body) => body,
         Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
+    // The effect is durable, so the caller gets its response. A repeat runs the operation again under the same id.
     if let Err(error) = finish(app, attempt, &head, &body).await {
         let (request_id, cause) = (id.as_str(), error.chain());
         tracing::warn!(request_id, cause, "idempotent response not stored");
@@ -168,6 +173,7 @@ async fn finish(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
         let answer = StoredResponse { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
         db::within(db::idempotency::store_response(pool, attempt, &answer)).await
+    // Only of a first attempt: an earlier one may have had an effect before it died.
     } else if attempt.is_first && head.status.is_client_error() {
         // The request had no effect, so the caller may correct the body and keep the key.
         db::within(db::idempotency::discard(pool, attempt)).await
@@ -184,6 +190,7 @@ fn is_final(head: &response::Parts) -> bool {
 
 /// A stored response as the response of this request.
 fn replayed(stored: StoredResponse, request_id: &str) -> Response {
+    // The request id is that of this request, or a person would look for the wrong lines of the log.
     let is_problem = stored.content_type.as_deref() == Some(PROBLEM_JSON);
     let body = if is_problem { with_request_id(stored.body, request_id) } else { stored.body };
     let mut response = Response::new(Body::from(body));

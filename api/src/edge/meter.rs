@@ -18,6 +18,7 @@ impl Meter {
         let key = (known(method), status);
         let found = {
             let histograms = self.histograms.read().unwrap_or_else(PoisonError::into_inner);
+            // A list: a route has few methods and statuses, and comparing them is faster than hashing.
             histograms.iter().find(|(known, _)| *known == key).map(|(_, histogram)| histogram.record(time))
         };
         if found.is_none() {
@@ -25,6 +26,7 @@ impl Meter {
             let labels = [("route", route), ("method", key.0.to_owned()), ("status", status.to_string())];
             let histogram = histogram!("dibs_http_request_duration_seconds", &labels);
             histogram.record(time);
+            // Two requests may both add it. The recorder hands out the same histogram, so nothing is lost.
             self.histograms.write().unwrap_or_else(PoisonError::into_inner).push((key, histogram));
         }
     }

@@ -27,6 +27,7 @@ where
         };
         let given = parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
         let shown = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        // In constant time: otherwise the response time would give the token away byte by byte.
         if constant_time_eq(shown, token.expose_secret().as_bytes()) {
             Ok(Self)
         } else {

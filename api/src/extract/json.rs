@@ -50,6 +50,8 @@ pub(crate) fn max_body_bytes(extensions: &Extensions) -> usize {
 
 /// The whole of a body, unless it is longer than `longest`, too slow or cut off.
 pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiError> {
+    // The limit of the server covers the head alone. Without this one, a slow body would hold its place among the
+    // requests in progress.
     let arriving = timeout(BODY_TIMEOUT, body::to_bytes(body, longest)).await;
     let arrived = arriving.map_err(|_| ApiError(Error::MalformedJson("it did not arrive in time".into())))?;
     arrived.map_err(|error| {
@@ -62,6 +64,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     let Some(content_type) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
         return false;
     };
+    // Parameters such as `charset=utf-8` change nothing: JSON is UTF-8.
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
 }

@@ -41,6 +41,7 @@ impl<C> Page<C> {
     /// The response of [`Self::rows`] rows. `cursor` is the id of an item.
     pub fn list<T>(&self, mut items: Vec<T>, cursor: impl FnOnce(&T) -> C) -> Json<List<T, C>> {
         let limit = self.limit as usize;
+        // A row more than asked for, instead of COUNT(*), which would read the whole list for each page.
         let has_next = items.len() > limit;
         items.truncate(limit);
         let next_cursor = items.last().filter(|_| has_next).map(cursor);

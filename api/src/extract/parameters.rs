@@ -15,6 +15,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathPar
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<T>::from_request_parts(parts, state).await;
+        // axum's own rejection is plain text. Callers of Dibs get a problem document for every error.
         path.map(|Path(values)| Self(values)).map_err(|rejection| ApiError(Error::field("path", rejection.body_text())))
     }
 }

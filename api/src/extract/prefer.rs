@@ -21,7 +21,9 @@ impl Prefer {
             match preference.split_once('=') {
                 Some((name, seconds)) if name.eq_ignore_ascii_case("wait") => {
                     let seconds = seconds.parse::<u64>().ok().filter(|seconds| *seconds > 0);
+                    // Bounded and not refused: RFC 7240 lets a server ignore a preference.
                     let wait = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
+                    // The first one counts, as RFC 7240 says of a preference that is given twice.
                     prefer.wait = prefer.wait.or(wait);
                 }
                 None if preference.eq_ignore_ascii_case("respond-async") => prefer.respond_async = true,

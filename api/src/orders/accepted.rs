@@ -48,6 +48,7 @@ impl AcceptedCommand {
 
     /// An order that was requested and is not placed yet.
     pub fn placing(order: OrderId) -> Self {
+        // An order takes the id of the command that places it.
         let command_id = CommandId(order.0);
         Self { command_id, order_id: order, payment_id: None, status: "PENDING", location: String::new() }
     }

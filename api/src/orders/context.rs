@@ -22,6 +22,7 @@ impl<S: Sync> FromRequestParts<S> for CommandContext {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let OperationId(operation) = OperationId::from_request_parts(parts, state).await?;
         Ok(Self {
+            // The operation's id, so that a repeat with the same key is the same command, and is executed once.
             id: CommandId(operation),
             request_id: RequestId::from_request_parts(parts, state).await?,
             prefer: Prefer::from_request_parts(parts, state).await?,

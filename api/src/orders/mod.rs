@@ -67,6 +67,8 @@ impl Orders {
         let default = if prefer.respond_async { Duration::ZERO } else { DEFAULT_WAIT };
         let wait = prefer.wait.unwrap_or(default);
         let deadline = Instant::now() + wait;
+        // Before the command is on its stream: a fast worker publishes the outcome while the response of Redis is on
+        // its way.
         let waiter = if wait.is_zero() { None } else { self.waiters.register(AwaitedCommand::from(&command)) };
         self.enqueue(&command, &request_id).await?;
         let outcome = match waiter {
@@ -81,8 +83,10 @@ impl Orders {
     }
 
     async fn enqueue(&self, command: &Command, request_id: &RequestId) -> Result<()> {
+        // By user, so that the commands of one user are executed in the order in which they were accepted.
         let stream = self.redis.keys.order_stream(Partition::of_user(command.user, self.partitions));
         let entry = OrderEntry {
+            // Always: a repeat of the same command may wait although this request does not.
             answers: self.waiters.channel().to_owned(),
             request: request_id.as_str().to_owned(),
             command: command.clone(),

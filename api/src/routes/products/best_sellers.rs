@@ -98,6 +98,7 @@ pub async fn best_sellers(
 }
 
 fn page(ranking: &Ranking, BestSellersQuery { page_number, page_size, days }: BestSellersQuery) -> BestSellersPage<'_> {
+    // A page beyond the end is empty, not an error: the ranking may have become shorter between two requests.
     let before = (page_number as usize - 1).saturating_mul(page_size as usize).min(ranking.shown.len());
     let after = (before + page_size as usize).min(ranking.shown.len());
     BestSellersPage {

@@ -70,6 +70,7 @@ pub async fn rank(
 
 /// The place of a product that is not among those in memory.
 async fn unlisted(app: &App, ranking: &Ranking, product: ProductId) -> Result<(Option<u64>, i64), Error> {
+    // Only here: a product in the ranking exists, and most requests ask for one of these.
     db::found(db::products::find(&app.database.pool(), product), Error::ProductNotFound(product)).await?;
     match ranking.source {
         RankingSource::Redis(..) => {
