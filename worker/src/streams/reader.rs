@@ -17,6 +17,10 @@ use super::Handler;
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 const READ_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
 
+/// A consumer that has nothing pending and did not read for so long was killed: a running one reads every second.
+const IDLE_CONSUMER_AFTER: Duration = Duration::from_hours(1);
+const CONSUMER_CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
+
 /// When a consumer reclaims the entries of others.
 #[derive(Clone, Copy, Debug)]
 pub struct ReclaimPolicy {
@@ -51,13 +55,14 @@ pub struct Reader<H: Handler> {
     stream: Arc<StreamConsumer<H::Entry>>,
     policy: ReclaimPolicy,
     last_reclaim: Option<Instant>,
+    last_cleanup: Option<Instant>,
 }
 
 impl<H: Handler> Reader<H> {
     /// Joins the consumer group of a partition as the consumer of that name, which no other process may have.
     pub async fn join(redis: &Redis, partition: Partition, name: String, policy: ReclaimPolicy) -> Result<Self> {
         let stream = StreamConsumer::open(redis, partition, name).await?;
-        Ok(Self { stream: Arc::new(stream), policy, last_reclaim: None })
+        Ok(Self { stream: Arc::new(stream), policy, last_reclaim: None, last_cleanup: None })
     }
 
     /// The stream, to leave its group once nothing of it is in flight.
@@ -105,8 +110,21 @@ impl<H: Handler> Reader<H> {
                 return Ok(self.in_flight(reclaimed));
             }
             self.last_reclaim = Some(Instant::now());
+            self.remove_idle_consumers().await?;
         }
         Ok(self.in_flight(self.stream.read(H::LIMITS.read).await?))
+    }
+
+    /// Removes what killed processes left in the group.
+    async fn remove_idle_consumers(&mut self) -> Result<()> {
+        if self.last_cleanup.is_none_or(|last| last.elapsed() >= CONSUMER_CLEANUP_INTERVAL) {
+            let removed = self.stream.remove_idle_consumers(IDLE_CONSUMER_AFTER).await?;
+            if removed > 0 {
+                tracing::info!(stream = self.stream.key(), consumers = removed, "idle consumers removed");
+            }
+            self.last_cleanup = Some(Instant::now());
+        }
+        Ok(())
     }
 
     fn in_flight(&self, deliveries: Vec<Delivery<H::Entry>>) -> Vec<InFlight<H::Entry>> {

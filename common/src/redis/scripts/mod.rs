@@ -5,6 +5,7 @@ mod acknowledge;
 mod campaign_put;
 mod claim;
 mod enqueue;
+mod remove_idle_consumers;
 mod return_slots;
 mod sales_apply;
 mod sales_changes;
@@ -18,6 +19,7 @@ pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put, campaign_updat
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
+pub use remove_idle_consumers::remove_idle_consumers;
 pub use return_slots::return_slots;
 pub(super) use sales_apply::sales_apply;
 pub(super) use sales_count::{SalesMemory, sales_count};
@@ -69,11 +71,12 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 9] = [
+    const CONTRACTS: [(&str, &Contract); 10] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
+        ("remove_idle_consumers", &remove_idle_consumers::CONTRACT),
         ("return_slots", &return_slots::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),
         ("sales_count", &sales_count::CONTRACT),

@@ -165,6 +165,12 @@ impl<E: Entry> StreamConsumer<E> {
         Ok(removed)
     }
 
+    /// Removes consumers of the group that have nothing pending and did not read for `min_idle`, and returns their number. One
+    /// that still runs joins again with its next read.
+    pub async fn remove_idle_consumers(&self, min_idle: Duration) -> Result<u64> {
+        scripts::remove_idle_consumers(&self.redis, self.key.clone(), E::GROUP, min_idle).await
+    }
+
     /// The fields of an entry; none when it is no longer on the stream.
     pub async fn fields(&self, id: &str) -> Result<Option<HashMap<String, Bytes>>> {
         let entries: Value = self.redis.client().xrange(&self.key, id, id, None).await.map_err(redis_error)?;
