@@ -11,6 +11,8 @@ use dibs_common::{
 const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);
 /// How long closed dead letters and rejected claim requests are kept.
 const DEAD_LETTERS_KEPT_FOR: TimeDelta = TimeDelta::days(30);
+/// How long rejected orders and declined charges are kept, counted from their end.
+const REJECTED_KEPT_FOR: TimeDelta = TimeDelta::days(90);
 /// How long events wait for a sink that no process serves.
 const IDLE_SINK_LIMIT: TimeDelta = TimeDelta::days(7);
 /// Rows of one statement, which holds their locks, and how many statements of a kind one purge runs.
@@ -29,6 +31,8 @@ pub struct Purged {
     pub dead_letters: u64,
     /// Claim requests of Kafka that were rejected.
     pub rejected_requests: u64,
+    pub rejected_orders: u64,
+    pub declined_charges: u64,
     /// Sinks that no process has served for 7 days: events are deleted without their delivery.
     pub idle_sinks: Vec<String>,
 }
@@ -45,7 +49,19 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
     let outcomes = in_batches(|| db::orders::purge_commands(pool, outcomes_before, BATCH_SIZE)).await?;
     let events = in_batches(|| db::outbox::purge(pool, outcomes_before, idle_before, BATCH_SIZE)).await?;
-    Ok(Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, idle_sinks })
+    let rejected_before = now - REJECTED_KEPT_FOR;
+    let rejected_orders = in_batches(|| db::orders::purge_rejected(pool, rejected_before, BATCH_SIZE)).await?;
+    let declined_charges = in_batches(|| db::charges::purge_declined(pool, rejected_before, BATCH_SIZE)).await?;
+    Ok(Purged {
+        idempotency_keys,
+        outcomes,
+        events,
+        dead_letters,
+        rejected_requests,
+        rejected_orders,
+        declined_charges,
+        idle_sinks,
+    })
 }
 
 /// Many small statements: each holds its row locks for a short time only.

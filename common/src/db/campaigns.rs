@@ -158,6 +158,24 @@ pub async fn set_enforced(pool: &MySqlPool, campaign: &Campaign, since: Timestam
     .map(drop)
 }
 
+/// Stores that Redis does not hold the campaign.
+pub async fn clear_enforced(pool: &MySqlPool, coupon: CouponId) -> Result<(), sqlx::Error> {
+    let sql = "UPDATE coupons /* campaigns::clear_enforced */ SET enforced_terms = NULL, enforced_since = NULL WHERE coupon_id = ?";
+    sqlx::query(sql).bind(coupon.get()).execute(pool).await.map(drop)
+}
+
+/// At most `limit` campaigns whose claim window ended before `moment`, that Redis may hold, and that have no pending
+/// assignment.
+pub async fn list_ended(pool: &MySqlPool, moment: Timestamp, limit: u32) -> Result<Vec<Campaign>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* campaigns::list_ended */ {COLUMNS} FROM coupons WHERE enforced_since IS NOT NULL AND closes_at < ? \
+         AND coupon_id NOT IN (SELECT coupon_id FROM assignments WHERE status = 'PENDING') LIMIT ?"
+    );
+    let rows: Vec<CampaignRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(moment).bind(limit).fetch_all(pool).await?;
+    rows.into_iter().map(Campaign::try_from).collect()
+}
+
 /// The campaign of that id, if it exists.
 pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
     let sql = format!("SELECT /* campaigns::find */ {COLUMNS} FROM coupons WHERE coupon_id = ?");

@@ -132,6 +132,12 @@ pub async fn delete(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
     redis.client().unlink::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
 }
 
+/// Removes a campaign and its claims.
+pub async fn remove(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
+    let keys = vec![redis.keys.campaign(partition, coupon), redis.keys.claims(partition, coupon)];
+    redis.client().unlink::<(), _>(keys).await.map_err(redis_error)
+}
+
 /// Adds users' records to the staged claims of a rebuild, in pages, so that Redis serves other clients in between. They expire
 /// an hour after the last page.
 pub async fn write_staged(

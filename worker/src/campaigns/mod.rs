@@ -1,8 +1,13 @@
 //! Keeps Redis in step with the campaigns in MySQL: restores their terms, and rebuilds those whose counts are wrong.
 
+mod ended;
 mod rebuild;
 mod reconciler;
 
+pub use ended::remove_ended;
 pub use rebuild::rebuild;
 pub(crate) use rebuild::rebuild_lease;
 pub use reconciler::{Reconciler, reconcile_all};
+
+/// Entries of a stream that are read to find claims without an outcome. With more the workers are late, and it waits.
+const CHECKED_ENTRIES: u64 = 10_000;

@@ -19,7 +19,10 @@ use dibs_common::{
 use futures::future::join_all;
 use metrics::counter;
 
-use super::rebuild::{list_unanswered, rebuild, rebuild_missing};
+use super::{
+    CHECKED_ENTRIES,
+    rebuild::{list_unanswered, rebuild, rebuild_missing},
+};
 
 const PAGE_SIZE: u32 = 500;
 /// Campaigns that are read from Redis at once, pipelined.
@@ -30,8 +33,6 @@ const UNCHANGED_FOR: Duration = Duration::from_secs(2);
 const RECHECK_AFTER: Duration = Duration::from_mins(1);
 /// Campaigns whose claims without an outcome are counted in one round.
 const CHECKS_PER_ROUND: usize = 10;
-/// Entries of a stream that are read to count them. With more the workers are late, and the count says nothing.
-const CHECKED_ENTRIES: u64 = 10_000;
 
 /// Compares campaigns with Redis, round after round. MySQL is right.
 pub struct Reconciler {

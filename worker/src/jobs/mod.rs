@@ -28,6 +28,7 @@ pub use schedule::run_on_schedule;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
+    campaigns::remove_ended,
     orders::{Expiry, expire_coupons},
     purge::{Purged, purge},
     ranking::warm,
@@ -140,10 +141,13 @@ impl Jobs {
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
                 let purged = purge(database, now).await?;
+                let campaigns = remove_ended(database, redis, now).await?;
                 let Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, .. } = purged;
+                let Purged { rejected_orders, declined_charges, .. } = purged;
                 let deleted = format!(
                     "deleted: {idempotency_keys} idempotency keys, {outcomes} outcomes, {events} events, \
-                     {dead_letters} dead letters, {rejected_requests} rejected requests"
+                     {dead_letters} dead letters, {rejected_requests} rejected requests, {rejected_orders} rejected orders, \
+                     {declined_charges} declined charges, {campaigns} ended campaigns in Redis"
                 );
                 match &*purged.idle_sinks {
                     [] => deleted,

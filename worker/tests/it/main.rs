@@ -13,6 +13,7 @@ mod ranking;
 mod receiver;
 mod reconciling;
 mod relay;
+mod retention;
 mod supervision;
 mod support;
 mod webhooks;

@@ -6,5 +6,5 @@
 mod rows;
 mod transactions;
 
-pub use rows::{count_pending, find, postpone};
+pub use rows::{count_pending, find, postpone, purge_declined};
 pub use transactions::{ChargeWithBalance, begin, begin_approved, settle, take_due};

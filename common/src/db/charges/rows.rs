@@ -185,3 +185,11 @@ pub(super) async fn mark_taken(
     }
     query.execute(connection).await.map(drop)
 }
+
+/// Deletes at most `limit` charges that the payment gateway declined before `before`. Returns their number.
+pub async fn purge_declined(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "DELETE /* charges::purge_declined */ FROM charges WHERE status = 'DECLINED' AND decided_at < ? LIMIT ?",
+    );
+    Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
+}

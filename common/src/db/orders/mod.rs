@@ -14,7 +14,7 @@ pub use read::{
 };
 use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
 use uuid::Uuid;
-pub use write::{PlannedCommands, purge_commands, write_plan};
+pub use write::{PlannedCommands, purge_commands, purge_rejected, write_plan};
 
 use super::{
     decode::{identifier, parse},

@@ -225,3 +225,30 @@ pub async fn purge_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> 
     .await?;
     Ok(deleted.rows_affected())
 }
+
+/// Deletes at most `limit` rejected orders that would have expired before `before`, with their items and failed payments.
+/// Returns their number.
+pub async fn purge_rejected(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let orders: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT /* orders::purge_rejected */ order_id FROM orders WHERE status = 'REJECTED' AND expires_at < ? \
+         ORDER BY expires_at LIMIT ?",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    if orders.is_empty() {
+        return Ok(0);
+    }
+    let places = vec!["?"; orders.len()].join(", ");
+    // Orders last and without a transaction: they never change, and one without its items is found again.
+    for table in ["order_items", "payments", "orders"] {
+        let sql = format!("DELETE /* orders::purge_rejected */ FROM {table} WHERE order_id IN ({places})");
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for order in &orders {
+            query = query.bind(order);
+        }
+        query.execute(pool).await?;
+    }
+    Ok(orders.len() as u64)
+}

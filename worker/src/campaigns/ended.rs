@@ -1,0 +1,46 @@
+use chrono::TimeDelta;
+use dibs_common::{
+    clock::Timestamp,
+    db::{self, Database},
+    domain::campaign::Campaign,
+    error::Result,
+    redis::{Redis, campaign_state, streams::ClaimStream},
+};
+
+use super::{
+    CHECKED_ENTRIES,
+    rebuild::{list_unanswered, rebuild_lease},
+};
+
+/// How long after the end of its window Redis keeps the claims of a campaign.
+const ENDED_KEPT_FOR: TimeDelta = TimeDelta::days(7);
+/// Campaigns that are removed at once. The next run goes on.
+const REMOVED_AT_ONCE: u32 = 1_000;
+
+/// Removes campaigns from Redis that ended 7 days before `now`. MySQL still has their claims, and an assignment rebuilds its
+/// campaign. Returns how many were removed.
+pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) -> Result<u64> {
+    let pool = &database.pool();
+    let ended = db::campaigns::list_ended(pool, now - ENDED_KEPT_FOR, REMOVED_AT_ONCE);
+    let mut removed = 0;
+    for campaign in db::within(ended).await? {
+        let Some(lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { continue };
+        let done = remove(database, redis, &campaign).await;
+        lease.release().await?;
+        removed += u64::from(done?);
+    }
+    Ok(removed)
+}
+
+async fn remove(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<bool> {
+    // A claim without an outcome may be rejected, and then its slot must return to Redis.
+    if ClaimStream::entries(redis, campaign.partition).await? > CHECKED_ENTRIES
+        || !list_unanswered(database, redis, campaign).await?.is_empty()
+    {
+        return Ok(false);
+    }
+    campaign_state::remove(redis, campaign.partition, campaign.id).await?;
+    // Last, so that the next run removes it when this one dies before.
+    db::within(db::campaigns::clear_enforced(&database.pool(), campaign.id)).await?;
+    Ok(true)
+}
