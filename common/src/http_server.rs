@@ -411,25 +411,27 @@ mod tests {
         TcpStream::connect(server.address).await.expect("a connection")
     }
 
+    async fn connect_and_get(server: &Server) -> TcpStream {
+        let mut stream = connect(server).await;
+        assert!(exchange(&mut stream).await.expect("an answer").contains("hello"));
+        stream
+    }
+
     #[tokio::test]
     async fn at_the_bound_the_longest_idle_connection_makes_room() {
         let server = server(2, 2).await;
         let mut slow = connect(&server).await;
         slow.write_all(b"GET / HT").await.expect("half a head");
-        let mut second = connect(&server).await;
-        assert!(exchange(&mut second).await.expect("an answer").contains("hello"));
-        let mut third = connect(&server).await;
-        assert!(exchange(&mut third).await.expect("an answer").contains("hello"));
+        let _second = connect_and_get(&server).await;
+        let _third = connect_and_get(&server).await;
         assert_eq!(slow.read(&mut [0; 8]).await.unwrap_or(0), 0, "the slow connection is closed");
     }
 
     #[tokio::test]
     async fn one_address_cannot_take_all_connections() {
         let server = server(10, 1).await;
-        let mut first = connect(&server).await;
-        assert!(exchange(&mut first).await.expect("an answer").contains("hello"));
-        let mut second = connect(&server).await;
-        assert!(exchange(&mut second).await.expect("an answer").contains("hello"));
+        let mut first = connect_and_get(&server).await;
+        let _second = connect_and_get(&server).await;
         assert_eq!(first.read(&mut [0; 8]).await.unwrap_or(0), 0, "the first connection is closed");
     }
 

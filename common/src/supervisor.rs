@@ -260,6 +260,14 @@ mod tests {
         panic!("injected")
     }
 
+    /// A supervisor of one task whose runs all panic.
+    fn panicking() -> (Supervisor, Arc<AtomicU32>) {
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let (task, runs) = counted(Lifetime::UntilStopping, panic_at_once);
+        supervisor.spawn(task);
+        (supervisor, runs)
+    }
+
     /// How long it takes until so many runs have begun.
     async fn time_until(runs: &AtomicU32, number: u32) -> Duration {
         let began = Instant::now();
@@ -275,9 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_delay_between_runs_grows_to_its_cap() {
-        let supervisor = Supervisor::new(CancellationToken::new());
-        let (task, runs) = counted(Lifetime::UntilStopping, panic_at_once);
-        supervisor.spawn(task);
+        let (_supervisor, runs) = panicking();
         time_until(&runs, 1).await;
         for (number, delay_max) in [(2, 200), (3, 400), (4, 800), (5, 1_600), (6, 3_200), (7, 5_000), (8, 5_000)] {
             let delay = time_until(&runs, number).await;
@@ -361,9 +367,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_waits_for_its_restart_ends_at_once_when_the_process_stops() {
-        let supervisor = Supervisor::new(CancellationToken::new());
-        let (task, runs) = counted(Lifetime::UntilStopping, panic_at_once);
-        supervisor.spawn(task);
+        let (supervisor, runs) = panicking();
         time_until(&runs, 5).await;
         let stopped = Instant::now();
         supervisor.stopping.cancel();
