@@ -4,12 +4,12 @@ use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Lease},
+    db,
     domain::{
         order::{Action, Command, Line, OrderOutcome, OrderRules},
         ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
     },
-    error::{Error, Result},
+    error::Result,
     identifiers::{CommandId, OrderId, PaymentId, ProductId, random_below},
     redis::sales,
     testing::TestEnvironment,
@@ -18,10 +18,13 @@ use dibs_worker::{
     jobs::Job,
     orders::execute_batch,
     ranking::{RankingSink, rebuild, warm},
-    relay::{Batch, Relay, Sink, StepOutcome},
+    relay::{Relay, StepOutcome},
 };
 
-use crate::{jobs::jobs, support::user};
+use crate::{
+    jobs::jobs,
+    support::{CrashingSink, user},
+};
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 };
 pub const ZONE: Tz = chrono_tz::Asia::Seoul;
@@ -29,24 +32,6 @@ const BUYER: u64 = 1;
 
 fn sink(environment: &TestEnvironment) -> RankingSink {
     RankingSink { database: environment.database.clone(), redis: environment.redis.clone(), zone: ZONE }
-}
-
-/// Takes what it is given, and dies before that is noted.
-struct Dying(RankingSink);
-
-impl Sink for Dying {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn kinds(&self) -> &'static [&'static str] {
-        self.0.kinds()
-    }
-
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
-        self.0.deliver(batch, lock).await?;
-        Err(Error::internal("it died"))
-    }
 }
 
 /// A place where one user can buy whatever there is.
@@ -164,7 +149,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
             16..18 => {
                 // It may also have had nothing to deliver, or have found the lock not yet free of the one before.
                 let _: Result<StepOutcome> =
-                    Relay::new(&environment.database, Dying(sink(&environment))).step(clock::now()).await;
+                    Relay::new(&environment.database, CrashingSink(sink(&environment))).step(clock::now()).await;
             }
             18 => environment.lose_redis().await,
             19 => rebuild(&environment.database, &environment.redis, ZONE, now).await.expect("rebuilt"),
@@ -201,7 +186,7 @@ async fn i10_a_batch_that_is_delivered_again_counts_once() {
     buy(&environment, products[0], 5, clock::now()).await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     for _ in 0..3 {
-        let died = Relay::new(&environment.database, Dying(sink(&environment))).step(clock::now()).await;
+        let died = Relay::new(&environment.database, CrashingSink(sink(&environment))).step(clock::now()).await;
         assert!(died.is_err());
     }
     buy(&environment, products[0], 1, clock::now()).await;

@@ -18,6 +18,14 @@ use super::{
 };
 use crate::ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop};
 
+/// A new consumer counts so many messages. After that Redis has the scores of the orders.
+async fn expect_counted(brokers: &Brokers, environment: &TestEnvironment, messages: usize, when: &str) {
+    let mut consumer = counter(brokers, environment);
+    handle(&mut consumer, messages).await;
+    expect_scores_of_orders(environment, when).await;
+    consumer.leave().await;
+}
+
 /// I9 and I10: messages that come twice, a consumer that dies before it notes where it is, another that takes its
 /// place: each event counts once.
 #[tokio::test]
@@ -62,10 +70,7 @@ async fn i10_a_consumer_that_dies_before_it_notes_what_it_counted_is_followed_by
         }
         send_all(&environment, brokers.sink()).await;
     }
-    let mut consumer = counter(&brokers, &environment);
-    handle(&mut consumer, 4).await;
-    expect_scores_of_orders(&environment, "after two deaths").await;
-    consumer.leave().await;
+    expect_counted(&brokers, &environment, 4, "after two deaths").await;
     environment.end().await;
 }
 
@@ -217,9 +222,6 @@ async fn i9_from_either_source_scores_are_the_sums_of_the_orders() {
     expect_scores_of_orders(&environment, "by the relay again").await;
     sell().await;
     send_all(&environment, brokers.sink()).await;
-    let mut consumer = counter(&brokers, &environment);
-    handle(&mut consumer, 8).await;
-    expect_scores_of_orders(&environment, "from Kafka again").await;
-    consumer.leave().await;
+    expect_counted(&brokers, &environment, 8, "from Kafka again").await;
     environment.end().await;
 }

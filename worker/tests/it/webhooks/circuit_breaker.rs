@@ -59,8 +59,7 @@ async fn i10_nothing_is_dead_lettered_while_the_circuit_is_open() {
 /// One message at a time probes an unreachable receiver; when the circuit closes, it gets all.
 #[tokio::test]
 async fn i10_a_receiver_that_is_unreachable_for_a_while_gets_everything() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|_| (503, "", None));
     let ids: Vec<String> = (0..100).map(|number| format!("o{number}")).collect();
     orders(&environment, &ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -77,18 +76,14 @@ async fn i10_a_receiver_that_is_unreachable_for_a_while_gets_everything() {
     );
     line.receiver.will(|_| OK);
     line.for_minutes(2).await;
-    assert_eq!((behind(&environment, "data-platform").await, queued(&environment).await), (0, 0));
-    let taken = line.receiver.taken_by_aggregate();
-    assert!(taken.len() == 100 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.expect_all_delivered(&environment, 100).await;
+    line.end(environment).await;
 }
 
 /// Any response closes the circuit: what fails now is this message alone.
 #[tokio::test]
 async fn a_response_of_500_closes_the_circuit() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::Notifications).await;
+    let (environment, mut line) = Line::start(Receiver::Notifications).await;
     line.receiver.will(|_| (504, "", None));
     issue(&environment, "3", 20).await;
     line.for_minutes(1).await;
@@ -96,14 +91,12 @@ async fn a_response_of_500_closes_the_circuit() {
     line.receiver.will(|_| (500, "", None));
     line.for_minutes(1).await;
     assert_eq!((behind(&environment, "notifications").await, queued(&environment).await), (0, 20));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 #[tokio::test]
 async fn retry_after_is_respected() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
     write(&environment, ("ORDER", "a"), "order.created", "{}").await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
@@ -112,15 +105,13 @@ async fn retry_after_is_respected() {
     assert_eq!(line.receiver.arrivals().len(), 1);
     line.after_seconds(3).await;
     assert_eq!(line.receiver.taken().len(), 1);
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// One receiver is unreachable, and the other receives its messages all the same.
 #[tokio::test]
 async fn i10_a_dead_receiver_holds_up_no_other_sink() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     db::outbox::register_sink(&environment.database.pool(), "notifications", clock::now()).await.expect("registered");
     let unreachable = endpoint("http://127.0.0.1:1/");
     let mut dead = sink(&environment, Receiver::Notifications, &line.receiver);
@@ -137,8 +128,7 @@ async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     assert_eq!((line.receiver.taken().len(), behind(&environment, "data-platform").await), (3, 0));
     assert_eq!(behind(&environment, "notifications").await, 23);
     dead.release_lease().await;
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// The receiver is unreachable, and orders go on, and count.

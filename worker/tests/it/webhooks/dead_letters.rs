@@ -18,8 +18,7 @@ use crate::receiver::OK;
 
 #[tokio::test]
 async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (422, "no such\nshop", None) } else { OK });
     orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
@@ -43,14 +42,12 @@ async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
     assert_eq!((sent.len(), sent[0].attempts, queued(&environment).await), (1, 4, 0), "twice, and twice again");
     assert_eq!(line.receiver.taken().last().map(String::as_str), Some("event-1-0"));
     assert!(line.receiver.arrivals().iter().all(|arrival| arrival.is_signed));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 #[tokio::test]
 async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_goes_on() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "broken", None) } else { OK });
     orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
@@ -65,16 +62,14 @@ async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_go
     assert!(dead[0].attempts > 90, "{}", dead[0].attempts);
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), queued(&environment).await), (2, 0));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// A receiver that fails all messages about one campaign is reachable: they fill the retry queue, and are dead-lettered
 /// after a day like any other. Then those behind them are delivered.
 #[tokio::test]
 async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::Notifications).await;
+    let (environment, mut line) = Line::start(Receiver::Notifications).await;
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "broken", None) } else { OK });
     issue(&environment, "3", 1_100).await;
     issue(&environment, "4", 1).await;
@@ -89,8 +84,7 @@ async fn i10_a_campaign_whose_messages_all_fail_stops_the_sink_for_a_day_at_most
     assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 1_000);
     assert_eq!((queued(&environment).await, line.receiver.taken().len()), (100, 1));
     assert_eq!(behind(&environment, "notifications").await, 0);
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// Letters that were asked for hold up neither each other nor what is new.
@@ -115,8 +109,7 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "", None) } else { OK });
     line.for_minutes(3).await;
     assert_eq!((count_letters(&environment, DeadLetterStatus::Sent).await, queued(&environment).await), (999, 1));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 async fn insert_dead_letters(environment: &TestEnvironment, source: &str, status: &str, keys: std::ops::Range<u32>) {
@@ -165,13 +158,11 @@ async fn only_letters_that_were_sent_are_purged() {
 
 #[tokio::test]
 async fn an_event_that_is_no_message_is_a_dead_letter_and_holds_nothing_up() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::Notifications).await;
+    let (environment, mut line) = Line::start(Receiver::Notifications).await;
     write(&environment, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.after_seconds(1).await;
     let dead = letters(&environment, DeadLetterStatus::Dead).await;
     assert_eq!((dead.len(), dead[0].redrivable, behind(&environment, "notifications").await), (1, false, 0));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }

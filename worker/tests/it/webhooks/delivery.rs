@@ -15,8 +15,7 @@ use crate::receiver::OK;
 /// The data platform receives every event of each order, in order, signed, and nothing else.
 #[tokio::test]
 async fn i10_the_data_platform_receives_each_event_of_an_order_in_order() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     write(&environment, ("POINTS", "7"), "points.charged", "{}").await;
     orders(&environment, &["a", "b"]).await;
     assert_eq!(line.after_seconds(1).await, StepOutcome::UpToDate);
@@ -30,14 +29,12 @@ async fn i10_the_data_platform_receives_each_event_of_an_order_in_order() {
     assert_eq!(arrivals[0].message["data"]["orderId"], arrivals[0].text("aggregateId"));
     assert_eq!(arrivals[0].text("id"), arrivals[0].id);
     assert_eq!(behind(&environment, "data-platform").await, 0);
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 #[tokio::test]
 async fn i10_each_recipient_of_a_coupon_is_notified() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::Notifications).await;
+    let (environment, mut line) = Line::start(Receiver::Notifications).await;
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let issuances: Vec<String> = (1..=100).map(issuance).collect();
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}]}}"#, issuances.join(","));
@@ -52,15 +49,13 @@ async fn i10_each_recipient_of_a_coupon_is_notified() {
     let arrivals = line.receiver.arrivals();
     let again = arrivals.last().expect("an arrival");
     assert_eq!((&*again.id, again.message["data"]["userId"].as_u64(), again.attempt), ("event-1-7", Some(8), 2));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// The order whose first event fails waits, all others go on; each comes again with its own id.
 #[tokio::test]
 async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| {
         let fails = arrival.text("aggregateId") == "a" && arrival.text("type") == "order.created";
         if fails && arrival.attempt < 3 { (500, "not now", None) } else { OK }
@@ -80,8 +75,7 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     let of_first: Vec<_> = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-1-0").collect();
     assert_eq!(of_first.iter().map(|arrival| arrival.answered).collect::<Vec<_>>(), [500, 500, 200]);
     assert!(of_first.iter().all(|arrival| arrival.is_signed));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// Whatever the receiver answers, and whichever worker dies: in the end every order is delivered, in order.
@@ -127,6 +121,5 @@ async fn i10_every_order_is_delivered_in_order_whatever_happens() {
     }
     let all = environment.count("SELECT COUNT(*) FROM outbox_events").await;
     assert_eq!(i64::try_from(delivered.values().map(Vec::len).sum::<usize>()).expect("few"), all, "{trace}");
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }

@@ -54,6 +54,12 @@ fn sink(environment: &TestEnvironment, to: Receiver, at: &TestReceiver) -> Webho
 }
 
 impl Line {
+    async fn start(to: Receiver) -> (TestEnvironment, Self) {
+        let environment = TestEnvironment::new().await;
+        let line = Self::new(&environment, to).await;
+        (environment, line)
+    }
+
     async fn new(environment: &TestEnvironment, to: Receiver) -> Self {
         Self::with(environment, to, Limits::default()).await
     }
@@ -87,6 +93,18 @@ impl Line {
         for _ in 0..minutes * 10 {
             self.after_seconds(6).await;
         }
+    }
+
+    /// The data platform has received the three events of each of so many orders, those of each order in their order.
+    async fn expect_all_delivered(&self, environment: &TestEnvironment, orders: usize) {
+        assert_eq!((behind(environment, "data-platform").await, queued(environment).await), (0, 0));
+        let taken = self.receiver.taken_by_aggregate();
+        assert!(taken.len() == orders && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
+    }
+
+    async fn end(mut self, environment: TestEnvironment) {
+        self.relay.release_lease().await;
+        environment.end().await;
     }
 }
 

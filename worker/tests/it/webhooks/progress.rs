@@ -1,49 +1,28 @@
 //! Workers that die, a full retry queue, and sinks that no process serves.
 
 use chrono::TimeDelta;
-use dibs_common::{
-    clock::Timestamp,
-    db::{self, Lease},
-    error::{Error, Result},
-    integrations::messages::Receiver,
-    testing::TestEnvironment,
-};
+use dibs_common::{clock::Timestamp, db, error::Result, integrations::messages::Receiver, testing::TestEnvironment};
 use dibs_worker::{
-    relay::{Batch, Relay, Sink, StepOutcome},
-    webhooks::{Limits, WebhookSink},
+    relay::{Relay, StepOutcome},
+    webhooks::Limits,
 };
 
 use super::{Line, behind, orders, queued, sink};
-use crate::receiver::{OK, TestReceiver};
-
-/// Delivers what it is given, and dies before that is noted.
-struct Dying(WebhookSink);
-
-impl Sink for Dying {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn kinds(&self) -> &'static [&'static str] {
-        self.0.kinds()
-    }
-
-    async fn deliver(&mut self, batch: &Batch, lock: &mut Lease) -> Result<u64> {
-        self.0.deliver(batch, lock).await?;
-        Err(Error::internal("it died"))
-    }
-}
+use crate::{
+    receiver::{OK, TestReceiver},
+    support::CrashingSink,
+};
 
 pub async fn die(environment: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
-    let mut relay = Relay::new(&environment.database, Dying(sink(environment, Receiver::DataPlatform, receiver)));
+    let mut relay =
+        Relay::new(&environment.database, CrashingSink(sink(environment, Receiver::DataPlatform, receiver)));
     // It may also have found the lock not yet free of the one before.
     let _: Result<StepOutcome> = relay.step(now).await;
 }
 
 #[tokio::test]
 async fn i10_a_crash_between_delivery_and_progress_delivers_again_with_the_same_id() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| match &*arrival.id {
         "event-1-0" if arrival.attempt < 3 => (422, "no", None),
         "event-2-0" if arrival.attempt < 3 => (500, "", None),
@@ -63,8 +42,7 @@ async fn i10_a_crash_between_delivery_and_progress_delivers_again_with_the_same_
     assert_eq!((line.receiver.taken().len(), behind(&environment, "data-platform").await), (9, 0));
     let again = line.receiver.arrivals().into_iter().filter(|arrival| arrival.id == "event-3-0").count();
     assert_eq!(again, 3, "it came again");
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
 
 /// A full retry queue stops the sink; the outbox keeps what follows, and nothing is lost.
@@ -81,18 +59,14 @@ async fn i10_when_the_retry_queue_is_full_the_sink_stops_and_later_goes_on() {
     assert_eq!((queued(&environment).await, behind(&environment, "data-platform").await > 0), (4, true));
     line.receiver.will(|_| OK);
     line.for_minutes(12).await;
-    assert_eq!((queued(&environment).await, behind(&environment, "data-platform").await), (0, 0));
-    let taken = line.receiver.taken_by_aggregate();
-    assert!(taken.len() == 4 && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.expect_all_delivered(&environment, 4).await;
+    line.end(environment).await;
 }
 
 /// Events wait for a sink that is served, moving or not, and no longer for one that no process has served for a week.
 #[tokio::test]
 async fn events_are_purged_once_a_sink_is_idle_for_a_week() {
-    let environment = TestEnvironment::new().await;
-    let mut line = Line::new(&environment, Receiver::DataPlatform).await;
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     db::outbox::register_sink(&environment.database.pool(), "notifications", line.now).await.expect("registered");
     orders(&environment, &["a"]).await;
     line.after_seconds(1).await;
@@ -108,6 +82,5 @@ async fn events_are_purged_once_a_sink_is_idle_for_a_week() {
     assert_eq!(left_alone(line.now).await, ["notifications"]);
     assert_eq!(purge(line.now).await, 3);
     assert_eq!(purge(line.now + week * 2).await, 0, "while no sink is served, nothing is deleted");
-    line.relay.release_lease().await;
-    environment.end().await;
+    line.end(environment).await;
 }
