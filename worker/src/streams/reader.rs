@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::Handler;
 
 const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+/// The shortest time between two refreshes of what is in flight.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
 const READ_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
 
 /// A consumer that has nothing pending and did not read for so long was killed: a running one reads every second.
@@ -24,7 +26,7 @@ const CONSUMER_CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
 /// When a consumer reclaims the entries of others.
 #[derive(Clone, Copy, Debug)]
 pub struct ReclaimPolicy {
-    /// An entry that was delivered longer ago, and is not acknowledged, is reclaimed.
+    /// An entry that is pending, and was not delivered or refreshed for this time, is reclaimed.
     pub min_idle: Duration,
     /// How often a consumer looks for such entries.
     pub poll_interval: Duration,
@@ -34,6 +36,13 @@ pub struct ReclaimPolicy {
 impl Default for ReclaimPolicy {
     fn default() -> Self {
         Self { min_idle: Duration::from_secs(10), poll_interval: Duration::from_secs(2) }
+    }
+}
+
+impl ReclaimPolicy {
+    /// A third of the idle time: one refresh may be late without effect.
+    fn refresh_interval(self) -> Duration {
+        (self.min_idle / 3).max(MIN_REFRESH_INTERVAL)
     }
 }
 
@@ -129,6 +138,20 @@ impl<H: Handler> Reader<H> {
 
     fn in_flight(&self, deliveries: Vec<Delivery<H::Entry>>) -> Vec<InFlight<H::Entry>> {
         deliveries.into_iter().map(|delivery| InFlight { stream: self.stream(), delivery }).collect()
+    }
+}
+
+/// Keeps the entries in flight at this consumer until `done`, however long they wait for their batch. A process that is
+/// frozen or dead does not refresh, so others reclaim its entries.
+pub(super) async fn refresh_in_flight<E: Entry>(
+    stream: &StreamConsumer<E>,
+    policy: ReclaimPolicy,
+    done: &CancellationToken,
+) {
+    while retry::sleep(policy.refresh_interval(), done).await {
+        if let Err(error) = stream.refresh().await {
+            tracing::warn!(stream = stream.key(), cause = error.chain(), "entries in flight are not refreshed");
+        }
     }
 }
 

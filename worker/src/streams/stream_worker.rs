@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{BatchProcessor, Handler, InFlight, Reader, ReclaimPolicy};
+use super::{BatchProcessor, Handler, InFlight, Reader, ReclaimPolicy, reader::refresh_in_flight};
 
 const JOIN_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
 
@@ -34,10 +34,15 @@ impl<H: Handler> StreamWorker<H> {
     /// the caller starts another worker, which reclaims the entries of that batch.
     pub async fn run(&self, partitions: impl IntoIterator<Item = Partition>, stopping: CancellationToken) {
         let (tx, rx) = mpsc::channel(H::LIMITS.queued_reads);
+        let worked = CancellationToken::new();
         let readers: Vec<_> =
-            partitions.into_iter().map(|partition| self.read(partition, tx.clone(), &stopping)).collect();
+            partitions.into_iter().map(|partition| self.read(partition, tx.clone(), &stopping, &worked)).collect();
         drop(tx);
-        let ((), streams) = tokio::join!(self.work(rx, &stopping), join_all(readers));
+        let working = async {
+            self.work(rx, &stopping).await;
+            worked.cancel();
+        };
+        let ((), streams) = tokio::join!(working, join_all(readers));
         // Only now is nothing of them in flight.
         join_all(streams.iter().flatten().map(|stream| stream.close())).await;
     }
@@ -75,18 +80,19 @@ impl<H: Handler> StreamWorker<H> {
         Ok(entries)
     }
 
-    /// Returns the stream that it read; none when it was stopped before it could join.
+    /// Keeps what it read in flight until `worked`. Returns the stream that it read; none when it was stopped before it could join.
     async fn read(
         &self,
         partition: Partition,
         tx: mpsc::Sender<Vec<InFlight<H::Entry>>>,
         stopping: &CancellationToken,
+        worked: &CancellationToken,
     ) -> Option<Arc<StreamConsumer<H::Entry>>> {
         while !stopping.is_cancelled() {
             match self.join(partition, &format!("worker-{}", new_uuid())).await {
                 Ok(reader) => {
                     let stream = reader.stream();
-                    reader.run(tx, stopping).await;
+                    tokio::join!(reader.run(tx, stopping), refresh_in_flight(&stream, self.policy, worked));
                     return Some(stream);
                 }
                 Err(error) => {

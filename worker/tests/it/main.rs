@@ -14,6 +14,7 @@ mod receiver;
 mod reconciling;
 mod relay;
 mod retention;
+mod stream_workers;
 mod supervision;
 mod support;
 mod webhooks;

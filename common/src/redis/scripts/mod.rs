@@ -5,6 +5,7 @@ mod acknowledge;
 mod campaign_put;
 mod claim;
 mod enqueue;
+mod refresh;
 mod remove_idle_consumers;
 mod return_slots;
 mod sales_apply;
@@ -19,6 +20,7 @@ pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put, campaign_updat
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
+pub use refresh::refresh;
 pub use remove_idle_consumers::remove_idle_consumers;
 pub use return_slots::return_slots;
 pub(super) use sales_apply::sales_apply;
@@ -71,11 +73,12 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 10] = [
+    const CONTRACTS: [(&str, &Contract); 11] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
+        ("refresh", &refresh::CONTRACT),
         ("remove_idle_consumers", &remove_idle_consumers::CONTRACT),
         ("return_slots", &return_slots::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),

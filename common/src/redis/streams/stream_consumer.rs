@@ -158,6 +158,19 @@ impl<E: Entry> StreamConsumer<E> {
         Ok(self.deliver(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect()))
     }
 
+    /// Resets the idle time of everything in flight, so that no other consumer reclaims it. What another consumer has
+    /// reclaimed already stays there. Returns how many entries are still pending here.
+    pub async fn refresh(&self) -> Result<u64> {
+        // Each entry costs a look into the pending list. A chunk keeps Redis for about a millisecond.
+        const ENTRIES_PER_CALL: usize = 500;
+        let in_flight: Vec<String> = self.in_flight().iter().cloned().collect();
+        let mut refreshed = 0;
+        for entries in in_flight.chunks(ENTRIES_PER_CALL) {
+            refreshed += scripts::refresh(&self.redis, self.key.clone(), E::GROUP, &self.consumer, entries).await?;
+        }
+        Ok(refreshed)
+    }
+
     /// Ends entries whose outcome is durable.
     pub async fn acknowledge(&self, entries: &[String]) -> Result<u64> {
         let removed = scripts::acknowledge(&self.redis, self.key.clone(), E::GROUP, entries).await?;
