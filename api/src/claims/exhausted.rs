@@ -118,6 +118,7 @@ impl Exhausted {
         let Some(counts) = campaign_state::counts(&self.redis, self.partition, self.coupon).await? else {
             return Ok(None);
         };
+        // Too many holders to remember: then each claim goes to Redis, which is slower and as correct.
         if !counts.sold_out(clock::now()) || counts.claimed > MAX_HOLDERS {
             return Ok(None);
         }

@@ -153,6 +153,7 @@ where
     let answering = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
     let answered = answering.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
     let (head, body) = render(answered, id.as_str(), &uri).into_parts();
+    // Read whole before it is sent, as the row must hold what the caller receives.
     let body = match body::to_bytes(body, MAX_STORED_BYTES).await {
         Ok(body) => body,
         Err(error) => return ApiError(Error::internal(error)).into_response(),

@@ -41,6 +41,7 @@ pub struct PaymentAnswer {
 
 impl PaymentAnswer {
     fn of(done: &CommandResult) -> Result<Self> {
+        // A defect, not a refusal: the worker never executes a payment without giving its order the id.
         let unpaid = || Error::internal(format!("order {} was paid, and has no payment", done.order.order_id));
         Ok(Self {
             payment_id: done.order.payment_id.ok_or_else(unpaid)?,
