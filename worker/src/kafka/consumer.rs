@@ -101,7 +101,7 @@ impl<H: Handler + 'static> Consumer<H> {
             .set("auto.commit.interval.ms", "1000")
             // The default stores an offset when a record is read. A crash would then lose the records in flight.
             .set("enable.auto.offset.store", "false")
-            // For each partition, and the default is 64 MiB: a backlog of many partitions would fill the memory.
+            // Messages that are read ahead lie in memory. The default is 64 MiB for each consumer.
             .set("queued.max.messages.kbytes", "16384")
             .set("session.timeout.ms", "10000");
         let client: StreamConsumer = client.create().map_err(Error::internal)?;
