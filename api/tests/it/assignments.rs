@@ -3,7 +3,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    domain::campaign::{Campaign, CampaignState, CampaignTerms},
+    domain::campaign::{Campaign, CampaignState, CampaignTerms, Validity},
     identifiers::{CouponId, MAX_ID},
     redis::scripts::{CampaignCounts, campaign_put},
     testing::{eventually, open_terms},
@@ -37,6 +37,18 @@ async fn assign_with_key(app: &TestApp, coupon: CouponId, body: Value, key: &str
 async fn look(app: &TestApp, made: &Answer) -> Answer {
     let location = made.header("location").expect("where to look");
     Answer::of(app.request(Method::GET, location).bearer_auth(ADMIN_TOKEN)).await
+}
+
+#[tokio::test]
+async fn a_coupon_whose_validity_is_over_is_not_assigned() {
+    let app = TestApp::new().await;
+    let validity = Validity::Until(clock::now() - TimeDelta::days(1));
+    let coupon = app.place.campaign_of(CampaignTerms { validity, ..open_terms() }).await.id;
+    let refused = assign(&app, coupon, to([1, 2])).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (400, "VALIDATION_FAILED"));
+    assert_eq!(refused.body["errors"][0]["field"], "couponId");
+    assert_eq!(assignments(&app).await, 0);
+    app.end().await;
 }
 
 /// Executes what was assigned so far.

@@ -1,3 +1,4 @@
+use dibs_common::domain::campaign::Validity;
 use reqwest::Method;
 use serde_json::json;
 
@@ -106,6 +107,29 @@ async fn unknown_routes_and_methods_and_parameters_are_refused() {
         let path = format!("/users/1/coupons?{query}");
         assert_eq!(refused(Method::GET, &path).await, (400, "VALIDATION_FAILED".into()), "{path}");
     }
+    app.end().await;
+}
+
+/// Such a campaign would give out coupons that are expired when they are issued, or none at all.
+#[tokio::test]
+async fn terms_that_contradict_each_other_or_the_clock_are_refused() {
+    let app = TestApp::new().await;
+    let until_before_the_close = terms_body(|terms| {
+        terms.validity = Validity::Until(terms.closes_at - chrono::TimeDelta::seconds(1));
+    });
+    let wholly_in_the_past = terms_body(|terms| {
+        terms.closes_at = dibs_common::clock::now() - chrono::TimeDelta::seconds(1);
+        terms.opens_at = terms.closes_at - chrono::TimeDelta::hours(1);
+    });
+    for (body, field, word) in
+        [(until_before_the_close, "validity.until", "closesAt"), (wholly_in_the_past, "closesAt", "future")]
+    {
+        let answer = app.administer("/admin/coupons", body).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"));
+        assert_eq!(answer.body["errors"][0]["field"], field);
+        assert!(answer.body["errors"][0].to_string().contains(word), "{}", answer.body);
+    }
+    assert_eq!(app.place.count("SELECT COUNT(*) FROM coupons").await, 0);
     app.end().await;
 }
 

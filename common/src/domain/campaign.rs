@@ -161,9 +161,20 @@ impl CampaignTerms {
                 expect((1..=3650).contains(&days), "validity.days", "expected 1 to 3650 days");
             }
             Validity::Until(until) => {
-                let usable = in_calendar(until) && until > self.opens_at;
-                expect(usable, "validity.until", "expected a time after opensAt, before the year 9999");
+                // A coupon that is claimed at the last moment must still be usable.
+                let usable = in_calendar(until) && until >= self.closes_at;
+                expect(usable, "validity.until", "expected a time not before closesAt, before the year 9999");
             }
+        }
+        errors
+    }
+
+    /// The invalid fields of a campaign that is created at `now`: also a window that is over.
+    pub fn errors_at(&self, now: Timestamp) -> Vec<FieldError> {
+        let mut errors = self.errors();
+        let is_named = errors.iter().any(|error| error.field == "closesAt");
+        if !is_named && self.closes_at <= now {
+            errors.push(FieldError::new("closesAt", "expected a time in the future"));
         }
         errors
     }
@@ -272,7 +283,18 @@ pub(crate) mod tests {
         assert_eq!(wrong(|terms| terms.per_user_limit = 101), ["perUserLimit"]);
         assert_eq!(wrong(|terms| terms.closes_at = terms.opens_at), ["closesAt"]);
         assert_eq!(wrong(|terms| terms.validity = Validity::Days(0)), ["validity.days"]);
-        assert_eq!(wrong(|terms| terms.validity = Validity::Until(terms.opens_at)), ["validity.until"]);
+        let until_before_the_close = |terms: &mut CampaignTerms| {
+            terms.validity = Validity::Until(terms.closes_at - TimeDelta::milliseconds(1));
+        };
+        assert_eq!(wrong(until_before_the_close), ["validity.until"]);
+        assert_eq!(wrong(|terms| terms.validity = Validity::Until(terms.closes_at)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_campaign_wholly_in_the_past_is_not_created() {
+        let fields = |now| terms().errors_at(now).into_iter().map(|error| error.field.into_owned()).collect::<Vec<_>>();
+        assert_eq!(fields(from_millis(1_999_999)), Vec::<String>::new());
+        assert_eq!(fields(from_millis(2_000_000)), ["closesAt"]);
     }
 
     #[test]

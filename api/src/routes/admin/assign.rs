@@ -56,5 +56,12 @@ async fn create(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: V
     if campaign.state == CampaignState::Closed {
         return Err(Error::CampaignClosed);
     }
-    db::assignments::create(&app.database, id, coupon, &users, clock::now()).await
+    // Issued now, it would be expired at once, and still count against the quantity and each user's limit.
+    let now = clock::now();
+    let valid_until = campaign.terms.validity.end(now);
+    if valid_until <= now {
+        let message = format!("expected a coupon whose validity is not over; it ended at {}", valid_until.to_rfc3339());
+        return Err(Error::field("couponId", message));
+    }
+    db::assignments::create(&app.database, id, coupon, &users, now).await
 }

@@ -33,7 +33,7 @@ pub async fn create_campaign(
     JsonBody(terms): JsonBody<CampaignTerms>,
 ) -> Result<Response, ApiError> {
     let terms = terms.normalized();
-    validate(terms.errors())?;
+    validate(terms.errors_at(clock::now()))?;
     let campaign = app.run_to_end(create(app.clone(), terms, operation)).await?;
     let location = format!("/coupons/{}", campaign.id);
     let view = CampaignView::new(campaign, 0);

@@ -109,6 +109,11 @@ impl BatchExecutor<'_> {
             }
             None => 0,
         };
+        // A small percentage of a small total rounds down to nothing. The coupon would be spent for it.
+        if discount == 0 && coupon.is_some() {
+            let detail = format!("The coupon takes nothing off an order of {total} won.");
+            return reject(RejectCode::CouponNotUsable, detail);
+        }
         if pay {
             self.check_balance(command, total - discount)?;
         }

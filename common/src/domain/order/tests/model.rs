@@ -141,6 +141,9 @@ impl Model {
             Some((_, coupon)) => coupon.discount.value.min(total),
             None => 0,
         };
+        if with.is_some() && discount == 0 {
+            return Err(RejectCode::CouponNotUsable);
+        }
         Ok((merged, total - discount))
     }
 

@@ -97,6 +97,17 @@ fn expect_only_a_rejected_order(state: &LockedState, plan: &OrderPlan, code: Rej
 }
 
 #[test]
+fn a_coupon_that_takes_nothing_off_is_not_spent() {
+    let mut state = initial_state();
+    // 10 percent of 9 won is less than 1 won.
+    state.products.get_mut(&product_id(0)).expect("a product").price = 9;
+    let (rejected, plan) = execute_one(&mut state, &command(0, 0, place_action(&[(0, 1)], Some(1), None)));
+    assert_eq!(rejected, Err(RejectCode::CouponNotUsable));
+    assert_eq!(state.coupons[&coupon_id(1)], coupon(1));
+    assert!(plan.coupons.is_empty() && plan.stock.is_empty());
+}
+
+#[test]
 fn only_an_issued_coupon_is_usable() {
     for (status, word) in [
         (CouponStatus::Used, "used already"),
