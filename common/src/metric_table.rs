@@ -105,6 +105,11 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("dibs_order_backlog_entries", &["partition"], "Commands on a partition's stream."),
     counter("dibs_command_entries_dead_lettered_total", &[], "Commands that became dead letters."),
+    gauge(
+        "dibs_held_entries",
+        &["stream"],
+        "Entries in flight that wait for rows which another session has locked: claims or orders.",
+    ),
     gauge("dibs_charges_pending", &[], "Charges that the payment gateway has not decided."),
     counter(
         "dibs_charge_reconciliations_total",

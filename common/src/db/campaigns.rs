@@ -1,5 +1,7 @@
 //! The table `coupons`: campaigns.
 
+use std::collections::BTreeSet;
+
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
@@ -217,4 +219,23 @@ pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Res
         query = query.bind(coupon.get());
     }
     query.fetch_all(connection).await?.into_iter().map(Campaign::try_from).collect()
+}
+
+/// Those of the campaigns whose rows another session has locked. Locks those that are free, so the caller rolls back.
+pub async fn find_locked(
+    connection: &mut MySqlConnection,
+    coupons: &BTreeSet<CouponId>,
+) -> Result<BTreeSet<CouponId>, sqlx::Error> {
+    let mut locked = BTreeSet::new();
+    for coupon in coupons {
+        let exists = "SELECT /* campaigns::find_locked */ 1 FROM coupons WHERE coupon_id = ?";
+        let exists: Option<i64> =
+            sqlx::query_scalar(exists).bind(coupon.get()).fetch_optional(&mut *connection).await?;
+        let free = "SELECT /* campaigns::find_locked */ 1 FROM coupons WHERE coupon_id = ? FOR UPDATE SKIP LOCKED";
+        let free: Option<i64> = sqlx::query_scalar(free).bind(coupon.get()).fetch_optional(&mut *connection).await?;
+        if exists.is_some() && free.is_none() {
+            locked.insert(*coupon);
+        }
+    }
+    Ok(locked)
 }

@@ -1,7 +1,8 @@
 use crate::error::{Dependency, Error};
 
 /// `ER_LOCK_WAIT_TIMEOUT` and `ER_LOCK_DEADLOCK`.
-const CONTENTION: [u16; 2] = [1205, 1213];
+const CONTENTION: [u16; 2] = [LOCK_WAIT_TIMEOUT, 1213];
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// `ER_DUP_ENTRY`.
 const DUPLICATE_KEY: u16 = 1062;
 /// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not say it: no default (1364),
@@ -16,6 +17,17 @@ fn number(error: &sqlx::Error) -> Option<u16> {
 /// Whether the server broke the transaction to resolve a deadlock or a lock wait.
 pub(super) fn is_contention(error: &sqlx::Error) -> bool {
     number(error).is_some_and(|number| CONTENTION.contains(&number))
+}
+
+/// Whether the transaction waited too long for a row that another session has locked.
+pub(super) fn is_lock_wait_timeout(error: &sqlx::Error) -> bool {
+    number(error) == Some(LOCK_WAIT_TIMEOUT)
+}
+
+/// Whether the cause of an error is a row that another session has locked. The server itself is available.
+pub fn is_row_locked(error: &Error) -> bool {
+    let Error::DependencyUnavailable { cause, .. } = error else { return false };
+    cause.downcast_ref::<sqlx::Error>().is_some_and(is_lock_wait_timeout)
 }
 
 /// Whether a unique key has that value already.

@@ -27,10 +27,10 @@ pub mod sales;
 pub mod statements;
 mod watch;
 
-pub use errors::{database_error, is_duplicate};
+pub use errors::{database_error, is_duplicate, is_row_locked};
 pub use lease::Lease;
 pub use pool::Database;
-pub use retry::{QUERY_TIMEOUT, found, retrying, with_timeout, within, within_limit};
+pub use retry::{QUERY_TIMEOUT, found, retrying, retrying_batch, with_timeout, within, within_limit};
 
 #[cfg(test)]
 mod tests {

@@ -71,6 +71,12 @@ impl Database {
         self.pool().begin().await
     }
 
+    /// Begins the transaction of a batch, which waits for a lock for a second only. In one round trip; the session's own
+    /// limit is restored when the connection is released. Run it inside [`super::retrying_batch`].
+    pub async fn begin_batch(&self) -> Result<Transaction<'static, MySql>, sqlx::Error> {
+        self.pool().begin_with("SET SESSION innodb_lock_wait_timeout = 1; BEGIN").await
+    }
+
     pub(super) fn options(&self) -> &MySqlConnectOptions {
         &self.shared.options
     }
@@ -152,7 +158,9 @@ fn open(
             Box::pin(async move {
                 // A future that is dropped while BEGIN is on the wire leaves a transaction open: it would hold
                 // locks, and hide writes from other connections. An error discards the connection.
-                match timeout(RELEASE_TIMEOUT, connection.execute("ROLLBACK")).await {
+                match timeout(RELEASE_TIMEOUT, connection.execute("ROLLBACK; SET SESSION innodb_lock_wait_timeout = 5"))
+                    .await
+                {
                     Ok(ended) => ended?,
                     Err(elapsed) => return Err(sqlx::Error::Io(elapsed.into())),
                 };

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::errors::{database_error, is_contention};
+use super::errors::{database_error, is_contention, is_lock_wait_timeout};
 use crate::{
     error::{Dependency, Error, Result},
     retry::RetryPolicy,
@@ -43,7 +43,27 @@ pub async fn with_timeout<T>(transaction: impl Future<Output = Result<T, sqlx::E
 
 /// Runs a whole transaction, at most six times, as long as the server breaks it to resolve a deadlock or a lock wait.
 /// `name` names it in the metrics.
-pub async fn retrying<T, F>(name: &'static str, mut transaction: impl FnMut() -> F) -> Result<T>
+pub async fn retrying<T, F>(name: &'static str, transaction: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    retry_while(name, is_contention, transaction).await
+}
+
+/// Like [`retrying`], for a batch: a lock wait timeout ends it, as the rest of the batch must not wait for a locked row.
+/// Begin it with [`super::Database::begin_batch`].
+pub async fn retrying_batch<T, F>(name: &'static str, transaction: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    retry_while(name, |error| is_contention(error) && !is_lock_wait_timeout(error), transaction).await
+}
+
+async fn retry_while<T, F>(
+    name: &'static str,
+    is_retried: impl Fn(&sqlx::Error) -> bool,
+    mut transaction: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
@@ -51,7 +71,7 @@ where
         match transaction().await {
             // Only what the server has certainly rolled back. After a broken connection it is unknown whether the
             // transaction was committed, and the caller has to be idempotent.
-            Err(error) if attempt < MAX_ATTEMPTS && is_contention(&error) => {
+            Err(error) if attempt < MAX_ATTEMPTS && is_retried(&error) => {
                 metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
                 tracing::debug!(transaction = name, attempt, %error, "transaction is retried");
                 // The policy has no deadline, so there always is a delay.

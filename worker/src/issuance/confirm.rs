@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use dibs_common::{
     clock::Timestamp,
@@ -21,6 +21,19 @@ pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> R
     looked.ok_or_else(|| Error::internal("a batch was not decided though all that is there was known"))
 }
 
+/// Those of the campaigns that another session has locked.
+pub(super) async fn find_locked(database: &Database, coupons: &BTreeSet<CouponId>) -> Result<BTreeSet<CouponId>> {
+    db::retrying_batch("probe_claims", || {
+        db::with_timeout(async {
+            let mut transaction = database.begin_batch().await?;
+            let locked = db::campaigns::find_locked(&mut transaction, coupons).await?;
+            transaction.rollback().await?;
+            Ok(locked)
+        })
+    })
+    .await
+}
+
 /// Whether a transaction reads what the database holds of a batch. Nearly always nothing is there, and looking
 /// would take a third of the time.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,7 +48,7 @@ async fn transact(
     now: Timestamp,
     look: DuplicateCheck,
 ) -> Result<Option<IssuancePlan>> {
-    db::retrying("confirm_claims", || async {
+    db::retrying_batch("confirm_claims", || async {
         let attempt = tokio::time::timeout(LONGEST, attempt(database, claims, now, look)).await;
         attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
@@ -52,7 +65,7 @@ async fn attempt(
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
     coupons.sort_unstable();
     coupons.dedup();
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_batch().await?;
     let campaigns = db::campaigns::lock(&mut transaction, &coupons).await?;
     let existing = match look {
         DuplicateCheck::Explicit => db::issuances::find_existing(&mut transaction, claims).await?,

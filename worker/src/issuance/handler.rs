@@ -12,7 +12,7 @@ use dibs_common::{
 };
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::confirm::confirm;
+use super::confirm::{confirm, find_locked};
 use crate::streams::{Handler, Limits, publish_outcomes};
 
 /// Confirms the claims of one partition.
@@ -49,6 +49,20 @@ impl Handler for ClaimHandler {
 
     // Two batches in flight: while one waits for its commit or leaves the stream, the next is in its transaction.
     const LIMITS: Limits = Limits { read: 500, queued_reads: 1, entries: 500, load: 500, processing: 2, in_flight: 2 };
+
+    // An entry has one campaign, and its claims need no other row that is shared.
+    const KEYS_SHARE_ROWS: bool = false;
+
+    /// The campaign: its row is what an entry waits for.
+    fn key(entry: &ClaimEntry) -> u64 {
+        entry.claims.first().map_or(0, |claim| claim.coupon.get())
+    }
+
+    async fn find_locked(&self, entries: &[&ClaimEntry]) -> Result<Vec<bool>> {
+        let coupons = entries.iter().flat_map(|entry| &entry.claims).map(|claim| claim.coupon).collect();
+        let locked = find_locked(&self.database, &coupons).await?;
+        Ok(entries.iter().map(|entry| entry.claims.iter().any(|claim| locked.contains(&claim.coupon))).collect())
+    }
 
     fn load(entry: &ClaimEntry) -> usize {
         entry.claims.len()

@@ -54,6 +54,19 @@ impl Handler for CommandHandler {
     const LIMITS: Limits =
         Limits { read: 200, queued_reads: 64, entries: 500, load: 2_000, processing: 1, in_flight: 5 };
 
+    // Orders of all users need the rows of products.
+    const KEYS_SHARE_ROWS: bool = true;
+
+    /// A user's commands must not overtake each other.
+    fn key(entry: &OrderEntry) -> u64 {
+        entry.command.user.get()
+    }
+
+    async fn find_locked(&self, entries: &[&OrderEntry]) -> Result<Vec<bool>> {
+        let commands: Vec<Command> = entries.iter().map(|entry| entry.command.clone()).collect();
+        transaction::find_locked(&self.database, &commands).await
+    }
+
     /// Lines of an order: each needs the row of its product.
     fn load(entry: &OrderEntry) -> usize {
         entry.command.lines()

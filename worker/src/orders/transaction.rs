@@ -57,13 +57,26 @@ pub(super) async fn fail_permanently(
     refused.await?.ok_or_else(|| Error::internal("a command that failed permanently has no outcome"))
 }
 
+/// Whether each command needs a row that another session has locked.
+pub(super) async fn find_locked(database: &Database, commands: &[Command]) -> Result<Vec<bool>> {
+    db::retrying_batch("probe_commands", || {
+        db::with_timeout(async {
+            let mut transaction = database.begin_batch().await?;
+            let locked = db::orders::find_locked(&mut transaction, commands).await?;
+            transaction.rollback().await?;
+            Ok(locked)
+        })
+    })
+    .await
+}
+
 async fn transact(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
     (now, look): (Timestamp, DuplicateCheck),
 ) -> Result<Option<Vec<OrderOutcome>>> {
-    db::retrying("execute_commands", || async {
+    db::retrying_batch("execute_commands", || async {
         let attempt = tokio::time::timeout(LONGEST, attempt(database, commands, rules, (now, look))).await;
         attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
@@ -77,7 +90,7 @@ async fn attempt(
     rules: &OrderRules,
     (now, look): (Timestamp, DuplicateCheck),
 ) -> Result<Option<Vec<OrderOutcome>>, sqlx::Error> {
-    let mut transaction = database.begin().await?;
+    let mut transaction = database.begin_batch().await?;
     let mut shop = db::orders::lock_state(&mut transaction, commands, look).await?;
     let plan = execute(&mut shop, commands, rules, now);
     let batch = PlannedCommands { state: &shop, commands, plan: &plan };

@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    time::Duration,
+};
 
 use dibs_common::{
     clock,
@@ -11,17 +15,18 @@ use dibs_common::{
 use metrics::Counter;
 use tokio_util::sync::CancellationToken;
 
-use super::{Handler, InFlight};
+use super::{Handler, InFlight, held_entries::HeldEntries, stream_worker::take_batch};
 
 /// Deliveries after which an entry that fails by itself is dead-lettered.
 const MAX_ATTEMPTS: u64 = 5;
 const RETRY: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(50), Duration::from_secs(1));
 
 /// Carries batches through, from delivery to acknowledgement.
-pub struct BatchProcessor<H> {
+pub struct BatchProcessor<H: Handler> {
     handler: H,
     database: Database,
     dead_lettered: Counter,
+    pub(super) held: HeldEntries<H>,
 }
 
 /// Entries whose outcomes are durable, and these, in the same order.
@@ -32,7 +37,7 @@ pub(super) struct Processed<H: Handler> {
 
 impl<H: Handler> BatchProcessor<H> {
     pub fn new(handler: H, database: &Database) -> Self {
-        Self { handler, database: database.clone(), dead_lettered: H::dead_lettered() }
+        Self { handler, database: database.clone(), dead_lettered: H::dead_lettered(), held: HeldEntries::new() }
     }
 
     /// Makes the outcomes of a batch durable. When the fault is in an entry, halves the batch until the entry is alone.
@@ -46,13 +51,22 @@ impl<H: Handler> BatchProcessor<H> {
             }
         }
         // The last part is the next one, so that parts are processed in the order of their entries.
-        let mut parts = vec![readable];
-        while let Some(mut part) = parts.pop().filter(|part| !part.is_empty()) {
+        let mut parts = self.split(readable).await;
+        while let Some(mut part) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
             let entries = decoded(&part);
             match self.until_available(stopping, || self.handler.process(&entries)).await {
                 Ok(mut outcomes) => {
                     processed.outcomes.append(&mut outcomes);
                     processed.entries.append(&mut part);
+                }
+                Err(error) if db::is_row_locked(&error) => {
+                    parts.extend(self.set_aside(part).await);
+                    // The parts behind it may have later entries of a key that is held now.
+                    parts = parts.into_iter().map(|part| self.held.set_aside(part, |_| false)).collect();
+                    parts.retain(|part| !part.is_empty());
                 }
                 Err(error) if error.is_transient() => {
                     // The parts behind it wait as well: a user's commands must not overtake each other.
@@ -69,6 +83,58 @@ impl<H: Handler> BatchProcessor<H> {
             }
         }
         processed
+    }
+
+    /// What can be processed now, in parts, the first one last: held entries whose rows are free again, then `new` ones.
+    async fn split(&self, new: Vec<InFlight<H::Entry>>) -> Vec<Vec<InFlight<H::Entry>>> {
+        if self.held.is_empty() {
+            return vec![new];
+        }
+        let mut entries = self.held.take_due();
+        let free = if H::KEYS_SHARE_ROWS {
+            entries.extend(new);
+            self.set_locked_aside(self.held.set_aside(entries, |_| false)).await
+        } else {
+            let mut free = self.set_locked_aside(entries).await;
+            free.extend(self.held.set_aside(new, |_| false));
+            free
+        };
+        let mut queue = VecDeque::from(free);
+        let mut parts = Vec::new();
+        while !queue.is_empty() {
+            parts.push(take_batch::<H>(&mut queue));
+        }
+        parts.reverse();
+        parts
+    }
+
+    /// A part waited for a locked row: holds the entries that need it, and returns the rest.
+    async fn set_aside(&self, part: Vec<InFlight<H::Entry>>) -> Vec<Vec<InFlight<H::Entry>>> {
+        let entries = part.len();
+        let mut free = self.set_locked_aside(part).await;
+        if free.len() < entries {
+            tracing::warn!(entries = entries - free.len(), "rows locked by another session; entries held");
+            return vec![free];
+        }
+        // The row is free again, or it is one that the probe does not know. In halves until the entry is alone.
+        if entries == 1 {
+            self.held.set_aside(free, |_| true);
+            return Vec::new();
+        }
+        let second = free.split_off(entries / 2);
+        vec![second, free]
+    }
+
+    /// Holds the entries that need locked rows, and later ones of their keys. Returns the others.
+    async fn set_locked_aside(&self, entries: Vec<InFlight<H::Entry>>) -> Vec<InFlight<H::Entry>> {
+        if entries.is_empty() {
+            return entries;
+        }
+        let locked = self.handler.find_locked(&decoded(&entries)).await.unwrap_or_else(|error| {
+            tracing::warn!(cause = error.chain(), "rows are not probed");
+            Vec::new()
+        });
+        self.held.set_aside(entries, |index| locked.get(index).copied().unwrap_or(false))
     }
 
     /// Publishes durable outcomes, then takes their entries off the streams.
@@ -94,7 +160,9 @@ impl<H: Handler> BatchProcessor<H> {
         let mut backoff = Backoff::new(RETRY);
         loop {
             match step().await {
-                Err(error @ Error::DependencyUnavailable { .. }) if !stopping.is_cancelled() => {
+                Err(error @ Error::DependencyUnavailable { .. })
+                    if !stopping.is_cancelled() && !db::is_row_locked(&error) =>
+                {
                     tracing::warn!(cause = error.chain(), "dependency unavailable; retrying batch");
                     retry::sleep(backoff.next_delay().unwrap_or(RETRY.cap), stopping).await;
                 }

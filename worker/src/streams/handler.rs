@@ -27,9 +27,17 @@ pub trait Handler: Send + Sync + 'static {
     type Outcome: Send + Sync;
 
     const LIMITS: Limits;
+    /// Whether entries of different keys may need the same row. Then new entries are probed while others are held.
+    const KEYS_SHARE_ROWS: bool;
 
     /// How much of [`Limits::load`] an entry takes.
     fn load(entry: &Self::Entry) -> usize;
+
+    /// Entries of one key are processed in the order of their stream while rows that they need are locked.
+    fn key(entry: &Self::Entry) -> u64;
+
+    /// Whether each entry needs a row that another session has locked. Does not wait for it.
+    fn find_locked(&self, entries: &[&Self::Entry]) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
     /// The length of a partition's stream.
     fn backlog(partition: Partition) -> Gauge;

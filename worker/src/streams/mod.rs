@@ -4,11 +4,14 @@
 //! and a [`BatchProcessor`] carries each batch through: process (durable), publish, acknowledge. A [`Handler`] is what
 //! differs between claims and commands.
 //!
+//! Entries that need a row which another session has locked are set aside (`held_entries`); the others go on.
+//!
 //! Every entry can come twice: after a crash, from a worker that was slow, after a lost acknowledgement. No step relies
 //! on an entry being new. The tables know which claims and commands have their outcome.
 
 mod batch_processor;
 mod handler;
+mod held_entries;
 mod publish;
 mod reader;
 mod stream_worker;

@@ -76,6 +76,7 @@ impl<H: Handler> StreamWorker<H> {
                 break;
             }
         }
+        self.batches.held.release();
         reader.stream().close().await;
         Ok(entries)
     }
@@ -120,7 +121,10 @@ impl<H: Handler> StreamWorker<H> {
             let batch = loop {
                 tokio::select! {
                     Some(ended) = tasks.join_next() => propagate_panic(ended),
-                    batch = next_batch::<H>(&mut rx, &mut queue) => break batch,
+                    batch = next_batch::<H>(&mut rx, &mut queue),
+                        if stopping.is_cancelled() || !self.batches.held.is_full() => break batch,
+                    // A batch without new entries probes those that are held.
+                    () = self.batches.held.due() => break Some(Vec::new()),
                 }
             };
             let Some(batch) = batch else { break };
@@ -135,6 +139,7 @@ impl<H: Handler> StreamWorker<H> {
         while let Some(ended) = tasks.join_next().await {
             propagate_panic(ended);
         }
+        self.batches.held.release();
     }
 }
 
@@ -165,7 +170,7 @@ async fn next_batch<H: Handler>(
 }
 
 /// The first entries of the queue: as many as fit into one batch, at least one.
-fn take_batch<H: Handler>(queue: &mut VecDeque<InFlight<H::Entry>>) -> Vec<InFlight<H::Entry>> {
+pub(super) fn take_batch<H: Handler>(queue: &mut VecDeque<InFlight<H::Entry>>) -> Vec<InFlight<H::Entry>> {
     let mut load = 0;
     let fitting = queue.iter().take(H::LIMITS.entries).take_while(|entry| {
         load += entry.delivery.entry.as_ref().map_or(0, H::load);

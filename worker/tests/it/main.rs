@@ -7,6 +7,7 @@ mod dying;
 mod jobs;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod locked_rows;
 mod losing;
 mod orders;
 mod ranking;

@@ -35,6 +35,16 @@ impl Handler for SlowHandler {
 
     const LIMITS: Limits = Limits { read: 500, queued_reads: 3, entries: 50, load: 50, processing: 1, in_flight: 1 };
 
+    const KEYS_SHARE_ROWS: bool = false;
+
+    fn key(_: &ClaimEntry) -> u64 {
+        0
+    }
+
+    async fn find_locked(&self, entries: &[&ClaimEntry]) -> Result<Vec<bool>> {
+        Ok(vec![false; entries.len()])
+    }
+
     fn load(entry: &ClaimEntry) -> usize {
         entry.claims.len()
     }

@@ -59,7 +59,7 @@ pub async fn lock_state(
 }
 
 /// Rows whose key is among `keys`, literals in ascending order. `head` and `tail` are the SQL before and after the list.
-async fn list_locked<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
+pub(super) async fn list_locked<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
     connection: &mut MySqlConnection,
     head: &str,
     tail: &str,
@@ -80,7 +80,7 @@ async fn list_locked<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
     Ok(rows)
 }
 
-fn literals<K: Copy, L: Display>(keys: &BTreeSet<K>, literal: impl Fn(K) -> L) -> Vec<String> {
+pub(super) fn literals<K: Copy, L: Display>(keys: &BTreeSet<K>, literal: impl Fn(K) -> L) -> Vec<String> {
     keys.iter().map(|key| literal(*key).to_string()).collect()
 }
 

@@ -2,11 +2,13 @@
 //! writes.
 
 mod lock;
+mod locked;
 mod outcomes;
 mod read;
 mod write;
 
 pub use lock::{DuplicateCheck, lock_state};
+pub use locked::find_locked;
 pub use outcomes::{AwaitedCommand, find_outcomes};
 pub use read::{
     CommandOutcome, OrdersFilter, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
