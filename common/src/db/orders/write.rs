@@ -61,7 +61,7 @@ fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPl
     let head = "UPDATE /* orders::write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
-        ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o ON o.order_id = UNHEX(n.order_id) \
+        ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o FORCE INDEX (PRIMARY) ON o.order_id = UNHEX(n.order_id) \
         SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
         o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
     // One UPDATE joins all rows with their new values: a statement for each row would be parsed one by one.
@@ -124,10 +124,11 @@ fn write_order(sql: &mut String, order: &Order) {
 
 /// Units sold and restored. CHECK constraints of the table keep the stock non-negative and equal to its sum.
 fn write_stock(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
+    // FORCE INDEX: of a small table the optimizer would read every row, and wait for those that others have locked.
     let head = "UPDATE /* orders::write_stock */ JSON_TABLE('[";
     let tail = format!(
         "]', '$[*]' COLUMNS(product_id BIGINT UNSIGNED PATH '$[0]', sold BIGINT PATH '$[1]', \
-         restored BIGINT PATH '$[2]')) AS n STRAIGHT_JOIN products p ON p.product_id = n.product_id \
+         restored BIGINT PATH '$[2]')) AS n STRAIGHT_JOIN products p FORCE INDEX (PRIMARY) ON p.product_id = n.product_id \
          SET p.stock = p.stock - n.sold + n.restored, p.sold = p.sold + n.sold, p.restored = p.restored + n.restored, \
          p.updated_at = {}",
         moment(now)
@@ -157,7 +158,7 @@ fn write_points(statements: &mut Statements, state: &LockedState, plan: &OrderPl
     let now = moment(now);
     let tail = format!(
         "]', '$[*]' COLUMNS(user_id BIGINT UNSIGNED PATH '$[0]', balance BIGINT PATH '$[1]')) AS n \
-         STRAIGHT_JOIN point_accounts a ON a.user_id = n.user_id SET a.balance = n.balance, a.updated_at = {now}"
+         STRAIGHT_JOIN point_accounts a FORCE INDEX (PRIMARY) ON a.user_id = n.user_id SET a.balance = n.balance, a.updated_at = {now}"
     );
     let accounts = plan.accounts.iter().filter_map(|user| Some((user, state.accounts.get(user)?)));
     statements.push_rows(head, &tail, accounts, |sql, (user, account)| {
