@@ -176,7 +176,7 @@ impl Reader {
         }
         let listed = read.values().flat_map(|(_, sold)| sold.iter().map(|(product, _)| *product));
         let listed: std::collections::BTreeSet<ProductId> = listed.collect();
-        // Read anew although the ranking is the same: prices and names change more often than ranks.
+        // Read again although the ranking is the same: prices and names change more often than ranks.
         let products = db::within(db::products::list_by_ids(&self.database.pool(), listed)).await?;
         let products: HashMap<ProductId, Product> = products.into_iter().map(|product| (product.id, product)).collect();
         let mut rankings = RankingsByDays::new();

@@ -45,7 +45,7 @@ impl RetryPolicy {
 
     /// The delay after attempt number `attempt`, counted from 1. `random` is uniform in 0..=100.
     pub fn delay_after(&self, attempt: u32, random: u8) -> Duration {
-        // Saturating, as attempts are counted without a bound while a server is away.
+        // Saturating, as attempts are counted without a bound while a server is unreachable.
         let growth = self.factor.saturating_pow(attempt.saturating_sub(1));
         let longest = self.base.saturating_mul(growth).min(self.cap);
         let shorter = longest * u32::from(self.jitter.min(100)) * u32::from(random.min(100)) / 10_000;

@@ -206,7 +206,7 @@ impl Supervisor {
             Err(Panic(cause)) if is_asked_to => tracing::error!(task = name, cause, "task panicked during shutdown"),
             _ if is_asked_to || is_done => {}
             Err(Panic(cause)) => tracing::error!(task = name, cause, "task panicked; restarting"),
-            // A server is away and will be back: nothing for a person to do.
+            // A server is unreachable for a while: nothing for a person to do.
             Ok(Err(error)) if error.is_transient() => {
                 tracing::warn!(task = name, cause = error.chain(), "task ended; restarting");
             }

@@ -164,7 +164,7 @@ pub async fn list_pending_users(
     after: Option<ClaimId>,
     limit: u32,
 ) -> Result<Vec<PendingUser>, sqlx::Error> {
-    // Joined with the outcomes of claims: a worker that takes over learns here which users its predecessor has served.
+    // Joined with the outcomes of claims: a worker that acquires the lease finds here which users its predecessor has served.
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
         "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
          LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \

@@ -168,7 +168,7 @@ fn open(
                 Ok(true)
             })
         })
-        // Lazy: a process starts while the database is away, and reports itself as not ready.
+        // Lazy: a process starts while the database is unreachable, and reports itself as not ready.
         .connect_lazy_with(options.clone())
 }
 
@@ -178,7 +178,7 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<bool, sqlx:
         sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_optional(&mut *connection).await?;
     // Dibs locks rows by their keys. The gap locks of REPEATABLE READ would only add deadlocks.
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-    // The server's default lock wait of 50 s would outlast every time-out of Dibs, which then could not tell a lock
+    // The server's default lock wait of 50 s would outlast every time-out of Dibs, which then could not distinguish a lock
     // that is held from a server that is gone.
     let timeout = SESSION_TIMEOUT.as_secs();
     // A statement that a frozen client has sent half of counts as silence, too.

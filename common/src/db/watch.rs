@@ -41,7 +41,7 @@ impl Database {
             let released = self.released();
             let is_stuck = released == std::mem::replace(&mut seen, released);
             failed_checks = if is_stuck || is_read_only(&error) { failed_checks + 1 } else { 0 };
-            // Tried first: while the server itself is away, a new pool would be no better than the old one.
+            // Tried first: while the server itself is unreachable, a new pool would be no better than the old one.
             if failed_checks >= MAX_FAILED_CHECKS && self.can_connect().await {
                 failed_checks = 0;
                 self.replace_pool();

@@ -84,7 +84,7 @@ impl WebhookSecrets {
 
     /// Whether one of the signatures is that of this message with one of these secrets.
     pub fn verify(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
-        // `hmac::verify` takes the same time wherever two signatures differ, so it tells a forger nothing.
+        // `hmac::verify` takes the same time wherever two signatures differ, so a forger learns nothing from it.
         let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
         let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
         let given: Vec<Vec<u8>> = given.filter_map(|signature| STANDARD.decode(signature).ok()).collect();
@@ -150,7 +150,7 @@ impl WebhookEndpoint {
     /// Sends a message once.
     pub async fn send(&self, id: &str, body: Bytes) -> Delivery {
         let now = clock::now();
-        // Signed anew in each attempt: receivers refuse an old timestamp as a replay.
+        // Each attempt has a signature of its own: receivers refuse an old timestamp as a replay.
         let signatures = self.secrets.signatures(id, now.timestamp(), &body);
         let request = self
             .client

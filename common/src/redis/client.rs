@@ -146,8 +146,8 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
             // A machine that vanished closes no connection: the kernel would notice after minutes.
             connection.unresponsive = UnresponsiveConfig {
                 max_timeout: Some(command_timeout + Duration::from_millis(300)),
-                // The extra time lets a command that is merely slow time out alone, before its whole connection is
-                // given up.
+                // The extra time lets a command that is merely slow time out alone, before its whole connection
+                // is closed.
                 interval: Duration::from_millis(200),
             };
         })
