@@ -26,12 +26,31 @@ where
             return Err(ApiError(Error::Forbidden("Administration is off: ADMIN_TOKEN is not set on this API.")));
         };
         let given = parts.headers.get(header::AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
-        let shown = given.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        let shown = given.and_then(bearer_token).unwrap_or_default();
         // In constant time: otherwise the response time would give the token away byte by byte.
         if constant_time_eq(shown, token.expose_secret().as_bytes()) {
             Ok(Self)
         } else {
             Err(ApiError(Error::Unauthenticated))
         }
+    }
+}
+
+/// The token of `Bearer TOKEN`. The scheme is case-insensitive (RFC 9110, section 11.1).
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_case_insensitive_and_the_token_is_not() {
+        assert_eq!(bearer_token(b"Bearer Abc"), Some(&b"Abc"[..]));
+        assert_eq!(bearer_token(b"bearer Abc"), Some(&b"Abc"[..]));
+        assert_eq!(bearer_token(b"Basic Abc"), None);
+        assert_eq!(bearer_token(b"Bearer"), None);
     }
 }

@@ -17,17 +17,18 @@ impl Prefer {
     fn read(headers: &HeaderMap) -> Self {
         let mut prefer = Self::default();
         let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        for preference in values.flat_map(|value| value.split([',', ';'])).map(str::trim) {
-            match preference.split_once('=') {
-                Some((name, seconds)) if name.eq_ignore_ascii_case("wait") => {
-                    let seconds = seconds.parse::<u64>().ok().filter(|seconds| *seconds > 0);
-                    // Bounded and not refused: RFC 7240 lets a server ignore a preference.
-                    let wait = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
-                    // The first one counts, as RFC 7240 says of a preference that is given twice.
-                    prefer.wait = prefer.wait.or(wait);
-                }
-                None if preference.eq_ignore_ascii_case("respond-async") => prefer.respond_async = true,
-                _ => {}
+        for preference in values.flat_map(|value| value.split(',')) {
+            // What follows a semicolon are parameters of the preference, not preferences.
+            let preference = preference.split(';').next().unwrap_or_default();
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+            if name.eq_ignore_ascii_case("wait") {
+                // Bounded and not refused: RFC 7240 lets a server ignore a preference.
+                let wait = value.parse().ok().map(|seconds: u64| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
+                // The first one counts, as RFC 7240 says of a preference that is given twice.
+                prefer.wait = prefer.wait.or(wait);
+            } else if name.eq_ignore_ascii_case("respond-async") {
+                prefer.respond_async = true;
             }
         }
         prefer
@@ -52,11 +53,25 @@ mod tests {
     }
 
     #[test]
+    fn two_headers_are_one_list() {
+        let name = || "prefer".parse().expect("a name");
+        let value = |value: &str| value.parse().expect("a value");
+        let headers = HeaderMap::from_iter([(name(), value("respond-async")), (name(), value("wait=4"))]);
+        let prefer = Prefer::read(&headers);
+        assert_eq!((prefer.wait, prefer.respond_async), (Some(Duration::from_secs(4)), true));
+    }
+
+    #[test]
     fn a_wait_is_read_and_bounded_and_nonsense_is_left_out() {
         assert_eq!(wait("wait=3"), Some(3));
         assert_eq!(wait("Wait=3"), Some(3));
         assert_eq!(wait("respond-async, wait=60"), Some(10));
-        assert_eq!(wait("wait=0"), None);
+        assert_eq!(wait("wait = 3"), Some(3));
+        assert_eq!(wait("wait=\"3\""), Some(3));
+        assert_eq!(wait("wait=2, wait=5"), Some(2), "the first one counts");
+        assert_eq!(wait("wait=0"), Some(0), "the caller does not wait");
+        assert_eq!(wait("foo; wait=9"), None, "a parameter of foo");
+        assert_eq!(wait("wait=3; foo=9"), Some(3));
         assert_eq!(wait("wait=-1"), None);
         assert_eq!(wait("return=minimal"), None);
     }
