@@ -58,7 +58,7 @@ async fn run(settings: ApiSettings) -> Result<()> {
     supervisor.spawn(shutdown::signal_task(&supervisor, delay));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
     let app = App::start(settings, metrics, supervisor).await?;
-    tracing::info!(%address, "ready to answer");
+    tracing::info!(%address, "server started");
     serve(app, listener).await
 }
 

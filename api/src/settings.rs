@@ -9,7 +9,7 @@ use dibs_common::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Returns the shop's calls: claims on first-come coupons, and the shop around them.
+/// Serves the REST API of the shop: claims on first-come coupons, and the shop around them.
 ///
 /// Settings come from the environment (a `.env` of the working folder is read first) or from flags. With all of
 /// them at their defaults, only `DATABASE_URL` and `REDIS_URL` have to be given. Bring the tables up to date first:
@@ -34,12 +34,12 @@ pub struct ApiSettings {
     pub shutdown_delay_seconds: u32,
     #[command(flatten)]
     pub listener: ListenerSettings,
-    /// Something else than to answer calls
+    /// Other commands
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// Something else than to answer calls.
+/// Other commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Ask the API at `API_ADDRESS` whether it is ready; ends with 0 when it is

@@ -69,7 +69,7 @@ pub fn router(process: ProcessHealth) -> Router {
 }
 
 async fn ready(State(process): State<ProcessHealth>) -> impl IntoResponse {
-    // Both at once, so that the response takes one time-out when both servers are away.
+    // Both at once, so that the response takes one time-out when both servers are unreachable.
     let (database, redis) = tokio::join!(process.database.ping(), process.redis.ping());
     let dependencies = BTreeMap::from([
         (Dependency::MySql.into_str(), Health::up_if(database.is_ok())),

@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database, Lease, outbox::SinkBacklog},
+    domain::dead_letter::{CLAIMS, COMMANDS},
     error::Result,
     integrations::messages::Receiver,
     retry,
@@ -64,7 +65,12 @@ impl Exporter {
         let (pool, now) = (pool, clock::now());
         self.exported.clear();
         // On the lease's connection, so that a process that has lost the lease notices.
-        for source in db::within(db::dead_letters::list_sources(lease.connection())).await? {
+        let mut sources = db::within(db::dead_letters::list_sources(lease.connection())).await?;
+        // Exported from the beginning, so that an alert sees the first letter as a change.
+        sources.extend([CLAIMS, COMMANDS].map(str::to_owned));
+        sources.sort_unstable();
+        sources.dedup();
+        for source in sources {
             let count = db::within(db::dead_letters::count(lease.connection(), &source)).await?;
             self.set(gauge!("dibs_dead_letters", "source" => source), count);
         }

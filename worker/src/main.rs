@@ -79,7 +79,7 @@ async fn run(settings: WorkerSettings) -> Result<()> {
     let process =
         ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
     supervisor.spawn(health::server_task(listener, health::router(process), settings.listener.limits(), &supervisor)?);
-    tracing::info!(%address, "ready to work");
+    tracing::info!(%address, "worker started");
     let worker = Worker {
         database,
         redis,

@@ -62,7 +62,7 @@ pub struct Settings {
     /// The most points that a user may hold
     #[arg(long, env, default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..=MAX_AMOUNT))]
     pub points_holding_cap: i64,
-    /// The payment gateway that takes the money for points, http or https; without one every charge is approved
+    /// The payment gateway for charges of points, http or https; without one every charge is approved
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub payment_gateway_url: Option<SecretString>,
     /// How log lines look

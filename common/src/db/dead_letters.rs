@@ -1,6 +1,6 @@
 //! The table `dead_letters`: messages and stream entries that could not be processed.
 //!
-//! What gives something up inserts it, before or in the transaction in which it moves on. An administrator requests a
+//! A component that fails a message permanently inserts it, before or in the transaction in which it moves on. An administrator requests a
 //! redrive. The process that serves the source, one at a time, redrives it and marks the outcome.
 
 use sqlx::{MySqlConnection, MySqlPool};

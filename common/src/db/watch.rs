@@ -57,7 +57,7 @@ impl Database {
             let mut connection = self.options().connect().await?;
             let is_read_only: i64 =
                 sqlx::query_scalar("SELECT /* can_connect */ @@global.read_only").fetch_one(&mut connection).await?;
-            // Nothing was written, so there is no need to say goodbye to the server and wait for it once more.
+            // Nothing was written, so there is no need to close cleanly to the server and wait for it once more.
             connection.close_hard().await?;
             Ok(is_read_only == 0)
         };

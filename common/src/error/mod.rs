@@ -77,7 +77,7 @@ pub enum Error {
     #[error("All of this coupon is taken.")]
     CouponExhausted,
     /// Redis does not hold the campaign yet.
-    #[error("Coupon {0} is being made ready; try again shortly.")]
+    #[error("Coupon {0} is being rebuilt; try again shortly.")]
     CampaignUnavailable(CouponId),
     #[error("There is no product {0}.")]
     ProductNotFound(ProductId),

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use dibs_common::{
     clock,
@@ -6,35 +6,29 @@ use dibs_common::{
     domain::dead_letter::{CLAIMS, COMMANDS, DeadLetter, Redriven},
     error::Result,
     identifiers::{CouponId, DeadLetterId},
-    integrations::messages::Receiver,
     redis::{
         Redis,
         streams::{self, ClaimEntry, OrderEntry},
     },
     retry,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::campaigns;
 
 const LEASE: &str = "dead letters of streams";
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 /// Letters of a source that one round redrives.
 const BATCH_SIZE: u32 = 100;
 
-/// Redrives the letters of claims and commands, and exports how many letters each source has. One process does so at a
-/// time, any number may run this.
+/// Redrives the letters of claims and commands. One process does so at a time, any number may run this.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
-    let mut gauges = Gauges::default();
     while !stopping.is_cancelled() {
         match database.try_lease(LEASE).await {
-            Ok(Some(lease)) => serve(&database, &redis, lease, &mut gauges, &stopping).await,
+            Ok(Some(lease)) => serve(&database, &redis, lease, &stopping).await,
             Ok(None) => {}
             Err(error) => tracing::warn!(cause = error.chain(), "dead letters cannot be served; retrying"),
         }
-        gauges.reset();
         retry::sleep(POLL_INTERVAL, &stopping).await;
     }
 }
@@ -48,19 +42,9 @@ pub async fn redrive_once(database: &Database, redis: &Redis) -> Result<usize> {
 }
 
 /// Works until `stopping`, or until a round fails: then the lease may be lost.
-async fn serve(
-    database: &Database,
-    redis: &Redis,
-    mut lease: Lease,
-    gauges: &mut Gauges,
-    stopping: &CancellationToken,
-) {
+async fn serve(database: &Database, redis: &Redis, mut lease: Lease, stopping: &CancellationToken) {
     loop {
-        let round = async {
-            gauges.update(&mut lease).await?;
-            redrive_requested(database, redis, &mut lease).await
-        };
-        if let Err(error) = round.await {
+        if let Err(error) = redrive_requested(database, redis, &mut lease).await {
             tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
             break;
         }
@@ -137,41 +121,4 @@ async fn mark(lease: &mut Lease, letter: &DeadLetter, outcome: &Redriven) -> Res
         }
     }
     Ok(())
-}
-
-/// Exports `dibs_dead_letters` while this process holds the lease, so that the sum over all processes is right.
-#[derive(Default)]
-struct Gauges {
-    updated_at: Option<Instant>,
-    sources: BTreeSet<String>,
-}
-
-impl Gauges {
-    async fn update(&mut self, lease: &mut Lease) -> Result<()> {
-        if self.updated_at.is_some_and(|updated| updated.elapsed() < GAUGE_INTERVAL) {
-            return Ok(());
-        }
-        self.updated_at = Some(Instant::now());
-        self.sources.extend([CLAIMS, COMMANDS].map(str::to_owned));
-        self.sources.extend(db::within(db::dead_letters::list_sources(lease.connection())).await?);
-        for source in &self.sources {
-            // The sinks of webhooks export their own.
-            if ![Receiver::DataPlatform, Receiver::Notifications].iter().any(|receiver| receiver.name() == source) {
-                let dead = db::within(db::dead_letters::count(lease.connection(), source)).await?;
-                set(source, u32::try_from(dead).unwrap_or(u32::MAX));
-            }
-        }
-        Ok(())
-    }
-
-    /// Another process may hold the lease from now on.
-    fn reset(&mut self) {
-        for source in std::mem::take(self).sources {
-            set(&source, 0);
-        }
-    }
-}
-
-fn set(source: &str, dead: u32) {
-    metrics::gauge!("dibs_dead_letters", "source" => source.to_owned()).set(f64::from(dead));
 }

@@ -126,7 +126,7 @@ impl Command {
     }
 }
 
-/// The keys of the rows that a batch rows. Tables are locked in the order of the fields.
+/// The keys of the rows that a batch locks. Tables are locked in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredRows {
     /// Orders that change, and those of placements, which an earlier delivery may have placed.

@@ -210,10 +210,10 @@ impl<E: Entry> StreamConsumer<E> {
         let in_flight: Result<Value, RedisError> = client.xpending(&self.key, E::GROUP, mine).await;
         if in_flight.is_ok_and(|in_flight| in_flight.into_array().is_empty()) {
             let left: Result<u64, RedisError> = client.xgroup_delconsumer(&self.key, E::GROUP, &*self.consumer).await;
-            tracing::debug!(consumer = self.consumer, ?left, "left the group");
+            tracing::debug!(consumer = self.consumer, ?left, "consumer deleted");
         }
         if let Err(error) = self.reader.quit().await {
-            tracing::debug!(%error, "redis was gone before it was left");
+            tracing::debug!(%error, "connection lost before it was closed");
         }
     }
 
@@ -223,7 +223,7 @@ impl<E: Entry> StreamConsumer<E> {
             Ok(Value::Null) => Ok(None),
             Ok(value) => Ok(Some(value)),
             Err(error) if error.details().starts_with("NOGROUP") => {
-                tracing::warn!(stream = self.key, "redis has lost the consumer group; making it again");
+                tracing::warn!(stream = self.key, "consumer group missing; re-creating it");
                 self.make_group().await.map(|()| None)
             }
             Err(error) => Err(redis_error(error)),
