@@ -5,6 +5,7 @@
 //! that connections which send nothing, or send slowly, never keep a health check out.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     convert::Infallible,
     io,
@@ -12,7 +13,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -79,6 +80,7 @@ where
     let connections = Arc::new(Connections::new(limits));
     let tracker = TaskTracker::new();
     let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+    let mut is_draining = false;
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -95,6 +97,11 @@ where
             },
             _ = sweep.tick() => {
                 connections.sweep();
+                continue;
+            }
+            () = shutdown.draining.cancelled(), if !is_draining => {
+                is_draining = true;
+                connections.shared.is_draining.store(true, Ordering::Relaxed);
                 continue;
             }
             () = shutdown.stopping.cancelled() => break,
@@ -129,14 +136,13 @@ where
     S::Future: Send,
 {
     let watched = Watched { stream, connection: Arc::clone(&connection) };
-    let draining = shutdown.draining;
     let requests = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         connection.enter(Phase::Request);
-        let (service, connection, draining) = (service.clone(), Arc::clone(&connection), draining.clone());
+        let (service, connection) = (service.clone(), Arc::clone(&connection));
         async move {
             let mut response = service.oneshot(request.map(Body::new)).await?;
             // A kept connection would carry its next request to a process that is about to end.
-            if draining.is_cancelled() {
+            if connection.shared.is_draining.load(Ordering::Relaxed) {
                 response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
             }
             connection.enter(Phase::Idle);
@@ -169,25 +175,35 @@ enum Phase {
     Request = 2,
 }
 
+/// What all connections of a server share, and read for every request: no lock, and no clock of the system.
+#[derive(Default)]
+struct Shared {
+    /// Milliseconds since the server started, as of the last sweep: exact to a second, which is enough for time limits.
+    now: AtomicU64,
+    is_draining: AtomicBool,
+}
+
 /// One connection: its phase, and when that began.
 struct Connection {
     id: u64,
     address: IpAddr,
-    opened: Instant,
-    /// Milliseconds since `opened`, times four, plus the phase: one store changes both.
+    shared: Arc<Shared>,
+    /// [`Shared::now`] when the phase began, times four, plus the phase: one store changes both.
     state: AtomicU64,
 }
 
 impl Connection {
-    fn new(id: u64, address: IpAddr) -> Self {
-        Self { id, address, opened: Instant::now(), state: AtomicU64::new(0) }
+    fn new(id: u64, address: IpAddr, shared: Arc<Shared>) -> Self {
+        let connection = Self { id, address, shared, state: AtomicU64::new(0) };
+        connection.enter(Phase::Idle);
+        connection
     }
 
     fn enter(&self, phase: Phase) {
-        let elapsed = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        let now = self.shared.now.load(Ordering::Relaxed);
         // Relaxed: nothing else is published with it, and a sweep that reads the older phase decides again a second
         // later.
-        self.state.store((elapsed << 2) | phase as u64, Ordering::Relaxed);
+        self.state.store((now << 2) | phase as u64, Ordering::Relaxed);
     }
 
     fn phase(&self) -> Phase {
@@ -200,13 +216,16 @@ impl Connection {
 
     /// How long the phase lasts by now.
     fn age(&self) -> Duration {
-        self.opened.elapsed().saturating_sub(Duration::from_millis(self.state.load(Ordering::Relaxed) >> 2))
+        let since = self.state.load(Ordering::Relaxed) >> 2;
+        Duration::from_millis(self.shared.now.load(Ordering::Relaxed).saturating_sub(since))
     }
 }
 
 /// The connections of one server.
 struct Connections {
     limits: ConnectionLimits,
+    started: Instant,
+    shared: Arc<Shared>,
     inner: Mutex<Registry>,
 }
 
@@ -219,7 +238,7 @@ struct Registry {
 
 impl Connections {
     fn new(limits: ConnectionLimits) -> Self {
-        Self { limits, inner: Mutex::default() }
+        Self { limits, started: Instant::now(), shared: Arc::default(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -239,7 +258,7 @@ impl Connections {
             return None;
         }
         registry.next_id += 1;
-        let connection = Arc::new(Connection::new(registry.next_id, address));
+        let connection = Arc::new(Connection::new(registry.next_id, address, Arc::clone(&self.shared)));
         registry.open.insert(connection.id, (Arc::clone(&connection), None));
         *registry.per_address.entry(address).or_default() += 1;
         Some(connection)
@@ -258,6 +277,8 @@ impl Connections {
 
     /// Closes the connections whose phase has lasted too long.
     fn sweep(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        self.shared.now.store(now, Ordering::Relaxed);
         let mut registry = self.lock();
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         gauge!("dibs_http_connections").set(registry.open.len() as f64);
@@ -286,7 +307,8 @@ impl Registry {
         let oldest = candidates
             .filter(|connection| address.is_none_or(|address| connection.address == address))
             .filter(|connection| connection.phase() != Phase::Request)
-            .max_by_key(|connection| connection.age())
+            // Of one age, the one that was opened first.
+            .max_by_key(|connection| (connection.age(), Reverse(connection.id)))
             .map(|connection| connection.id);
         if let Some(id) = oldest {
             self.close(id, "evicted");
