@@ -155,9 +155,12 @@ where
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(watched), requests);
     let mut serving = pin!(serving);
+    // A token of its own, as each poll of it takes the token's lock: all connections would wait for one.
+    let stopping = shutdown.stopping.child_token();
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => ended,
-        () = shutdown.stopping.cancelled() => {
+        () = stopping.cancelled() => {
             // Closes an idle connection now, and one with a request after its response.
             serving.as_mut().graceful_shutdown();
             serving.await
