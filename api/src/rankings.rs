@@ -156,15 +156,13 @@ impl Rankings {
 
 impl Reader {
     async fn run(self, tx: watch::Sender<Arc<RankingsByDays>>, stopping: CancellationToken) {
-        loop {
+        let mut rounds = retry::every(REFRESH_INTERVAL, &stopping);
+        while rounds.next().await {
             // Cloned, as the borrow holds a lock that every reader of the ranking takes.
             let before = Arc::clone(&tx.borrow());
             match self.read_all(&before).await {
                 Ok(loaded) => drop(tx.send_replace(Arc::new(loaded))),
                 Err(error) => tracing::warn!(cause = error.chain(), "rankings not refreshed; retrying"),
-            }
-            if !retry::sleep(REFRESH_INTERVAL, &stopping).await {
-                return;
             }
         }
     }

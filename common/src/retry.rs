@@ -122,6 +122,30 @@ pub async fn sleep(delay: Duration, stopping: &CancellationToken) -> bool {
     }
 }
 
+/// The rounds of a task that repeats its work. See [`every`].
+#[derive(Debug)]
+pub struct Rounds<'a> {
+    interval: Duration,
+    stopping: &'a CancellationToken,
+    has_begun: bool,
+}
+
+/// Rounds with a pause of `interval` between them, until `stopping` is cancelled. The first begins at once.
+pub fn every(interval: Duration, stopping: &CancellationToken) -> Rounds<'_> {
+    Rounds { interval, stopping, has_begun: false }
+}
+
+impl Rounds<'_> {
+    /// Waits for the next round; false when there is none.
+    pub async fn next(&mut self) -> bool {
+        if std::mem::replace(&mut self.has_begun, true) {
+            // Counted from the end of a round, so that a slow dependency is not asked without a pause.
+            sleep(self.interval, self.stopping).await;
+        }
+        !self.stopping.is_cancelled()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +201,19 @@ mod tests {
         assert!(sleep(Duration::from_secs(5), &stopping).await);
         stopping.cancel();
         assert!(!sleep(Duration::from_secs(5), &stopping).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rounds_have_a_pause_between_them_and_end_when_the_process_stops() {
+        let (stopping, began) = (CancellationToken::new(), Instant::now());
+        let mut rounds = every(SECOND, &stopping);
+        for begins_at in [Duration::ZERO, SECOND * 3 / 2, SECOND * 3] {
+            assert!(rounds.next().await);
+            assert_eq!(began.elapsed(), begins_at);
+            tokio::time::sleep(SECOND / 2).await;
+        }
+        stopping.cancel();
+        assert!(!rounds.next().await);
+        assert_eq!(began.elapsed(), SECOND * 7 / 2);
     }
 }

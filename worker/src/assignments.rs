@@ -41,12 +41,10 @@ const ROUND_TIMEOUT: Duration = Duration::from_mins(15);
 /// Executes assignments, about once a second, until the process stops. Any number of workers may; the lease lets one at a
 /// time do so.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
-    loop {
+    let mut rounds = retry::every(POLL_INTERVAL, &stopping);
+    while rounds.next().await {
         if let Err(error) = assign_once(&database, &redis, &stopping).await {
             tracing::warn!(cause = error.chain(), "assignments failed; retrying");
-        }
-        if !retry::sleep(POLL_INTERVAL, &stopping).await {
-            return;
         }
     }
 }

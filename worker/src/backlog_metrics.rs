@@ -26,7 +26,8 @@ const ASSIGNMENTS_MAX: u32 = 1_000;
 /// Exports the gauges while this process holds the lease, until it stops.
 pub(crate) async fn export_backlog(database: Database, stopping: CancellationToken) {
     let (mut exporter, mut lease) = (Exporter::default(), None);
-    while !stopping.is_cancelled() {
+    let mut rounds = retry::every(EXPORT_INTERVAL, &stopping);
+    while rounds.next().await {
         lease = match exporter.step(&database, lease.take()).await {
             Ok(lease) => lease,
             Err(error) => {
@@ -37,7 +38,6 @@ pub(crate) async fn export_backlog(database: Database, stopping: CancellationTok
         if lease.is_none() {
             exporter.clear();
         }
-        retry::sleep(EXPORT_INTERVAL, &stopping).await;
     }
     exporter.clear();
     if let Some(lease) = lease

@@ -40,17 +40,18 @@ pub struct ChargeReconciler {
 impl ChargeReconciler {
     /// Reconciles what is due, about once a second, until the process stops.
     pub async fn run(self) {
-        loop {
-            match self.reconcile_due(clock::now()).await {
-                // More may be due.
-                Ok(claimed) if claimed == BATCH_SIZE as usize && !self.stopping.is_cancelled() => continue,
-                Ok(_) => {}
-                Err(error) => tracing::warn!(cause = error.chain(), "charge reconciliation failed; retrying"),
-            }
-            if !retry::sleep(POLL_INTERVAL, &self.stopping).await {
-                return;
+        let mut rounds = retry::every(POLL_INTERVAL, &self.stopping);
+        while rounds.next().await {
+            if let Err(error) = self.reconcile_all_due().await {
+                tracing::warn!(cause = error.chain(), "charge reconciliation failed; retrying");
             }
         }
+    }
+
+    async fn reconcile_all_due(&self) -> Result<()> {
+        // After a full batch more may be due.
+        while self.reconcile_due(clock::now()).await? == BATCH_SIZE as usize && !self.stopping.is_cancelled() {}
+        Ok(())
     }
 
     /// Requests every charge that is due at `now` once, and settles those with a decision. Returns how many were claimed.

@@ -153,7 +153,8 @@ impl Worker {
     /// Compares campaigns with Redis once a second, and confirms claims of every partition that a campaign lives in.
     async fn reconcile_campaigns(self) -> Result<()> {
         let mut reconciler = campaigns::Reconciler::new(self.database.clone(), self.redis.clone());
-        loop {
+        let mut rounds = retry::every(RECONCILE_INTERVAL, &self.supervisor.stopping);
+        while rounds.next().await {
             match reconciler.round().await {
                 Ok(partitions) => {
                     // A task that is listed already is not spawned twice.
@@ -163,10 +164,8 @@ impl Worker {
                 }
                 Err(error) => tracing::warn!(cause = error.chain(), "campaign reconciliation failed"),
             }
-            if !retry::sleep(RECONCILE_INTERVAL, &self.supervisor.stopping).await {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn confirm_claims(self, partition: Partition) -> Result<()> {

@@ -85,8 +85,9 @@ impl Exhausted {
 
     async fn watch(self: Arc<Self>) {
         let mut known: Option<u32> = None;
+        let mut rounds = retry::every(POLL_INTERVAL, &self.supervisor.stopping);
         // Once the batcher is dropped, this task holds the only reference.
-        while Arc::strong_count(&self) > 1 {
+        while rounds.next().await && Arc::strong_count(&self) > 1 {
             match self.observe(known).await {
                 Ok(Some(Observed { sequence, holders })) => {
                     known = Some(sequence);
@@ -99,9 +100,6 @@ impl Exhausted {
                     tracing::debug!(coupon = %self.coupon, %error, "exhausted campaign not readable");
                     break;
                 }
-            }
-            if !retry::sleep(POLL_INTERVAL, &self.supervisor.stopping).await {
-                break;
             }
         }
         // Forgotten before another task may begin to watch: that one must not be overwritten.

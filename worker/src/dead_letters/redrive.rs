@@ -23,13 +23,13 @@ const BATCH_SIZE: u32 = 100;
 
 /// Redrives the letters of claims and commands. One process does so at a time, any number may run this.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
-    while !stopping.is_cancelled() {
+    let mut rounds = retry::every(POLL_INTERVAL, &stopping);
+    while rounds.next().await {
         match database.try_lease(LEASE).await {
             Ok(Some(lease)) => serve(&database, &redis, lease, &stopping).await,
             Ok(None) => {}
             Err(error) => tracing::warn!(cause = error.chain(), "dead letters cannot be served; retrying"),
         }
-        retry::sleep(POLL_INTERVAL, &stopping).await;
     }
 }
 
@@ -43,12 +43,10 @@ pub async fn redrive_once(database: &Database, redis: &Redis) -> Result<usize> {
 
 /// Works until `stopping`, or until a round fails: then the lease may be lost.
 async fn serve(database: &Database, redis: &Redis, mut lease: Lease, stopping: &CancellationToken) {
-    loop {
+    let mut rounds = retry::every(POLL_INTERVAL, stopping);
+    while rounds.next().await {
         if let Err(error) = redrive_requested(database, redis, &mut lease).await {
             tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
-            break;
-        }
-        if !retry::sleep(POLL_INTERVAL, stopping).await {
             break;
         }
     }

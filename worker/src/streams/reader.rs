@@ -158,11 +158,11 @@ pub(super) async fn refresh_in_flight<E: Entry>(
 /// Exports the length of the stream until `done`.
 async fn export_backlog<H: Handler>(stream: &StreamConsumer<H::Entry>, done: &CancellationToken) {
     let backlog = H::backlog(stream.partition);
-    while !done.is_cancelled() {
+    let mut rounds = retry::every(GAUGE_INTERVAL, done);
+    while rounds.next().await {
         #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
         if let Ok(length) = stream.len().await {
             backlog.set(length as f64);
         }
-        retry::sleep(GAUGE_INTERVAL, done).await;
     }
 }
