@@ -99,7 +99,12 @@ impl TestEnvironment {
     pub async fn behind_proxies(&self) -> (Settings, FaultProxy, FaultProxy) {
         let database_url = self.settings.database_url.expose_secret();
         let redis_url = self.settings.redis_url.expose_secret();
-        let (database_proxy, database_url) = FaultProxy::before(database_url).await;
+        let (database_proxy, mut database_url) = FaultProxy::before(database_url).await;
+        // Without TLS, so that the proxy can see what passes.
+        if !database_url.contains("ssl-mode") {
+            database_url.push_str(if database_url.contains('?') { "&" } else { "?" });
+            database_url.push_str("ssl-mode=DISABLED");
+        }
         let (redis_proxy, redis_url) = FaultProxy::before(redis_url).await;
         let partitions = self.settings.claim_partitions;
         let settings = settings(&database_url, &redis_url, &self.settings.redis_key_prefix, partitions);

@@ -7,6 +7,9 @@ use dibs_common::{
     error::Result,
 };
 
+/// How long changes of products are remembered: as long as their idempotency keys, and a repeat that began at the end of
+/// that time runs.
+const PRODUCT_CHANGES_KEPT_FOR: TimeDelta = TimeDelta::hours(25);
 /// How long the outcome of a command is kept, and an event that every sink has accepted.
 const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);
 /// How long closed dead letters and rejected claim requests are kept.
@@ -24,6 +27,7 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purged {
     pub idempotency_keys: u64,
+    pub product_changes: u64,
     /// Outcomes of commands.
     pub outcomes: u64,
     /// Events that every active sink has accepted.
@@ -47,6 +51,8 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     // Before the events: it names the sinks whose events are deleted next.
     let idle_sinks = db::within(db::outbox::list_idle_sinks(pool, idle_before)).await?;
     let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
+    let changes_before = now - PRODUCT_CHANGES_KEPT_FOR;
+    let product_changes = in_batches(|| db::products::purge_changes(pool, changes_before, BATCH_SIZE)).await?;
     let outcomes = in_batches(|| db::orders::purge_commands(pool, outcomes_before, BATCH_SIZE)).await?;
     let events = in_batches(|| db::outbox::purge(pool, outcomes_before, idle_before, BATCH_SIZE)).await?;
     let rejected_before = now - REJECTED_KEPT_FOR;
@@ -54,6 +60,7 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let declined_charges = in_batches(|| db::charges::purge_declined(pool, rejected_before, BATCH_SIZE)).await?;
     Ok(Purged {
         idempotency_keys,
+        product_changes,
         outcomes,
         events,
         dead_letters,

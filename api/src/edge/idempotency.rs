@@ -1,4 +1,5 @@
-//! `Idempotency-Key`: a repeat of a POST gets the response of the first, and has no effect of its own.
+//! `Idempotency-Key`: a repeat of a request that changes something gets the response of the first, and has no effect of
+//! its own.
 //!
 //! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, so that
 //! whatever it creates is created once, and its response is stored in the row. See `db::idempotency::begin` for what a repeat meets.
@@ -8,7 +9,7 @@ use std::{convert::Infallible, panic::AssertUnwindSafe};
 use axum::{
     body::{self, Body},
     extract::{FromRequestParts as _, MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -46,12 +47,14 @@ const MAX_STORED_BYTES: usize = (1 << 24) - 1;
 
 /// Whether the key of the request counts. A path without a route has no effect to repeat.
 pub(super) fn has_key(request: &Request) -> bool {
-    request.method() == Method::POST
+    // Every method that changes something, also those that RFC 9110 calls idempotent: a repeat may come after the change
+    // of another, and would undo it.
+    !request.method().is_safe()
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
         && request.extensions().get::<MatchedPath>().is_some()
 }
 
-/// Responds to a POST that has a key.
+/// Responds to a request that has a key.
 pub(super) async fn answer<S>(
     app: SharedApp,
     inner: S,
@@ -85,7 +88,7 @@ where
     let keyed = KeyedRequest {
         // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different
         // splits apart, as no part contains one.
-        key_hash: hash(&[b"POST\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
+        key_hash: hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
         body_hash: hash(&[&body]),
     };
     let request = Request::from_parts(parts, Body::from(body));

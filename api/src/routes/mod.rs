@@ -33,8 +33,8 @@ use crate::{
     info(
         title = "Dibs",
         description = "First-come coupons, and the shop around them. Times are RFC 3339, money is whole won. Every \
-            answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`. Every POST takes \
-            `Idempotency-Key`: for 24 hours a repeat is given the stored answer, with `idempotent-replayed: true`. The \
+            answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`. Every POST, PATCH and \
+            DELETE takes `Idempotency-Key`: for 24 hours a repeat is given the stored answer, with `idempotent-replayed: true`. The \
             same key with another body is refused with 422 `IDEMPOTENCY_KEY_REUSED`, one whose first request is still \
             running with 409 `IDEMPOTENCY_IN_PROGRESS`. Stored are answers of 2xx, 404, 409 \
             and 422 that do not ask to come again later; after any other a repeat runs again, and is one with the first."
@@ -89,7 +89,7 @@ pub fn document() -> Document {
     with_keys(documented().into_openapi())
 }
 
-/// The document, with the header that every POST takes.
+/// The document, with the header that every call takes which changes something.
 fn with_keys(mut document: Document) -> Document {
     let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
     let key = ParameterBuilder::new()
@@ -98,8 +98,9 @@ fn with_keys(mut document: Document) -> Document {
         .description(Some("names this request: a repeat with the same key has no effect of its own"))
         .schema(Some(text))
         .build();
-    for post in document.paths.paths.values_mut().filter_map(|path| path.post.as_mut()) {
-        post.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
+    let calls = document.paths.paths.values_mut();
+    for call in calls.flat_map(|path| [&mut path.post, &mut path.put, &mut path.patch, &mut path.delete]).flatten() {
+        call.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
     }
     document
 }

@@ -362,7 +362,7 @@ async fn a_key_is_1_to_255_visible_characters_and_given_once() {
 }
 
 #[tokio::test]
-async fn only_posts_have_keys() {
+async fn only_calls_that_change_something_have_keys() {
     let app = TestApp::new().await;
     let coupon = several_for_each(&app).await;
     for path in [format!("/coupons/{coupon}"), "/products".into(), "/health/live".into()] {

@@ -14,6 +14,7 @@ mod edge;
 mod errors;
 mod gateway;
 mod idempotency;
+mod keyed_changes;
 mod operations;
 mod orders;
 mod owned_coupons;

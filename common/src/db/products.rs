@@ -1,6 +1,6 @@
-//! The table `products`.
+//! The tables `products` and `product_changes`.
 
-use sqlx::{FromRow as _, MySqlConnection, MySqlPool};
+use sqlx::{FromRow as _, MySqlConnection, MySqlPool, types::Json};
 use uuid::Uuid;
 
 use super::{
@@ -151,21 +151,23 @@ async fn insert(
     Ok(product)
 }
 
-/// Applies a change to a product, with its event. Returns the changed product.
+/// Applies a change to a product, with its event. Returns the product after it. A repeat of `operation` changes nothing.
 pub async fn update(
     database: &Database,
     product: ProductId,
     change: &ProductChange,
+    operation: Uuid,
     now: Timestamp,
 ) -> Result<Product> {
     // The outer result is the database's, the inner one the rules': a rejection is not retried.
-    retrying("change_product", || with_timeout(update_locked(database, product, change, now))).await?
+    retrying("change_product", || with_timeout(update_locked(database, product, change, operation, now))).await?
 }
 
 async fn update_locked(
     database: &Database,
     id: ProductId,
     change: &ProductChange,
+    operation: Uuid,
     now: Timestamp,
 ) -> Result<Result<Product>, sqlx::Error> {
     let mut transaction = database.begin().await?;
@@ -173,6 +175,10 @@ async fn update_locked(
         // Dropping the transaction rolls it back, here and below.
         return Ok(Err(Error::ProductNotFound(id)));
     };
+    // Under the lock: an earlier attempt whose COMMIT is still under way is waited for.
+    if let Some(Json(changed)) = find_change(&mut transaction, operation).await? {
+        return Ok(Ok(changed));
+    }
     let stock = product.stock;
     let changed = match change.apply(product) {
         Ok(changed) => changed,
@@ -191,9 +197,50 @@ async fn update_locked(
     .bind(id.get())
     .execute(&mut *transaction)
     .await?;
+    insert_change(&mut transaction, operation, &changed, now).await?;
     insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.changed", &changed), now).await?;
     transaction.commit().await?;
     Ok(Ok(changed))
+}
+
+/// The product after a change, when the change was made before.
+async fn find_change(connection: &mut MySqlConnection, operation: Uuid) -> Result<Option<Json<Product>>, sqlx::Error> {
+    sqlx::query_scalar("SELECT /* products::find_change */ product FROM product_changes WHERE operation_id = ?")
+        .bind(operation)
+        .fetch_optional(connection)
+        .await
+}
+
+/// In the transaction of the change: the answer to COMMIT may be lost, and then only this row knows of the change.
+async fn insert_change(
+    connection: &mut MySqlConnection,
+    operation: Uuid,
+    changed: &Product,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO product_changes /* products::insert_change */ (operation_id, product_id, product, created_at) \
+         VALUES (?, ?, ?, ?)",
+    )
+    .bind(operation)
+    .bind(changed.id.get())
+    .bind(Json(changed))
+    .bind(now)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Deletes at most `limit` records of changes that were made before `before`. Returns their number.
+pub async fn purge_changes(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
+    let deleted = sqlx::query(
+        "DELETE /* products::purge_changes */ FROM product_changes WHERE created_at < ? ORDER BY created_at LIMIT ?",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(pool)
+    .await?;
+    Ok(deleted.rows_affected())
 }
 
 async fn lock(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {

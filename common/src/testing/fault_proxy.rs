@@ -1,6 +1,6 @@
 use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tokio::{
@@ -16,6 +16,8 @@ pub struct FaultProxy {
     forgotten: Arc<watch::Sender<u64>>,
     refused: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    /// What is next sent without getting its answer.
+    unanswered: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl FaultProxy {
@@ -35,6 +37,8 @@ impl FaultProxy {
         let watched = Arc::clone(&open);
         let (refused, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (count_refused, count_sent) = (Arc::clone(&refused), Arc::clone(&sent));
+        let unanswered = Arc::new(Mutex::new(None));
+        let losing = Arc::clone(&unanswered);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let mut shut = watched.subscribe();
@@ -42,7 +46,7 @@ impl FaultProxy {
                     count_refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                let (server, count_sent) = (server.clone(), Arc::clone(&count_sent));
+                let (server, count_sent, losing) = (server.clone(), Arc::clone(&count_sent), Arc::clone(&losing));
                 let mut forgotten = forgetting.subscribe();
                 forgotten.mark_unchanged();
                 tokio::spawn(async move {
@@ -52,8 +56,14 @@ impl FaultProxy {
                         client.set_nodelay(true)?;
                         let (from_client, to_client) = client.into_split();
                         let (from_server, to_server) = server.into_split();
-                        let back = AtomicU64::new(0);
-                        tokio::try_join!(pass(from_client, to_server, &count_sent), pass(from_server, to_client, &back))
+                        let is_lost = AtomicBool::new(false);
+                        let sending = pass(from_client, to_server, |bytes| {
+                            count_sent.fetch_add(1, Ordering::Relaxed);
+                            is_lost.fetch_or(takes_unanswered(&losing, bytes), Ordering::Relaxed);
+                            true
+                        });
+                        let answering = pass(from_server, to_client, |_| !is_lost.load(Ordering::Relaxed));
+                        tokio::try_join!(sending, answering)
                     };
                     tokio::pin!(passed);
                     let is_forgotten = tokio::select! {
@@ -68,7 +78,7 @@ impl FaultProxy {
                 });
             }
         });
-        (Self { open, forgotten, refused, sent }, format!("{scheme}://{user}{address}{path}"))
+        (Self { open, forgotten, refused, sent, unanswered }, format!("{scheme}://{user}{address}{path}"))
     }
 
     /// Connections that were refused while it was shut: attempts that failed.
@@ -86,6 +96,12 @@ impl FaultProxy {
         self.forgotten.send_modify(|times| *times += 1);
     }
 
+    /// The next message of a client that contains `text` reaches the server. Instead of the answer, the client finds its
+    /// connection broken. Works without TLS only.
+    pub fn lose_answer_to(&self, text: &'static str) {
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
     pub fn shut(&self) {
         self.open.send_replace(false);
     }
@@ -95,11 +111,18 @@ impl FaultProxy {
     }
 }
 
-/// Passes on what is read until the end of it, and counts the reads.
+/// Whether `bytes` are the message whose answer is to be lost; only the first such message is.
+fn takes_unanswered(unanswered: &Mutex<Option<&'static str>>, bytes: &[u8]) -> bool {
+    let mut text = unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_found = text.is_some_and(|text| bytes.windows(text.len()).any(|window| window == text.as_bytes()));
+    is_found && text.take().is_some()
+}
+
+/// Passes on what is read until the end of it, or until `allows` refuses some.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    reads: &AtomicU64,
+    allows: impl Fn(&[u8]) -> bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -107,7 +130,9 @@ async fn pass(
         if length == 0 {
             return to.shutdown().await;
         }
-        reads.fetch_add(1, Ordering::Relaxed);
+        if !allows(&buffer[..length]) {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
         to.write_all(&buffer[..length]).await?;
     }
 }

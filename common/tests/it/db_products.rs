@@ -59,15 +59,23 @@ async fn products_are_listed_by_status_and_page_and_by_id() {
 async fn an_update_changes_the_stock_by_a_difference_and_rejects_what_is_not_there() {
     let environment = TestEnvironment::new().await;
     let id = environment.product(12_000, 5).await;
-    let update = async |change: ProductChange| products::update(&environment.database, id, &change, clock::now()).await;
+    let update = async |change: ProductChange| {
+        products::update(&environment.database, id, &change, new_uuid(), clock::now()).await
+    };
     let more = ProductChange { stock_change: Some(3), price: Some(9_000), ..ProductChange::default() };
     let changed = update(more).await.expect("changed");
     assert_eq!((changed.stock, changed.price), (8, 9_000));
     let fewer = ProductChange { stock_change: Some(-9), name: Some("x".into()), ..ProductChange::default() };
     let rejected = update(fewer).await.expect_err("too few");
     assert!(matches!(rejected, Error::StockInsufficient { stock: 8, change: -9, .. }), "{rejected:?}");
-    let unknown =
-        products::update(&environment.database, product(id.get() + 1), &ProductChange::default(), clock::now()).await;
+    let unknown = products::update(
+        &environment.database,
+        product(id.get() + 1),
+        &ProductChange::default(),
+        new_uuid(),
+        clock::now(),
+    )
+    .await;
     assert!(matches!(unknown, Err(Error::ProductNotFound(_))));
     assert_eq!(environment.count("SELECT restocked FROM products").await, 3);
     assert_eq!(
@@ -83,7 +91,8 @@ async fn simultaneous_stock_changes_are_all_counted() {
     let environment = TestEnvironment::new().await;
     let id = environment.product(12_000, 0).await;
     let change = ProductChange { stock_change: Some(1), ..ProductChange::default() };
-    for changed in join_all((0..12).map(|_| products::update(&environment.database, id, &change, clock::now()))).await {
+    let updates = (0..12).map(|_| products::update(&environment.database, id, &change, new_uuid(), clock::now()));
+    for changed in join_all(updates).await {
         changed.expect("changed");
     }
     assert_eq!(environment.count("SELECT stock FROM products").await, 12);

@@ -143,11 +143,11 @@ impl Jobs {
                 let purged = purge(database, now).await?;
                 let campaigns = remove_ended(database, redis, now).await?;
                 let Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, .. } = purged;
-                let Purged { rejected_orders, declined_charges, .. } = purged;
+                let Purged { rejected_orders, declined_charges, product_changes, .. } = purged;
                 let deleted = format!(
                     "deleted: {idempotency_keys} idempotency keys, {outcomes} outcomes, {events} events, \
                      {dead_letters} dead letters, {rejected_requests} rejected requests, {rejected_orders} rejected orders, \
-                     {declined_charges} declined charges, {campaigns} ended campaigns in Redis"
+                     {declined_charges} declined charges, {product_changes} product changes, {campaigns} ended campaigns in Redis"
                 );
                 match &*purged.idle_sinks {
                     [] => deleted,

@@ -7,14 +7,14 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, PathParameters},
+    extract::{Administrator, JsonBody, OperationId, PathParameters},
     problem::{ApiError, Problem},
     routes::responses::{AdminProblems, validate},
 };
 
 /// Change a product
 ///
-/// What is left out stays. `stockChange` is added to the stock that is there.
+/// What is left out stays. `stockChange` is added to the stock that is there, once for an `Idempotency-Key`.
 #[utoipa::path(
     patch, path = "/admin/products/{productId}", tag = "administration", params(("productId" = u64, Path)),
     request_body = ProductChange,
@@ -30,11 +30,12 @@ pub async fn change_product(
     State(app): State<SharedApp>,
     _: Administrator,
     PathParameters(product): PathParameters<ProductId>,
+    OperationId(operation): OperationId,
     JsonBody(change): JsonBody<ProductChange>,
 ) -> Result<Json<Product>, ApiError> {
     let change = change.normalized();
     validate(change.errors())?;
     let database = app.database.clone();
-    let changing = async move { db::products::update(&database, product, &change, clock::now()).await };
+    let changing = async move { db::products::update(&database, product, &change, operation, clock::now()).await };
     Ok(Json(app.run_to_end(changing).await?))
 }
