@@ -3,9 +3,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::json;
 
 /// The largest number that every JSON reader holds exactly: 2^53 - 1.
 pub const MAX_ID: u64 = (1 << 53) - 1;
@@ -64,11 +66,22 @@ number_id!(
     DeadLetterId
 );
 
+number_id!(
+    /// A row of a user's ledger, as the table `point_histories` numbers it. Later rows have higher ids.
+    PointHistoryId
+);
+
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
         pub struct $name(pub Uuid);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                json::text(deserializer, "a UUID in lower case with hyphens", parse_uuid).map(Self)
+            }
+        }
 
         impl $name {
             /// A new id, later in order than those made before.
@@ -110,6 +123,14 @@ uuid_id!(
     ChargeId
 );
 
+/// A UUID in its canonical form, in lower case with hyphens. Other forms, such as `urn:uuid:` or braces, would give one
+/// resource several names.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    const CANONICAL_LENGTH: usize = 36;
+    let is_canonical = text.len() == CANONICAL_LENGTH && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_canonical.then(|| Uuid::try_parse(text).ok())?
+}
+
 /// A new `UUIDv7`. The one home of randomness.
 #[expect(clippy::disallowed_methods, reason = "the one home of randomness")]
 pub fn new_uuid() -> Uuid {
@@ -143,6 +164,18 @@ mod tests {
         assert!(UserId::try_from(0).is_err());
         assert!(UserId::try_from(MAX_ID + 1).is_err());
         assert_eq!(UserId::try_from(MAX_ID).map(UserId::get), Ok(MAX_ID));
+    }
+
+    #[test]
+    fn a_uuid_has_one_spelling() {
+        let id = ClaimId::generate();
+        let simple = id.0.simple().to_string();
+        assert_eq!(parse_uuid(&id.to_string()), Some(id.0));
+        let others = [format!("{{{id}}}"), format!("urn:uuid:{id}"), id.to_string().to_uppercase(), simple];
+        for other in others {
+            assert_eq!(parse_uuid(&other), None, "{other}");
+            assert!(serde_json::from_value::<ClaimId>(other.into()).is_err());
+        }
     }
 
     #[test]

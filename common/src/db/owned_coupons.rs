@@ -1,8 +1,9 @@
 //! The table `user_coupons`, as its owners see it.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sqlx::{FromRow as _, MySqlPool};
+use strum::EnumString;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -21,8 +22,9 @@ use crate::{
 };
 
 /// The status of a user's coupon. It expires at its time, also before the job has marked it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum OwnedStatus {
     Usable,
     /// An order uses it.
@@ -31,6 +33,8 @@ pub enum OwnedStatus {
     /// By an administrator.
     Revoked,
 }
+
+crate::json::read_by_spelling!(OwnedStatus);
 
 /// A coupon that a user owns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]

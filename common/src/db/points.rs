@@ -6,11 +6,11 @@ use sqlx::{MySqlConnection, MySqlPool};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::decode::parse;
+use super::decode::{identifier, parse};
 use crate::{
     clock::Timestamp,
     domain::points::{Account, LedgerType},
-    identifiers::{ChargeId, OrderId, PaymentId, UserId},
+    identifiers::{ChargeId, OrderId, PaymentId, PointHistoryId, UserId},
 };
 
 /// Locks a user's account, and creates it if it does not exist. Every transaction on a charge begins with it, so that the
@@ -79,7 +79,7 @@ pub async fn find_balance(pool: &MySqlPool, user: UserId) -> Result<i64, sqlx::E
 #[serde(rename_all = "camelCase")]
 pub struct LedgerEntry {
     /// Later rows have higher ids.
-    pub point_history_id: u64,
+    pub point_history_id: PointHistoryId,
     #[serde(rename = "type")]
     pub kind: LedgerType,
     /// Won: positive for a charge or refund, negative for a payment.
@@ -117,7 +117,7 @@ impl TryFrom<LedgerRow> for LedgerEntry {
         let kind = parse("point_histories.type", &row.kind)?;
         let is_charge = kind == LedgerType::Charge;
         Ok(Self {
-            point_history_id: row.point_history_id,
+            point_history_id: identifier(row.point_history_id)?,
             kind,
             amount: row.amount,
             balance_after: row.balance_after,
@@ -133,7 +133,7 @@ impl TryFrom<LedgerRow> for LedgerEntry {
 pub async fn list_history(
     pool: &MySqlPool,
     user: UserId,
-    before: Option<u64>,
+    before: Option<PointHistoryId>,
     limit: u32,
 ) -> Result<Vec<LedgerEntry>, sqlx::Error> {
     let rows: Vec<LedgerRow> = sqlx::query_as(
@@ -141,7 +141,7 @@ pub async fn list_history(
          FROM point_histories WHERE user_id = ? AND point_history_id < ? ORDER BY point_history_id DESC LIMIT ?",
     )
     .bind(user.get())
-    .bind(before.unwrap_or(u64::MAX))
+    .bind(before.map_or(u64::MAX, PointHistoryId::get))
     .bind(limit)
     .fetch_all(pool)
     .await?;

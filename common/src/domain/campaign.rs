@@ -15,9 +15,7 @@ use crate::{
 pub const MAX_AMOUNT: i64 = crate::identifiers::MAX_ID.cast_signed();
 
 /// Whether a discount is an amount or a share.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum DiscountType {
@@ -27,6 +25,8 @@ pub enum DiscountType {
     Percent,
 }
 
+crate::json::read_by_spelling!(DiscountType);
+
 /// What a coupon takes off an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -34,10 +34,12 @@ pub struct Discount {
     /// `FIXED` or `PERCENT`.
     #[serde(rename = "type")]
     pub kind: DiscountType,
-    /// Won when fixed (at least 1), percent (1 to 100) otherwise.
+    /// Won when fixed, percent (1 to 100) otherwise.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
     pub value: i64,
     /// The most that a percent discount takes off, in won.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_u64)]
     pub max_amount: Option<i64>,
 }
 
@@ -60,10 +62,19 @@ impl Discount {
 #[serde(rename_all = "camelCase")]
 pub enum Validity {
     /// So many days of 24 hours from issuance, 1 to 3,650.
+    #[schema(value_type = ValidityDays)]
     Days(u32),
     /// Up to that moment.
+    #[serde(deserialize_with = "crate::json::time")]
     Until(DateTime<Utc>),
 }
+
+/// Days of validity.
+// In the document a number of a variant cannot have bounds itself.
+#[derive(ToSchema)]
+#[schema(value_type = u32, minimum = 1, maximum = 3650)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct ValidityDays(u32);
 
 impl Validity {
     /// The end of the validity of a coupon issued at `issued_at`.
@@ -87,7 +98,7 @@ pub struct CampaignTerms {
     pub discount: Discount,
     /// The smallest order total, in won, that the coupon can be used on.
     #[serde(default)]
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
     pub minimum_order_amount: i64,
     /// How many coupons there are, 1 to 4,000,000,000.
     #[schema(minimum = 1, maximum = 4_000_000_000_u64)]
@@ -97,8 +108,10 @@ pub struct CampaignTerms {
     #[schema(minimum = 1, maximum = 100)]
     pub per_user_limit: u16,
     /// From then on claims are accepted.
+    #[serde(deserialize_with = "crate::json::time")]
     pub opens_at: DateTime<Utc>,
     /// From then on they are not.
+    #[serde(deserialize_with = "crate::json::time")]
     pub closes_at: DateTime<Utc>,
     /// How long an issued coupon can be used.
     pub validity: Validity,

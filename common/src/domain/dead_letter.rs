@@ -1,7 +1,7 @@
 //! Dead letters: messages and stream entries that could not be processed, until an administrator redrives or drops them.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
@@ -16,9 +16,7 @@ pub const LONGEST_PAYLOAD: usize = 256 * 1024;
 /// The longest reason, in characters.
 pub const LONGEST_REASON: usize = 1_000;
 
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum DeadLetterStatus {
@@ -30,6 +28,8 @@ pub enum DeadLetterStatus {
     /// An administrator dropped it. It is kept for a while, so that its end can be looked up.
     Dropped,
 }
+
+crate::json::read_by_spelling!(DeadLetterStatus);
 
 /// A message or entry to dead-letter.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,20 +13,7 @@ use crate::{
 pub const MAX_PRICE: i64 = 1_000_000_000_000;
 
 /// Whether a product is for sale.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Serialize,
-    Deserialize,
-    ToSchema,
-    EnumString,
-    IntoStaticStr,
-    VariantArray,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum ProductStatus {
@@ -36,6 +23,8 @@ pub enum ProductStatus {
     /// It cannot.
     Stopped,
 }
+
+crate::json::read_by_spelling!(ProductStatus);
 
 /// A product.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,6 +88,7 @@ pub struct ProductChange {
     #[schema(minimum = 0, maximum = 1_000_000_000_000_u64)]
     pub price: Option<i64>,
     /// How many come in; negative when they go out.
+    #[schema(minimum = -9_007_199_254_740_991_i64, maximum = 9_007_199_254_740_991_i64)]
     pub stock_change: Option<i64>,
     /// Whether it is for sale.
     pub status: Option<ProductStatus>,
