@@ -6,12 +6,12 @@ use axum::{
     http::{Extensions, HeaderMap, header},
 };
 use bytes::Bytes;
-use dibs_common::Error;
+use dibs_common::{Error, domain::FieldError};
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
-use serde_json::error::Category;
 use tokio::time::timeout;
 
+use super::expected::{Expected, refusal};
 use crate::problem::ApiError;
 
 /// In bytes, but for [`LONG_BODIES`].
@@ -28,16 +28,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        if !is_json(request.headers()) {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
             return Err(ApiError(Error::UnsupportedMediaType));
         }
-        let longest = max_body_bytes(request.extensions());
-        let body = read_body(request.into_body(), longest).await?;
-        if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-            // serde reads the fields of a struct from an array as well, by position.
-            return Err(ApiError(Error::field(".", "expected an object, got an array")));
+        let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
+        // serde reads the fields of a struct from an array as well, by position.
+        let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+        match serde_json::from_slice(&body) {
+            Ok(value) if !is_array => Ok(Self(value)),
+            _ => Err(ApiError(explain::<T>(&body, Expected::of(&parts.extensions, &parts.method)))),
         }
-        serde_json::from_slice(&body).map(Self).map_err(|error| ApiError(explain::<T>(&body, &error)))
     }
 }
 
@@ -70,52 +71,51 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// What is wrong with a body that cannot be decoded. Decodes it again to find the field: only refused requests pay for it.
-fn explain<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> Error {
-    if error.classify() != Category::Data {
-        return Error::MalformedJson(error.to_string());
-    }
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    match serde_path_to_error::deserialize::<_, T>(&mut reader) {
-        Ok(_) => Error::field("", error.to_string()),
-        Err(error) => {
-            let path = error.path().to_string();
-            let message = error.into_inner().to_string();
-            let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-            // A missing or unknown field is named by the message, inside the path of its object.
-            let named = message.split('`').nth(1).filter(|_| message.contains(" field `"));
-            let field = match (path.as_str(), named) {
-                (".", Some(name)) => name.to_owned(),
-                (path, Some(name)) if !path.ends_with(name) => format!("{path}.{name}"),
-                (path, _) => path.to_owned(),
-            };
-            Error::field(field, message)
+/// What is wrong with a body that cannot be decoded. Reads it again: only refused requests pay for it.
+fn explain<T: DeserializeOwned>(body: &[u8], expected: Expected) -> Error {
+    match serde_json::from_slice(body) {
+        Ok(value) => {
+            let mut errors = expected.body_errors(&value);
+            if errors.is_empty() {
+                errors.extend(repeated_field::<T>(body));
+            }
+            refusal(errors)
         }
+        Err(error) => Error::MalformedJson(error.to_string()),
     }
+}
+
+/// The field that a body has twice. A parsed value shows only the last one.
+fn repeated_field<T: DeserializeOwned>(body: &[u8]) -> Option<FieldError> {
+    let error = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(body)).err()?;
+    let (path, message) = (error.path().to_string(), error.inner().to_string());
+    let name = message.strip_prefix("duplicate field `")?.split('`').next()?;
+    // The path may end at the object or at the field itself.
+    let object = path.strip_suffix(name).unwrap_or(&path).trim_end_matches('.');
+    let field = if object.is_empty() { name.to_owned() } else { format!("{object}.{name}") };
+    Some(FieldError::new(field, "expected once"))
 }
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::domain::campaign::CampaignTerms;
+    use dibs_common::domain::order::Line;
+    use serde::Deserialize;
 
     use super::*;
 
-    fn wrong_field(body: &str) -> String {
-        let error = serde_json::from_str::<CampaignTerms>(body).expect_err("a wrong body");
-        match explain::<CampaignTerms>(body.as_bytes(), &error) {
-            Error::ValidationFailed(errors) => errors[0].field.to_string(),
-            other => other.code().into_str().into(),
-        }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[serde(rename = "items")]
+        _items: Vec<Line>,
     }
 
     #[test]
-    fn a_wrong_field_is_named_by_its_path() {
-        assert_eq!(wrong_field(r#"{"name": 1}"#), "name");
-        assert_eq!(wrong_field(r#"{"discount": {"type": "FREE"}}"#), "discount.type");
-        assert_eq!(wrong_field(r#"{"discount": {"type": "FIXED"}}"#), "discount.value");
-        assert_eq!(wrong_field(r#"{"colour": 1}"#), "colour");
-        assert_eq!(wrong_field("{}"), "name");
-        assert_eq!(wrong_field("[]"), ".");
-        assert_eq!(wrong_field(r#"{"name": "#), "MALFORMED_JSON");
+    fn a_field_that_comes_twice_is_named() {
+        let repeated = |body: &str| repeated_field::<Order>(body.as_bytes()).map(|error| error.field.into_owned());
+        assert_eq!(repeated(r#"{"items": [], "items": []}"#).as_deref(), Some("items"));
+        let twice = r#"{"items": [{"productId": 1, "quantity": 1, "quantity": 2}]}"#;
+        assert_eq!(repeated(twice).as_deref(), Some("items[0].quantity"));
+        assert_eq!(repeated("{}"), None);
     }
 }

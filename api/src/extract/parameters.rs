@@ -1,10 +1,14 @@
 use axum::{
-    extract::{FromRequestParts, Path, Query},
+    extract::{FromRequestParts, Query, RawPathParams},
     http::request::Parts,
 };
 use dibs_common::Error;
 use serde::de::DeserializeOwned;
 
+use super::{
+    expected::{Expected, refusal},
+    text::{decode_path, decode_query},
+};
 use crate::problem::ApiError;
 
 /// The parameters in the path, checked.
@@ -14,9 +18,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathPar
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<T>::from_request_parts(parts, state).await;
-        // axum's own rejection is plain text. Callers of Dibs get a problem document for every error.
-        path.map(|Path(values)| Self(values)).map_err(|rejection| ApiError(Error::field("path", rejection.body_text())))
+        // Not axum's `Path`: it takes several spellings of an integer, and its errors are plain text.
+        let raw = RawPathParams::from_request_parts(parts, state).await;
+        let raw = raw.map_err(|rejection| ApiError(Error::field("path", rejection.body_text())))?;
+        let values: Vec<&str> = raw.iter().map(|(_, value)| value).collect();
+        decode_path(&values).map(Self).map_err(|_| {
+            // A wrong query is named at once as well. Its own extractor will not be reached.
+            ApiError(invalid(parts, Some(&raw.iter().collect::<Vec<_>>()), &borrowed(&query_pairs(parts))))
+        })
     }
 }
 
@@ -26,10 +35,24 @@ pub struct QueryParameters<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParameters<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = Query::<T>::from_request_parts(parts, state).await;
-        query
-            .map(|Query(values)| Self(values))
-            .map_err(|rejection| ApiError(Error::field("query", rejection.body_text())))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let pairs = query_pairs(parts);
+        let pairs = borrowed(&pairs);
+        decode_query(&pairs).map(Self).map_err(|_| ApiError(invalid(parts, None, &pairs)))
     }
+}
+
+/// Names and values of the query, decoded.
+pub(super) fn query_pairs(parts: &Parts) -> Vec<(String, String)> {
+    // Any text is a list of pairs, so there is no error to answer.
+    Query::try_from_uri(&parts.uri).map(|Query(pairs)| pairs).unwrap_or_default()
+}
+
+pub(super) fn borrowed(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
+    pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+}
+
+/// The error of parameters that cannot be decoded. Without `path`, those of the path are right.
+pub(super) fn invalid(parts: &Parts, path: Option<&[(&str, &str)]>, query: &[(&str, &str)]) -> Error {
+    refusal(Expected::of(&parts.extensions, &parts.method).parameter_errors(path, query))
 }

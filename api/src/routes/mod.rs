@@ -10,6 +10,8 @@ mod products;
 mod responses;
 mod users;
 
+use std::mem;
+
 use axum::{Json, Router, routing::get};
 use dibs_common::health::{self, ProcessHealth};
 use utoipa::{
@@ -26,6 +28,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::{
     app::SharedApp,
     edge::{self, Edge, IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH},
+    problem::PROBLEM_JSON,
 };
 
 #[derive(OpenApi)]
@@ -89,7 +92,7 @@ pub fn document() -> Document {
     with_keys(documented().into_openapi())
 }
 
-/// The document, with the header that every call takes which changes something.
+/// The document, with the header that every call takes which changes something, and the content type of problems.
 fn with_keys(mut document: Document) -> Document {
     let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
     let key = ParameterBuilder::new()
@@ -101,6 +104,18 @@ fn with_keys(mut document: Document) -> Document {
     let calls = document.paths.paths.values_mut();
     for call in calls.flat_map(|path| [&mut path.post, &mut path.put, &mut path.patch, &mut path.delete]).flatten() {
         call.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
+    }
+    for path in document.paths.paths.values_mut() {
+        let calls = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
+        for (status, response) in calls.into_iter().flatten().flat_map(|call| &mut call.responses.responses) {
+            if let RefOr::T(response) = response
+                && status.as_str() >= "400"
+            {
+                // The attributes of calls would have to repeat it for each response.
+                let content = mem::take(&mut response.content).into_values();
+                response.content = content.map(|content| (PROBLEM_JSON.to_owned(), content)).collect();
+            }
+        }
     }
     document
 }

@@ -110,6 +110,69 @@ async fn unknown_routes_and_methods_and_parameters_are_refused() {
     app.end().await;
 }
 
+/// Fields and messages of a refusal, one a line.
+fn errors_of(answer: &Answer) -> Vec<String> {
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"), "{answer:?}");
+    let errors = answer.body["errors"].as_array().expect("fields");
+    errors.iter().map(|error| format!("{}: {}", error["field"], error["message"]).replace('"', "")).collect()
+}
+
+#[tokio::test]
+async fn every_field_of_a_wrong_type_is_named_without_types_of_rust() {
+    let app = TestApp::new().await;
+    let product = app.place.product(5_000, 3).await;
+    for status in [json!({ "SELLING": null }), json!(null), json!(1), json!("selling")] {
+        let terms = json!({ "name": 5, "price": "1", "status": status });
+        let errors = errors_of(&app.administer("/admin/products", terms).await);
+        let fields: Vec<&str> = errors.iter().filter_map(|line| line.split(':').next()).collect();
+        assert_eq!(fields, ["stock", "name", "price", "status"], "{errors:?}");
+        assert!(errors[3].starts_with("status: expected SELLING or STOPPED, got "), "{errors:?}");
+    }
+    let change = app.request(Method::PATCH, &format!("/admin/products/{product}")).bearer_auth(ADMIN_TOKEN);
+    let answer = Answer::of(change.json(&json!({ "status": { "SELLING": null } }))).await;
+    assert_eq!(errors_of(&answer), ["status: expected SELLING or STOPPED, got an object"]);
+    let order = json!({ "userId": "7", "items": [{ "productId": product, "quantity": null }], "userCouponId": "{1}" });
+    let expected = [
+        "items[0].quantity: expected an integer from 1 to 10000, got null",
+        "userCouponId: expected a UUID in lower case with hyphens, got \\{1}\\",
+        "userId: expected an integer from 1 to 9007199254740991, got \\7\\",
+    ];
+    assert_eq!(errors_of(&app.post("/orders", order).await), expected);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn parameters_are_named_and_have_one_spelling() {
+    let app = TestApp::new().await;
+    let coupon = app.place.campaign(10).await.id;
+    let answer = app.get("/users/0/coupons?status=NEW&limit=0&cursor=x").await;
+    let errors = errors_of(&answer);
+    let fields: Vec<&str> = errors.iter().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(fields, ["userId", "status", "cursor", "limit"], "{errors:?}");
+    assert!(errors[0].contains("expected an integer from 1 to 9007199254740991, got"), "{errors:?}");
+    for text in answer.body.to_string().split(['"', ' ']) {
+        assert!(!["u64", "u32", "newtype", "premature", "variant"].contains(&text), "{}", answer.body);
+    }
+    assert_eq!(app.get(&format!("/coupons/{coupon}")).await.status, 200);
+    for spelling in ["0", "+", "%20"] {
+        let errors = errors_of(&app.get(&format!("/coupons/{spelling}{coupon}")).await);
+        assert!(errors[0].starts_with("couponId: expected an integer"), "{errors:?}");
+        let errors = errors_of(&app.get(&format!("/points?userId={}1", spelling.replace('+', "%2B"))).await);
+        assert!(errors[0].starts_with("userId: expected an integer"), "{errors:?}");
+    }
+    let id = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_abcd);
+    assert_eq!(app.get(&format!("/orders/{id}")).await.code(), "ORDER_NOT_FOUND");
+    let (braced, urn) = (format!("%7B{id}%7D"), format!("urn:uuid:{id}"));
+    for spelling in [braced, urn, id.simple().to_string(), id.to_string().to_uppercase()] {
+        let errors = errors_of(&app.get(&format!("/orders/{spelling}")).await);
+        assert!(errors[0].starts_with("orderId: expected a UUID"), "{errors:?}");
+        let body = json!({ "userId": 1, "orderId": spelling });
+        let errors = errors_of(&app.post("/payments/confirm", body).await);
+        assert!(errors[0].starts_with("orderId: expected a UUID"), "{errors:?}");
+    }
+    app.end().await;
+}
+
 /// Such a campaign would give out coupons that are expired when they are issued, or none at all.
 #[tokio::test]
 async fn terms_that_contradict_each_other_or_the_clock_are_refused() {

@@ -189,8 +189,8 @@ async fn what_is_wrong_with_a_question_for_rankings_is_named() {
         ("pageSize=0", "pageSize"),
         ("pageSize=101", "pageSize"),
         ("days=2", "days"),
-        ("days=x", "query"),
-        ("page=1", "query"),
+        ("days=x", "days"),
+        ("page=1", "page"),
     ] {
         let answer = app.get(&format!("{BEST}?{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"), "{query}");

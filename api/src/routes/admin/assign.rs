@@ -21,7 +21,7 @@ use crate::{
 /// It counts against the total quantity and each user's limit, but the claim window and a pause do not matter. The
 /// worker executes it; `Location` shows its progress.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = u64, Path)),
+    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = CouponId, Path)),
     request_body = Recipients,
     responses(
         (status = 202, description = "accepted; the users get it shortly", body = Assignment),

@@ -16,7 +16,7 @@ use crate::{
 /// Look at an assignment
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}/assignments/{assignmentId}", tag = "administration",
-    params(("couponId" = u64, Path), ("assignmentId" = AssignmentId, Path)),
+    params(("couponId" = CouponId, Path), ("assignmentId" = AssignmentId, Path)),
     responses(
         (status = 200, description = "the assignment now", body = AssignmentState),
         (status = 400, description = "VALIDATION_FAILED", body = Problem),

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// What is left out stays. `stockChange` is added to the stock that is there, once for an `Idempotency-Key`.
 #[utoipa::path(
-    patch, path = "/admin/products/{productId}", tag = "administration", params(("productId" = u64, Path)),
+    patch, path = "/admin/products/{productId}", tag = "administration", params(("productId" = ProductId, Path)),
     request_body = ProductChange,
     responses(
         (status = 200, description = "the product after the change", body = Product),

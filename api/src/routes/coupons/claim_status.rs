@@ -13,6 +13,7 @@ use crate::{
     app::SharedApp,
     extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// Where a claim is in its life.
@@ -51,11 +52,11 @@ pub struct ClaimState {
 /// Look at a claim
 #[utoipa::path(
     get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons",
-    params(("couponId" = u64, Path), ("userId" = u64, Path)),
+    params(("couponId" = CouponId, Path), ("userId" = UserId, Path)),
     responses(
         (status = 200, description = "the user's latest claim", body = ClaimState),
         (status = 404, description = "COUPON_NOT_FOUND, CLAIM_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn claim_status(

@@ -12,6 +12,7 @@ use crate::{
     app::SharedApp,
     extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// A campaign as the public sees it.
@@ -40,11 +41,11 @@ impl CampaignView {
 
 /// Look at a campaign
 #[utoipa::path(
-    get, path = "/coupons/{couponId}", tag = "coupons", params(("couponId" = u64, Path)),
+    get, path = "/coupons/{couponId}", tag = "coupons", params(("couponId" = CouponId, Path)),
     responses(
         (status = 200, description = "the campaign now", body = CampaignView),
         (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn show(

@@ -21,7 +21,7 @@ use crate::{
 /// Stock, coupon and money go back; a confirmed purchase stays. Cancelling twice cancels once.
 #[utoipa::path(
     post, path = "/orders/{orderId}/cancel", tag = "orders", request_body = OrderUser,
-    params(("orderId" = String, Path)),
+    params(("orderId" = OrderId, Path)),
     responses(
         (status = 200, description = "the order afterwards", body = Order),
         (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),

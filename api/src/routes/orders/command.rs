@@ -13,6 +13,7 @@ use crate::{
     app::SharedApp,
     extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// Where a command is in its life.
@@ -47,11 +48,11 @@ pub struct CommandState {
 /// For commands to confirm or cancel that were answered 202.
 #[utoipa::path(
     get, path = "/orders/{orderId}/commands/{commandId}", tag = "orders",
-    params(("orderId" = String, Path), ("commandId" = String, Path)),
+    params(("orderId" = OrderId, Path), ("commandId" = CommandId, Path)),
     responses(
         (status = 200, description = "the command now", body = CommandState),
         (status = 404, description = "COMMAND_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn command(

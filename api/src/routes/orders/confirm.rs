@@ -21,7 +21,7 @@ use crate::{
 /// A paid order can no longer be cancelled afterwards. Confirming twice confirms once.
 #[utoipa::path(
     post, path = "/orders/{orderId}/confirm", tag = "orders", request_body = OrderUser,
-    params(("orderId" = String, Path)),
+    params(("orderId" = OrderId, Path)),
     responses(
         (status = 200, description = "the order afterwards", body = Order),
         (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),

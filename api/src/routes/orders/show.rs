@@ -15,17 +15,18 @@ use crate::{
     extract::PathParameters,
     orders::AcceptedCommand,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// Look at an order
 ///
 /// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
-    get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = String, Path)),
+    get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = OrderId, Path)),
     responses(
         (status = 200, description = "the order now", body = Order),
         (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn show(

@@ -16,6 +16,7 @@ use crate::{
     app::SharedApp,
     extract::PathParameters,
     problem::{ApiError, Problem},
+    routes::responses::ReadProblems,
 };
 
 /// A payment that was requested and has no row of its own.
@@ -36,11 +37,11 @@ struct PaymentNotMade {
 /// One that was accepted and is not executed yet is READY. The id of a payment that found its order paid answers the
 /// first payment.
 #[utoipa::path(
-    get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = String, Path)),
+    get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = PaymentId, Path)),
     responses(
         (status = 200, description = "the payment now", body = PaymentView),
         (status = 404, description = "PAYMENT_NOT_FOUND", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE", body = Problem),
+        ReadProblems,
     ),
 )]
 pub async fn show(

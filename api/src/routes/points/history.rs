@@ -1,7 +1,7 @@
 use axum::{Json, extract::State};
 use dibs_common::{
     db::{self, points::LedgerEntry},
-    identifiers::UserId,
+    identifiers::{PointHistoryId, UserId},
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -23,16 +23,16 @@ pub struct HistoryQuery {
 
 /// List what moved a user's points
 #[utoipa::path(
-    get, path = "/points/history", tag = "points", params(HistoryQuery, Page::<u64>),
+    get, path = "/points/history", tag = "points", params(HistoryQuery, Page::<PointHistoryId>),
     responses(
-        (status = 200, description = "the newest first, each with the balance after it", body = List<LedgerEntry, u64>),
+        (status = 200, description = "the newest first, each with the balance after it", body = List<LedgerEntry, PointHistoryId>),
         ReadProblems,
     ),
 )]
 pub async fn history(
     State(app): State<SharedApp>,
-    ListParameters { filter, page }: ListParameters<HistoryQuery, u64>,
-) -> Result<Json<List<LedgerEntry, u64>>, ApiError> {
+    ListParameters { filter, page }: ListParameters<HistoryQuery, PointHistoryId>,
+) -> Result<Json<List<LedgerEntry, PointHistoryId>>, ApiError> {
     let pool = &app.database.pool();
     let rows = db::points::list_history(pool, filter.user_id, page.cursor, page.rows());
     Ok(page.list(db::within(rows).await?, |entry| entry.point_history_id))

@@ -20,7 +20,7 @@ use crate::{
 pub struct BestSellersQuery {
     /// From 1 on. There is nothing after the first 1,000 products.
     #[serde(default = "one")]
-    #[param(minimum = 1)]
+    #[param(minimum = 1, maximum = 4_294_967_295_u64)]
     page_number: u32,
     /// Products on a page, 1 to 100.
     #[serde(default = "ten")]
@@ -28,6 +28,7 @@ pub struct BestSellersQuery {
     page_size: u32,
     /// Over how many business days, today included: 1, 3 or 7.
     #[serde(default = "three")]
+    #[param(minimum = 1, maximum = 7)]
     days: u8,
 }
 

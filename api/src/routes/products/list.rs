@@ -5,6 +5,7 @@ use dibs_common::{
     identifiers::ProductId,
 };
 use serde::Deserialize;
+use strum::EnumString;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
@@ -26,14 +27,17 @@ pub struct ProductsQuery {
 }
 
 /// Of which status the listed products are.
-#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, Default, ToSchema, EnumString)]
+#[schema(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE")]
 enum ListedStatus {
     #[default]
     Selling,
     Stopped,
     All,
 }
+
+dibs_common::json::read_by_spelling!(ListedStatus);
 
 impl ListedStatus {
     const fn wanted(self) -> Option<ProductStatus> {

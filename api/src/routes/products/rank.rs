@@ -20,6 +20,7 @@ use crate::{
 pub struct RankQuery {
     /// Over how many business days, today included: 1, 3 or 7.
     #[serde(default = "three")]
+    #[param(minimum = 1, maximum = 7)]
     days: u8,
 }
 
@@ -43,7 +44,7 @@ pub struct ProductRank {
 
 /// Look up where a product is among what sold best
 #[utoipa::path(
-    get, path = "/products/{productId}/rank", tag = "products", params(("productId" = u64, Path), RankQuery),
+    get, path = "/products/{productId}/rank", tag = "products", params(("productId" = ProductId, Path), RankQuery),
     responses(
         (status = 200, description = "its rank and units", body = ProductRank),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),

@@ -10,7 +10,7 @@ use crate::{
 
 /// Look at a product
 #[utoipa::path(
-    get, path = "/products/{productId}", tag = "products", params(("productId" = u64, Path)),
+    get, path = "/products/{productId}", tag = "products", params(("productId" = ProductId, Path)),
     responses(
         (status = 200, description = "the product now", body = Product),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),

@@ -28,7 +28,7 @@ pub struct CouponsQuery {
 
 /// List a user's coupons
 #[utoipa::path(
-    get, path = "/users/{userId}/coupons", tag = "coupons", params(("userId" = u64, Path), CouponsQuery, Page::<ClaimId>),
+    get, path = "/users/{userId}/coupons", tag = "coupons", params(("userId" = UserId, Path), CouponsQuery, Page::<ClaimId>),
     responses(
         (status = 200, description = "the newest first", body = List<OwnedCoupon, ClaimId>),
         ReadProblems,
