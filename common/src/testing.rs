@@ -3,6 +3,7 @@
 //! Servers come from `DATABASE_URL` and `REDIS_URL` when these are set, else from containers that all tests of a
 //! machine share. An environment is a database and a key prefix; nothing is ever flushed.
 
+pub mod commands;
 mod consistency;
 mod containers;
 mod fault_proxy;
@@ -216,6 +217,12 @@ impl TestEnvironment {
         execute(self.settings.database_url.expose_secret(), &drop).await;
         self.database.close().await;
         self.redis.close().await;
+    }
+
+    /// Ends the test, and fails when rows contradict each other.
+    pub async fn end_consistent(self) {
+        self.expect_consistent_rows().await;
+        self.end().await;
     }
 
     async fn expect_drained_streams(&self) {

@@ -76,9 +76,9 @@ fn settings(shared: Settings, change: impl FnOnce(&mut ApiSettings)) -> ApiSetti
     settings
 }
 
-/// The API on a port of its own, at a place of its own.
+/// The API on a port of its own, in an environment of its own.
 pub struct TestApp {
-    pub place: TestEnvironment,
+    pub environment: TestEnvironment,
     pub app: SharedApp,
     pub address: SocketAddr,
     pub client: reqwest::Client,
@@ -124,7 +124,7 @@ impl TestApp {
         let served = app.clone();
         let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
         let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
-        Self { place: environment, app, address, client, serving, working: None }
+        Self { environment, app, address, client, serving, working: None }
     }
 
     /// The API, and a worker that works.
@@ -138,17 +138,17 @@ impl TestApp {
     pub fn start_worker(&mut self, rules: OrderRules) {
         let stopping = CancellationToken::new();
         let worker = Worker {
-            database: self.place.database.clone(),
-            redis: self.place.redis.clone(),
+            database: self.environment.database.clone(),
+            redis: self.environment.redis.clone(),
             payment_gateway: None,
             webhooks: Webhooks::default(),
             reclaim: ReclaimPolicy::default(),
             rules,
-            time_zone: self.place.settings.time_zone,
+            time_zone: self.environment.settings.time_zone,
             kafka: KafkaSettings::default(),
             supervisor: Supervisor::new(stopping.clone()),
         };
-        let working = tokio::spawn(worker.run(self.place.settings.claim_partitions));
+        let working = tokio::spawn(worker.run(self.environment.settings.claim_partitions));
         self.working = Some((stopping, working));
     }
 
@@ -195,26 +195,26 @@ impl TestApp {
 
     /// A worker for one partition.
     pub fn worker(&self, partition: Partition) -> ClaimWorker {
-        claim_worker(&self.place.database, &self.place.redis, partition, ReclaimPolicy::default())
+        claim_worker(&self.environment.database, &self.environment.redis, partition, ReclaimPolicy::default())
     }
 
     /// Confirms every claim that was accepted so far.
     pub async fn work(&self) {
-        let partitions = 0..self.place.settings.claim_partitions;
+        let partitions = 0..self.environment.settings.claim_partitions;
         join_all(partitions.map(Partition).map(async |partition| {
             self.worker(partition).drain(partition).await.expect("drained");
         }))
         .await;
     }
 
-    /// Stops the API as SIGTERM does, and ends its place.
+    /// Stops the API as SIGTERM does, and ends its environment.
     pub async fn end(mut self) {
         self.stop_worker().await;
         self.app.stopping.cancel();
         drop(self.client);
         self.serving.await.expect("the API ended by itself");
         drop(self.app);
-        self.place.end().await;
+        self.environment.end().await;
     }
 }
 

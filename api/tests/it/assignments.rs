@@ -43,7 +43,7 @@ async fn look(app: &TestApp, made: &Answer) -> Answer {
 async fn a_coupon_whose_validity_is_over_is_not_assigned() {
     let app = TestApp::new().await;
     let validity = Validity::Until(clock::now() - TimeDelta::days(1));
-    let coupon = app.place.campaign_of(CampaignTerms { validity, ..open_terms() }).await.id;
+    let coupon = app.environment.campaign_of(CampaignTerms { validity, ..open_terms() }).await.id;
     let refused = assign(&app, coupon, to([1, 2])).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (400, "VALIDATION_FAILED"));
     assert_eq!(refused.body["errors"][0]["field"], "couponId");
@@ -53,13 +53,17 @@ async fn a_coupon_whose_validity_is_over_is_not_assigned() {
 
 /// Executes what was assigned so far.
 async fn execute(app: &TestApp) {
-    while assign_once(&app.place.database, &app.place.redis, &CancellationToken::new()).await.expect("looked") > 0 {
+    while assign_once(&app.environment.database, &app.environment.redis, &CancellationToken::new())
+        .await
+        .expect("looked")
+        > 0
+    {
         app.work().await;
     }
 }
 
 async fn assignments(app: &TestApp) -> i64 {
-    app.place.count("SELECT COUNT(*) FROM assignments").await
+    app.environment.count("SELECT COUNT(*) FROM assignments").await
 }
 
 /// Seed 001, section 3: an administrator issues a coupon, it is assigned to users, and they are notified.
@@ -89,7 +93,8 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
     assert_eq!(app.claim_state(coupon, 7).await.body["status"], "ISSUED");
     let shown = app.get(&format!("/coupons/{coupon}")).await;
     assert_eq!((&shown.body["remaining"], &shown.body["status"]), (&json!(7), &json!("SCHEDULED")));
-    let events = app.place.texts("SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'coupon.issued'").await;
+    let events =
+        app.environment.texts("SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'coupon.issued'").await;
     let mut users: Vec<u64> = Vec::new();
     for payload in events {
         let payload: Value = serde_json::from_str(&payload).expect("JSON");
@@ -104,7 +109,7 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
 #[tokio::test]
 async fn seed_001_3_an_assignment_that_is_not_as_expected_is_refused_and_nothing_happens() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let fields = |answer: &Answer| {
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"));
         let errors = answer.body["errors"].as_array().expect("fields");
@@ -130,7 +135,7 @@ async fn seed_001_3_an_assignment_that_is_not_as_expected_is_refused_and_nothing
 #[tokio::test]
 async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
     let app = TestApp::new().await;
-    let (coupon, other) = (app.place.campaign(10).await.id, app.place.campaign(10).await.id);
+    let (coupon, other) = (app.environment.campaign(10).await.id, app.environment.campaign(10).await.id);
     let made = assign(&app, coupon, to([1])).await;
     let id = made.body["assignmentId"].as_str().expect("an id");
     let stranger = app.get(made.header("location").expect("where")).await;
@@ -147,7 +152,7 @@ async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
 #[tokio::test]
 async fn users_who_have_it_and_those_too_many_are_refused_and_counted_by_code() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(4).await.id;
+    let coupon = app.environment.campaign(4).await.id;
     app.claim(coupon, 1).await;
     app.claim(coupon, 2).await;
     let made = assign(&app, coupon, to(1..=10)).await;
@@ -163,11 +168,11 @@ async fn users_who_have_it_and_those_too_many_are_refused_and_counted_by_code() 
 #[tokio::test]
 async fn a_closed_campaign_is_not_assigned_any_more_and_a_paused_one_is() {
     let app = TestApp::new().await;
-    let campaign = app.place.campaign(10).await;
+    let campaign = app.environment.campaign(10).await;
     let set = async |state: CampaignState| {
-        app.place.execute(&format!("UPDATE coupons SET state = '{}'", state.into_str())).await;
+        app.environment.execute(&format!("UPDATE coupons SET state = '{}'", state.into_str())).await;
         let changed = Campaign { state, ..campaign.clone() };
-        campaign_put(&app.place.redis, &changed, CampaignCounts::default()).await.expect("put");
+        campaign_put(&app.environment.redis, &changed, CampaignCounts::default()).await.expect("put");
     };
     set(CampaignState::Paused).await;
     let made = assign(&app, campaign.id, to([1, 2])).await;
@@ -188,18 +193,18 @@ async fn a_closed_campaign_is_not_assigned_any_more_and_a_paused_one_is() {
 #[tokio::test]
 async fn i12_an_assignment_with_the_same_key_is_made_once() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let first = assign_with_key(&app, coupon, to([1, 2]), "key").await;
     let repeat = assign_with_key(&app, coupon, to([1, 2]), "key").await;
     assert_eq!((&repeat.body, repeat.header("idempotent-replayed")), (&first.body, Some("true")));
     assert_eq!(repeat.header("location"), first.header("location"));
-    app.place.execute("UPDATE idempotency_keys SET status = NULL, in_progress_until = NULL").await;
+    app.environment.execute("UPDATE idempotency_keys SET status = NULL, in_progress_until = NULL").await;
     let again = assign_with_key(&app, coupon, to([1, 2]), "key").await;
     assert_eq!((&again.body, again.header("idempotent-replayed")), (&first.body, None));
     assert_eq!(assign_with_key(&app, coupon, to([1]), "key").await.code(), "IDEMPOTENCY_KEY_REUSED");
     assert_eq!(assignments(&app).await, 1);
     execute(&app).await;
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 2);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM user_coupons").await, 2);
     app.end().await;
 }
 
@@ -207,15 +212,15 @@ async fn i12_an_assignment_with_the_same_key_is_made_once() {
 #[tokio::test]
 async fn ten_thousand_users_are_assigned_in_one_call() {
     let app = TestApp::with_worker().await;
-    let coupon = app.place.campaign(10_000).await.id;
+    let coupon = app.environment.campaign(10_000).await.id;
     let last = MAX_ID;
     let made = assign_with_key(&app, coupon, to(last - 9_999..=last), "all").await;
     assert_eq!((made.status.as_u16(), &made.body["requested"]), (202, &json!(10_000)));
     eventually("all have it", Duration::from_secs(30), async || look(&app, &made).await.body["status"] == "DONE").await;
     let done = look(&app, &made).await;
     assert_eq!((&done.body["assigned"], &done.body["refused"]), (&json!(10_000), &json!({})));
-    assert_eq!(app.place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 10_000);
+    assert_eq!(app.environment.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 10_000);
     let events = "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
-    assert_eq!(app.place.count(events).await, 10_000);
+    assert_eq!(app.environment.count(events).await, 10_000);
     app.end().await;
 }

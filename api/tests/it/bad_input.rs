@@ -7,7 +7,7 @@ use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body, terms_body};
 #[tokio::test]
 async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let bodies: [(&str, u16, &str); 19] = [
         ("[7, 1]", 400, "VALIDATION_FAILED"),
         ("", 400, "MALFORMED_JSON"),
@@ -36,7 +36,7 @@ async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
         assert_eq!(answer.body["errors"].is_array(), code == "VALIDATION_FAILED", "{body}");
     }
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
-    assert_eq!(batcher.claimed(&app.place.redis).await.expect("redis"), Some(0), "nothing was stored");
+    assert_eq!(batcher.claimed(&app.environment.redis).await.expect("redis"), Some(0), "nothing was stored");
     app.end().await;
 }
 
@@ -57,7 +57,7 @@ async fn a_body_that_is_not_utf_8_or_too_deep_or_too_long_is_refused() {
 #[tokio::test]
 async fn a_body_must_be_declared_as_json() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "\u{e9}"] {
         let request = app.request(Method::POST, "/coupons/issue").header("content-type", content_type);
         let answer = Answer::of(request.body(claim_body(coupon, 1).to_string())).await;
@@ -72,7 +72,7 @@ async fn a_body_must_be_declared_as_json() {
 #[tokio::test]
 async fn unusual_headers_do_not_matter() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let long_id = "x".repeat(200);
     for (user, (name, value)) in
         [("prefer", "wait=lots"), ("prefer", "\u{ff}"), ("x-request-id", ""), ("x-request-id", long_id.as_str())]
@@ -91,7 +91,7 @@ async fn unusual_headers_do_not_matter() {
 #[tokio::test]
 async fn unknown_routes_and_methods_and_parameters_are_refused() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let refused = async |method: Method, path: &str| {
         let answer = Answer::of(app.request(method, path)).await;
         (answer.status.as_u16(), answer.code().to_owned())
@@ -192,7 +192,7 @@ async fn terms_that_contradict_each_other_or_the_clock_are_refused() {
         assert_eq!(answer.body["errors"][0]["field"], field);
         assert!(answer.body["errors"][0].to_string().contains(word), "{}", answer.body);
     }
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM coupons").await, 0);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM coupons").await, 0);
     app.end().await;
 }
 
@@ -213,7 +213,7 @@ async fn every_wrong_field_of_a_campaign_is_named() {
     let mut body = terms_body(|_| ());
     body["discount"]["type"] = json!("FREE");
     assert_eq!(app.administer("/admin/coupons", body).await.body["errors"][0]["field"], "discount.type");
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM coupons").await, 0);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM coupons").await, 0);
     app.end().await;
 }
 

@@ -26,11 +26,11 @@ async fn a_campaign_is_made_and_shown_and_claimed() {
 #[tokio::test]
 async fn a_campaign_that_redis_does_not_know_is_unavailable_until_a_worker_creates_it() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign_in_database(open_terms()).await.id;
+    let coupon = app.environment.campaign_in_database(open_terms()).await.id;
     let refused = app.claim(coupon, 1).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "CAMPAIGN_UNAVAILABLE"));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    reconcile_all(&app.place.database, &app.place.redis).await.expect("kept");
+    reconcile_all(&app.environment.database, &app.environment.redis).await.expect("kept");
     assert_eq!(app.claim(coupon, 1).await.status, 202);
     app.work().await;
     app.end().await;

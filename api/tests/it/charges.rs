@@ -67,7 +67,7 @@ async fn seed_001_4_points_are_charged_once_the_payment_gateway_approves() {
     let charge = charged.body["chargeId"].clone();
     let question = json!({ "chargeId": charge, "userId": 1, "amount": 10_000, "paymentMethod": "CARD" });
     assert_eq!(gateway.questions(), [(charge.as_str().expect("text").to_owned(), question)]);
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -83,10 +83,10 @@ async fn seed_001_4_a_declined_charge_is_refused_and_frees_what_it_reserved() {
         }
     }
     assert_eq!(balance(&app, 1).await, 0);
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM charges WHERE status = 'DECLINED'").await, 4);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM charges WHERE status = 'DECLINED'").await, 4);
     gateway.will(Reply::Approve);
     assert_eq!(app.post("/points", charge_body(1, CAP)).await.status, 200, "the whole cap is free");
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -102,9 +102,9 @@ async fn a_charge_beyond_the_cap_never_reaches_the_payment_gateway() {
     assert_eq!(app.post("/points", charge_body(1, 1)).await.code(), "AMOUNT_BELOW_MINIMUM");
     assert_eq!(gateway.questions().len(), 1);
     gateway.will(Reply::Approve);
-    reconciler(&app.place, &gateway.url).reconcile_due(later(1)).await.expect("settled");
+    reconciler(&app.environment, &gateway.url).reconcile_due(later(1)).await.expect("settled");
     assert_eq!(balance(&app, 1).await, 6_000_000);
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -133,8 +133,8 @@ async fn a_charge_whose_answer_means_nothing_stays_pending() {
         assert_eq!(pending.header("location"), Some(&*location));
         assert_eq!(state(&app, &pending).await, "PENDING");
     }
-    assert_eq!(app.place.count("SELECT SUM(pending) FROM point_accounts").await, 100_000);
-    assert_points_add_up(&app.place).await;
+    assert_eq!(app.environment.count("SELECT SUM(pending) FROM point_accounts").await, 100_000);
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -147,7 +147,7 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
     let pending = app.post("/points", charge_body(1, 10_000)).await;
     assert_eq!((pending.status.as_u16(), balance(&app, 1).await), (202, json!(0)));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
-    let reconciler = reconciler(&app.place, &gateway.url);
+    let reconciler = reconciler(&app.environment, &gateway.url);
     assert_eq!(reconciler.reconcile_due(clock::now()).await.expect("looked"), 0, "it is left to the API at first");
     gateway.will(Reply::Approve);
     assert_eq!(reconciler.reconcile_due(later(1)).await.expect("settled"), 1);
@@ -156,7 +156,7 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
     let questions = gateway.questions();
     assert_eq!((questions.len(), &questions[0]), (2, &questions[1]));
     assert_eq!(gateway.money(), 10_000);
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -168,18 +168,18 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
     proxy.shut();
     let pending = app.post("/points", charge_body(1, 10_000)).await;
     assert_eq!((pending.status.as_u16(), gateway.questions().len()), (202, 0));
-    let reconciler = reconciler(&app.place, &url);
+    let reconciler = reconciler(&app.environment, &url);
     let first = later(1);
     assert_eq!(reconciler.reconcile_due(first).await.expect("looked"), 1);
     assert_eq!(state(&app, &pending).await, "PENDING");
-    assert_eq!(app.place.count("SELECT attempts FROM charges").await, 1);
+    assert_eq!(app.environment.count("SELECT attempts FROM charges").await, 1);
     assert_eq!(reconciler.reconcile_due(first).await.expect("looked"), 0, "not before the pause is over");
     assert_eq!(reconciler.reconcile_due(first + TimeDelta::seconds(3)).await.expect("looked"), 1);
-    assert_eq!(app.place.count("SELECT attempts FROM charges").await, 2);
+    assert_eq!(app.environment.count("SELECT attempts FROM charges").await, 2);
     proxy.open();
     assert_eq!(reconciler.reconcile_due(later(10)).await.expect("settled"), 1);
     assert_eq!((state(&app, &pending).await, gateway.money()), (json!("APPROVED"), 10_000));
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -276,7 +276,7 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
     assert!(impatient.await.is_err_and(|ended| ended.is_cancelled()));
     gateway.release();
     eventually("the points are credited", Duration::from_secs(2), async || balance(&app, 1).await == 10_000).await;
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 

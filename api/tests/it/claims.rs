@@ -23,7 +23,7 @@ use crate::app::{Answer, ONLY, TestApp, claim_body};
 #[tokio::test]
 async fn an_accepted_claim_is_pending_and_then_issued() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
+    let coupon = app.environment.campaign(3).await.id;
 
     let accepted = app.claim(coupon, 7).await;
     assert_eq!(accepted.status, 202);
@@ -50,12 +50,12 @@ async fn an_accepted_claim_is_pending_and_then_issued() {
 #[tokio::test]
 async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
+    let coupon = app.environment.campaign(3).await.id;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
     let refusal = RejectedRequest { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
     for _ in 0..2 {
-        db::rejected_requests::insert_batch(&app.place.database.pool(), &[refusal], clock::now())
+        db::rejected_requests::insert_batch(&app.environment.database.pool(), &[refusal], clock::now())
             .await
             .expect("written");
     }
@@ -72,7 +72,7 @@ async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
 #[tokio::test]
 async fn a_second_claim_names_the_first() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
+    let coupon = app.environment.campaign(3).await.id;
     let first = app.claim(coupon, 7).await;
     let second = app.claim(coupon, 7).await;
     assert_eq!((second.status.as_u16(), second.code()), (409, "COUPON_ALREADY_ISSUED"));
@@ -85,7 +85,7 @@ async fn a_second_claim_names_the_first() {
 #[tokio::test]
 async fn a_user_may_claim_up_to_the_limit_of_the_campaign() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await.id;
+    let coupon = app.environment.campaign_of(CampaignTerms { per_user_limit: 2, ..open_terms() }).await.id;
     assert_eq!(app.claim(coupon, 7).await.status, 202);
     app.work().await;
     assert_eq!(app.claim(coupon, 7).await.status, 202);
@@ -93,7 +93,7 @@ async fn a_user_may_claim_up_to_the_limit_of_the_campaign() {
     assert_eq!(third.code(), "COUPON_ALREADY_ISSUED");
     assert_eq!(third.body["claim"]["sequence"], 1);
     app.work().await;
-    assert_eq!(app.place.count("SELECT SUM(ordinal) FROM user_coupons WHERE user_id = 7").await, 3);
+    assert_eq!(app.environment.count("SELECT SUM(ordinal) FROM user_coupons WHERE user_id = 7").await, 3);
     app.end().await;
 }
 
@@ -103,7 +103,7 @@ async fn the_window_is_the_campaigns() {
     let now = clock::now();
     let window = async |opens: i64, closes: i64| {
         let (opens_at, closes_at) = (now + TimeDelta::seconds(opens), now + TimeDelta::seconds(closes));
-        app.place.campaign_of(CampaignTerms { opens_at, closes_at, ..open_terms() }).await
+        app.environment.campaign_of(CampaignTerms { opens_at, closes_at, ..open_terms() }).await
     };
     let early = window(100, 200).await;
     let refused = app.claim(early.id, 7).await;
@@ -121,7 +121,7 @@ async fn the_window_is_the_campaigns() {
 #[tokio::test]
 async fn a_waiting_caller_gets_the_issued_coupon() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
+    let coupon = app.environment.campaign(3).await.id;
     let stopping = CancellationToken::new();
     let (worker, stop) = (app.worker(ONLY), stopping.clone());
     let working = tokio::spawn(async move { worker.run([ONLY], stop).await });
@@ -139,7 +139,7 @@ async fn a_waiting_caller_gets_the_issued_coupon() {
 #[tokio::test]
 async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
+    let coupon = app.environment.campaign(3).await.id;
     let request = app.request(reqwest::Method::POST, "/coupons/issue").header("prefer", "wait=1");
     let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
     assert_eq!((accepted.status.as_u16(), &accepted.body["status"]), (202, &json!("PENDING")));
@@ -150,7 +150,7 @@ async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
 #[tokio::test]
 async fn sold_out_is_remembered_and_holders_still_read_their_claim() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(2).await.id;
+    let coupon = app.environment.campaign(2).await.id;
     let first = app.claim(coupon, 1).await;
     app.claim(coupon, 2).await;
     let refused = app.claim(coupon, 3).await;
@@ -168,16 +168,16 @@ async fn sold_out_is_remembered_and_holders_still_read_their_claim() {
 #[tokio::test]
 async fn a_returned_slot_is_claimable_within_a_second() {
     let app = TestApp::new().await;
-    let campaign = app.place.campaign(1).await;
+    let campaign = app.environment.campaign(1).await;
     app.claim(campaign.id, 1).await;
     assert_eq!(app.claim(campaign.id, 2).await.code(), "COUPON_EXHAUSTED");
     let batcher = app.app.claims.batcher(campaign.id).await.expect("a batcher");
     eventually("it is remembered", Duration::from_secs(1), async || batcher.remembers_exhausted()).await;
     app.work().await;
 
-    let held = batcher.latest_claim(&app.place.redis, user(1)).await.expect("redis").expect("a claim");
+    let held = batcher.latest_claim(&app.environment.redis, user(1)).await.expect("redis").expect("a claim");
     let slots = [(user(1), held.claim_id)];
-    assert_eq!(return_slots(&app.place.redis, ONLY, campaign.id, &slots).await.expect("redis"), 1);
+    assert_eq!(return_slots(&app.environment.redis, ONLY, campaign.id, &slots).await.expect("redis"), 1);
     eventually("the slot is claimable", Duration::from_secs(1), async || app.claim(campaign.id, 3).await.status == 202)
         .await;
     // The database has issued its one coupon: the second check refuses, and the user can read why.
@@ -194,9 +194,9 @@ fn user(number: u64) -> dibs_common::identifiers::UserId {
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(100).await.id;
+    let coupon = app.environment.campaign(100).await.id;
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
-    let claimed = async || batcher.claimed(&app.place.redis).await.expect("redis").expect("counted");
+    let claimed = async || batcher.claimed(&app.environment.redis).await.expect("redis").expect("counted");
     for number in 1..=20_u32 {
         let body = claim_body(coupon, number.into()).to_string();
         let length = body.len();
@@ -218,14 +218,14 @@ async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
     .await;
     assert_eq!(claimed().await, 10);
     app.work().await;
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 10);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM user_coupons").await, 10);
     app.end().await;
 }
 
 /// I1, I2 and I3 under a burst: many users at once, each several times.
 async fn burst(partitions: u16) -> BTreeMap<String, usize> {
     let app = TestApp::at(TestEnvironment::with_partitions(partitions).await).await;
-    let coupon = app.place.campaign(100).await.id;
+    let coupon = app.environment.campaign(100).await.id;
     let claims = (0..600_u64).map(|number| app.claim(coupon, number % 200 + 1));
     let answers = join_all(claims).await;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -239,9 +239,9 @@ async fn burst(partitions: u16) -> BTreeMap<String, usize> {
         let state = app.claim_state(coupon, user).await;
         assert_eq!((&state.body["status"], &state.body["claimId"]), (&json!("ISSUED"), &answer.body["claimId"]));
     }
-    assert_eq!(app.place.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM user_coupons").await, 100);
-    assert_eq!(app.place.count("SELECT issued_quantity FROM coupons").await, 100);
+    assert_eq!(app.environment.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM user_coupons").await, 100);
+    assert_eq!(app.environment.count("SELECT issued_quantity FROM coupons").await, 100);
     app.end().await;
     counts
 }
@@ -264,11 +264,12 @@ async fn one_partition_or_sixteen_the_answers_are_the_same() {
 #[tokio::test]
 async fn a_request_id_travels_from_the_caller_to_the_stream() {
     let app = TestApp::new().await;
-    let coupon: CouponId = app.place.campaign(2).await.id;
+    let coupon: CouponId = app.environment.campaign(2).await.id;
     let request = app.request(reqwest::Method::POST, "/coupons/issue").header("x-request-id", "from-the-shop");
     let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
     assert_eq!(accepted.header("x-request-id"), Some("from-the-shop"));
-    let unanswered = dibs_common::redis::streams::ClaimStream::unanswered(&app.place.redis, Partition(0), coupon).await;
+    let unanswered =
+        dibs_common::redis::streams::ClaimStream::unanswered(&app.environment.redis, Partition(0), coupon).await;
     let requests: Vec<String> = unanswered.expect("redis").into_iter().map(|claim| claim.request).collect();
     assert_eq!(requests, ["from-the-shop"]);
     assert_eq!(app.worker(ONLY).drain(ONLY).await.expect("drained"), 1);
@@ -279,24 +280,24 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
 #[tokio::test]
 async fn a_waiting_caller_reads_why_the_second_check_rejects_a_claim() {
     let app = TestApp::new().await;
-    let campaign = app.place.campaign(5).await;
+    let campaign = app.environment.campaign(5).await;
     for (user, change, status, code) in [
         (1, "state = 'PAUSED'", 409, "CAMPAIGN_PAUSED"),
         (2, "state = 'CLOSED'", 422, "CAMPAIGN_CLOSED"),
         (3, "state = 'ACTIVE', opens_at = closes_at - INTERVAL 1 MINUTE", 409, "CAMPAIGN_NOT_OPEN"),
     ] {
-        app.place.execute(&format!("UPDATE coupons SET {change}")).await;
-        reconcile_all(&app.place.database, &app.place.redis).await.expect("reconciled");
-        let changed = db::campaigns::find(&app.place.database.pool(), campaign.id).await.expect("read");
+        app.environment.execute(&format!("UPDATE coupons SET {change}")).await;
+        reconcile_all(&app.environment.database, &app.environment.redis).await.expect("reconciled");
+        let changed = db::campaigns::find(&app.environment.database.pool(), campaign.id).await.expect("read");
         let since = changed.and_then(|changed| changed.enforced_since).expect("enforced");
         eventually("claims come after the tolerance", Duration::from_secs(5), async || {
             clock::now() > since + CLOCK_TOLERANCE * 2
         })
         .await;
-        campaign_update(&app.place.redis, &campaign).await.expect("redis").expect("held");
+        campaign_update(&app.environment.redis, &campaign).await.expect("redis").expect("held");
         let (answer, ()) = tokio::join!(app.claim_and_wait(campaign.id, user), async {
             eventually("the claim is on the stream", Duration::from_secs(5), async || {
-                app.place.stream_length(&app.place.redis.keys.claim_stream(campaign.partition)).await == 1
+                app.environment.stream_length(&app.environment.redis.keys.claim_stream(campaign.partition)).await == 1
             })
             .await;
             app.work().await;

@@ -28,7 +28,7 @@ fn letter(source: &str, key: &str) -> NewDeadLetter {
 }
 
 async fn insert(app: &TestApp, letter: NewDeadLetter) {
-    let mut connection = app.place.database.pool().acquire().await.expect("a connection");
+    let mut connection = app.environment.database.pool().acquire().await.expect("a connection");
     db::dead_letters::insert(&mut connection, &letter, clock::now()).await.expect("inserted");
 }
 
@@ -82,7 +82,7 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_reported() 
     let asked = redrive(&app, &id).await;
     assert_eq!((asked.status, &asked.body["status"]), (StatusCode::ACCEPTED, &json!("REDRIVE")));
     assert_eq!(redrive(&app, &id).await.body, asked.body);
-    let mut connection = app.place.database.pool().acquire().await.expect("a connection");
+    let mut connection = app.environment.database.pool().acquire().await.expect("a connection");
     let taken = db::dead_letters::list_to_redrive(&mut connection, "data-platform", None, 10).await.expect("taken");
     let again = Redriven::Dead { reason: "no once more".into(), attempts: 2 };
     db::dead_letters::mark_redriven(&mut connection, taken[0].id, &again, clock::now()).await.expect("noted");
@@ -149,11 +149,11 @@ async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
 #[tokio::test]
 async fn i3_a_user_reads_the_outcome_of_a_dropped_claim() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(3).await.id;
-    app.place.execute("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (user_id <> 7)").await;
+    let coupon = app.environment.campaign(3).await.id;
+    app.environment.execute("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (user_id <> 7)").await;
     assert_eq!(app.claim(coupon, 7).await.status, StatusCode::ACCEPTED);
     let impatient = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
-    let worker = claim_worker(&app.place.database, &app.place.redis, FIRST, impatient);
+    let worker = claim_worker(&app.environment.database, &app.environment.redis, FIRST, impatient);
     worker.drain(FIRST).await.expect("drained");
     assert_eq!(app.claim_state(coupon, 7).await.body["status"], "PENDING");
     let dead = list(&app, "?source=claims").await.body["items"][0].clone();

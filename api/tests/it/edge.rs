@@ -26,7 +26,7 @@ async fn more_requests_than_allowed_are_answered_overloaded() {
     let environment = TestEnvironment::new().await;
     let shared = environment.settings.clone();
     let app = TestApp::with(environment, shared, |settings| settings.max_requests_in_progress = 1).await;
-    let coupon = app.place.campaign(2).await.id;
+    let coupon = app.environment.campaign(2).await.id;
     let waiting = app.claim_and_wait(coupon, 1);
     let overloaded = async {
         let progress = &app.app.in_progress;
@@ -47,7 +47,7 @@ async fn more_requests_than_allowed_are_answered_overloaded() {
 #[tokio::test]
 async fn a_claim_in_progress_is_finished_when_the_process_stops() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(2).await.id;
+    let coupon = app.environment.campaign(2).await.id;
     let waiting = app.claim_and_wait(coupon, 1);
     let stop = async {
         eventually("the claim is waiting", Duration::from_secs(5), async || {
@@ -57,7 +57,7 @@ async fn a_claim_in_progress_is_finished_when_the_process_stops() {
         app.app.stopping.cancel();
         let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
         eventually("redis has accepted it", Duration::from_secs(5), async || {
-            batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
+            batcher.claimed(&app.environment.redis).await.expect("redis") == Some(1)
         })
         .await;
         app.work().await;

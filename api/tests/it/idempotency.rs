@@ -27,7 +27,7 @@ async fn claim(app: &TestApp, coupon: CouponId, key: &str) -> Answer {
 
 async fn several_for_each(app: &TestApp) -> CouponId {
     let terms = CampaignTerms { per_user_limit: 100, total_quantity: 100, ..open_terms() };
-    app.place.campaign_of(terms).await.id
+    app.environment.campaign_of(terms).await.id
 }
 
 async fn create(app: &TestApp, body: &Value, key: &str) -> Answer {
@@ -40,7 +40,7 @@ fn coffee() -> Value {
 }
 
 async fn rows(app: &TestApp, table: &str) -> i64 {
-    app.place.count(&format!("SELECT COUNT(*) FROM {table}")).await
+    app.environment.count(&format!("SELECT COUNT(*) FROM {table}")).await
 }
 
 fn assert_replayed(again: &Answer, first: &Answer) {
@@ -129,7 +129,7 @@ async fn fifty_at_once_with_one_key_have_one_effect() {
 async fn fifty_at_once_with_one_expired_or_overdue_key_have_one_effect() {
     let app = TestApp::new().await;
     create(&app, &coffee(), "key").await;
-    app.place.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL 25 HOUR").await;
+    app.environment.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL 25 HOUR").await;
     let answers = fifty_creations(&app).await;
     assert_one_answer(&answers, 201);
     assert_eq!(rows(&app, "products").await, 2);
@@ -143,7 +143,7 @@ async fn fifty_at_once_with_one_expired_or_overdue_key_have_one_effect() {
 
 /// As if every process had died before it stored the answer, more than a minute ago.
 async fn overdue(app: &TestApp) {
-    app.place
+    app.environment
         .execute(
             "UPDATE idempotency_keys SET status = NULL, content_type = NULL, location = NULL, body = NULL, \
              in_progress_until = created_at - INTERVAL 1 SECOND",
@@ -165,12 +165,14 @@ async fn what_a_dead_process_had_begun_is_run_with_its_operation_id() {
             operation.simple()
         )
     };
-    app.place.execute(&began("UTC_TIMESTAMP(3) + INTERVAL 1 MINUTE")).await;
+    app.environment.execute(&began("UTC_TIMESTAMP(3) + INTERVAL 1 MINUTE")).await;
     let refused = claim(&app, coupon, "key").await;
     assert_eq!((refused.status.as_u16(), refused.code()), (409, "IDEMPOTENCY_IN_PROGRESS"));
     assert_eq!(refused.header("retry-after"), Some("1"));
 
-    app.place.execute("UPDATE idempotency_keys SET in_progress_until = UTC_TIMESTAMP(3) - INTERVAL 1 SECOND").await;
+    app.environment
+        .execute("UPDATE idempotency_keys SET in_progress_until = UTC_TIMESTAMP(3) - INTERVAL 1 SECOND")
+        .await;
     let first = claim(&app, coupon, "key").await;
     assert_eq!((first.status.as_u16(), &first.body["claimId"]), (202, &json!(operation)));
     assert_replayed(&claim(&app, coupon, "key").await, &first);
@@ -201,12 +203,12 @@ async fn a_refusal_that_stands_is_stored_and_replayed_with_an_id_of_its_own() {
     let unknown = 1.try_into().expect("an id");
     let first = claim(&app, unknown, "unknown").await;
     assert_eq!((first.status.as_u16(), first.code()), (404, "COUPON_NOT_FOUND"));
-    assert_eq!(app.place.campaign(1).await.id, unknown);
+    assert_eq!(app.environment.campaign(1).await.id, unknown);
     let again = claim(&app, unknown, "unknown").await;
     assert_replayed(&again, &first);
     assert_ne!(again.body["requestId"], first.body["requestId"], "and the edge has it, too");
 
-    let taken = app.place.campaign(1).await.id;
+    let taken = app.environment.campaign(1).await.id;
     assert_eq!(app.claim(taken, 1).await.status, 202);
     let first = claim(&app, taken, "exhausted").await;
     assert_eq!((first.status.as_u16(), first.code()), (422, "COUPON_EXHAUSTED"));
@@ -220,7 +222,7 @@ async fn a_refusal_that_asks_to_come_again_is_not_stored() {
     let app = TestApp::new().await;
     let (opens_at, closes_at) =
         (clock::now() + chrono::TimeDelta::hours(1), clock::now() + chrono::TimeDelta::hours(2));
-    let coupon = app.place.campaign_of(CampaignTerms { opens_at, closes_at, ..open_terms() }).await.id;
+    let coupon = app.environment.campaign_of(CampaignTerms { opens_at, closes_at, ..open_terms() }).await.id;
     for _ in 0..2 {
         let early = claim(&app, coupon, "key").await;
         assert_eq!((early.code(), early.header(REPLAYED)), ("CAMPAIGN_NOT_OPEN", None));
@@ -294,7 +296,7 @@ async fn an_answer_that_cannot_be_stored_still_goes_out() {
     let waiting = Answer::of(request.json(&claim_body(coupon, 7)));
     let issuing = async {
         eventually("the claim is accepted", Duration::from_secs(5), async || {
-            batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
+            batcher.claimed(&app.environment.redis).await.expect("redis") == Some(1)
         })
         .await;
         database.shut();
@@ -327,7 +329,7 @@ async fn a_client_that_goes_away_leaves_a_stored_answer() {
     let mut connection = tokio::net::TcpStream::connect(app.address).await.expect("connected");
     connection.write_all(request.as_bytes()).await.expect("sent");
     eventually("the claim is accepted", Duration::from_secs(5), async || {
-        batcher.claimed(&app.place.redis).await.expect("redis") == Some(1)
+        batcher.claimed(&app.environment.redis).await.expect("redis") == Some(1)
     })
     .await;
     drop(connection);
@@ -336,7 +338,7 @@ async fn a_client_that_goes_away_leaves_a_stored_answer() {
     assert_eq!(in_progress(), 1);
     app.work().await;
     eventually("its answer is stored", Duration::from_secs(5), async || {
-        app.place.count("SELECT COUNT(*) FROM idempotency_keys WHERE status = 200").await == 1
+        app.environment.count("SELECT COUNT(*) FROM idempotency_keys WHERE status = 200").await == 1
     })
     .await;
     eventually("it is no longer in progress", Duration::from_secs(5), async || in_progress() == 0).await;
@@ -384,9 +386,9 @@ async fn after_24_hours_a_key_is_new() {
     let app = TestApp::new().await;
     let coupon = several_for_each(&app).await;
     let first = claim(&app, coupon, "key").await;
-    app.place.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL '23:59' HOUR_MINUTE").await;
+    app.environment.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL '23:59' HOUR_MINUTE").await;
     assert_replayed(&claim(&app, coupon, "key").await, &first);
-    app.place.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL 1 MINUTE").await;
+    app.environment.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL 1 MINUTE").await;
     let again = claim(&app, coupon, "key").await;
     assert_eq!((again.status.as_u16(), again.header(REPLAYED)), (202, None));
     assert_ne!(again.body["claimId"], first.body["claimId"]);
@@ -402,11 +404,11 @@ async fn old_idempotency_keys_are_purged_and_young_ones_stay() {
         WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 50) \
         SELECT UNHEX(SHA2(CONCAT(a.i, ',', b.i), 256)), UNHEX(SHA2('', 256)), UNHEX(REPEAT('00', 16)), \
         UTC_TIMESTAMP(3) - INTERVAL 25 HOUR FROM n a JOIN n b";
-    app.place.execute(many).await;
+    app.environment.execute(many).await;
     let first = create(&app, &coffee(), "key").await;
     let expired = clock::now() - RETENTION;
-    assert_eq!(db::idempotency::purge(&app.place.database.pool(), expired).await.expect("purged"), 2_500);
-    assert_eq!(db::idempotency::purge(&app.place.database.pool(), expired).await.expect("purged"), 0);
+    assert_eq!(db::idempotency::purge(&app.environment.database.pool(), expired).await.expect("purged"), 2_500);
+    assert_eq!(db::idempotency::purge(&app.environment.database.pool(), expired).await.expect("purged"), 0);
     assert_replayed(&create(&app, &coffee(), "key").await, &first);
     app.end().await;
 }

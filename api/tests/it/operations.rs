@@ -31,7 +31,7 @@ async fn a_process_is_live_and_ready_and_its_metrics_move() {
     for path in ["/health/live", "/health/ready"] {
         assert_eq!(app.get(path).await.status, 200, "{path}");
     }
-    let coupon = app.place.campaign(1).await.id;
+    let coupon = app.environment.campaign(1).await.id;
     let waiting = app.request(Method::POST, "/coupons/issue").header("prefer", "wait=3");
     assert_eq!(Answer::of(waiting.json(&claim_body(coupon, 1))).await.status, 202);
     assert_eq!(app.claim(coupon, 2).await.status, 422);

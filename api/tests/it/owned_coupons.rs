@@ -19,7 +19,7 @@ async fn a_users_coupons_are_listed_newest_first_page_by_page() {
     let app = TestApp::new().await;
     let mut coupons = Vec::new();
     for _ in 0..3 {
-        let coupon = app.place.campaign(1).await.id;
+        let coupon = app.environment.campaign(1).await.id;
         assert_eq!(app.claim(coupon, 1).await.status, 202);
         coupons.push(json!(coupon));
     }
@@ -40,8 +40,8 @@ async fn a_coupon_past_its_validity_shows_as_expired_at_once() {
     let app = TestApp::new().await;
     let terms = open_terms();
     let past = Validity::Until(terms.opens_at + chrono::TimeDelta::seconds(1));
-    let expired = app.place.campaign_of(CampaignTerms { validity: past, ..terms }).await.id;
-    let usable = app.place.campaign(1).await.id;
+    let expired = app.environment.campaign_of(CampaignTerms { validity: past, ..terms }).await.id;
+    let usable = app.environment.campaign(1).await.id;
     app.claim(expired, 1).await;
     app.claim(usable, 1).await;
     app.work().await;

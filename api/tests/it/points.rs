@@ -63,7 +63,7 @@ async fn seed_002_1_1_points_are_charged() {
     assert_eq!((state.status.as_u16(), &state.body["status"]), (200, &json!("APPROVED")));
     assert_eq!((&state.body["amount"], &state.body["userId"]), (&json!(10_000), &json!(1)));
     assert!(state.body["decidedAt"].is_string() && state.body.get("paymentMethod").is_none());
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -75,7 +75,7 @@ async fn seed_002_1_1_a_charge_below_the_minimum_is_refused() {
         assert_eq!((refused.status.as_u16(), refused.code()), (400, "AMOUNT_BELOW_MINIMUM"), "{amount}");
         assert!(refused.body["detail"].as_str().is_some_and(|detail| detail.contains("10000")));
     }
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM point_accounts").await, 0, "nothing was stored");
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM point_accounts").await, 0, "nothing was stored");
     app.end().await;
 }
 
@@ -88,7 +88,7 @@ async fn seed_002_1_1_a_charge_beyond_the_cap_is_refused() {
     assert_eq!(balance(&app, 1).await, CAP - 10_000, "the refusal changed nothing");
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.body["balance"], CAP);
     assert_eq!(app.post("/points", charge_body(2, CAP + 1)).await.code(), "POINTS_CAP_EXCEEDED");
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -177,7 +177,7 @@ async fn points_of_any_other_shape_are_refused_with_their_code() {
         let refused = Answer::of(request.body(body.to_owned())).await;
         assert_eq!((refused.status.as_u16(), refused.code()), (400, code), "{body}");
     }
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM charges").await, 0);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM charges").await, 0);
     let queries = ["", "?userId=0", "?userId=x", "?userId=1&more=1", "?userId=1&userId=2"];
     for path in queries.iter().flat_map(|query| [format!("/points{query}"), format!("/points/history{query}")]) {
         assert_eq!(app.get(&path).await.code(), "VALIDATION_FAILED", "{path}");
@@ -217,8 +217,8 @@ async fn i6_balance_is_the_sum_of_the_ledger_under_concurrent_charges() {
     for user in 1..=3 {
         assert_eq!(balance(&app, user).await, 9_800_000);
     }
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM charges").await, 42, "what was refused left no charge");
-    assert_points_add_up(&app.place).await;
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM charges").await, 42, "what was refused left no charge");
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -264,10 +264,10 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
          SELECT user_id, type, amount, balance_after, reference_id, created_at FROM point_histories",
     ];
     for sql in refused {
-        let done = sqlx::query(sql).execute(&app.place.database.pool()).await;
+        let done = sqlx::query(sql).execute(&app.environment.database.pool()).await;
         assert!(done.is_err(), "{sql}");
     }
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }
 
@@ -288,6 +288,6 @@ async fn points_without_the_database_are_refused_within_a_second_and_charged_aft
         app.post("/points", charge_body(1, 10_000)).await.status == 200
     })
     .await;
-    assert_points_add_up(&app.place).await;
+    assert_points_add_up(&app.environment).await;
     app.end().await;
 }

@@ -21,8 +21,8 @@ async fn names(app: &TestApp, query: &str) -> (Vec<String>, Value) {
 
 /// Stock and the columns that explain it, of the only product.
 async fn stock_and_sum(app: &TestApp) -> (i64, i64) {
-    let stock = app.place.count("SELECT stock FROM products").await;
-    (stock, app.place.count("SELECT initial_stock + restocked - sold + restored FROM products").await)
+    let stock = app.environment.count("SELECT stock FROM products").await;
+    (stock, app.environment.count("SELECT initial_stock + restocked - sold + restored FROM products").await)
 }
 
 /// `000` section 2: id, name, price and stock of every product.
@@ -56,8 +56,14 @@ async fn seed_002_3_1_a_product_is_made_and_shown_and_changed() {
     assert_eq!(app.get(&path).await.body, expected);
     assert_eq!(stock_and_sum(&app).await, (0, 0));
     let events = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'PRODUCT'";
-    assert_eq!(app.place.count(&format!("{events} AND type = 'product.created' AND payload LIKE '%coffee%'")).await, 1);
-    assert_eq!(app.place.count(&format!("{events} AND type = 'product.changed' AND payload LIKE '%tea%'")).await, 1);
+    assert_eq!(
+        app.environment.count(&format!("{events} AND type = 'product.created' AND payload LIKE '%coffee%'")).await,
+        1
+    );
+    assert_eq!(
+        app.environment.count(&format!("{events} AND type = 'product.changed' AND payload LIKE '%tea%'")).await,
+        1
+    );
     app.end().await;
 }
 
@@ -111,7 +117,7 @@ async fn twenty_changes_of_a_product_at_once_add_up() {
     assert_eq!(stocks, (1..=20).collect::<Vec<i64>>(), "each saw the one before");
     assert_eq!(stock_and_sum(&app).await, (20, 20));
     let events = "SELECT COUNT(*) FROM outbox_events WHERE type = 'product.changed'";
-    assert_eq!(app.place.count(events).await, 20);
+    assert_eq!(app.environment.count(events).await, 20);
     app.end().await;
 }
 
@@ -163,7 +169,7 @@ async fn what_is_wrong_with_a_product_is_named() {
         let answer = app.get(path).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"), "{path}");
     }
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM products").await, 1);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM products").await, 1);
     app.end().await;
 }
 

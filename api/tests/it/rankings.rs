@@ -55,8 +55,8 @@ fn listed(answer: &Answer) -> Vec<(u64, u64, i64)> {
 #[tokio::test]
 async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
     let app = TestApp::with_worker().await;
-    let products = [app.place.product(1_000, 100).await, app.place.product(1_000, 100).await];
-    app.place.points(1, 100_000).await;
+    let products = [app.environment.product(1_000, 100).await, app.environment.product(1_000, 100).await];
+    app.environment.points(1, 100_000).await;
     let order = async |product: ProductId, quantity: u32| {
         let items = json!([{ "productId": product, "quantity": quantity }]);
         let placed = app.post("/orders", json!({ "userId": 1, "items": items, "pay": true })).await;
@@ -67,13 +67,13 @@ async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
     let cancelled = order(products[0], 5).await;
     order(products[1], 3).await;
     assert_eq!(app.post(&format!("/orders/{cancelled}/cancel"), json!({ "userId": 1 })).await.status, 200);
-    let today = today(&app.place);
+    let today = today(&app.environment);
     eventually("sales are counted", Duration::from_secs(10), || async {
-        let scores = sales::daily(&app.place.redis, today).await.expect("redis");
+        let scores = sales::daily(&app.environment.redis, today).await.expect("redis");
         scores.get(&products[0]) == Some(&2) && scores.get(&products[1]) == Some(&3)
     })
     .await;
-    let TestEnvironment { database, redis, settings, .. } = &app.place;
+    let TestEnvironment { database, redis, settings, .. } = &app.environment;
     let (database, redis, zone) = (database.clone(), redis.clone(), settings.time_zone);
     let jobs = Jobs { database, redis, zone, partitions: 1, expiry: Arc::default() };
     eventually("the job is done", Duration::from_secs(5), || async {
@@ -91,11 +91,11 @@ async fn seed_004_best_sellers_are_listed_page_by_page() {
     let app = TestApp::new().await;
     let mut products = Vec::new();
     for _ in 0..12 {
-        products.push(app.place.product(5_000, 10).await);
+        products.push(app.environment.product(5_000, 10).await);
     }
     let mut units: Vec<(u64, ProductId, i64)> = products.iter().map(|product| (0, *product, 4)).collect();
     units.extend([(1, products[11], 1), (2, products[10], 1), (3, products[0], 90)]);
-    sold(&app.place, &units).await;
+    sold(&app.environment, &units).await;
     let first = shown(&app, BEST, |answer| listed(answer).len() == 10).await;
     assert_eq!(first.status, 200);
     let ids: Vec<u64> = listed(&first).iter().map(|(_, product, _)| *product).collect();
@@ -104,7 +104,7 @@ async fn seed_004_best_sellers_are_listed_page_by_page() {
     let best = &first.body["items"][0];
     assert_eq!((&best["rank"], &best["price"], &best["status"]), (&json!(1), &json!(5_000), &json!("SELLING")));
     assert!(best["name"].as_str().is_some_and(|name| name.starts_with("커피")));
-    let today = today(&app.place);
+    let today = today(&app.environment);
     assert_eq!(first.body["from"], json!(days_before(today, 2)));
     assert_eq!((&first.body["to"], &first.body["days"]), (&json!(today), &json!(3)));
     assert!(first.body["updatedAt"].is_string());
@@ -129,9 +129,9 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
     let nothing = app.get(BEST).await;
     assert_eq!((nothing.status.as_u16(), &nothing.body["items"]), (200, &json!([])));
     assert_eq!(nothing.body["updatedAt"], Value::Null);
-    let product = app.place.product(5_000, 10).await;
-    let other = app.place.product(5_000, 10).await;
-    let yesterday = days_before(today(&app.place), 1);
+    let product = app.environment.product(5_000, 10).await;
+    let other = app.environment.product(5_000, 10).await;
+    let yesterday = days_before(today(&app.environment), 1);
     for sql in [
         format!(
             "INSERT INTO product_daily_sales VALUES ('{yesterday}', {product}, 4), ('{}', {product}, 3)",
@@ -143,7 +143,7 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
             "INSERT INTO job_runs VALUES ('persist-daily-sales', '{yesterday}', 'DONE', NOW(3), NOW(3), NOW(3), 'done')"
         ),
     ] {
-        app.place.execute(&sql).await;
+        app.environment.execute(&sql).await;
     }
     let stored = shown(&app, &format!("{BEST}?pageSize=5"), |answer| !listed(answer).is_empty()).await;
     assert_eq!(listed(&stored), [(1, product.get(), 7)]);
@@ -153,7 +153,7 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
     assert_eq!(listed(&week), [(1, other.get(), 9), (2, product.get(), 7)]);
     let rank = app.get(&format!("/products/{other}/rank")).await;
     assert_eq!((&rank.body["rank"], &rank.body["soldQuantity"]), (&Value::Null, &json!(0)));
-    sold(&app.place, &[(0, other, 1)]).await;
+    sold(&app.environment, &[(0, other, 1)]).await;
     shown(&app, BEST, |answer| listed(answer) == [(1, other.get(), 1)]).await;
     app.end().await;
 }
@@ -161,11 +161,12 @@ async fn seed_002_3_2_1_the_tables_answer_when_redis_is_empty() {
 #[tokio::test]
 async fn a_product_has_its_rank() {
     let app = TestApp::new().await;
-    let products = [app.place.product(1, 1).await, app.place.product(1, 1).await, app.place.product(1, 1).await];
-    sold(&app.place, &[(0, products[0], 2), (1, products[1], 5)]).await;
+    let products =
+        [app.environment.product(1, 1).await, app.environment.product(1, 1).await, app.environment.product(1, 1).await];
+    sold(&app.environment, &[(0, products[0], 2), (1, products[1], 5)]).await;
     let path = |product: &ProductId| format!("/products/{product}/rank");
     let answer = shown(&app, &path(&products[0]), |answer| answer.body["rank"] == 2).await;
-    let today = today(&app.place);
+    let today = today(&app.environment);
     let updated_at = answer.body["updatedAt"].clone();
     assert_eq!(
         answer.body,

@@ -158,11 +158,11 @@ fn redacted(answer: Answer) -> Value {
 #[tokio::test]
 async fn refused_calls() {
     let app = TestApp::with_worker().await;
-    let coupon = app.place.campaign(1).await.id;
-    let product = app.place.product(7_000, 1).await;
-    app.place.points(1, 10_000).await;
-    let stopped = app.place.product(7_000, 1).await;
-    app.place.execute(&format!("UPDATE products SET status = 'STOPPED' WHERE product_id = {stopped}")).await;
+    let coupon = app.environment.campaign(1).await.id;
+    let product = app.environment.product(7_000, 1).await;
+    app.environment.points(1, 10_000).await;
+    let stopped = app.environment.product(7_000, 1).await;
+    app.environment.execute(&format!("UPDATE products SET status = 'STOPPED' WHERE product_id = {stopped}")).await;
     let order = |product: ProductId, quantity: u32| json!({ "userId": 1, "items": [{ "productId": product, "quantity": quantity }] });
     let mut calls = Vec::new();
     for path in
@@ -212,9 +212,9 @@ async fn lists() {
     let app = TestApp::at(TestEnvironment::new().await).await;
     let mut app = app;
     app.start_worker(crate::app::RULES);
-    let product = app.place.product(7_000, 10).await;
-    app.place.product(8_000, 10).await;
-    let coupon = app.place.campaign(5).await.id;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.product(8_000, 10).await;
+    let coupon = app.environment.campaign(5).await.id;
     assert_eq!(app.claim_and_wait(coupon, 1).await.status, 200);
     assert_eq!(app.post("/points", json!({ "userId": 1, "amount": 20_000 })).await.status, 200);
     for pay in [true, false] {

@@ -41,7 +41,7 @@ async fn every_task_of_the_api_is_restarted_after_a_panic_and_works() {
     assert_eq!(tasks.keys().collect::<Vec<_>>(), LISTED);
     assert!(tasks.values().all(|health| *health == json!(Health::Up)), "{tasks:?}");
 
-    let campaign = app.place.campaign_of(CampaignTerms { total_quantity: 1, ..open_terms() }).await;
+    let campaign = app.environment.campaign_of(CampaignTerms { total_quantity: 1, ..open_terms() }).await;
     let issued = app.claim_and_wait(campaign.id, 1).await;
     assert_eq!(issued.body["status"], "ISSUED", "{issued:?}");
     assert!(was_restarted(&metrics, "campaign_batcher", 1), "the claim waited in the queue meanwhile");
@@ -51,8 +51,8 @@ async fn every_task_of_the_api_is_restarted_after_a_panic_and_works() {
     assert!(was_restarted(&metrics, "exhausted_campaign_watcher", 1));
     drop(batcher);
 
-    app.place.points(1, 100_000).await;
-    let product = app.place.product(10, 100).await;
+    app.environment.points(1, 100_000).await;
+    let product = app.environment.product(10, 100).await;
     let order = json!({ "userId": 1, "items": [{ "productId": product, "quantity": 1 }] });
     let placed = app.request(Method::POST, "/orders").header("prefer", "wait=10").json(&order).send().await;
     assert_eq!(placed.expect("answered").status(), 201);

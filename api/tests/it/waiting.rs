@@ -26,15 +26,15 @@ fn order(app: &TestApp, product: ProductId, user: u64, wait: u32) -> RequestBuil
 async fn until_claimed(app: &TestApp, coupon: CouponId, count: u32) {
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     eventually("redis has accepted the claims", Duration::from_secs(5), async || {
-        batcher.claimed(&app.place.redis).await.expect("redis") == Some(count)
+        batcher.claimed(&app.environment.redis).await.expect("redis") == Some(count)
     })
     .await;
 }
 
 async fn until_ordered(app: &TestApp, count: i64) {
-    let stream = app.place.redis.keys.order_stream(crate::app::ONLY);
+    let stream = app.environment.redis.keys.order_stream(crate::app::ONLY);
     eventually("the orders are on their stream", Duration::from_secs(5), async || {
-        app.place.stream_length(&stream).await == count
+        app.environment.stream_length(&stream).await == count
     })
     .await;
 }
@@ -45,7 +45,7 @@ async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
     let product = environment.product(7_000, 1_000).await;
     let (settings, database, _redis) = environment.behind_proxies().await;
     let mut app = TestApp::with(environment, settings, |_| ()).await;
-    let coupon = app.place.campaign(1_000).await.id;
+    let coupon = app.environment.campaign(1_000).await.id;
     let mut sent = Vec::new();
     for users in [1..2_u64, 2..302] {
         let before = database.sent();
@@ -59,7 +59,7 @@ async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
     app.work().await;
     app.start_worker(RULES);
     eventually("all orders are placed", Duration::from_secs(20), async || {
-        app.place.count("SELECT COUNT(*) FROM orders").await == 301
+        app.environment.count("SELECT COUNT(*) FROM orders").await == 301
     })
     .await;
     app.end().await;
@@ -72,7 +72,7 @@ async fn an_outcome_whose_message_is_lost_is_looked_up() {
     let product = environment.product(7_000, 1).await;
     let (settings, _database, redis) = environment.behind_proxies().await;
     let mut app = TestApp::with(environment, settings, |_| ()).await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let issuing = tokio::spawn(Answer::of(claim(&app, coupon, 1, 10)));
     let ordering = [1, 2].map(|user| tokio::spawn(Answer::of(order(&app, product, user, 10))));
     until_claimed(&app, coupon, 1).await;
@@ -100,7 +100,7 @@ async fn a_call_above_the_limit_of_waiting_callers_is_answered_202_at_once() {
     let shared = environment.settings.clone();
     // A quarter of it may wait for claims, and a quarter for commands.
     let mut app = TestApp::with(environment, shared, |settings| settings.max_requests_in_progress = 8).await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let requests = [1, 2].map(|user| [claim(&app, coupon, user, 10), order(&app, product, user, 10)]);
     let waiting: Vec<_> = requests.into_iter().flatten().map(|request| tokio::spawn(Answer::of(request))).collect();
     until_claimed(&app, coupon, 2).await;

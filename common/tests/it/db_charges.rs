@@ -48,8 +48,7 @@ async fn a_charge_reserves_its_amount_until_it_is_approved_or_declined() {
     assert_eq!((settled.charge.status, settled.balance), (ChargeStatus::Declined, 10_000));
     assert_eq!(account(&environment).await, (10_000, 0));
     assert_eq!(environment.texts("SELECT type FROM outbox_events").await, ["points.charged"]);
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]
@@ -100,8 +99,7 @@ async fn a_charge_without_a_gateway_is_credited_at_once_however_often_it_is_sent
         assert_eq!((charged.charge.status, charged.balance), (ChargeStatus::Approved, 10_000));
     }
     assert_eq!(account(&environment).await, (10_000, 0));
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]

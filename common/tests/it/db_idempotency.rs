@@ -30,8 +30,7 @@ fn response(status: u16) -> StoredResponse {
 #[tokio::test]
 async fn a_repeat_waits_for_the_attempt_and_then_gets_its_response() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let attempt = acquire(&environment, request(1, 1), now).await;
     assert!(attempt.is_first);
     assert!(matches!(begin(&environment, request(1, 1), now).await, KeyState::InProgress));
@@ -61,8 +60,7 @@ async fn one_of_many_simultaneous_requests_acquires_the_key() {
 #[tokio::test]
 async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_say() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let first = acquire(&environment, request(1, 1), now).await;
     assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));
     let second = acquire(&environment, request(1, 1), now + TimeDelta::seconds(61)).await;
@@ -76,8 +74,7 @@ async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_
 #[tokio::test]
 async fn a_released_attempt_is_repeated_and_a_discarded_one_never_was() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let first = acquire(&environment, request(1, 1), now).await;
     idempotency::release(pool, &first, now).await.expect("released");
     let second = acquire(&environment, request(1, 1), now).await;
@@ -91,8 +88,7 @@ async fn a_released_attempt_is_repeated_and_a_discarded_one_never_was() {
 #[tokio::test]
 async fn a_response_is_kept_for_its_retention_period() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let attempt = acquire(&environment, request(1, 1), now).await;
     idempotency::store_response(pool, &attempt, &response(200)).await.expect("stored");
     let last = now + RETENTION - TimeDelta::milliseconds(1);
@@ -104,8 +100,7 @@ async fn a_response_is_kept_for_its_retention_period() {
 #[tokio::test]
 async fn a_purge_deletes_all_that_is_older() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     for (key, age) in [(1, 3), (2, 2), (3, 1)] {
         acquire(&environment, request(key, 1), now - TimeDelta::hours(age)).await;
     }

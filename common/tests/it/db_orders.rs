@@ -6,25 +6,20 @@ use dibs_common::{
         orders::{DuplicateCheck, OrdersFilter, PlannedCommands},
     },
     domain::order::{
-        Action, Command, CouponStatus, Line, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus,
-        RejectCode, StockChange, execute,
+        Action, Command, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
+        StockChange, execute,
     },
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId},
-    testing::{TestEnvironment, open_terms},
+    testing::{
+        TestEnvironment,
+        commands::{command, place_order, with_coupon},
+        open_terms,
+    },
 };
 
 use crate::support::{connection, issue, product, user};
 
 const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000 };
-
-fn command(number: u64, action: Action) -> Command {
-    Command { id: CommandId::generate(), user: user(number), at: clock::now(), action }
-}
-
-fn place_order(number: u64, product_id: ProductId, coupon: Option<ClaimId>) -> Command {
-    let items = vec![Line { product_id, quantity: 2 }];
-    command(number, Action::Place { items, coupon, payment: None })
-}
 
 /// Executes a batch as the worker does.
 async fn run_at(
@@ -46,10 +41,6 @@ async fn run(environment: &TestEnvironment, commands: &[Command]) -> Vec<OrderOu
     run_at(environment, commands, DuplicateCheck::Optimistic, clock::now()).await.expect("executed")
 }
 
-fn order_of(command: &Command) -> OrderId {
-    command.order()
-}
-
 #[tokio::test]
 async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
     let environment = TestEnvironment::new().await;
@@ -57,8 +48,8 @@ async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
     let tea = environment.product(12_000, 5).await;
     let campaign = environment.campaign_in_database(open_terms()).await;
     let coupon = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
-    let placing = place_order(1, tea, Some(coupon));
-    let order = order_of(&placing);
+    let placing = with_coupon(place_order(1, tea, 2), coupon);
+    let order = placing.order();
     run(&environment, std::slice::from_ref(&placing)).await;
     let pay = command(1, Action::Pay { order });
     run(&environment, std::slice::from_ref(&pay)).await;
@@ -89,15 +80,14 @@ async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
 async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
     let environment = TestEnvironment::new().await;
     let tea = environment.product(12_000, 1).await;
-    let placing = place_order(1, tea, None);
+    let placing = place_order(1, tea, 2);
     run(&environment, std::slice::from_ref(&placing)).await;
     let order =
-        db::orders::find(&environment.database.pool(), order_of(&placing)).await.expect("read").expect("it exists");
+        db::orders::find(&environment.database.pool(), placing.order()).await.expect("read").expect("it exists");
     assert_eq!((order.status, order.code), (OrderStatus::Rejected, Some(RejectCode::StockInsufficient)));
     assert!(order.items.is_empty() && order.detail.is_some_and(|detail| !detail.is_empty()));
-    let one =
-        command(1, Action::Place { items: vec![Line { product_id: tea, quantity: 1 }], coupon: None, payment: None });
-    let pay = command(1, Action::Pay { order: order_of(&one) });
+    let one = place_order(1, tea, 1);
+    let pay = command(1, Action::Pay { order: one.order() });
     run(&environment, &[one, pay.clone()]).await;
     let outcome =
         db::orders::find_command_outcome(&environment.database.pool(), pay.id).await.expect("read").expect("decided");
@@ -114,16 +104,15 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
             .expect("read")
             .is_none()
     );
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]
 async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_explicitly() {
     let environment = TestEnvironment::new().await;
     let tea = environment.product(12_000, 9).await;
-    let placing = place_order(1, tea, None);
-    let cancel = command(1, Action::Cancel { order: order_of(&placing) });
+    let placing = place_order(1, tea, 2);
+    let cancel = command(1, Action::Cancel { order: placing.order() });
     let commands = [placing.clone(), cancel.clone()];
     let first = run(&environment, &commands).await;
     for again in [&commands[..1], &commands[1..]] {
@@ -134,8 +123,7 @@ async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_ex
     assert_eq!(again.len(), first.len());
     assert_eq!(environment.count("SELECT COUNT(*) FROM orders").await, 1);
     assert_eq!(environment.count("SELECT stock FROM products").await, 9);
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]
@@ -161,15 +149,14 @@ async fn a_cancelled_order_gives_its_coupon_to_an_order_of_the_same_batch() {
     let tea = environment.product(12_000, 9).await;
     let campaign = environment.campaign_in_database(open_terms()).await;
     let coupon = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
-    let first = place_order(1, tea, Some(coupon));
+    let first = with_coupon(place_order(1, tea, 2), coupon);
     run(&environment, std::slice::from_ref(&first)).await;
-    let second = place_order(1, tea, Some(coupon));
-    run(&environment, &[command(1, Action::Cancel { order: order_of(&first) }), second.clone()]).await;
+    let second = with_coupon(place_order(1, tea, 2), coupon);
+    run(&environment, &[command(1, Action::Cancel { order: first.order() }), second.clone()]).await;
     assert_eq!(environment.count("SELECT COUNT(*) FROM orders").await, 2);
     assert_eq!(environment.count("SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL").await, 1);
     assert_eq!(environment.texts("SELECT status FROM user_coupons").await, ["USED"]);
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]
@@ -179,12 +166,12 @@ async fn locked_rows_are_those_that_the_commands_need() {
     let (tea, _other) = (environment.product(12_000, 5).await, environment.product(1_000, 5).await);
     let campaign = environment.campaign_in_database(open_terms()).await;
     let coupon = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
-    let placing = place_order(1, tea, Some(coupon));
+    let placing = with_coupon(place_order(1, tea, 2), coupon);
     run(&environment, std::slice::from_ref(&placing)).await;
     let mut transaction = environment.database.begin().await.expect("begun");
-    let commands = [command(1, Action::Cancel { order: order_of(&placing) })];
+    let commands = [command(1, Action::Cancel { order: placing.order() })];
     let state = db::orders::lock_state(&mut transaction, &commands, DuplicateCheck::Optimistic).await.expect("locked");
-    assert_eq!(state.orders[&order_of(&placing)].items.len(), 1);
+    assert_eq!(state.orders[&placing.order()].items.len(), 1);
     assert_eq!(state.products.keys().copied().collect::<Vec<_>>(), [tea]);
     assert_eq!(state.coupons[&coupon].status, CouponStatus::Used);
     let mut other = connection(&environment).await;
@@ -202,16 +189,16 @@ async fn locked_rows_are_those_that_the_commands_need() {
 async fn orders_of_a_user_are_listed_newest_first_page_by_page() {
     let environment = TestEnvironment::new().await;
     let tea = environment.product(12_000, 99).await;
-    let placed: Vec<Command> = (0..3).map(|_| place_order(1, tea, None)).collect();
+    let placed: Vec<Command> = (0..3).map(|_| place_order(1, tea, 2)).collect();
     run(&environment, &placed).await;
-    run(&environment, &[place_order(2, tea, None)]).await;
+    run(&environment, &[place_order(2, tea, 2)]).await;
     let page = async |before, limit| -> Vec<OrderId> {
         let filter = OrdersFilter { user: user(1), before, limit };
         let orders = db::orders::list_of_user(&environment.database.pool(), filter).await.expect("read");
         assert!(orders.iter().all(|order| order.items.len() == 1));
         orders.iter().map(|order| order.order_id).collect()
     };
-    let ids: Vec<OrderId> = placed.iter().map(order_of).collect();
+    let ids: Vec<OrderId> = placed.iter().map(Command::order).collect();
     assert_eq!(page(None, 2).await, [ids[2], ids[1]]);
     assert_eq!(page(Some(ids[1]), 2).await, [ids[0]]);
     assert_eq!(page(Some(ids[0]), 2).await, []);
@@ -225,14 +212,14 @@ async fn overdue_orders_are_listed_by_expiry_after_a_position() {
     let now = clock::now();
     let mut ids = Vec::new();
     for age in [10, 30, 20] {
-        let placing = place_order(1, tea, None);
+        let placing = place_order(1, tea, 2);
         let placed_at = now - RULES.expiry - TimeDelta::seconds(age);
         run_at(&environment, std::slice::from_ref(&placing), DuplicateCheck::Optimistic, placed_at)
             .await
             .expect("placed");
-        ids.push(order_of(&placing));
+        ids.push(placing.order());
     }
-    run(&environment, &[place_order(1, tea, None)]).await;
+    run(&environment, &[place_order(1, tea, 2)]).await;
     let page = async |after, limit| {
         db::orders::list_overdue(&environment.database.pool(), now, after, limit).await.expect("read")
     };

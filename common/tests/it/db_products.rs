@@ -82,8 +82,7 @@ async fn an_update_changes_the_stock_by_a_difference_and_rejects_what_is_not_the
         environment.texts("SELECT type FROM outbox_events ORDER BY event_id").await,
         ["product.created", "product.changed"]
     );
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 #[tokio::test]

@@ -19,8 +19,7 @@ fn request(number: u64, code: ClaimRejectReason) -> RejectedRequest {
 #[tokio::test]
 async fn the_latest_rejected_request_of_a_user_is_found_and_a_repeat_changes_nothing() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let first = request(1, ClaimRejectReason::CampaignNotOpen);
     let second = request(1, ClaimRejectReason::CampaignPaused);
     let insert = async |requests: &[RejectedRequest], at| {
@@ -60,8 +59,7 @@ async fn claims_with_an_outcome_in_any_table_are_decided() {
 #[tokio::test]
 async fn a_purge_deletes_the_oldest_rows_up_to_its_limit() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     for age in [3, 2, 1] {
         let request = request(age, ClaimRejectReason::CampaignClosed);
         let at = now - TimeDelta::days(i64::try_from(age).expect("small"));

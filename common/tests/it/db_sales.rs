@@ -136,8 +136,7 @@ async fn days_whose_orders_were_cancelled_since_are_found() {
 #[tokio::test]
 async fn a_job_run_shows_when_the_last_completed_one_began() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, now) = (&pool, clock::now());
+    let (pool, now) = (&environment.database.pool(), clock::now());
     let name = "persist-daily-sales";
     assert_eq!(best_sellers::find_last_day(pool).await.expect("read"), None);
     let run = async |number, outcome: Result<&str, &str>, at: Timestamp| {

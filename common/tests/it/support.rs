@@ -26,30 +26,30 @@ pub fn accepted(campaign: &Campaign, number: u64, sequence: u32) -> Claim {
 
 /// Plans claims as the worker does, and inserts the batch in a transaction.
 pub async fn confirm(
-    place: &TestEnvironment,
+    environment: &TestEnvironment,
     campaign: &Campaign,
     claims: &[Claim],
 ) -> Result<IssuancePlan, sqlx::Error> {
-    let mut transaction = place.database.begin().await?;
+    let mut transaction = environment.database.begin().await?;
     let campaigns = db::campaigns::lock(&mut transaction, &[campaign.id]).await?;
     let plan = claim::confirm(&campaigns, &ExistingClaims::default(), claims, clock::now());
     let batch = PlannedClaims { campaigns: &campaigns, claims, plan: &plan };
-    db::issuances::insert_batch(&mut transaction, batch, clock::now(), place.database.statement_bytes()).await?;
+    db::issuances::insert_batch(&mut transaction, batch, clock::now(), environment.database.statement_bytes()).await?;
     transaction.commit().await?;
     Ok(plan)
 }
 
 /// Issues a coupon to each user, with sequences from 1, and returns the claims.
-pub async fn issue(place: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Claim> {
+pub async fn issue(environment: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Claim> {
     let claims: Vec<Claim> =
         users.iter().zip(1..).map(|(number, sequence)| accepted(campaign, *number, sequence)).collect();
-    confirm(place, campaign, &claims).await.expect("issued");
+    confirm(environment, campaign, &claims).await.expect("issued");
     claims
 }
 
 /// A connection of the pool.
-pub async fn connection(place: &TestEnvironment) -> sqlx::pool::PoolConnection<sqlx::MySql> {
-    place.database.pool().acquire().await.expect("a connection")
+pub async fn connection(environment: &TestEnvironment) -> sqlx::pool::PoolConnection<sqlx::MySql> {
+    environment.database.pool().acquire().await.expect("a connection")
 }
 
 /// Inserts an event of an order with this payload.

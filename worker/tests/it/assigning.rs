@@ -19,7 +19,10 @@ use dibs_worker::{
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{accept, request, user, work};
+use crate::{
+    campaign_test::CampaignTest,
+    support::{request, user, work},
+};
 
 async fn make(environment: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
     let users: Vec<UserId> = users.into_iter().map(user).collect();
@@ -95,71 +98,67 @@ async fn die_after(environment: &TestEnvironment, campaign: &Campaign, assignmen
 #[tokio::test]
 async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
     for steps in 0..=6 {
-        let environment = TestEnvironment::new().await;
-        let campaign = environment.campaign(5).await;
-        accept(&environment, &campaign, [2]).await;
-        let assignment = make(&environment, &campaign, 1..=8).await;
-        die_after(&environment, &campaign, assignment, steps).await;
-        finish(&environment, 3).await;
-        let state = state(&environment, assignment).await;
+        let test = CampaignTest::with_accepted(5, [2]).await;
+        let assignment = make(&test, &test.campaign, 1..=8).await;
+        die_after(&test, &test.campaign, assignment, steps).await;
+        finish(&test, 3).await;
+        let state = state(&test, assignment).await;
         assert_eq!(state.assignment.status, AssignmentStatus::Done, "died after step {steps}");
         let expected = refused(&[("COUPON_ALREADY_ISSUED", 1), ("COUPON_EXHAUSTED", 3)]);
         assert_eq!((state.assigned, state.refused), (4, expected), "died after step {steps}");
         for counted in [ISSUED, HOLDERS, PUBLISHED, "SELECT issued_quantity FROM coupons"] {
-            assert_eq!(environment.count(counted).await, 5, "died after step {steps}: {counted}");
+            assert_eq!(test.count(counted).await, 5, "died after step {steps}: {counted}");
         }
         let first_come = "SELECT COUNT(*) FROM user_coupons WHERE user_id <= 5";
-        assert_eq!(environment.count(first_come).await, 5, "the first in the list get it");
-        assert_eq!(claimed(&environment, &campaign).await, 5, "died after step {steps}");
-        environment.end().await;
+        assert_eq!(test.count(first_come).await, 5, "the first in the list get it");
+        assert_eq!(test.claimed().await, 5, "died after step {steps}");
+        test.end().await;
     }
 }
 
 /// Redis forgets the campaign, what it accepted and the stream, before and after a part was issued.
 #[tokio::test]
 async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign(600).await;
-    let assignment = make(&environment, &campaign, 1..=700).await;
-    look(&environment.database, &environment.redis).await;
-    environment.lose_redis().await;
-    assert_eq!(look(&environment.database, &environment.redis).await, 1, "it waits for the campaign");
-    reconcile_all(&environment.database, &environment.redis).await.expect("kept");
+    let test = CampaignTest::new(600).await;
+    let assignment = make(&test, &test.campaign, 1..=700).await;
+    look(&test.database, &test.redis).await;
+    test.lose_redis().await;
+    assert_eq!(look(&test.database, &test.redis).await, 1, "it waits for the campaign");
+    test.reconcile().await;
     // The hundred beyond the quantity were refused before the loss, and stay so.
-    look(&environment.database, &environment.redis).await;
-    assert_eq!(claimed(&environment, &campaign).await, 600);
-    work(&environment).await;
-    environment.lose_redis().await;
-    reconcile_all(&environment.database, &environment.redis).await.expect("kept");
-    assert_eq!(claimed(&environment, &campaign).await, 600, "a rebuild counts what was assigned");
-    finish(&environment, 3).await;
-    let state = state(&environment, assignment).await;
+    look(&test.database, &test.redis).await;
+    assert_eq!(test.claimed().await, 600);
+    test.work().await;
+    test.lose_redis().await;
+    test.reconcile().await;
+    assert_eq!(test.claimed().await, 600, "a rebuild counts what was assigned");
+    finish(&test, 3).await;
+    let state = state(&test, assignment).await;
     assert_eq!((state.assigned, state.refused), (600, refused(&[("COUPON_EXHAUSTED", 100)])));
     for counted in [ISSUED, HOLDERS, PUBLISHED] {
-        assert_eq!(environment.count(counted).await, 600, "{counted}");
+        assert_eq!(test.count(counted).await, 600, "{counted}");
     }
-    environment.end().await;
+    test.end().await;
 }
 
 #[tokio::test]
 async fn an_assignment_waits_while_redis_is_unreachable_and_goes_on() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign(5).await;
-    let assignment = make(&environment, &campaign, 1..=3).await;
-    let (settings, _database, proxy) = environment.behind_proxies().await;
+    let test = CampaignTest::new(5).await;
+    let assignment = make(&test, &test.campaign, 1..=3).await;
+    let (settings, _database, proxy) = test.behind_proxies().await;
     let redis = settings.redis(1).await.expect("redis");
     proxy.shut();
-    assert_eq!(look(&environment.database, &redis).await, 1);
-    assert_eq!(state(&environment, assignment).await.assignment.status, AssignmentStatus::Pending);
+    assert_eq!(look(&test.database, &redis).await, 1);
+    assert_eq!(state(&test, assignment).await.assignment.status, AssignmentStatus::Pending);
     proxy.open();
     eventually("all are assigned", Duration::from_secs(10), async || {
-        let left = look(&environment.database, &redis).await;
-        work(&environment).await;
+        let left = look(&test.database, &redis).await;
+        test.work().await;
         left == 0
     })
     .await;
-    assert_eq!(state(&environment, assignment).await.assigned, 3);
-    environment.end().await;
+    assert_eq!(state(&test, assignment).await.assigned, 3);
+    test.end().await;
 }
 
 /// A campaign that is over may still be assigned. The reconciler does not rebuild such a campaign.
@@ -186,44 +185,41 @@ async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_a
 /// Redis accepts more than the database has: the second check refuses, and the assignment says so.
 #[tokio::test]
 async fn an_assigned_claim_that_the_second_check_rejects_has_that_outcome() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign(5).await;
-    let assignment = make(&environment, &campaign, 1..=5).await;
-    look(&environment.database, &environment.redis).await;
-    environment.execute("UPDATE coupons SET total_quantity = 3").await;
-    work(&environment).await;
-    finish(&environment, 3).await;
-    let state = state(&environment, assignment).await;
+    let test = CampaignTest::new(5).await;
+    let assignment = make(&test, &test.campaign, 1..=5).await;
+    look(&test.database, &test.redis).await;
+    test.execute("UPDATE coupons SET total_quantity = 3").await;
+    test.work().await;
+    finish(&test, 3).await;
+    let state = state(&test, assignment).await;
     assert_eq!((state.assigned, state.refused), (3, refused(&[("COUPON_EXHAUSTED", 2)])));
-    assert_eq!(claimed(&environment, &campaign).await, 3, "two slots were returned");
-    environment.end().await;
+    assert_eq!(test.claimed().await, 3, "two slots were returned");
+    test.end().await;
 }
 
 /// I1 and I2: claims and assignments of the same coupon at once, by several workers.
 #[tokio::test]
 async fn i1_claims_and_assignments_at_once_never_exceed_the_quantity() {
-    let environment = TestEnvironment::new().await;
-    let campaign =
-        environment.campaign_of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
-    let one = make(&environment, &campaign, 1..=400).await;
-    let other = make(&environment, &campaign, 200..=600).await;
+    let test = CampaignTest::of(CampaignTerms { total_quantity: 500, per_user_limit: 2, ..open_terms() }).await;
+    let one = make(&test, &test.campaign, 1..=400).await;
+    let other = make(&test, &test.campaign, 200..=600).await;
     let claiming = join_all((0..10).map(async |call| {
         let users = call * 60 + 1..=call * 60 + 60;
         let requests: Vec<_> = users.map(request).collect();
-        claim(&environment.redis, FIRST, campaign.id, "", &requests).await.expect("redis");
+        claim(&test.redis, FIRST, test.campaign.id, "", &requests).await.expect("redis");
     }));
-    let working = join_all((0..4).map(async |_| look(&environment.database, &environment.redis).await));
-    tokio::join!(claiming, working, work(&environment));
-    work(&environment).await;
-    finish(&environment, 3).await;
-    assert_eq!(environment.count(ISSUED).await, 500);
-    assert_eq!(environment.count(PUBLISHED).await, 500);
+    let working = join_all((0..4).map(async |_| look(&test.database, &test.redis).await));
+    tokio::join!(claiming, working, test.work());
+    test.work().await;
+    finish(&test, 3).await;
+    assert_eq!(test.issued().await, 500);
+    assert_eq!(test.count(PUBLISHED).await, 500);
     let most = "SELECT MAX(held) FROM (SELECT COUNT(*) AS held FROM user_coupons GROUP BY user_id) AS holders";
-    assert!(environment.count(most).await <= 2);
+    assert!(test.count(most).await <= 2);
     for assignment in [one, other] {
-        let state = state(&environment, assignment).await;
+        let state = state(&test, assignment).await;
         assert_eq!(state.assigned + state.refused.values().sum::<u32>(), assignment.requested);
     }
-    assert_eq!(claimed(&environment, &campaign).await, 500);
-    environment.end().await;
+    assert_eq!(test.claimed().await, 500);
+    test.end().await;
 }

@@ -34,7 +34,7 @@ fn sink(environment: &TestEnvironment) -> RankingSink {
     RankingSink { database: environment.database.clone(), redis: environment.redis.clone(), zone: ZONE }
 }
 
-/// A place where one user can buy whatever there is.
+/// An environment in which one user can buy every product.
 pub async fn shop(products: usize) -> (TestEnvironment, Vec<ProductId>) {
     let environment = TestEnvironment::new().await;
     environment.points(BUYER, 900_000_000).await;
@@ -164,8 +164,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
     for day in last_days(yesterday, 8) {
         assert_eq!(stored(&environment, day).await, sums(&environment, day).await, "{trace}: {day}");
     }
-    environment.expect_consistent_rows().await;
-    environment.end().await;
+    environment.end_consistent().await;
 }
 
 /// What is stored of a day.

@@ -7,38 +7,53 @@ use dibs_common::{
     clock, db,
     domain::{campaign::Campaign, claim::CLOCK_TOLERANCE},
     redis::{
-        campaign_state,
-        scripts::{Decision, assign, claim},
+        campaign_state::{self, HeldCampaign},
+        scripts::{Decision, assign, campaign_update},
     },
-    testing::{FIRST, TestEnvironment, eventually},
+    testing::{FIRST, eventually},
 };
-use dibs_worker::campaigns::{Reconciler, reconcile_all};
+use dibs_worker::campaigns::Reconciler;
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
-
 use tokio::sync::Mutex;
 
-use crate::support::{accept, request, work};
+use crate::{campaign_test::CampaignTest, support::request};
 
-async fn set_in_redis(place: &TestEnvironment, campaign: &Campaign, field: &str, value: &str) {
-    let key = place.redis.keys.campaign(FIRST, campaign.id);
-    place.redis.client().hset::<(), _, _>(key, (field, value)).await.expect("set");
+async fn set_in_redis(test: &CampaignTest, field: &str, value: &str) {
+    let key = test.redis.keys.campaign(FIRST, test.campaign.id);
+    test.redis.client().hset::<(), _, _>(key, (field, value)).await.expect("set");
+}
+
+/// The campaign as MySQL has it, and how it differs from what Redis holds.
+async fn compare(test: &CampaignTest) -> (Campaign, HeldCampaign) {
+    let campaign = db::campaigns::find(&test.database.pool(), test.campaign.id).await.expect("read").expect("there");
+    let compared = campaign_state::compare(&test.redis, &campaign).await.expect("redis");
+    (campaign, compared)
 }
 
 /// Whether Redis holds the terms that MySQL has, and counts the issued claims.
-async fn agree(place: &TestEnvironment, campaign: &Campaign) -> bool {
-    let campaign = db::campaigns::find(&place.database.pool(), campaign.id).await.expect("read").expect("there");
-    let held = campaign_state::compare(&place.redis, &campaign).await.expect("redis");
+async fn agree(test: &CampaignTest) -> bool {
+    let (campaign, held) = compare(test).await;
     let counts = held.counts.is_some_and(|(claimed, sequence)| claimed == campaign.issued && sequence >= claimed);
     held.different.is_empty() && counts && campaign.enforced_since.is_some()
 }
 
+/// A reconciler, and its rounds.
+struct Rounds(Mutex<Reconciler>);
+
+impl Rounds {
+    fn new(test: &CampaignTest) -> Self {
+        Self(Mutex::new(Reconciler::new(test.database.clone(), test.redis.clone())))
+    }
+
+    async fn run_one(&self) {
+        self.0.lock().await.round().await.expect("reconciled");
+    }
+}
+
 #[tokio::test]
 async fn each_field_that_changes_in_redis_is_restored_within_5_s() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(10).await;
-    accept(&place, &campaign, 1..=3).await;
-    work(&place).await;
-    let reconciler = Mutex::new(Reconciler::new(place.database.clone(), place.redis.clone()));
+    let test = CampaignTest::with_issued(10, 1..=3).await;
+    let rounds = Rounds::new(&test);
     let later = (clock::now() + TimeDelta::days(9)).timestamp_millis().to_string();
     let changes = [
         ("state", "PAUSED"),
@@ -53,29 +68,26 @@ async fn each_field_that_changes_in_redis_is_restored_within_5_s() {
         ("claimed", "not a number"),
     ];
     for (field, value) in changes {
-        set_in_redis(&place, &campaign, field, value).await;
-        assert!(!agree(&place, &campaign).await, "{field} {value}");
+        set_in_redis(&test, field, value).await;
+        assert!(!agree(&test).await, "{field} {value}");
         eventually(field, Duration::from_secs(5), async || {
-            reconciler.lock().await.round().await.expect("reconciled");
-            agree(&place, &campaign).await
+            rounds.run_one().await;
+            agree(&test).await
         })
         .await;
     }
     for field in ["state", "opens_at", "closes_at", "total", "limit", "claimed", "sequence"] {
-        let key = place.redis.keys.campaign(FIRST, campaign.id);
-        place.redis.client().hdel::<(), _, _>(key, field).await.expect("deleted");
-        reconciler.lock().await.round().await.expect("reconciled");
-        assert!(agree(&place, &campaign).await, "{field} was missing");
+        let key = test.redis.keys.campaign(FIRST, test.campaign.id);
+        test.redis.client().hdel::<(), _, _>(key, field).await.expect("deleted");
+        rounds.run_one().await;
+        assert!(agree(&test).await, "{field} was missing");
     }
-    place.end().await;
+    test.end().await;
 }
 
 #[tokio::test]
 async fn terms_that_an_administrator_changes_in_mysql_reach_redis_in_the_next_round() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(10).await;
-    accept(&place, &campaign, 1..=3).await;
-    work(&place).await;
+    let test = CampaignTest::with_issued(10, 1..=3).await;
     for change in [
         "state = 'PAUSED'",
         "state = 'ACTIVE'",
@@ -85,40 +97,38 @@ async fn terms_that_an_administrator_changes_in_mysql_reach_redis_in_the_next_ro
         "closes_at = closes_at + INTERVAL 1 HOUR",
         "state = 'CLOSED'",
     ] {
-        place.execute(&format!("UPDATE coupons SET {change}")).await;
-        assert!(!agree(&place, &campaign).await, "{change}");
-        reconcile_all(&place.database, &place.redis).await.expect("reconciled");
-        assert!(agree(&place, &campaign).await, "{change}");
+        test.execute(&format!("UPDATE coupons SET {change}")).await;
+        assert!(!agree(&test).await, "{change}");
+        test.reconcile().await;
+        assert!(agree(&test).await, "{change}");
     }
-    place.end().await;
+    test.end().await;
 }
 
 /// A count above the issued claims is right while claims have no outcome.
 #[tokio::test]
 async fn unconfirmed_claims_are_no_difference() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(10).await;
-    accept(&place, &campaign, 1..=4).await;
-    let reconciler = Mutex::new(Reconciler::new(place.database.clone(), place.redis.clone()));
-    let claims = place.redis.keys.claims(FIRST, campaign.id);
+    let test = CampaignTest::with_accepted(10, 1..=4).await;
+    let rounds = Rounds::new(&test);
+    let claims = test.redis.keys.claims(FIRST, test.campaign.id);
     // A rebuild would drop this: no claim of MySQL or the stream has it.
-    place.redis.client().hset::<(), _, _>(&claims, ("999", "mark")).await.expect("set");
+    test.redis.client().hset::<(), _, _>(&claims, ("999", "mark")).await.expect("set");
     let begun = tokio::time::Instant::now();
     eventually("the counts were compared", Duration::from_secs(6), async || {
-        reconciler.lock().await.round().await.expect("reconciled");
+        rounds.run_one().await;
         begun.elapsed() > Duration::from_secs(3)
     })
     .await;
-    assert!(place.redis.client().hexists::<bool, _, _>(&claims, "999").await.expect("read"));
+    assert!(test.redis.client().hexists::<bool, _, _>(&claims, "999").await.expect("read"));
     // A claim whose entry is lost has no outcome and never gets one: its slot is free again.
-    place.redis.client().del::<(), _>(place.redis.keys.claim_stream(FIRST)).await.expect("deleted");
-    let reconciler = Mutex::new(Reconciler::new(place.database.clone(), place.redis.clone()));
+    test.redis.client().del::<(), _>(test.redis.keys.claim_stream(FIRST)).await.expect("deleted");
+    let rounds = Rounds::new(&test);
     eventually("the slots are free", Duration::from_secs(5), async || {
-        reconciler.lock().await.round().await.expect("reconciled");
-        agree(&place, &campaign).await
+        rounds.run_one().await;
+        agree(&test).await
     })
     .await;
-    place.end().await;
+    test.end().await;
 }
 
 /// Redis returns to an older state, in which the campaign takes claims. MySQL does not issue them. What Redis had
@@ -134,39 +144,31 @@ async fn claims_accepted_on_older_terms_are_rejected_and_those_before_the_change
         ("opens_at = closes_at - INTERVAL 1 MINUTE", "CAMPAIGN_NOT_OPEN", 1),
     ];
     for (change, code, assigned) in cases {
-        let place = TestEnvironment::new().await;
-        let campaign = place.campaign(100).await;
-        accept(&place, &campaign, 1..=2).await;
-        place.execute(&format!("UPDATE coupons SET {change}")).await;
-        reconcile_all(&place.database, &place.redis).await.expect("reconciled");
-        assert!(agree_on_terms(&place, &campaign).await, "{change}");
-        let changed = db::campaigns::find(&place.database.pool(), campaign.id).await.expect("read").expect("there");
+        let test = CampaignTest::with_accepted(100, 1..=2).await;
+        test.execute(&format!("UPDATE coupons SET {change}")).await;
+        test.reconcile().await;
+        let (changed, held) = compare(&test).await;
+        assert!(held.different.is_empty(), "{change}");
         let since = changed.enforced_since.expect("enforced");
         // Redis returns to the older terms.
-        dibs_common::redis::scripts::campaign_update(&place.redis, &campaign).await.expect("redis").expect("held");
+        campaign_update(&test.redis, &test.campaign).await.expect("redis").expect("held");
         eventually("redis accepts claims beyond the tolerance", Duration::from_secs(5), async || {
             clock::now() > since + CLOCK_TOLERANCE * 2
         })
         .await;
-        accept(&place, &campaign, 3..=5).await;
-        let given = assign(&place.redis, FIRST, campaign.id, &[request(6)]).await.expect("redis").expect("held");
+        test.accept(3..=5).await;
+        let given = assign(&test.redis, FIRST, test.campaign.id, &[request(6)]).await.expect("redis").expect("held");
         assert!(matches!(given.decisions[..], [Decision::Accepted(_)]));
-        work(&place).await;
-        assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id < 3").await, 2, "{change}");
-        assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (3, 4, 5)").await, 0, "{change}");
-        assert_eq!(place.count("SELECT COUNT(*) FROM user_coupons WHERE user_id = 6").await, assigned, "{change}");
-        let codes = place.texts("SELECT DISTINCT code FROM claim_rejections").await;
+        test.work().await;
+        assert_eq!(test.count("SELECT COUNT(*) FROM user_coupons WHERE user_id < 3").await, 2, "{change}");
+        assert_eq!(test.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (3, 4, 5)").await, 0, "{change}");
+        assert_eq!(test.count("SELECT COUNT(*) FROM user_coupons WHERE user_id = 6").await, assigned, "{change}");
+        let codes = test.texts("SELECT DISTINCT code FROM claim_rejections").await;
         assert_eq!(codes, [code], "{change}");
-        let counts = campaign_state::counts(&place.redis, FIRST, campaign.id).await.expect("redis").expect("held");
-        assert_eq!(i64::from(counts.claimed), 2 + assigned, "the slots returned");
-        reconcile_all(&place.database, &place.redis).await.expect("reconciled");
-        let decided = claim(&place.redis, FIRST, campaign.id, "", &[request(7)]).await.expect("redis").expect("held");
+        assert_eq!(i64::from(test.claimed().await), 2 + assigned, "the slots returned");
+        test.reconcile().await;
+        let decided = test.decide([7]).await.expect("held");
         assert!(!matches!(decided.decisions[..], [Decision::Accepted(_)]), "{change}");
-        place.end().await;
+        test.end().await;
     }
-}
-
-async fn agree_on_terms(place: &TestEnvironment, campaign: &Campaign) -> bool {
-    let campaign = db::campaigns::find(&place.database.pool(), campaign.id).await.expect("read").expect("there");
-    campaign_state::compare(&place.redis, &campaign).await.expect("redis").different.is_empty()
 }

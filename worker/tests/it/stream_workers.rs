@@ -11,13 +11,13 @@ use dibs_common::{
     error::Result,
     identifiers::{ClaimId, Partition},
     redis::streams::{ClaimEntry, ClaimStream},
-    testing::{FIRST, TestEnvironment, eventually},
+    testing::{FIRST, eventually},
 };
 use dibs_worker::streams::{Handler, Limits, ReclaimPolicy, StreamWorker};
 use futures::{StreamExt as _, stream};
 use metrics::{Counter, Gauge};
 
-use crate::support::{Running, accept};
+use crate::{campaign_test::CampaignTest, support::Running};
 
 const POLICY: ReclaimPolicy =
     ReclaimPolicy { min_idle: Duration::from_millis(600), poll_interval: Duration::from_millis(50) };
@@ -73,16 +73,15 @@ impl Handler for SlowHandler {
 
 #[tokio::test]
 async fn entries_in_flight_of_a_slow_worker_are_not_delivered_to_another() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(2_000).await;
-    stream::iter(1..=ENTRIES).for_each_concurrent(16, async |user| drop(accept(&place, &campaign, [user]).await)).await;
+    let test = CampaignTest::new(2_000).await;
+    stream::iter(1..=ENTRIES).for_each_concurrent(16, async |user| drop(test.accept([user]).await)).await;
     let deliveries = Deliveries::default();
     let worker = || {
         let handler = SlowHandler(Arc::clone(&deliveries));
-        Running::start(StreamWorker::new(handler, &place.database, &place.redis, POLICY))
+        Running::start(StreamWorker::new(handler, &test.database, &test.redis, POLICY))
     };
     let workers = [worker(), worker()];
-    let look = ClaimStream::open(&place.redis, FIRST, "look".into()).await.expect("opened");
+    let look = ClaimStream::open(&test.redis, FIRST, "look".into()).await.expect("opened");
     eventually("the stream is empty", Duration::from_secs(20), async || look.len().await.expect("a length") == 0).await;
     for worker in workers {
         worker.stop().await;
@@ -90,17 +89,15 @@ async fn entries_in_flight_of_a_slow_worker_are_not_delivered_to_another() {
     let deliveries = deliveries.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let repeated = deliveries.values().filter(|times| **times > 1).count();
     assert_eq!((deliveries.len(), repeated), (1_500, 0), "claims delivered, and those delivered more than once");
-    place.end().await;
+    test.end().await;
 }
 
 /// A frozen process does not refresh. When it goes on, it does not take back what others have reclaimed.
 #[tokio::test]
 async fn a_refresh_keeps_entries_and_their_delivery_counts_and_takes_none_from_others() {
-    let place = TestEnvironment::new().await;
-    let campaign = place.campaign(5).await;
-    accept(&place, &campaign, [1]).await;
-    let frozen = ClaimStream::open(&place.redis, FIRST, "frozen".into()).await.expect("opened");
-    let other = ClaimStream::open(&place.redis, FIRST, "other".into()).await.expect("opened");
+    let test = CampaignTest::with_accepted(5, [1]).await;
+    let frozen = ClaimStream::open(&test.redis, FIRST, "frozen".into()).await.expect("opened");
+    let other = ClaimStream::open(&test.redis, FIRST, "other".into()).await.expect("opened");
     assert_eq!(frozen.read(10).await.expect("read").len(), 1);
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert_eq!(frozen.refresh().await.expect("refreshed"), 1);
@@ -112,5 +109,5 @@ async fn a_refresh_keeps_entries_and_their_delivery_counts_and_takes_none_from_o
     assert_eq!(frozen.refresh().await.expect("refreshed"), 0, "it is the other's now");
     assert_eq!(other.refresh().await.expect("refreshed"), 1);
     assert_eq!(other.acknowledge(&[reclaimed[0].id.clone()]).await.expect("acknowledged"), 1);
-    place.end().await;
+    test.end().await;
 }

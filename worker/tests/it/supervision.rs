@@ -5,17 +5,18 @@ use std::{net::SocketAddr, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock, db,
-    domain::{
-        order::{Action, Command, Line, OrderRules},
-        ranking::business_day,
-    },
+    domain::{order::OrderRules, ranking::business_day},
     health::{self, ProcessHealth},
     http_server::ConnectionLimits,
-    identifiers::{AssignmentId, CommandId, PaymentId, ProductId},
-    redis::{sales, scripts, streams::OrderEntry},
+    identifiers::AssignmentId,
+    redis::sales,
     supervisor::Supervisor,
     telemetry,
-    testing::{FIRST, TestEnvironment, eventually, panicking_supervisor, was_restarted},
+    testing::{
+        TestEnvironment,
+        commands::{place_order, with_payment},
+        eventually, panicking_supervisor, was_restarted,
+    },
 };
 use dibs_worker::{Worker, kafka::KafkaSettings, streams::ReclaimPolicy, webhooks::Webhooks};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -85,15 +86,6 @@ impl PanickingWorker {
     }
 }
 
-async fn place_order(environment: &TestEnvironment, product: ProductId) {
-    let items = vec![Line { product_id: product, quantity: 3 }];
-    let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
-    let command = Command { id: CommandId::generate(), user: user(1), at: clock::now(), action };
-    let entry = OrderEntry { answers: String::new(), request: "test".into(), command };
-    let stream = environment.redis.keys.order_stream(FIRST);
-    scripts::enqueue(&environment.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
     let environment = TestEnvironment::new().await;
@@ -131,7 +123,7 @@ async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
     created.await.expect("created");
     environment.points(1, 100_000).await;
     let product = environment.product(10, 100).await;
-    place_order(&environment, product).await;
+    environment.enqueue(&with_payment(place_order(1, product, 3))).await;
 
     let done = "SELECT COUNT(*) FROM assignments WHERE status = 'DONE'";
     eventually("the assignment is done", LIMIT, async || environment.count(done).await == 1).await;

@@ -13,8 +13,8 @@ use crate::app::{Answer, RULES, TestApp};
 #[tokio::test]
 async fn a_command_that_is_not_waited_for_can_be_asked_after() {
     let mut app = TestApp::new().await;
-    let product = app.place.product(7_000, 10).await;
-    app.place.points(1, 7_000).await;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.points(1, 7_000).await;
     let placed = send_async(&app, "/orders", order_of(1, product, 1)).await;
     assert_eq!((placed.status.as_u16(), &placed.body["status"]), (202, &json!("PENDING")));
     let at = location(&placed);
@@ -44,7 +44,7 @@ async fn a_command_that_is_not_waited_for_can_be_asked_after() {
 #[tokio::test]
 async fn without_a_worker_a_caller_is_answered_202() {
     let mut app = TestApp::new().await;
-    let product = app.place.product(7_000, 10).await;
+    let product = app.environment.product(7_000, 10).await;
     let taken =
         Answer::of(app.request(Method::POST, "/orders").header("prefer", "wait=1").json(&order_of(1, product, 1)))
             .await;
@@ -60,12 +60,13 @@ async fn without_a_worker_a_caller_is_answered_202() {
 #[tokio::test]
 async fn paying_before_the_order_is_placed_is_too_early() {
     let mut app = TestApp::new().await;
-    let product = app.place.product(7_000, 10).await;
-    app.place.points(1, 7_000).await;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.points(1, 7_000).await;
     let placed = send_async(&app, "/orders", order_of(1, product, 1)).await;
     let order = text(&placed, "orderId").to_owned();
     // A worker that read the order, and is late with it.
-    let late = dibs_common::redis::streams::OrderStream::open(&app.place.redis, crate::app::ONLY, "late".into()).await;
+    let late =
+        dibs_common::redis::streams::OrderStream::open(&app.environment.redis, crate::app::ONLY, "late".into()).await;
     let late = late.expect("opened");
     assert_eq!(late.read(10).await.expect("read").len(), 1);
     app.start_worker(RULES);

@@ -11,8 +11,8 @@ use crate::app::{Answer, TestApp};
 #[tokio::test]
 async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 10).await;
-    app.place.points(1, 20_000).await;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.points(1, 20_000).await;
     let order = place(&app, order_of(1, product, 1)).await;
     let paths = ["/payments/confirm".to_owned(), format!("/orders/{order}/confirm")];
     for path in &paths {
@@ -33,14 +33,14 @@ async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
         assert_eq!((answer.status.as_u16(), &answer.body), (200, &answers[0].body));
     }
     assert_eq!((stock(&app, product).await, balance(&app, 1).await), (9, 13_000));
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM point_histories WHERE type = 'REFUND'").await, 1);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM point_histories WHERE type = 'REFUND'").await, 1);
     end_consistent(app).await;
 }
 
 #[tokio::test]
 async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 100).await;
+    let product = app.environment.product(7_000, 100).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     let body = order_with(&coupon, order_of(1, product, 1));
     let answers = join_all((0..50).map(|_| app.post("/orders", body.clone()))).await;
@@ -56,7 +56,7 @@ async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
 #[tokio::test]
 async fn i5_a_burst_for_the_last_units_sells_each_once() {
     let app = TestApp::with_worker().await;
-    let (first, second) = (app.place.product(1_000, 10).await, app.place.product(1_000, 10).await);
+    let (first, second) = (app.environment.product(1_000, 10).await, app.environment.product(1_000, 10).await);
     let bodies = (1..=100_u64).map(|user| {
         let products = if user % 2 == 0 { [first, second] } else { [second, first] };
         json!({ "userId": user, "items": products.map(|product| json!({ "productId": product, "quantity": 1 })) })
@@ -72,7 +72,7 @@ async fn i5_a_burst_for_the_last_units_sells_each_once() {
 #[tokio::test]
 async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 100).await;
+    let product = app.environment.product(7_000, 100).await;
     let calls =
         [("/points", json!({ "userId": 1, "amount": 10_000 }), 200), ("/orders", paid(order_of(1, product, 1)), 201)];
     for (path, body, status) in calls {

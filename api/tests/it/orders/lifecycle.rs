@@ -15,8 +15,8 @@ use crate::app::TestApp;
 #[tokio::test]
 async fn seed_001_2_cancelling_gives_stock_coupon_and_money_back() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(4_000, 10).await;
-    app.place.points(1, 20_000).await;
+    let product = app.environment.product(4_000, 10).await;
+    app.environment.points(1, 20_000).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     let body = order_with(&coupon, paid(order_of(1, product, 2)));
     let order = place(&app, body).await;
@@ -26,7 +26,7 @@ async fn seed_001_2_cancelling_gives_stock_coupon_and_money_back() {
     assert_eq!(coupon_status(&app, 1, &coupon).await, "USABLE");
     let payment = app.get(&format!("/payments/{}", text(&cancelled, "paymentId"))).await;
     assert_eq!((&payment.body["status"], &payment.body["amount"]), (&json!("CANCELLED"), &json!(5_000)));
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.cancelled'").await, 1);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.cancelled'").await, 1);
     // Never twice.
     assert_eq!(cancel(&app, 1, &order).await.body, cancelled.body);
     assert_eq!((stock(&app, product).await, balance(&app, 1).await), (10, 20_000));
@@ -36,11 +36,11 @@ async fn seed_001_2_cancelling_gives_stock_coupon_and_money_back() {
 #[tokio::test]
 async fn seed_001_2_an_unpaid_order_is_cancelled_without_a_refund() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(4_000, 10).await;
+    let product = app.environment.product(4_000, 10).await;
     let order = place(&app, order_of(1, product, 2)).await;
     assert_eq!(cancel(&app, 1, &order).await.status, 200);
     assert_eq!(stock(&app, product).await, 10);
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM point_histories").await, 0);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM point_histories").await, 0);
     assert_eq!(pay(&app, 1, &order).await.code(), "ORDER_STATE_CONFLICT");
     app.end().await;
 }
@@ -48,14 +48,14 @@ async fn seed_001_2_an_unpaid_order_is_cancelled_without_a_refund() {
 #[tokio::test]
 async fn seed_001_2_a_coupon_whose_validity_is_over_comes_back_expired() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(10_000, 10).await;
+    let product = app.environment.product(10_000, 10).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     let body = order_with(&coupon, order_of(1, product, 1));
     let order = place(&app, body).await;
-    app.place.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
+    app.environment.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
     assert_eq!(cancel(&app, 1, &order).await.status, 200);
     assert_eq!(
-        app.place.count("SELECT COUNT(*) FROM user_coupons WHERE status = 'EXPIRED' AND used_at IS NULL").await,
+        app.environment.count("SELECT COUNT(*) FROM user_coupons WHERE status = 'EXPIRED' AND used_at IS NULL").await,
         1
     );
     assert_eq!(coupon_status(&app, 1, &coupon).await, "EXPIRED");
@@ -65,8 +65,8 @@ async fn seed_001_2_a_coupon_whose_validity_is_over_comes_back_expired() {
 #[tokio::test]
 async fn seed_001_2_a_refund_that_would_exceed_the_holding_cap_is_refused() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(10_000, 10).await;
-    app.place.points(1, 10_000).await;
+    let product = app.environment.product(10_000, 10).await;
+    app.environment.points(1, 10_000).await;
     let order = place(&app, paid(order_of(1, product, 1))).await;
     assert_eq!(app.post("/points", json!({ "userId": 1, "amount": 10_000_000 })).await.status, 200);
     let refused = cancel(&app, 1, &order).await;
@@ -79,14 +79,14 @@ async fn seed_001_2_a_refund_that_would_exceed_the_holding_cap_is_refused() {
 #[tokio::test]
 async fn seed_002_4_2_every_change_writes_its_event() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(10_000, 10).await;
+    let product = app.environment.product(10_000, 10).await;
     assert_eq!(app.post("/points", json!({ "userId": 1, "amount": 30_000 })).await.status, 200);
     let first = place(&app, paid(order_of(1, product, 1))).await;
     assert_eq!(confirm(&app, 1, &first).await.status, 200);
     let second = place(&app, order_of(1, product, 1)).await;
     assert_eq!(pay(&app, 1, &second).await.status, 200);
     assert_eq!(cancel(&app, 1, &second).await.status, 200);
-    let events = app.place.texts("SELECT CONCAT(type, ' ', IF(aggregate_id = user_id, '', aggregate_id)) FROM (SELECT *, '1' AS user_id FROM outbox_events) e ORDER BY event_id").await;
+    let events = app.environment.texts("SELECT CONCAT(type, ' ', IF(aggregate_id = user_id, '', aggregate_id)) FROM (SELECT *, '1' AS user_id FROM outbox_events) e ORDER BY event_id").await;
     let of = |order: &str, kind: &str| format!("order.{kind} {order}");
     let expected = [
         of(&first, "created"),
@@ -102,7 +102,7 @@ async fn seed_002_4_2_every_change_writes_its_event() {
     );
     assert_eq!(events.iter().filter(|event| event.starts_with("points.charged")).count(), 1);
     let payload = app
-        .place
+        .environment
         .texts("SELECT CAST(payload AS CHAR) FROM outbox_events WHERE type = 'order.paid' ORDER BY event_id LIMIT 1")
         .await;
     let payload: Value = serde_json::from_str(&payload[0]).expect("JSON");
@@ -117,8 +117,8 @@ async fn seed_002_4_2_every_change_writes_its_event() {
 #[tokio::test]
 async fn seed_003_5_and_004_an_order_is_placed_then_paid_then_confirmed() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 10).await;
-    app.place.points(1, 10_000).await;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.points(1, 10_000).await;
     let order = place(&app, order_of(1, product, 1)).await;
     let shown = app.get(&format!("/orders/{order}")).await;
     assert_eq!((&shown.body["status"], &shown.body["paymentId"]), (&json!("DEPOSIT_WAIT"), &Value::Null));
@@ -142,8 +142,8 @@ async fn seed_003_5_and_004_an_order_is_placed_then_paid_then_confirmed() {
 #[tokio::test]
 async fn seed_004_a_payment_without_enough_points_fails_and_stays_readable() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 10).await;
-    app.place.points(1, 6_999).await;
+    let product = app.environment.product(7_000, 10).await;
+    app.environment.points(1, 6_999).await;
     let order = place(&app, order_of(1, product, 1)).await;
     let refused = pay(&app, 1, &order).await;
     assert_refused(&refused, 422, "POINTS_INSUFFICIENT");
@@ -158,7 +158,7 @@ async fn seed_004_a_payment_without_enough_points_fails_and_stays_readable() {
 #[tokio::test]
 async fn seed_004_an_unpaid_order_cannot_be_confirmed_and_a_strangers_not_be_found() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 10).await;
+    let product = app.environment.product(7_000, 10).await;
     let order = place(&app, order_of(1, product, 1)).await;
     assert_eq!(confirm(&app, 1, &order).await.code(), "ORDER_STATE_CONFLICT");
     for answer in [confirm(&app, 2, &order).await, cancel(&app, 2, &order).await, pay(&app, 2, &order).await] {
@@ -173,7 +173,7 @@ async fn seed_004_an_unpaid_order_cannot_be_confirmed_and_a_strangers_not_be_fou
 #[tokio::test]
 async fn an_unpaid_order_expires_and_gives_back_stock_and_coupon() {
     let mut app = TestApp::with_worker().await;
-    let product = app.place.product(7_000, 10).await;
+    let product = app.environment.product(7_000, 10).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     app.stop_worker().await;
     app.start_worker(OrderRules { expiry: TimeDelta::milliseconds(1), holding_cap: 10_000_000 });
@@ -186,7 +186,7 @@ async fn an_unpaid_order_expires_and_gives_back_stock_and_coupon() {
     assert_eq!(stock(&app, product).await, 10);
     assert_eq!(coupon_status(&app, 1, &coupon).await, "USABLE");
     assert_eq!(pay(&app, 1, &order).await.code(), "ORDER_STATE_CONFLICT");
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 1);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 1);
     end_consistent(app).await;
 }
 
@@ -194,10 +194,10 @@ async fn an_unpaid_order_expires_and_gives_back_stock_and_coupon() {
 async fn a_coupon_past_its_validity_shows_as_expired_at_once_and_is_swept() {
     let app = TestApp::with_worker().await;
     let coupon = coupon(&app, 1, |terms| terms.validity = Validity::Days(1)).await;
-    app.place.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
+    app.environment.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
     assert_eq!(coupon_status(&app, 1, &coupon).await, "EXPIRED");
     eventually("the coupon is swept", Duration::from_secs(10), async || {
-        app.place.count("SELECT COUNT(*) FROM user_coupons WHERE status = 'EXPIRED'").await == 1
+        app.environment.count("SELECT COUNT(*) FROM user_coupons WHERE status = 'EXPIRED'").await == 1
     })
     .await;
     app.end().await;

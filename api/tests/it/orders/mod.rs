@@ -29,7 +29,7 @@ pub(super) fn text<'a>(answer: &'a Answer, field: &str) -> &'a str {
 }
 
 pub(super) async fn stock(app: &TestApp, product: ProductId) -> i64 {
-    app.place.count(&format!("SELECT stock FROM products WHERE product_id = {product}")).await
+    app.environment.count(&format!("SELECT stock FROM products WHERE product_id = {product}")).await
 }
 
 pub(super) async fn balance(app: &TestApp, user: u64) -> i64 {
@@ -63,7 +63,7 @@ pub(super) async fn coupon(app: &TestApp, user: u64, change: impl FnOnce(&mut Ca
         ..open_terms()
     };
     change(&mut terms);
-    let campaign = app.place.campaign_of(terms).await;
+    let campaign = app.environment.campaign_of(terms).await;
     let issued = app.claim_and_wait(campaign.id, user).await;
     assert_eq!(issued.status, 200, "{issued:?}");
     text(&issued, "userCouponId").to_owned()
@@ -97,6 +97,6 @@ pub(super) fn assert_refused(answer: &Answer, status: u16, code: &str) {
 
 /// Ends a test whose rows must agree with each other.
 pub(super) async fn end_consistent(app: TestApp) {
-    app.place.expect_consistent_rows().await;
+    app.environment.expect_consistent_rows().await;
     app.end().await;
 }

@@ -12,8 +12,8 @@ use crate::app::TestApp;
 #[tokio::test]
 async fn seed_000_4_an_order_takes_stock_coupon_and_points() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(4_000, 10).await;
-    app.place.points(1, 20_000).await;
+    let product = app.environment.product(4_000, 10).await;
+    app.environment.points(1, 20_000).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     let body = order_with(&coupon, paid(order_of(1, product, 2)));
     let placed = app.post("/orders", body).await;
@@ -41,7 +41,7 @@ async fn seed_000_4_an_order_takes_stock_coupon_and_points() {
     let shown = app.get(&format!("/orders/{order}")).await;
     assert_eq!(shown.body, placed.body);
     assert_eq!(
-        app.place.count("SELECT COUNT(*) FROM outbox_events WHERE type IN ('order.created', 'order.paid') AND aggregate_type = 'ORDER'").await,
+        app.environment.count("SELECT COUNT(*) FROM outbox_events WHERE type IN ('order.created', 'order.paid') AND aggregate_type = 'ORDER'").await,
         2
     );
     end_consistent(app).await;
@@ -50,7 +50,7 @@ async fn seed_000_4_an_order_takes_stock_coupon_and_points() {
 #[tokio::test]
 async fn seed_000_4_too_little_stock_changes_nothing() {
     let app = TestApp::with_worker().await;
-    let (plenty, few) = (app.place.product(1_000, 10).await, app.place.product(1_000, 1).await);
+    let (plenty, few) = (app.environment.product(1_000, 10).await, app.environment.product(1_000, 1).await);
     let body =
         json!({ "userId": 1, "items": [{ "productId": plenty, "quantity": 1 }, { "productId": few, "quantity": 2 }] });
     let refused = app.post("/orders", body).await;
@@ -62,7 +62,7 @@ async fn seed_000_4_too_little_stock_changes_nothing() {
         (&listed.body["items"][0]["status"], &listed.body["items"][0]["code"]),
         (&json!("REJECTED"), &json!("STOCK_INSUFFICIENT"))
     );
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'").await, 0);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'").await, 0);
     end_consistent(app).await;
 }
 
@@ -70,8 +70,8 @@ async fn seed_000_4_too_little_stock_changes_nothing() {
 #[tokio::test]
 async fn seed_000_4_too_few_points_leave_stock_and_coupon() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(10_000, 10).await;
-    app.place.points(1, 6_999).await;
+    let product = app.environment.product(10_000, 10).await;
+    app.environment.points(1, 6_999).await;
     let coupon = coupon(&app, 1, |_| ()).await;
     let body = order_with(&coupon, paid(order_of(1, product, 1)));
     let refused = app.post("/orders", body).await;
@@ -85,8 +85,8 @@ async fn seed_000_4_too_few_points_leave_stock_and_coupon() {
 #[tokio::test]
 async fn seed_001_1_an_order_without_a_coupon_is_placed_and_paid() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(3_000, 5).await;
-    app.place.points(1, 10_000).await;
+    let product = app.environment.product(3_000, 5).await;
+    app.environment.points(1, 10_000).await;
     let placed = app.post("/orders", paid(order_of(1, product, 3))).await;
     assert_eq!((placed.status.as_u16(), &placed.body["payAmount"]), (201, &json!(9_000)));
     assert_eq!((stock(&app, product).await, balance(&app, 1).await), (2, 1_000));
@@ -97,9 +97,9 @@ async fn seed_001_1_an_order_without_a_coupon_is_placed_and_paid() {
 #[tokio::test]
 async fn seed_002_4_1_a_coupon_that_cannot_be_used_fails_the_order() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(4_999, 10).await;
+    let product = app.environment.product(4_999, 10).await;
     let (mine, over) = (coupon(&app, 1, |_| ()).await, coupon(&app, 1, |terms| terms.name = "over".into()).await);
-    app.place.execute(&format!("UPDATE user_coupons SET valid_until = '2020-01-01' WHERE user_coupon_id = UNHEX(REPLACE('{over}', '-', ''))")).await;
+    app.environment.execute(&format!("UPDATE user_coupons SET valid_until = '2020-01-01' WHERE user_coupon_id = UNHEX(REPLACE('{over}', '-', ''))")).await;
     let order = async |user: u64, quantity: u32, coupon: &str| {
         app.post("/orders", order_with(coupon, order_of(user, product, quantity))).await
     };
@@ -121,8 +121,8 @@ async fn seed_002_4_1_a_coupon_that_cannot_be_used_fails_the_order() {
 #[tokio::test]
 async fn seed_003_4_a_product_that_is_not_for_sale_fails_the_order() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(1_000, 10).await;
-    app.place.execute("UPDATE products SET status = 'STOPPED'").await;
+    let product = app.environment.product(1_000, 10).await;
+    app.environment.execute("UPDATE products SET status = 'STOPPED'").await;
     let refused = app.post("/orders", order_of(1, product, 1)).await;
     assert_refused(&refused, 422, "PRODUCT_NOT_SELLING");
     let unknown = app.post("/orders", order_of(1, 999.try_into().expect("an id"), 1)).await;
@@ -133,7 +133,7 @@ async fn seed_003_4_a_product_that_is_not_for_sale_fails_the_order() {
 #[tokio::test]
 async fn bad_orders_are_clear_4xx_and_change_nothing() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(9_007_199_254_740_991, 10_000_000).await;
+    let product = app.environment.product(9_007_199_254_740_991, 10_000_000).await;
     let line = |quantity: Value| json!({ "productId": product, "quantity": quantity });
     let body = |items: Vec<Value>| json!({ "userId": 1, "items": items });
     let cases = [
@@ -167,7 +167,7 @@ async fn bad_orders_are_clear_4xx_and_change_nothing() {
 #[tokio::test]
 async fn orders_are_listed_by_page_the_newest_first() {
     let app = TestApp::with_worker().await;
-    let product = app.place.product(1_000, 10).await;
+    let product = app.environment.product(1_000, 10).await;
     let mut placed = Vec::new();
     for _ in 0..3 {
         placed.push(place(&app, order_of(1, product, 1)).await);
