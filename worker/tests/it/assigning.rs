@@ -9,13 +9,10 @@ use dibs_common::{
         campaign::{Campaign, CampaignTerms},
     },
     identifiers::{AssignmentId, UserId},
-    redis::{Redis, campaign_state, scripts::claim},
+    redis::{Redis, scripts::claim},
     testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
-use dibs_worker::{
-    assignments::{assign_once, submit},
-    campaigns::reconcile_all,
-};
+use dibs_worker::assignments::{assign_once, submit};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -52,10 +49,6 @@ async fn state(environment: &TestEnvironment, assignment: Assignment) -> Assignm
 
 fn refused(codes: &[(&str, u32)]) -> BTreeMap<String, u32> {
     codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect()
-}
-
-async fn claimed(environment: &TestEnvironment, campaign: &Campaign) -> u32 {
-    campaign_state::counts(&environment.redis, FIRST, campaign.id).await.expect("redis").expect("known").claimed
 }
 
 const HOLDERS: &str = "SELECT COUNT(DISTINCT user_id) FROM user_coupons";
