@@ -16,13 +16,14 @@ use dibs_common::{
     error::Result,
     identifiers::new_uuid,
     redis::{Redis, Subscription},
+    retry,
     supervisor::{Lifetime, Supervisor, Task},
 };
 use futures::FutureExt as _;
 use metrics::counter;
 use tokio::{
     sync::oneshot,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 /// How often MySQL is asked, and how long a caller has waited before it is asked for its outcome.
@@ -193,11 +194,10 @@ async fn listen<T: AwaitedOutcome>(waiters: &OutcomeWaiters<T>, mut messages: Su
 }
 
 async fn look_up<T: AwaitedOutcome>(waiters: Arc<OutcomeWaiters<T>>, database: Database) {
-    let mut ticks = interval(LOOK_UP_INTERVAL);
-    // After a slow look-up the next one is an interval away, not at once.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+    // Until shutdown, not until the process stops accepting: calls wait for their outcomes during the drain, too.
+    let shutdown = CancellationToken::new();
+    let mut rounds = retry::every(LOOK_UP_INTERVAL, &shutdown);
+    while rounds.next().await {
         waiters.look_up_due(&database).await;
     }
 }

@@ -93,6 +93,16 @@ impl Backoff {
         }
     }
 
+    /// Sleeps until the next attempt, also while the process stops: for short work that has begun. False when the deadline
+    /// passes before.
+    pub async fn pause(&mut self) -> bool {
+        let delay = self.next_delay();
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        delay.is_some()
+    }
+
     /// An attempt succeeded: the next failure is the first of new work.
     pub fn reset(&mut self) {
         *self = Self::new(self.policy);
@@ -109,8 +119,9 @@ pub async fn await_value<T, E, F: Future<Output = Result<Option<T>, E>>>(
         if let Some(value) = poll().await? {
             return Ok(Some(value));
         }
-        let Some(delay) = backoff.next_delay() else { return Ok(None) };
-        tokio::time::sleep(delay).await;
+        if !backoff.pause().await {
+            return Ok(None);
+        }
     }
 }
 

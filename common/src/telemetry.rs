@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::Settings,
     error::{Error, Result},
-    metric_table,
+    metric_table, retry,
     supervisor::{Lifetime, Task},
 };
+
+/// How often the metrics of the process are collected.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Buckets of the histograms of seconds: 0.5 ms to 30 s.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -60,12 +64,14 @@ pub fn upkeep_task(metrics: PrometheusHandle) -> Task {
     Task::new("metrics_upkeep", Lifetime::UntilShutdown, move || {
         let metrics = metrics.clone();
         async move {
-            let (process, mut interval) = (Collector::default(), tokio::time::interval(Duration::from_secs(1)));
-            loop {
-                interval.tick().await;
+            // Nothing stops it: it runs until shutdown, so that the last scrape is as fresh as all others.
+            let (process, shutdown) = (Collector::default(), CancellationToken::new());
+            let mut rounds = retry::every(UPKEEP_INTERVAL, &shutdown);
+            while rounds.next().await {
                 process.collect();
                 metrics.run_upkeep();
             }
+            Ok(())
         }
     })
 }

@@ -9,6 +9,7 @@ use dibs_common::{
         Redis, campaign_state,
         scripts::{self, ClaimRequest, Decision, Decisions},
     },
+    retry::{Backoff, RetryPolicy},
     supervisor::{Lifetime, Supervisor, Task},
 };
 use futures::FutureExt as _;
@@ -29,7 +30,7 @@ const MAX_CALLS: usize = 4;
 const MAX_QUEUED: usize = 10_000;
 /// How long after its arrival a claim is tried while Redis is unreachable.
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(750);
-const RETRY_DELAY: Duration = Duration::from_millis(50);
+const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_millis(50));
 
 /// The claims of one campaign in this process.
 pub struct CampaignBatcher {
@@ -200,6 +201,7 @@ impl ScriptCaller {
     /// response was lost, so trying again is harmless.
     async fn call(&self, channel: &str, requests: &[ClaimRequest], deadline: Instant) -> Result<Option<Decisions>> {
         let mut failed: Option<Error> = None;
+        let mut backoff = Backoff::new(RETRIES);
         loop {
             // `timeout_at` polls the call once even after the deadline, and so would send it.
             if Instant::now() >= deadline {
@@ -214,7 +216,7 @@ impl ScriptCaller {
                 }
             }
             // A connection that broke is opened again meanwhile. Without the pause the loop would only spin.
-            tokio::time::sleep(RETRY_DELAY).await;
+            backoff.pause().await;
         }
     }
 

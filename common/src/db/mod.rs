@@ -4,6 +4,7 @@
 //! that the server's slow query log and process list point to the code.
 
 pub mod assignments;
+mod batch;
 pub mod best_sellers;
 pub mod campaigns;
 pub mod charges;
@@ -27,6 +28,7 @@ pub mod sales;
 pub mod statements;
 mod watch;
 
+pub use batch::{DuplicateCheck, decide_batch};
 pub use errors::{database_error, is_duplicate, is_row_locked};
 pub use lease::Lease;
 pub use pool::Database;

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::errors::{database_error, is_contention, is_lock_wait_timeout};
 use crate::{
     error::{Dependency, Error, Result},
-    retry::RetryPolicy,
+    retry::{Backoff, RetryPolicy},
 };
 
 /// A short query that takes longer counts as an unreachable server.
@@ -38,7 +38,15 @@ pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result
 
 /// Ends a transaction of a few rows that does not end by itself. Run it inside [`retrying`].
 pub async fn with_timeout<T>(transaction: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    timeout(TRANSACTION_TIMEOUT, transaction).await.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
+    with_limit(TRANSACTION_TIMEOUT, transaction).await
+}
+
+/// The same with another limit.
+pub(super) async fn with_limit<T>(
+    limit: Duration,
+    transaction: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, transaction).await.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
 }
 
 /// Runs a whole transaction, at most six times, as long as the server breaks it to resolve a deadlock or a lock wait.
@@ -67,6 +75,7 @@ async fn retry_while<T, F>(
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
+    let mut backoff = Backoff::new(CONTENTION);
     for attempt in 1.. {
         match transaction().await {
             // Only what the server has certainly rolled back. After a broken connection it is unknown whether the
@@ -74,8 +83,7 @@ where
             Err(error) if attempt < MAX_ATTEMPTS && is_retried(&error) => {
                 metrics::counter!("dibs_transaction_retries_total", "transaction" => name).increment(1);
                 tracing::debug!(transaction = name, attempt, %error, "transaction is retried");
-                // The policy has no deadline, so there always is a delay.
-                tokio::time::sleep(CONTENTION.next_delay(attempt, Duration::ZERO).unwrap_or_default()).await;
+                backoff.pause().await;
             }
             result => return result.map_err(database_error),
         }

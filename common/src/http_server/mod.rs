@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt as _};
 
 use self::connections::{Connection, Connections, Phase, RemoveOnDrop};
+use crate::retry;
 
 /// From the first byte of a request head to its last.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +88,7 @@ where
                     // Out of file descriptors: an accept at once would fail again.
                     tracing::warn!(%error, "connection not accepted");
                     connections.make_room();
-                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                    retry::sleep(ACCEPT_RETRY_DELAY, &shutdown.stopping).await;
                     continue;
                 }
             },

@@ -2,8 +2,8 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{
-        self,
-        orders::{DuplicateCheck, OrdersFilter, PlannedCommands},
+        self, DuplicateCheck,
+        orders::{OrdersFilter, PlannedCommands},
     },
     domain::order::{
         Action, Command, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,

@@ -3,7 +3,7 @@ use std::{panic::resume_unwind, time::Duration};
 use dibs_common::{
     clock,
     error::{Error, Result},
-    retry::{self, Backoff, RetryPolicy},
+    retry::{Backoff, RetryPolicy},
     supervisor::{Panic, catch_panic},
 };
 use futures::FutureExt as _;
@@ -43,7 +43,7 @@ async fn run_due_at_start(jobs: &Jobs, stopping: &CancellationToken) {
     // Times that passed while no worker ran are never made up for by the scheduler.
     while let Err(error) = jobs.run_due(clock::now()).await {
         tracing::warn!(cause = error.chain(), "due jobs failed; retrying");
-        if !retry::sleep(backoff.next_delay().unwrap_or(RETRIES.cap), stopping).await {
+        if !backoff.wait(stopping).await {
             return;
         }
     }

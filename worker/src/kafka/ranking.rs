@@ -103,12 +103,11 @@ impl RankingHandler {
 
     /// Rebuilds the days, or waits while another process may be rebuilding them; whether this one did.
     async fn rebuild_or_wait(&mut self, backoff: &mut Backoff) -> Result<bool> {
-        let delay = backoff.next_delay().ok_or_else(|| {
-            Error::internal("another worker holds the lease of the ranking; is its RANKING_SOURCE outbox?")
-        })?;
         let has_rebuilt = self.rebuild().await?;
-        if !has_rebuilt {
-            tokio::time::sleep(delay).await;
+        if !has_rebuilt && !backoff.pause().await {
+            return Err(Error::internal(
+                "another worker holds the lease of the ranking; is its RANKING_SOURCE outbox?",
+            ));
         }
         Ok(has_rebuilt)
     }

@@ -1,41 +1,34 @@
-use std::time::Duration;
-
 use dibs_common::{
     clock::Timestamp,
-    db::{
-        self, Database,
-        orders::{DuplicateCheck, PlannedCommands},
-    },
+    db::{self, Database, DuplicateCheck, orders::PlannedCommands},
     domain::order::{self, Command, OrderOutcome, OrderRules, execute},
     error::{Error, Result},
 };
 
-/// A transaction that takes longer has lost its server.
-const LONGEST: Duration = Duration::from_secs(30);
-/// How often a batch is decided again when others decided some of it meanwhile: what they write is seen only afterwards,
-/// and each time there is more of it.
-const LOOKS: u32 = 5;
-
-/// Decides a batch in one transaction, under the locks of all rows that it needs, and answers the outcomes, in the
-/// order of the commands.
+/// Decides a batch in one transaction, under the locks of all rows that it needs. Outcomes are in the order of the
+/// commands.
 pub async fn execute_batch(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
     now: Timestamp,
 ) -> Result<Vec<OrderOutcome>> {
-    let mut look = DuplicateCheck::Optimistic;
-    for _ in 0..LOOKS {
-        if let Some(outcomes) = transact(database, commands, rules, (now, look)).await? {
-            return Ok(outcomes);
+    db::decide_batch("execute_commands", |check| async move {
+        let mut transaction = database.begin_batch().await?;
+        let mut state = db::orders::lock_state(&mut transaction, commands, check).await?;
+        let plan = execute(&mut state, commands, rules, now);
+        let batch = PlannedCommands { state: &state, commands, plan: &plan };
+        match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {
+            Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
+            // Dropping the transaction rolls back the whole batch, so nothing of it is written twice.
+            Err(error) if db::is_duplicate(&error) => Ok(None),
+            Err(error) => Err(error),
         }
-        // A repeat is rare. Only a batch that met one pays for reading what was decided.
-        look = DuplicateCheck::Explicit;
-    }
-    Err(Error::internal("a batch breaks a key again and again, though what is there was looked at"))
+    })
+    .await
 }
 
-/// Refuses a command that cannot be executed for a fault of its own, unless it has its outcome; answers that.
+/// Rejects a command that cannot be executed for a fault of its own, unless it has its outcome. Returns the outcome.
 pub(super) async fn fail_permanently(
     database: &Database,
     command: &Command,
@@ -46,9 +39,9 @@ pub(super) async fn fail_permanently(
     let refused = db::retrying("fail_command_permanently", || {
         db::with_timeout(async {
             let mut transaction = database.begin().await?;
-            let mut shop = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
-            let plan = order::fail_permanently(&mut shop, command, rules, now);
-            let batch = PlannedCommands { state: &shop, commands, plan: &plan };
+            let mut state = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
+            let plan = order::fail_permanently(&mut state, command, rules, now);
+            let batch = PlannedCommands { state: &state, commands, plan: &plan };
             db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await?;
             transaction.commit().await?;
             Ok(plan.outcomes.into_iter().next())
@@ -68,36 +61,4 @@ pub(super) async fn find_locked(database: &Database, commands: &[Command]) -> Re
         })
     })
     .await
-}
-
-async fn transact(
-    database: &Database,
-    commands: &[Command],
-    rules: &OrderRules,
-    (now, look): (Timestamp, DuplicateCheck),
-) -> Result<Option<Vec<OrderOutcome>>> {
-    db::retrying_batch("execute_commands", || async {
-        let attempt = tokio::time::timeout(LONGEST, attempt(database, commands, rules, (now, look))).await;
-        attempt.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
-    })
-    .await
-}
-
-/// None when some of it was decided meanwhile, and is to be looked at.
-async fn attempt(
-    database: &Database,
-    commands: &[Command],
-    rules: &OrderRules,
-    (now, look): (Timestamp, DuplicateCheck),
-) -> Result<Option<Vec<OrderOutcome>>, sqlx::Error> {
-    let mut transaction = database.begin_batch().await?;
-    let mut shop = db::orders::lock_state(&mut transaction, commands, look).await?;
-    let plan = execute(&mut shop, commands, rules, now);
-    let batch = PlannedCommands { state: &shop, commands, plan: &plan };
-    match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {
-        Ok(()) => transaction.commit().await.map(|()| Some(plan.outcomes)),
-        // Dropping the transaction rolls back the whole batch, so nothing of it is written twice.
-        Err(error) if db::is_duplicate(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -10,7 +10,7 @@ use dibs_common::{
     error::{Error, Result},
     identifiers::Partition,
     redis::streams::{self, Entry, FailedEntry, StreamConsumer},
-    retry::{self, Backoff, RetryPolicy},
+    retry::{Backoff, RetryPolicy},
 };
 use metrics::Counter;
 use tokio_util::sync::CancellationToken;
@@ -164,7 +164,7 @@ impl<H: Handler> BatchProcessor<H> {
                     if !stopping.is_cancelled() && !db::is_row_locked(&error) =>
                 {
                     tracing::warn!(cause = error.chain(), "dependency unavailable; retrying batch");
-                    retry::sleep(backoff.next_delay().unwrap_or(RETRY.cap), stopping).await;
+                    backoff.wait(stopping).await;
                 }
                 done => return done,
             }

@@ -7,7 +7,7 @@ use dibs_common::{
         Redis,
         streams::{Delivery, Entry, StreamConsumer},
     },
-    retry::{self, RetryPolicy},
+    retry::{self, Backoff, RetryPolicy},
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -92,18 +92,19 @@ impl<H: Handler> Reader<H> {
     }
 
     async fn send_entries(&mut self, tx: mpsc::Sender<Vec<InFlight<H::Entry>>>, stopping: &CancellationToken) {
+        let mut backoff = Backoff::new(READ_RETRY);
         while !stopping.is_cancelled() {
             match self.next().await {
-                Ok(entries) if entries.is_empty() => {}
                 Ok(entries) => {
-                    if tx.send(entries).await.is_err() {
+                    backoff.reset();
+                    if !entries.is_empty() && tx.send(entries).await.is_err() {
                         break;
                     }
                 }
                 Err(error) => {
                     let stream = self.stream.key();
                     tracing::warn!(stream, cause = error.chain(), "stream cannot be read; retrying");
-                    retry::sleep(READ_RETRY.base, stopping).await;
+                    backoff.wait(stopping).await;
                 }
             }
         }

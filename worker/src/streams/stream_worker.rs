@@ -5,7 +5,7 @@ use dibs_common::{
     error::Result,
     identifiers::{Partition, new_uuid},
     redis::{Redis, streams::StreamConsumer},
-    retry::{self, RetryPolicy},
+    retry,
 };
 use futures::future::join_all;
 use tokio::{
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BatchProcessor, Handler, InFlight, Reader, ReclaimPolicy, reader::refresh_in_flight};
 
-const JOIN_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
+const JOIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Works on the streams of one or more partitions.
 pub struct StreamWorker<H: Handler> {
@@ -89,7 +89,8 @@ impl<H: Handler> StreamWorker<H> {
         stopping: &CancellationToken,
         worked: &CancellationToken,
     ) -> Option<Arc<StreamConsumer<H::Entry>>> {
-        while !stopping.is_cancelled() {
+        let mut rounds = retry::every(JOIN_RETRY_INTERVAL, stopping);
+        while rounds.next().await {
             match self.join(partition, &format!("worker-{}", new_uuid())).await {
                 Ok(reader) => {
                     let stream = reader.stream();
@@ -102,7 +103,6 @@ impl<H: Handler> StreamWorker<H> {
                         cause = error.chain(),
                         "partition cannot be joined; retrying"
                     );
-                    retry::sleep(JOIN_RETRY.base, stopping).await;
                 }
             }
         }

@@ -10,6 +10,7 @@ use super::{COLUMNS, OrderRow, list_items, reject_code};
 use crate::{
     clock::Timestamp,
     db::{
+        DuplicateCheck,
         decode::{identifier, parse},
         statements,
     },
@@ -21,16 +22,6 @@ use crate::{
     },
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };
-
-/// Whether a batch reads which of its commands were decided before. Nearly always none was, and reading takes time. The
-/// keys of `orders` and `order_commands` reject a second outcome either way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DuplicateCheck {
-    /// Writing a command that was decided before fails with [`crate::db::is_duplicate`].
-    Optimistic,
-    /// Existing outcomes are read.
-    Explicit,
-}
 
 /// Locks every row that the commands need and reads it. Locks go by table (orders, products, coupons, accounts) and by id,
 /// so that no two batches wait for each other in a circle.

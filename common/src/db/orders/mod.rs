@@ -7,7 +7,7 @@ mod outcomes;
 mod read;
 mod write;
 
-pub use lock::{DuplicateCheck, lock_state};
+pub use lock::lock_state;
 pub use locked::find_locked;
 pub use outcomes::{AwaitedCommand, find_outcomes};
 pub use read::{
