@@ -37,8 +37,11 @@ pub async fn within_limit<T>(limit: Duration, query: impl Future<Output = Result
 }
 
 /// Ends a transaction of a few rows that does not end by itself. Run it inside [`retrying`].
-pub async fn with_timeout<T>(transaction: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-    with_limit(TRANSACTION_TIMEOUT, transaction).await
+// Not async: a future around the future would double its size.
+pub fn with_timeout<T>(
+    transaction: impl Future<Output = Result<T, sqlx::Error>>,
+) -> impl Future<Output = Result<T, sqlx::Error>> {
+    with_limit(TRANSACTION_TIMEOUT, transaction)
 }
 
 /// The same with another limit.
