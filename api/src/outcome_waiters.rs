@@ -25,6 +25,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 /// How often MySQL is asked, and how long a caller has waited before it is asked for its outcome.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(1);

@@ -95,7 +95,6 @@ pub const METRICS: &[Metric] = &[
         "Fields of campaigns in which Redis differed from MySQL and was restored.",
     ),
     gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
-    counter("dibs_claim_entries_dead_lettered_total", &[], "Entries of claims that became dead letters."),
     histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),
     histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
     counter(
@@ -103,12 +102,11 @@ pub const METRICS: &[Metric] = &[
         &["outcome"],
         "Outcomes of commands: done or refused. A redelivered command counts again.",
     ),
-    gauge("dibs_order_backlog_entries", &["partition"], "Commands on a partition's stream."),
-    counter("dibs_command_entries_dead_lettered_total", &[], "Commands that became dead letters."),
+    gauge("dibs_command_backlog_entries", &["partition"], "Commands on a partition's stream."),
     gauge(
         "dibs_held_entries",
         &["stream"],
-        "Entries in flight that wait for rows which another session has locked: claims or orders.",
+        "Entries in flight that wait for rows which another session has locked: claims or commands.",
     ),
     gauge("dibs_charges_pending", &[], "Charges that the payment gateway has not decided."),
     counter(
@@ -137,20 +135,24 @@ pub const METRICS: &[Metric] = &[
         "Messages that wait for their next attempt, and those behind them.",
     ),
     gauge("dibs_dead_letters", &["source"], "Dead letters that were not redriven, at most 1,000."),
-    counter("dibs_dead_letters_total", &["source"], "Messages that became dead letters."),
+    counter("dibs_dead_letters_total", &["source"], "Entries and messages that became dead letters."),
     counter(
         "dibs_kafka_messages_total",
         &["consumer"],
         "Kafka messages handled by a consumer. A redelivered message counts again.",
     ),
     counter("dibs_kafka_consumer_failures_total", &["consumer"], "Failed attempts of a consumer to handle messages."),
-    counter("dibs_kafka_dead_letters_total", &["consumer"], "Kafka messages that became dead letters."),
     counter(
         "dibs_claim_requests_total",
         &["outcome"],
-        "Claim requests from Kafka: accepted, or the code of the refusal.",
+        "Claim requests from Kafka: accepted, or the code of the refusal in snake_case.",
     ),
 ];
+
+/// A name as the value of a label: snake_case, as in `data_platform` for the sink `data-platform`.
+pub fn label(name: &str) -> String {
+    name.replace(['-', '.'], "_").to_lowercase()
+}
 
 /// Registers the HELP line of every metric with the installed recorder.
 pub fn describe() {

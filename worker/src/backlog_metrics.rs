@@ -1,11 +1,14 @@
-//! The gauges of what waits in MySQL.
+//! The gauges of what waits in MySQL and on the streams.
 //!
 //! Every worker could read these numbers, and `sum()` over all workers would be a multiple of the truth. So the holder of
 //! a lease exports them, and all others export 0. Not NaN, which makes a sum NaN; and not nothing, as the recorder cannot
 //! remove the gauge of a process that loses the lease. They do not depend on who serves a sink: a sink that no process
 //! serves is just the one to be seen.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use chrono::TimeDelta;
 use dibs_common::{
@@ -13,7 +16,13 @@ use dibs_common::{
     db::{self, Database, Lease, outbox::SinkBacklog},
     domain::dead_letter::{CLAIMS, COMMANDS},
     error::Result,
+    identifiers::Partition,
     integrations::messages::Receiver,
+    metric_table::label,
+    redis::{
+        Redis,
+        streams::{self, ClaimEntry, OrderEntry},
+    },
     retry,
 };
 use metrics::{Gauge, gauge};
@@ -23,9 +32,10 @@ const EXPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Assignments are few; more than this are not counted.
 const ASSIGNMENTS_MAX: u32 = 1_000;
 
-/// Exports the gauges while this process holds the lease, until it stops.
-pub(crate) async fn export_backlog(database: Database, stopping: CancellationToken) {
-    let (mut exporter, mut lease) = (Exporter::default(), None);
+/// Exports the gauges while this process holds the lease, until it stops. Streams are those of partitions 0 to `partitions`
+/// - 1, and of any other that a campaign lives in.
+pub(crate) async fn export_backlog(database: Database, redis: Redis, partitions: u16, stopping: CancellationToken) {
+    let (mut exporter, mut lease) = (Exporter { redis, partitions, exported: Vec::new(), streams: Vec::new() }, None);
     let mut rounds = retry::every(EXPORT_INTERVAL, &stopping);
     while rounds.next().await {
         lease = match exporter.step(&database, lease.take()).await {
@@ -47,10 +57,13 @@ pub(crate) async fn export_backlog(database: Database, stopping: CancellationTok
     }
 }
 
-/// The gauges that this process has exported.
-#[derive(Default)]
 struct Exporter {
+    redis: Redis,
+    partitions: u16,
+    /// The gauges that this process has exported from MySQL.
     exported: Vec<Gauge>,
+    /// Those from Redis.
+    streams: Vec<Gauge>,
 }
 
 impl Exporter {
@@ -61,8 +74,7 @@ impl Exporter {
             None => database.try_lease("backlog metrics").await?,
         };
         let Some(mut lease) = lease else { return Ok(None) };
-        let pool = &database.pool();
-        let (pool, now) = (pool, clock::now());
+        let (pool, now) = (&database.pool(), clock::now());
         self.exported.clear();
         // On the lease's connection, so that a process that has lost the lease notices.
         let mut sources = db::within(db::dead_letters::list_sources(lease.connection())).await?;
@@ -72,7 +84,7 @@ impl Exporter {
         sources.dedup();
         for source in sources {
             let count = db::within(db::dead_letters::count(lease.connection(), &source)).await?;
-            self.set(gauge!("dibs_dead_letters", "source" => source), count);
+            self.set(gauge!("dibs_dead_letters", "source" => label(&source)), count);
         }
         let pending = db::within(db::charges::count_pending(pool)).await?;
         self.set(gauge!("dibs_charges_pending"), pending.unsigned_abs());
@@ -82,21 +94,40 @@ impl Exporter {
             db::within(db::retry_queue::count_by_sink(pool)).await?.into_iter().collect();
         for sink in Receiver::ALL.map(Receiver::name) {
             let messages = queued.get(sink).copied().unwrap_or(0);
-            self.set(gauge!("dibs_webhook_retry_queue_messages", "sink" => sink), messages.unsigned_abs());
+            self.set(gauge!("dibs_webhook_retry_queue_messages", "sink" => label(sink)), messages.unsigned_abs());
         }
         let backlog = db::within(db::outbox::find_backlog(pool)).await?;
         self.set_age(gauge!("dibs_outbox_unsequenced_age_seconds"), backlog.unsequenced_since, now);
         for SinkBacklog { sink, events, waiting_since } in backlog.sinks {
-            self.set(gauge!("dibs_outbox_backlog_events", "sink" => sink.clone()), events);
-            self.set_age(gauge!("dibs_outbox_lag_seconds", "sink" => sink), waiting_since, now);
+            self.set(gauge!("dibs_outbox_backlog_events", "sink" => label(&sink)), events);
+            self.set_age(gauge!("dibs_outbox_lag_seconds", "sink" => label(&sink)), waiting_since, now);
+        }
+        let in_use = db::within(db::campaigns::list_partitions(pool)).await?;
+        // Without Redis the lease and the other gauges stay: those of streams keep their last values.
+        if let Err(error) = self.export_streams(in_use).await {
+            tracing::debug!(cause = error.chain(), "backlog of streams not exported");
         }
         Ok(Some(lease))
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
+    async fn export_streams(&mut self, in_use: Vec<Partition>) -> Result<()> {
+        let own = (0..self.partitions).map(Partition);
+        let of_claims: BTreeSet<Partition> = own.clone().chain(in_use).collect();
+        let mut lengths = Vec::new();
+        for partition in of_claims {
+            let gauge = gauge!("dibs_claim_backlog_entries", "partition" => partition.0.to_string());
+            lengths.push((gauge, streams::len::<ClaimEntry>(&self.redis, partition).await?));
+        }
+        for partition in own {
+            let gauge = gauge!("dibs_command_backlog_entries", "partition" => partition.0.to_string());
+            lengths.push((gauge, streams::len::<OrderEntry>(&self.redis, partition).await?));
+        }
+        self.streams = lengths.into_iter().map(|(gauge, length)| set(gauge, length)).collect();
+        Ok(())
+    }
+
     fn set(&mut self, gauge: Gauge, count: u64) {
-        gauge.set(count as f64);
-        self.exported.push(gauge);
+        self.exported.push(set(gauge, count));
     }
 
     fn set_age(&mut self, gauge: Gauge, since: Option<Timestamp>, now: Timestamp) {
@@ -106,6 +137,12 @@ impl Exporter {
     }
 
     fn clear(&mut self) {
-        self.exported.drain(..).for_each(|gauge| gauge.set(0.0));
+        self.exported.drain(..).chain(self.streams.drain(..)).for_each(|gauge| gauge.set(0.0));
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
+fn set(gauge: Gauge, count: u64) -> Gauge {
+    gauge.set(count as f64);
+    gauge
 }

@@ -93,8 +93,8 @@ impl Worker {
             self.task("event_sequencing", |Self { database, supervisor, .. }| {
                 relay::sequence_events(database, supervisor.stopping).map(Ok)
             }),
-            self.task("backlog_metrics", |Self { database, supervisor, .. }| {
-                backlog_metrics::export_backlog(database, supervisor.stopping).map(Ok)
+            self.task("backlog_metrics", move |Self { database, redis, supervisor, .. }| {
+                backlog_metrics::export_backlog(database, redis, partitions, supervisor.stopping).map(Ok)
             }),
             self.task("jobs", move |Self { database, redis, time_zone: zone, supervisor, .. }| {
                 let jobs = Jobs { database, redis, zone, partitions, expiry: Arc::default() };

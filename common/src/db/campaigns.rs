@@ -206,6 +206,13 @@ pub async fn list_not_ended(
     rows.into_iter().map(Campaign::try_from).collect()
 }
 
+/// The partitions that campaigns live in. Campaigns are few, so this reads all of them.
+pub async fn list_partitions(pool: &MySqlPool) -> Result<Vec<Partition>, sqlx::Error> {
+    let sql = "SELECT /* campaigns::list_partitions */ DISTINCT partition_number FROM coupons";
+    let numbers: Vec<u16> = sqlx::query_scalar(sql).fetch_all(pool).await?;
+    Ok(numbers.into_iter().map(Partition).collect())
+}
+
 /// Locks the campaigns of a batch and reads them. Locks are taken in id order, so that two batches cannot deadlock.
 pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Result<Vec<Campaign>, sqlx::Error> {
     // Prepared: nearly all batches are of one campaign, and so share one statement.

@@ -6,7 +6,9 @@ use dibs_common::{
     clock, db,
     domain::dead_letter::{DeadLetter, beginning},
     error::Result,
+    metric_table::label,
 };
+use metrics::Counter;
 pub use redrive::redrive_once;
 pub(crate) use redrive::run;
 use sqlx::MySqlPool;
@@ -15,6 +17,18 @@ use sqlx::MySqlPool;
 const SHOWN: usize = 300;
 /// Letters that one statement changes.
 const BATCH_SIZE: u32 = 1_000;
+
+/// Counts new dead letters of a source.
+pub(crate) fn counter(source: &str) -> Counter {
+    metrics::counter!("dibs_dead_letters_total", "source" => label(source))
+}
+
+/// Counts and logs a new dead letter. At the level ERROR, whatever its source: no component tries it again, so a person
+/// decides.
+pub(crate) fn report(source: &str, message: &str, reason: &str) {
+    counter(source).increment(1);
+    tracing::error!(source, message, reason, "message dead-lettered");
+}
 
 /// Requests a redrive of all letters of a source that are redrivable; how many. One that fails again meanwhile is not
 /// redriven twice.

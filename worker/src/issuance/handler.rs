@@ -10,7 +10,7 @@ use dibs_common::{
     },
     rejections::return_slots,
 };
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 
 use super::confirm::{confirm, find_locked};
 use crate::streams::{Handler, Limits, publish_outcomes};
@@ -66,14 +66,6 @@ impl Handler for ClaimHandler {
 
     fn load(entry: &ClaimEntry) -> usize {
         entry.claims.len()
-    }
-
-    fn backlog(partition: Partition) -> Gauge {
-        gauge!("dibs_claim_backlog_entries", "partition" => partition.0.to_string())
-    }
-
-    fn dead_lettered() -> Counter {
-        counter!("dibs_claim_entries_dead_lettered_total")
     }
 
     /// The rows come first. A quantity that went back to Redis for a claim without a durable rejection could be issued

@@ -21,6 +21,7 @@ use dibs_common::{
     db::{self, Database},
     domain::ranking::{business_day, days_after, days_before, last_days, start_of},
     error::{Error, Result},
+    metric_table::label,
     redis::Redis,
 };
 pub use persist::persist_daily_sales;
@@ -115,8 +116,8 @@ impl Jobs {
         // The row comes first, so that a run that dies is seen as RUNNING and not as never begun.
         let done = self.execute(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
-        metrics::counter!("dibs_job_runs_total", "job" => name, "outcome" => outcome).increment(1);
-        metrics::histogram!("dibs_job_duration_seconds", "job" => name).record(began.elapsed());
+        metrics::counter!("dibs_job_runs_total", "job" => label(name), "outcome" => outcome).increment(1);
+        metrics::histogram!("dibs_job_duration_seconds", "job" => label(name)).record(began.elapsed());
         // By the monotonic clock, as the time of day may be set during a run.
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);

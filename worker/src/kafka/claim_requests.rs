@@ -11,6 +11,7 @@ use dibs_common::{
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
     json,
+    metric_table::label,
     redis::{
         Redis,
         scripts::{self, ClaimRequest, Decision},
@@ -293,8 +294,8 @@ impl From<Decision> for RequestDecision {
     }
 }
 
-fn count(outcome: &'static str) {
-    metrics::counter!("dibs_claim_requests_total", "outcome" => outcome).increment(1);
+fn count(outcome: &str) {
+    metrics::counter!("dibs_claim_requests_total", "outcome" => label(outcome)).increment(1);
 }
 
 #[cfg(test)]

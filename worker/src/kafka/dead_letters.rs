@@ -6,6 +6,7 @@ use dibs_common::{
 };
 
 use super::consumer::Record;
+use crate::dead_letters::report;
 
 /// Dead-letters a record that can never be decoded, and so must not hold up those behind it. `source` is its consumer.
 pub(super) async fn dead_letter(
@@ -33,8 +34,7 @@ pub(super) async fn dead_letter(
     };
     // A redelivered record is a dead letter already.
     if db::within(insert).await? {
-        metrics::counter!("dibs_kafka_dead_letters_total", "consumer" => source.to_owned()).increment(1);
-        tracing::warn!(source, position = record.position(), reason, "message dead-lettered");
+        report(source, &letter.key, reason);
     }
     Ok(())
 }

@@ -16,7 +16,10 @@ use rdkafka::{
 use tokio::time::timeout;
 
 use super::Cluster;
-use crate::relay::{Batch, Sink};
+use crate::{
+    dead_letters,
+    relay::{Batch, Sink},
+};
 
 /// The name of the sink.
 pub const KAFKA: &str = "kafka";
@@ -129,8 +132,7 @@ async fn dead_letter(lease: &mut Lease, rejected: &[NewDeadLetter]) -> Result<()
     lease.begin().await?;
     for letter in rejected {
         if db::within(db::dead_letters::insert(lease.connection(), letter, clock::now())).await? {
-            metrics::counter!("dibs_dead_letters_total", "source" => KAFKA).increment(1);
-            tracing::error!(sink = KAFKA, message = letter.key, reason = letter.reason, "message dead-lettered");
+            dead_letters::report(KAFKA, &letter.key, &letter.reason);
         }
     }
     Ok(())

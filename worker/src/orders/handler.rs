@@ -9,7 +9,7 @@ use dibs_common::{
         streams::{OrderEntry, OrderOutcomeMessage},
     },
 };
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 
 use super::{execute_batch, transaction};
 use crate::streams::{Handler, Limits, publish_outcomes};
@@ -70,14 +70,6 @@ impl Handler for CommandHandler {
     /// Lines of an order: each needs the row of its product.
     fn load(entry: &OrderEntry) -> usize {
         entry.command.lines()
-    }
-
-    fn backlog(partition: Partition) -> Gauge {
-        gauge!("dibs_order_backlog_entries", "partition" => partition.0.to_string())
-    }
-
-    fn dead_lettered() -> Counter {
-        counter!("dibs_command_entries_dead_lettered_total")
     }
 
     async fn process(&self, entries: &[&OrderEntry]) -> Result<Vec<OrderOutcome>> {

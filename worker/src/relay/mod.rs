@@ -16,6 +16,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database, Lease, outbox::SinkProgress},
     error::{Error, Result},
+    metric_table::label,
     retry::{self, Backoff, RetryPolicy},
 };
 pub use sequencing::sequence_events;
@@ -95,7 +96,7 @@ impl<S: Sink> Relay<S> {
                 }
                 Err(error) => {
                     let sink = self.sink.name();
-                    metrics::counter!("dibs_relay_failures_total", "sink" => sink).increment(1);
+                    metrics::counter!("dibs_relay_failures_total", "sink" => label(sink)).increment(1);
                     tracing::warn!(sink, cause = error.chain(), "delivery failed; retrying");
                     backoff.wait(&stopping).await;
                 }
@@ -165,7 +166,7 @@ impl<S: Sink> Relay<S> {
         // The progress and what the sink wrote become durable together.
         lease.commit().await?;
         let passed = accepted.saturating_sub(delivered_through);
-        metrics::counter!("dibs_relay_events_total", "sink" => sink).increment(passed);
+        metrics::counter!("dibs_relay_events_total", "sink" => label(sink)).increment(passed);
         Ok(StepOutcome::Delivered)
     }
 

@@ -1,7 +1,6 @@
 use std::future::{Future, ready};
 
-use dibs_common::{clock::Timestamp, error::Result, identifiers::Partition, redis::streams::Entry};
-use metrics::{Counter, Gauge};
+use dibs_common::{clock::Timestamp, error::Result, redis::streams::Entry};
 
 /// How much one worker takes at once.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +37,6 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Whether each entry needs a row that another session has locked. Does not wait for it.
     fn find_locked(&self, entries: &[&Self::Entry]) -> impl Future<Output = Result<Vec<bool>>> + Send;
-
-    /// The length of a partition's stream.
-    fn backlog(partition: Partition) -> Gauge;
-
-    /// Counts dead-lettered entries.
-    fn dead_lettered() -> Counter;
 
     /// Decides the entries and makes their outcomes durable, one for each, in their order. When it returns, the entries
     /// may leave their stream. Safe to repeat.

@@ -29,7 +29,7 @@ struct State<E> {
 
 impl<H: Handler> HeldEntries<H> {
     pub(super) fn new() -> Self {
-        let gauge = gauge!("dibs_held_entries", "stream" => H::Entry::NAME);
+        let gauge = gauge!("dibs_held_entries", "stream" => H::Entry::SOURCE);
         Self { state: Mutex::new(State { entries: Vec::new(), probed_at: Instant::now() }), gauge }
     }
 

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Handler;
 
-const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest time between two refreshes of what is in flight.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
 const READ_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
@@ -81,17 +80,6 @@ impl<H: Handler> Reader<H> {
 
     /// Sends entries until `stopping`, or until the receiver is gone. Waits while the receiver is full.
     pub(super) async fn run(mut self, tx: mpsc::Sender<Vec<InFlight<H::Entry>>>, stopping: &CancellationToken) {
-        let stream = self.stream();
-        let done = CancellationToken::new();
-        let reading = async {
-            self.send_entries(tx, stopping).await;
-            done.cancel();
-        };
-        // The gauge has a loop of its own, so that it goes on while a full receiver holds up the reading.
-        tokio::join!(reading, export_backlog::<H>(&stream, &done));
-    }
-
-    async fn send_entries(&mut self, tx: mpsc::Sender<Vec<InFlight<H::Entry>>>, stopping: &CancellationToken) {
         let mut backoff = Backoff::new(READ_RETRY);
         while !stopping.is_cancelled() {
             match self.next().await {
@@ -152,18 +140,6 @@ pub(super) async fn refresh_in_flight<E: Entry>(
     while retry::sleep(policy.refresh_interval(), done).await {
         if let Err(error) = stream.refresh().await {
             tracing::warn!(stream = stream.key(), cause = error.chain(), "entries in flight are not refreshed");
-        }
-    }
-}
-
-/// Exports the length of the stream until `done`.
-async fn export_backlog<H: Handler>(stream: &StreamConsumer<H::Entry>, done: &CancellationToken) {
-    let backlog = H::backlog(stream.partition);
-    let mut rounds = retry::every(GAUGE_INTERVAL, done);
-    while rounds.next().await {
-        #[expect(clippy::cast_precision_loss, reason = "a gauge may be off by one above 2^53")]
-        if let Ok(length) = stream.len().await {
-            backlog.set(length as f64);
         }
     }
 }

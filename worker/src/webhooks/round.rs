@@ -7,6 +7,7 @@ use std::{
 use dibs_common::{
     clock::Timestamp,
     integrations::webhooks::{Delivery, DeliveryFailure, WebhookEndpoint},
+    metric_table::label,
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -132,7 +133,7 @@ impl Round {
             Delivery::Failed(_) => "failed",
         };
         let sink = self.settings.sink;
-        metrics::counter!("dibs_webhook_attempts_total", "sink" => sink, "outcome" => outcome).increment(1);
+        metrics::counter!("dibs_webhook_attempts_total", "sink" => label(sink), "outcome" => outcome).increment(1);
         self.record(outgoing, &delivery);
         delivery
     }

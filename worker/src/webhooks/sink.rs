@@ -21,7 +21,10 @@ use super::{
     retry_delay,
     round::{KeyMessages, RoundSettings, group_by_ordering_key, send_round},
 };
-use crate::relay::{Batch, Sink};
+use crate::{
+    dead_letters,
+    relay::{Batch, Sink},
+};
 
 /// Events read in a round: one of coupons is up to a hundred messages.
 const EVENTS_MAX: u64 = 200;
@@ -220,7 +223,7 @@ impl WebhookSink {
         db::within_limit(INSERT_TIMEOUT, insert).await?;
         for letter in &result.dead_letters {
             db::within(db::dead_letters::insert(connection, letter, now)).await?;
-            report_dead_letter(sink, &letter.key, &letter.reason);
+            dead_letters::report(sink, &letter.key, &letter.reason);
         }
         for outgoing in retries {
             self.write_retry(lease.connection(), outgoing, now).await?;
@@ -271,11 +274,6 @@ async fn fail_permanently(
     } else {
         db::within(db::dead_letters::insert(connection, &letter, now)).await?;
     }
-    report_dead_letter(sink, &letter.key, &letter.reason);
+    dead_letters::report(sink, &letter.key, &letter.reason);
     db::within(db::retry_queue::delete(connection, sink, message.id)).await
-}
-
-fn report_dead_letter(sink: &'static str, message: &str, reason: &str) {
-    metrics::counter!("dibs_dead_letters_total", "source" => sink).increment(1);
-    tracing::warn!(sink, message, reason, "message dead-lettered");
 }

@@ -9,13 +9,12 @@ use std::{
 use dibs_common::{
     clock::Timestamp,
     error::Result,
-    identifiers::{ClaimId, Partition},
+    identifiers::ClaimId,
     redis::streams::{ClaimEntry, ClaimStream},
     testing::{FIRST, eventually},
 };
 use dibs_worker::streams::{Handler, Limits, ReclaimPolicy, StreamWorker};
 use futures::{StreamExt as _, stream};
-use metrics::{Counter, Gauge};
 
 use crate::{campaign_test::CampaignTest, support::Running};
 
@@ -47,14 +46,6 @@ impl Handler for SlowHandler {
 
     fn load(entry: &ClaimEntry) -> usize {
         entry.claims.len()
-    }
-
-    fn backlog(_: Partition) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn dead_lettered() -> Counter {
-        Counter::noop()
     }
 
     async fn process(&self, entries: &[&ClaimEntry]) -> Result<Vec<()>> {

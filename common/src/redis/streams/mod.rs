@@ -11,7 +11,7 @@ mod stream_consumer;
 pub use claim_entry::{ClaimEntry, ClaimOutcomeMessage, Malformed};
 pub use order_entry::{OrderEntry, OrderOutcomeMessage};
 pub use stored_entry::{FailedEntry, dead_letter, read_fields, stored_entry};
-pub use stream_consumer::{Delivery, Entry, StreamConsumer, append};
+pub use stream_consumer::{Delivery, Entry, StreamConsumer, append, len};
 
 /// The stream of accepted claims of one partition.
 pub type ClaimStream = StreamConsumer<ClaimEntry>;

@@ -45,6 +45,11 @@ pub trait Entry: Sized + Send + Sync {
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed>;
 }
 
+/// How many entries are on the stream of a partition, those in flight included.
+pub async fn len<E: Entry>(redis: &Redis, partition: Partition) -> Result<u64> {
+    redis.client().xlen(E::stream(&redis.keys, partition)).await.map_err(redis_error)
+}
+
 /// An entry handed to a consumer.
 #[derive(Clone, Debug)]
 pub struct Delivery<E> {
@@ -195,7 +200,7 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// How many entries are on the stream, those in flight included.
     pub async fn len(&self) -> Result<u64> {
-        self.redis.client().xlen(&self.key).await.map_err(redis_error)
+        len::<E>(&self.redis, self.partition).await
     }
 
     /// The key of the stream.
