@@ -149,7 +149,7 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-/// A name as the value of a label: snake_case, as in `data_platform` for the sink `data-platform`.
+/// A name as the value of a label, in snake case: as in `data_platform` for the sink `data-platform`.
 pub fn label(name: &str) -> String {
     name.replace(['-', '.'], "_").to_lowercase()
 }

@@ -3,7 +3,6 @@ use dibs_common::{
     db::Database,
     domain::order::{Command, OrderOutcome, OrderRules},
     error::Result,
-    identifiers::Partition,
     redis::{
         Redis,
         streams::{OrderEntry, OrderOutcomeMessage},
