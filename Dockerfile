@@ -1,5 +1,7 @@
 # One image for both programs. Its command is dibs-api (the default) or dibs-worker run.
-FROM rust:1-bookworm AS build
+# The version of rust-toolchain.toml; a test compares them.
+ARG RUST_VERSION=1.95.0
+FROM rust:${RUST_VERSION}-bookworm AS build
 WORKDIR /source
 COPY . .
 # dibs-worker/kafka-tls supports TLS and SCRAM to Kafka brokers. It builds OpenSSL, which needs perl.

@@ -1,11 +1,14 @@
 //! Compares documents with the code, both ways. `make lint` runs these tests: they need no server.
 
 mod architecture;
+mod commands;
 mod errors;
 mod links;
 mod metrics;
 mod settings;
+mod sizes;
 mod sources;
+mod toolchain;
 mod words;
 
 /// The text of a file, by its path from the root.

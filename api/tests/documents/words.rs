@@ -5,6 +5,10 @@ use std::collections::HashMap;
 use crate::{read, sources::files};
 
 const LIST: &str = "docs/retired-words.txt";
+const ENDINGS: [&str; 11] =
+    [".rs", ".lua", ".sql", ".md", ".toml", ".yml", ".snap", ".bash", "openapi.json", "Makefile", "Dockerfile"];
+/// Read whole: their files have no endings, or a search from the root passes them over.
+const FOLDERS: [&str; 4] = ["scripts", ".ci", ".config", ".cargo"];
 
 struct Word<'t> {
     text: String,
@@ -34,10 +38,7 @@ fn no_retired_word_is_used() {
         first_words.entry(&entry.words[0]).or_default().push(entry);
     }
     let mut found = Vec::new();
-    for (path, text) in files(&[""], &[".rs", ".lua", ".sql", ".md", ".bash", "openapi.json", "Makefile"])
-        .into_iter()
-        .chain(files(&["scripts"], &[""]))
-    {
+    for (path, text) in files(&[""], &ENDINGS).into_iter().chain(files(&FOLDERS, &[""])) {
         let words = words(&text);
         for at in 0..words.len() {
             for entry in first_words.get(words[at].text.as_str()).into_iter().flatten() {

@@ -47,7 +47,7 @@ impl Handler for CommandHandler {
     type Entry = OrderEntry;
     type Outcome = OrderOutcome;
 
-    // One transaction after the other: a product that everybody orders is locked once for hundreds of orders, and a
+    // One transaction after the other: a product that all users order is locked once for hundreds of orders, and a
     // user's commands keep their order. Up to four batches leave their streams beside it. The queue is long enough that
     // a batch gets entries of every partition.
     const LIMITS: Limits =

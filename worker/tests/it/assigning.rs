@@ -56,7 +56,7 @@ const ISSUED: &str = "SELECT COUNT(*) FROM user_coupons";
 const PUBLISHED: &str =
     "SELECT SUM(JSON_LENGTH(payload, '$.issuances')) FROM outbox_events WHERE type = 'coupon.issued'";
 
-/// The steps of an assignment, in their order, each done twice; everybody dies after so many of them.
+/// The steps of an assignment, in their order, each done twice; all processes die after so many of them.
 async fn die_after(environment: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
         let pool = &environment.database.pool();

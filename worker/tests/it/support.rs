@@ -20,7 +20,7 @@ use dibs_worker::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// A pace that does not make a test wait.
+/// A policy that does not make a test wait.
 pub const IMPATIENT: ReclaimPolicy = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };
 
 pub fn user(number: u64) -> UserId {

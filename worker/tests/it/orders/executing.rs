@@ -161,7 +161,7 @@ async fn i7_the_database_itself_refuses_what_must_not_be() {
     environment.end().await;
 }
 
-/// A coupon that does not exist is no reason to fail for anybody.
+/// A coupon that does not exist fails no other order.
 #[tokio::test]
 async fn an_unknown_coupon_refuses_its_order_only() {
     let environment = TestEnvironment::new().await;
