@@ -19,11 +19,11 @@ async fn change(app: &TestApp, path: &str, body: Value, key: &str) -> Answer {
 
 /// A product with three units, and the path of its changes.
 async fn mug(app: &TestApp) -> String {
-    format!("/admin/products/{}", app.place.product(9_000, 3).await)
+    format!("/admin/products/{}", app.environment.product(9_000, 3).await)
 }
 
 async fn stock(app: &TestApp) -> i64 {
-    app.place.count("SELECT stock FROM products").await
+    app.environment.count("SELECT stock FROM products").await
 }
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn i12_a_stock_change_with_one_key_is_added_once() {
     let other = change(&app, &path, json!({ "stockChange": 6 }), "key").await;
     assert_eq!(other.code(), "IDEMPOTENCY_KEY_REUSED");
     assert_eq!(change(&app, &path, json!({ "stockChange": 5 }), "another").await.body["stock"], 13);
-    assert_eq!(app.place.count("SELECT restocked FROM products").await, 10);
+    assert_eq!(app.environment.count("SELECT restocked FROM products").await, 10);
     app.end().await;
 }
 
@@ -61,9 +61,9 @@ async fn i12_a_stock_change_whose_commit_got_no_answer_is_added_once() {
     assert_eq!((&again.body["stock"], &again.body["price"]), (&json!(8), &json!(8_000)), "as it was after the change");
     assert_eq!(change(&app, &path, json!({ "stockChange": 5, "price": 8_000 }), "key").await.body, again.body);
     assert_eq!(stock(&app).await, 9);
-    assert_eq!(app.place.count("SELECT price FROM products").await, 7_000, "the later change stands");
+    assert_eq!(app.environment.count("SELECT price FROM products").await, 7_000, "the later change stands");
     let events = "SELECT COUNT(*) FROM outbox_events WHERE type = 'product.changed'";
-    assert_eq!(app.place.count(events).await, 2);
+    assert_eq!(app.environment.count(events).await, 2);
     app.end().await;
 }
 
@@ -87,7 +87,7 @@ async fn i12_what_was_created_by_a_commit_without_an_answer_is_created_once() {
             create(path, body.clone()).await.status.is_success()
         })
         .await;
-        assert_eq!(app.place.count(rows).await, 1, "{path}");
+        assert_eq!(app.environment.count(rows).await, 1, "{path}");
     }
     app.end().await;
 }
@@ -97,8 +97,8 @@ async fn i12_a_delete_with_one_key_gets_one_answer() {
     let app = TestApp::new().await;
     let letter = "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
         dead_lettered_at) VALUES ('data-platform', '1', 'order.paid', '{}', 2, TRUE, 'no', 1, UTC_TIMESTAMP(3))";
-    app.place.execute(letter).await;
-    let id = app.place.count("SELECT dead_letter_id FROM dead_letters").await;
+    app.environment.execute(letter).await;
+    let id = app.environment.count("SELECT dead_letter_id FROM dead_letters").await;
     let drop = async || {
         let request = app.request(Method::DELETE, &format!("/admin/dead-letters/{id}")).bearer_auth(ADMIN_TOKEN);
         Answer::of(request.header("idempotency-key", "key")).await
@@ -106,7 +106,7 @@ async fn i12_a_delete_with_one_key_gets_one_answer() {
     let first = drop().await;
     assert_eq!((first.status.as_u16(), first.header(REPLAYED)), (204, None));
     // It is gone: only the key knows of the first answer.
-    app.place.execute("DELETE FROM dead_letters").await;
+    app.environment.execute("DELETE FROM dead_letters").await;
     let again = drop().await;
     assert_eq!((again.status.as_u16(), again.header(REPLAYED)), (204, Some("true")));
     app.end().await;
@@ -124,7 +124,7 @@ async fn a_key_belongs_to_one_method() {
     let wrong =
         Answer::of(app.request(Method::DELETE, &path).bearer_auth(ADMIN_TOKEN).header("idempotency-key", "key"));
     assert_eq!(wrong.await.code(), "METHOD_NOT_ALLOWED");
-    assert_eq!(app.place.count("SELECT COUNT(*) FROM idempotency_keys").await, 2);
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM idempotency_keys").await, 2);
     app.end().await;
 }
 
