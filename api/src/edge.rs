@@ -77,8 +77,8 @@ where
                 let next = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, next);
                 // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
-                let about = (id.clone(), progress.take());
-                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, about)))
+                let (id, progress) = (id.clone(), progress.take());
+                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, id, progress)))
             } else {
                 request.extensions_mut().insert(id.clone());
                 Either::Right(self.inner.call(request))

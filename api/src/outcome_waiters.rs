@@ -81,7 +81,7 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
         supervisor: &Supervisor,
         max_callers: usize,
     ) -> Result<Arc<Self>> {
-        let channel = redis.keys.answers(new_uuid());
+        let channel = redis.keys.reply_channel(new_uuid());
         // Subscribed before the first call is served, so that its outcome is not missed.
         let mut subscription = Some(redis.subscribe(&channel).await?);
         let waiters = Arc::new(Self::new(channel, max_callers));

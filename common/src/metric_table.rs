@@ -4,23 +4,12 @@
 //! source and with `docs/operations.md`, whose rows have the same order and words, both ways. A histogram ends with
 //! `_seconds` or `_size`: `telemetry.rs` has the buckets of these.
 
-use std::fmt;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     Counter,
     Gauge,
     Histogram,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        })
-    }
 }
 
 #[derive(Clone, Copy, Debug)]

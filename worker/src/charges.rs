@@ -1,7 +1,7 @@
 //! Reconciles charges whose response from the payment gateway was lost: sends the request again until there is a
 //! decision.
 //!
-//! A due charge is claimed for a minute: when a worker dies meanwhile, the next one claims it after that. Two workers that
+//! A due charge is leased for a minute: when a worker dies meanwhile, the next one takes it after that. Two workers that
 //! request the same charge do no harm, as the gateway knows it by its id and it is settled once.
 
 use std::time::Duration;
@@ -19,11 +19,11 @@ use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Charges claimed at once. With [`MAX_CONCURRENCY`] and the gateway's timeout, all are requested long before
-/// [`CLAIMED_FOR`] is over.
+/// Charges taken at once. With [`MAX_CONCURRENCY`] and the gateway's timeout, all are requested long before
+/// [`LEASE_DURATION`] is over.
 const BATCH_SIZE: u32 = 100;
 const MAX_CONCURRENCY: usize = 8;
-const CLAIMED_FOR: TimeDelta = TimeDelta::minutes(1);
+const LEASE_DURATION: TimeDelta = TimeDelta::minutes(1);
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// When a charge without a decision is requested again. Without jitter: charges fall due one by one anyway.
 const RETRIES: RetryPolicy =
@@ -54,14 +54,14 @@ impl ChargeReconciler {
         Ok(())
     }
 
-    /// Requests every charge that is due at `now` once, and settles those with a decision. Returns how many were claimed.
+    /// Requests every charge that is due at `now` once, and settles those with a decision. Returns how many were due.
     /// When the process stops, it begins no further request.
     pub async fn reconcile_due(&self, now: Timestamp) -> Result<usize> {
         let Some(gateway) = &self.gateway else { return self.expect_none_pending().await };
-        let claimed = db::charges::take_due(&self.database, BATCH_SIZE, now, now + CLAIMED_FOR).await?;
-        let (count, began) = (claimed.len(), Instant::now());
-        stream::iter(claimed)
-            // What is not requested any more stays claimed for a minute, and is then due for the next worker.
+        let leased = db::charges::take_due(&self.database, BATCH_SIZE, now, now + LEASE_DURATION).await?;
+        let (count, began) = (leased.len(), Instant::now());
+        stream::iter(leased)
+            // What is not requested any more stays leased for a minute, and is then due for the next worker.
             .take_until(self.stopping.cancelled())
             .for_each_concurrent(MAX_CONCURRENCY, async |charge| {
                 let reconciled = self.reconcile(gateway, &charge, || now + began.elapsed()).await;
@@ -106,10 +106,7 @@ impl ChargeReconciler {
                 settled.charge.status
             )));
         }
-        Ok(match decision {
-            Decision::Approved => "approved",
-            Decision::Declined => "declined",
-        })
+        Ok(decision.into_str())
     }
 }
 

@@ -63,7 +63,8 @@ impl CampaignBatcher {
         campaign: &Campaign,
         redis: &Redis,
         outcome_channel: &str,
-        (supervisor, closing): (&Supervisor, &CancellationToken),
+        supervisor: &Supervisor,
+        closing: &CancellationToken,
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
         let exhausted = Exhausted::new(campaign, redis, supervisor);

@@ -80,7 +80,7 @@ impl Claims {
             self.unknown.insert(coupon, ()).await;
             return Err(Error::CouponNotFound(coupon));
         };
-        Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), (&self.supervisor, &self.closing)))
+        Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), &self.supervisor, &self.closing))
     }
 
     /// A campaign was created here: it is no longer unknown.

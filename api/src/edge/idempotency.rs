@@ -59,20 +59,22 @@ pub(super) async fn answer<S>(
     app: SharedApp,
     inner: S,
     request: Request,
-    about: (RequestId, Option<InProgress>),
+    id: RequestId,
+    progress: Option<InProgress>,
 ) -> Result<Response, Infallible>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    Ok(read_and_run(app, inner, request, about).await.into_response())
+    Ok(read_and_run(app, inner, request, id, progress).await.into_response())
 }
 
 async fn read_and_run<S>(
     app: SharedApp,
     inner: S,
     request: Request,
-    (id, progress): (RequestId, Option<InProgress>),
+    id: RequestId,
+    progress: Option<InProgress>,
 ) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,

@@ -87,7 +87,7 @@ impl Orders {
         let stream = self.redis.keys.order_stream(Partition::of_user(command.user, self.partitions));
         let entry = OrderEntry {
             // Always: a repeat of the same command may wait although this request does not.
-            answers: self.waiters.channel().to_owned(),
+            reply_channel: self.waiters.channel().to_owned(),
             request: request_id.as_str().to_owned(),
             command: command.clone(),
         };

@@ -37,7 +37,8 @@ pub enum ChargeStatus {
 }
 
 /// The decision of the payment gateway. A charge is decided once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub enum Decision {
     Approved,
     Declined,

@@ -104,7 +104,8 @@ fn key(secret: &str) -> Result<hmac::Key, String> {
 }
 
 /// The result of one attempt to deliver a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Delivery {
     Accepted,
     /// It will never be accepted: the status and the beginning of the body.

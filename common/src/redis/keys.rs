@@ -89,8 +89,8 @@ impl Keys {
     }
 
     /// The channel on which a process hears of outcomes that it waits for.
-    pub fn answers(&self, process: uuid::Uuid) -> String {
-        format!("{}answers:{process}", self.prefix)
+    pub fn reply_channel(&self, process: uuid::Uuid) -> String {
+        format!("{}outcomes:{process}", self.prefix)
     }
 }
 

@@ -46,7 +46,7 @@ pub fn cancel_all<'a>(orders: impl IntoIterator<Item = &'a Command>) -> Vec<Comm
 impl TestEnvironment {
     /// Appends a command to the stream of the first partition. No process waits for its outcome.
     pub async fn enqueue(&self, command: &Command) {
-        let entry = OrderEntry { answers: String::new(), request: "test".into(), command: command.clone() };
+        let entry = OrderEntry { reply_channel: String::new(), request: "test".into(), command: command.clone() };
         let stream = self.redis.keys.order_stream(FIRST);
         scripts::enqueue(&self.redis, stream, 1_000, entry.fields().expect("fields")).await.expect("enqueued");
     }

@@ -95,7 +95,7 @@ async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<U
             };
             let id = command.id.0;
             let stream = redis.keys.order_stream(Partition::of_user(user, PARTITIONS));
-            let entry = OrderEntry { answers: String::new(), request: String::new(), command };
+            let entry = OrderEntry { reply_channel: String::new(), request: String::new(), command };
             let fields = entry.fields().context("encoding a command")?;
             scripts::enqueue(redis, stream, u64::MAX / 2, fields).await.context("appending a command")?;
             Ok(id)

@@ -81,10 +81,10 @@ impl Handler for ClaimHandler {
     async fn publish(&self, entries: &[&ClaimEntry], outcomes: &[Vec<ClaimOutcome>]) {
         let mut messages = Vec::new();
         // Without a channel nothing waits: nearly all callers take 202 for an answer.
-        for (entry, outcomes) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.answers.is_empty()) {
+        for (entry, outcomes) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.reply_channel.is_empty()) {
             for (claim, outcome) in entry.claims.iter().zip(outcomes) {
                 let message = ClaimOutcomeMessage { claim: claim.record.claim_id, outcome: *outcome };
-                messages.push((entry.answers.as_str(), message));
+                messages.push((entry.reply_channel.as_str(), message));
             }
         }
         publish_outcomes(&self.redis, messages, usize::MAX, |batch| Ok(ClaimOutcomeMessage::write_all(batch))).await;

@@ -26,6 +26,7 @@ use dibs_common::{
 };
 pub use persist::persist_daily_sales;
 pub use schedule::run_on_schedule;
+use strum::IntoStaticStr;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
@@ -49,7 +50,8 @@ const DAYS_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long after its end a coupon is marked as expired: an order that was placed in time may still be in flight.
 const COUPON_EXPIRY_DELAY: TimeDelta = TimeDelta::hours(1);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Job {
     /// Sum up the sales of the last 1, 3 and 7 days for the API
     WarmRanking,
@@ -66,13 +68,7 @@ pub enum Job {
 impl Job {
     /// As the command line and `job_runs` name it.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::WarmRanking => "warm-ranking",
-            Self::PersistDailySales => "persist-daily-sales",
-            Self::ExpireOrders => "expire-orders",
-            Self::ExpireCoupons => "expire-coupons",
-            Self::Purge => "purge",
-        }
+        self.into_str()
     }
 }
 

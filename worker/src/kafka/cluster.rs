@@ -20,13 +20,13 @@ impl Cluster {
         client
             .set("bootstrap.servers", settings.kafka_brokers.trim())
             .set("client.id", "dibs-worker")
-            .set("security.protocol", settings.kafka_security_protocol.as_str())
+            .set("security.protocol", settings.kafka_security_protocol.into_str())
             // Below the default of 10 s: after an outage of the brokers, events wait no longer than that.
             .set("reconnect.backoff.max.ms", "2000")
             // A topic that is created later is found within this time.
             .set("topic.metadata.refresh.interval.ms", "10000");
         if settings.kafka_security_protocol.has_user() {
-            client.set("sasl.mechanism", settings.kafka_sasl_mechanism.as_str());
+            client.set("sasl.mechanism", settings.kafka_sasl_mechanism.into_str());
             client.set("sasl.username", settings.user().unwrap_or_default());
             let password = settings.password().map(SecretString::expose_secret);
             client.set("sasl.password", password.unwrap_or_default());

@@ -9,31 +9,21 @@ use dibs_common::{
     error::{Error, Result},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use strum::IntoStaticStr;
 
 /// The protocol of connections to brokers, as Kafka spells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE", const_into_str)]
+#[value(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum SecurityProtocol {
     #[default]
-    #[value(name = "PLAINTEXT")]
     Plaintext,
-    #[value(name = "SASL_PLAINTEXT")]
     SaslPlaintext,
-    #[value(name = "SSL")]
     Ssl,
-    #[value(name = "SASL_SSL")]
     SaslSsl,
 }
 
 impl SecurityProtocol {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plaintext => "PLAINTEXT",
-            Self::SaslPlaintext => "SASL_PLAINTEXT",
-            Self::Ssl => "SSL",
-            Self::SaslSsl => "SASL_SSL",
-        }
-    }
-
     pub const fn has_user(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }
@@ -44,25 +34,19 @@ impl SecurityProtocol {
 }
 
 /// The SASL mechanism, as Kafka spells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, IntoStaticStr)]
+#[strum(const_into_str)]
 pub enum SaslMechanism {
     #[default]
     #[value(name = "PLAIN")]
+    #[strum(serialize = "PLAIN")]
     Plain,
     #[value(name = "SCRAM-SHA-256")]
+    #[strum(serialize = "SCRAM-SHA-256")]
     ScramSha256,
     #[value(name = "SCRAM-SHA-512")]
+    #[strum(serialize = "SCRAM-SHA-512")]
     ScramSha512,
-}
-
-impl SaslMechanism {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::ScramSha512 => "SCRAM-SHA-512",
-        }
-    }
 }
 
 /// The source of the ranking's sales.
@@ -176,7 +160,7 @@ impl KafkaSettings {
         if !self.is_set() {
             return "none: events are not sent to Kafka".into();
         }
-        let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.as_str());
+        let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.into_str());
         let user = if self.user().is_some() { " with credentials" } else { "" };
         format!("{brokers} by {protocol}{user}, topics {}*", self.kafka_topic_prefix)
     }

@@ -54,7 +54,7 @@ impl Expiry {
             let overdue = db::within(db::orders::list_overdue(&database.pool(), now, round.after, PAGE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
             for OverdueOrder { order, user, .. } in &overdue {
-                commands.push(send_one(redis, partitions, now, (*order, *user)));
+                commands.push(send_one(redis, partitions, now, *order, *user));
             }
             // The position moves after the page: after an error the whole page is sent again.
             let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
@@ -72,12 +72,12 @@ impl Expiry {
 }
 
 /// Whether there was room for the command; without, the next round sends it.
-async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, (order, user): (OrderId, UserId)) -> Result<bool> {
+async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId, user: UserId) -> Result<bool> {
     // By a command and not by an UPDATE here: the order may be paid at this moment, and the worker decides both in
     // turn.
     let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
-    let entry = OrderEntry { answers: String::new(), request: String::new(), command };
+    let entry = OrderEntry { reply_channel: String::new(), request: String::new(), command };
     match scripts::enqueue(redis, stream, LONGEST_STREAM, entry.fields()?).await {
         Ok(()) => Ok(true),
         Err(Error::Overloaded) => Ok(false),

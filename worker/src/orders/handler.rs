@@ -78,9 +78,9 @@ impl Handler for CommandHandler {
 
     async fn publish(&self, entries: &[&OrderEntry], outcomes: &[OrderOutcome]) {
         let mut messages = Vec::new();
-        for (entry, outcome) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.answers.is_empty()) {
+        for (entry, outcome) in entries.iter().zip(outcomes).filter(|(entry, _)| !entry.reply_channel.is_empty()) {
             let message = OrderOutcomeMessage { command: entry.command.id, outcome: outcome.clone() };
-            messages.push((entry.answers.as_str(), message));
+            messages.push((entry.reply_channel.as_str(), message));
         }
         publish_outcomes(&self.redis, messages, OUTCOMES_PER_MESSAGE, OrderOutcomeMessage::write_all).await;
     }

@@ -72,7 +72,7 @@ pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now
     // With tomorrow, which may begin before the snapshot, or earlier by the clock of another worker.
     let days: Vec<NaiveDate> = last_days(days_after(business_day(now, zone), 1), KEPT_DAYS + 1).collect();
     let rebuild = new_uuid();
-    let put = stage_and_put(redis, &mut snapshot, (rebuild, &days), zone).await;
+    let put = stage_and_put(redis, &mut snapshot, rebuild, &days, zone).await;
     if put.is_err() {
         // The rebuild is retried soon, and would fill Redis with one copy after the other.
         sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
@@ -85,7 +85,8 @@ pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now
 async fn stage_and_put(
     redis: &Redis,
     snapshot: &mut SalesSnapshot<'_>,
-    (rebuild, days): (Uuid, &[NaiveDate]),
+    rebuild: Uuid,
+    days: &[NaiveDate],
     zone: Tz,
 ) -> Result<()> {
     let mut put = Vec::with_capacity(days.len());

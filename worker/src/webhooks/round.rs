@@ -127,11 +127,7 @@ impl Round {
     async fn send(&self, outgoing: &Outgoing) -> Delivery {
         let id = outgoing.message.id.to_string();
         let delivery = self.settings.endpoint.send(&id, outgoing.body()).await;
-        let outcome = match &delivery {
-            Delivery::Accepted => "accepted",
-            Delivery::Refused(_) => "refused",
-            Delivery::Failed(_) => "failed",
-        };
+        let outcome: &'static str = (&delivery).into();
         let sink = self.settings.sink;
         metrics::counter!("dibs_webhook_attempts_total", "sink" => label(sink), "outcome" => outcome).increment(1);
         self.record(outgoing, &delivery);

@@ -117,7 +117,8 @@ impl Sink for WebhookSink {
         let is_open = self.breaker.is_open();
         let result = new.conclude(sent, Conclusion { blocked_keys: queue.ordering_keys, room, is_open });
         self.remember(&result);
-        self.write(lease, batch.at, &result, &retries, was_open && !is_open).await?;
+        let has_closed = was_open && !is_open;
+        self.write(lease, batch.at, Written { result: &result, retries: &retries, has_closed }).await?;
         Ok(result.through)
     }
 }
@@ -208,9 +209,7 @@ impl WebhookSink {
         &self,
         lease: &mut Lease,
         now: Timestamp,
-        result: &RoundResult,
-        retries: &[Outgoing],
-        has_closed: bool,
+        Written { result, retries, has_closed }: Written<'_>,
     ) -> Result<()> {
         if result.to_retry.is_empty() && result.dead_letters.is_empty() && retries.is_empty() && !has_closed {
             return Ok(());
@@ -259,6 +258,14 @@ impl WebhookSink {
         let first = message.first_attempt_at.unwrap_or(now);
         now - first >= RETRIED_FOR && self.breaker.was_reachable_since(first)
     }
+}
+
+/// What a round has to write.
+struct Written<'r> {
+    result: &'r RoundResult,
+    retries: &'r [Outgoing],
+    /// Whether the circuit closed: then all messages are due again.
+    has_closed: bool,
 }
 
 async fn fail_permanently(

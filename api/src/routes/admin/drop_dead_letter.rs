@@ -3,7 +3,7 @@ use dibs_common::{clock, dead_letters, error::Error, identifiers::DeadLetterId};
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathOf},
+    extract::{Administrator, PathParameters},
     problem::{ApiError, Problem},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 pub async fn drop_dead_letter(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathOf(id): PathOf<DeadLetterId>,
+    PathParameters(id): PathParameters<DeadLetterId>,
 ) -> Result<StatusCode, ApiError> {
     let (database, redis) = (app.database.clone(), app.redis.clone());
     // Several steps: they go on when the caller disconnects.

@@ -3,7 +3,7 @@ use dibs_common::{clock, dead_letters, domain::dead_letter::DeadLetter, identifi
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathOf},
+    extract::{Administrator, PathParameters},
     problem::{ApiError, Problem},
 };
 
@@ -27,7 +27,7 @@ use crate::{
 pub async fn redrive(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathOf(id): PathOf<DeadLetterId>,
+    PathParameters(id): PathParameters<DeadLetterId>,
 ) -> Result<(StatusCode, Json<DeadLetter>), ApiError> {
     let letter = dead_letters::request_redrive(&app.database, id, clock::now()).await?;
     Ok((StatusCode::ACCEPTED, Json(letter)))

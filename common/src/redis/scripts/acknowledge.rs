@@ -2,7 +2,7 @@ use std::sync::LazyLock;
 
 use fred::types::{Value, scripts::Script};
 
-use super::{Contract, integer, run, unexpected};
+use super::{Contract, count, run};
 use crate::{error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
@@ -13,15 +13,11 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Takes entries off a stream once their outcome is durable; answers how many were still there.
+/// Takes entries off a stream once their outcome is durable; returns how many were still there.
 /// See `lua/acknowledge.lua`.
 pub async fn acknowledge(redis: &Redis, stream: String, group: &str, entries: &[String]) -> Result<u64> {
     // XACK and XDEL in one script: an entry that was acknowledged but not deleted would stay on the stream for ever.
     let ids = entries.iter().map(|entry| Value::from(entry.as_str()));
     let arguments = std::iter::once(Value::from(group)).chain(ids).collect();
-    let answer = run(redis, &SCRIPT, vec![stream], arguments).await?;
-    match integer(answer.first())? {
-        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
-        _ => Err(unexpected(&answer)),
-    }
+    count(&run(redis, &SCRIPT, vec![stream], arguments).await?)
 }

@@ -85,7 +85,7 @@ pub async fn claim(
     reply_channel: &str,
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
-    decide(redis, partition, coupon, (reply_channel, ""), claims).await
+    decide(redis, Call { partition, coupon, reply_channel, issuer: "" }, claims).await
 }
 
 /// The same for claims by which an administrator assigns the coupon. Neither the claim window nor a pause applies, so no
@@ -97,16 +97,19 @@ pub async fn assign(
     coupon: CouponId,
     claims: &[ClaimRequest],
 ) -> Result<Option<Decisions>> {
-    decide(redis, partition, coupon, ("", "ADMINISTRATOR"), claims).await
+    decide(redis, Call { partition, coupon, reply_channel: "", issuer: "ADMINISTRATOR" }, claims).await
 }
 
-async fn decide(
-    redis: &Redis,
+/// What all claims of a call have in common.
+struct Call<'c> {
     partition: Partition,
     coupon: CouponId,
-    (reply_channel, issuer): (&str, &str),
-    claims: &[ClaimRequest],
-) -> Result<Option<Decisions>> {
+    reply_channel: &'c str,
+    issuer: &'static str,
+}
+
+async fn decide(redis: &Redis, call: Call<'_>, claims: &[ClaimRequest]) -> Result<Option<Decisions>> {
+    let Call { partition, coupon, reply_channel, issuer } = call;
     let keys = vec![
         redis.keys.campaign(partition, coupon),
         redis.keys.claims(partition, coupon),

@@ -63,6 +63,14 @@ fn integer(value: Option<&Value>) -> Result<i64> {
     value.and_then(Value::as_i64).ok_or_else(|| unexpected(&value))
 }
 
+/// The number in a reply of the code 1.
+fn count(reply: &[Value]) -> Result<u64> {
+    match (integer(reply.first())?, reply.get(1)) {
+        (1, number) => Ok(u64::try_from(integer(number)?).unwrap_or(0)),
+        _ => Err(unexpected(&reply)),
+    }
+}
+
 fn unexpected(answer: &dyn std::fmt::Debug) -> Error {
     Error::internal(format!("a script returned a reply that is not in its contract: {answer:?}"))
 }

@@ -2,7 +2,7 @@ use std::sync::LazyLock;
 
 use fred::types::{Value, scripts::Script};
 
-use super::{Contract, integer, run, unexpected};
+use super::{Contract, count, run};
 use crate::{error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
@@ -17,9 +17,5 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// See `lua/refresh.lua`.
 pub async fn refresh(redis: &Redis, stream: String, group: &str, consumer: &str, entries: &[String]) -> Result<u64> {
     let arguments = [group, consumer].into_iter().chain(entries.iter().map(String::as_str)).map(Value::from).collect();
-    let answer = run(redis, &SCRIPT, vec![stream], arguments).await?;
-    match integer(answer.first())? {
-        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
-        _ => Err(unexpected(&answer)),
-    }
+    count(&run(redis, &SCRIPT, vec![stream], arguments).await?)
 }

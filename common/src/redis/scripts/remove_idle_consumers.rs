@@ -2,7 +2,7 @@ use std::{sync::LazyLock, time::Duration};
 
 use fred::types::{Value, scripts::Script};
 
-use super::{Contract, integer, run, unexpected};
+use super::{Contract, count, run};
 use crate::{error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
@@ -21,9 +21,5 @@ const LIMIT: i64 = 100;
 pub async fn remove_idle_consumers(redis: &Redis, stream: String, group: &str, min_idle: Duration) -> Result<u64> {
     let min_idle = i64::try_from(min_idle.as_millis()).unwrap_or(i64::MAX);
     let arguments = vec![Value::from(group), Value::from(min_idle), Value::from(LIMIT)];
-    let answer = run(redis, &SCRIPT, vec![stream], arguments).await?;
-    match integer(answer.first())? {
-        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
-        _ => Err(unexpected(&answer)),
-    }
+    count(&run(redis, &SCRIPT, vec![stream], arguments).await?)
 }

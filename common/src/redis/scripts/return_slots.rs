@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use fred::types::{Value, scripts::Script};
 
-use super::{Contract, integer, run, unexpected};
+use super::{Contract, count, integer, run};
 use crate::{
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
@@ -32,10 +32,9 @@ pub async fn return_slots(
     let arguments = claims.iter().flat_map(|(user, claim)| {
         [Value::from(user.get().to_string()), Value::Bytes(Bytes::copy_from_slice(claim.0.as_bytes()))]
     });
-    let answer = run(redis, &SCRIPT, keys, arguments.collect()).await?;
-    match integer(answer.first())? {
-        0 => Err(Error::CampaignUnavailable(coupon)),
-        1 => Ok(u64::try_from(integer(answer.get(1))?).unwrap_or(0)),
-        _ => Err(unexpected(&answer)),
+    let reply = run(redis, &SCRIPT, keys, arguments.collect()).await?;
+    if integer(reply.first())? == 0 {
+        return Err(Error::CampaignUnavailable(coupon));
     }
+    count(&reply)
 }

@@ -20,13 +20,14 @@ use crate::{
 /// Accepted claims of one campaign, in order, as one call of the claim script appended them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimEntry {
-    /// The channel of the process that waits for one of them, or empty.
-    pub answers: String,
+    /// Where a process waits for the outcome of one of them; empty for none. The field `answers` of an entry, whose names
+    /// every version reads.
+    pub reply_channel: String,
     /// In the order of acceptance.
     pub claims: Vec<Claim>,
 }
 
-/// Why an entry cannot be decode.
+/// Why an entry cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Malformed(pub String);
 
@@ -67,7 +68,7 @@ impl Entry for ClaimEntry {
                 for claim in &mut claims {
                     claim.is_assigned = is_assigned;
                 }
-                Ok(Self { answers: text("answers")?.to_owned(), claims })
+                Ok(Self { reply_channel: text("answers")?.to_owned(), claims })
             }
             other => Err(Malformed(format!("unknown type '{other}'"))),
         }
@@ -100,15 +101,15 @@ pub struct ClaimOutcomeMessage {
     pub outcome: ClaimOutcome,
 }
 
-const ANSWER_BYTES: usize = 16 + 1 + 8;
+const OUTCOME_BYTES: usize = 16 + 1 + 8;
 
 impl ClaimOutcomeMessage {
     /// Outcomes in one message: each the claim's id, a code (0 is issued), the end of validity in ms.
-    pub fn write_all(answers: &[Self]) -> Bytes {
-        let mut message = BytesMut::with_capacity(answers.len() * ANSWER_BYTES);
-        for answer in answers {
-            message.put_slice(answer.claim.0.as_bytes());
-            let (code, valid_until) = match answer.outcome {
+    pub fn write_all(outcomes: &[Self]) -> Bytes {
+        let mut message = BytesMut::with_capacity(outcomes.len() * OUTCOME_BYTES);
+        for one in outcomes {
+            message.put_slice(one.claim.0.as_bytes());
+            let (code, valid_until) = match one.outcome {
                 ClaimOutcome::Issued { valid_until } => (0, valid_until.timestamp_millis()),
                 ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound) => (1, 0),
                 ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued) => (2, 0),
@@ -124,10 +125,10 @@ impl ClaimOutcomeMessage {
         message.freeze()
     }
 
-    /// The answers of a message; those of a code that this version does not know are left out, and are found in
+    /// The outcomes of a message; those of a code that this version does not know are left out, and are found in
     /// the database instead.
     pub fn read_all(message: &[u8]) -> impl Iterator<Item = Self> {
-        message.chunks_exact(ANSWER_BYTES).filter_map(|mut packed| {
+        message.chunks_exact(OUTCOME_BYTES).filter_map(|mut packed| {
             let claim = ClaimId(Uuid::from_slice(packed.get(..16)?).ok()?);
             packed.advance(16);
             let outcome = match (packed.get_u8(), packed.get_i64()) {
@@ -169,8 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn answers_survive_writing_and_reading() {
-        let answers = [
+    fn outcomes_survive_writing_and_reading() {
+        let outcomes = [
             ClaimOutcome::Issued { valid_until: from_millis(1_790_000_000_000) },
             ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound),
             ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued),
@@ -181,7 +182,7 @@ mod tests {
             ClaimOutcome::Rejected(ClaimRejectReason::ClaimFailed),
         ]
         .map(|outcome| ClaimOutcomeMessage { claim: ClaimId::generate(), outcome });
-        let message = ClaimOutcomeMessage::write_all(&answers);
-        assert_eq!(ClaimOutcomeMessage::read_all(&message).collect::<Vec<_>>(), answers);
+        let message = ClaimOutcomeMessage::write_all(&outcomes);
+        assert_eq!(ClaimOutcomeMessage::read_all(&message).collect::<Vec<_>>(), outcomes);
     }
 }

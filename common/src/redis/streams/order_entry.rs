@@ -17,11 +17,11 @@ use crate::{
 /// One command, as the API appended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderEntry {
-    /// The channel of the process that waits for the outcome, or empty.
-    pub answers: String,
-    /// The request that made it.
+    /// Where a process waits for the outcome; empty for none. The field `answers` of an entry, whose names every version
+    /// reads.
+    pub reply_channel: String,
+    /// The id of the request that sent it.
     pub request: String,
-    /// What is to be done.
     pub command: Command,
 }
 
@@ -30,7 +30,7 @@ impl OrderEntry {
     pub fn fields(&self) -> Result<Vec<String>> {
         let command = serde_json::to_string(&self.command).map_err(Error::internal)?;
         let fields =
-            [("type", Self::TYPE), ("answers", &self.answers), ("request", &self.request), ("command", &command)];
+            [("type", Self::TYPE), ("answers", &self.reply_channel), ("request", &self.request), ("command", &command)];
         Ok(fields.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_owned()]).collect())
     }
 }
@@ -58,7 +58,7 @@ impl Entry for OrderEntry {
             Self::TYPE => {
                 let command = serde_json::from_slice(field("command")?);
                 let command = command.map_err(|error| Malformed(format!("field 'command': {error}")))?;
-                Ok(Self { answers: text("answers")?, request: text("request")?, command })
+                Ok(Self { reply_channel: text("answers")?, request: text("request")?, command })
             }
             other => Err(Malformed(format!("unknown type '{other}'"))),
         }
@@ -75,11 +75,11 @@ pub struct OrderOutcomeMessage {
 
 impl OrderOutcomeMessage {
     /// Outcomes in one message: a JSON array.
-    pub fn write_all(answers: &[Self]) -> Result<Bytes> {
-        serde_json::to_vec(answers).map(Bytes::from).map_err(Error::internal)
+    pub fn write_all(outcomes: &[Self]) -> Result<Bytes> {
+        serde_json::to_vec(outcomes).map(Bytes::from).map_err(Error::internal)
     }
 
-    /// The answers of a message; none when this version cannot read it, and they are found in the database instead.
+    /// The outcomes of a message; none when this version cannot read it, and they are found in the database instead.
     pub fn read_all(message: &[u8]) -> Vec<Self> {
         serde_json::from_slice(message).unwrap_or_default()
     }
@@ -103,7 +103,7 @@ mod tests {
             at: from_millis(1_790_000_000_000),
             action: Action::Place { items: vec![line], coupon: None, payment: None },
         };
-        OrderEntry { answers: "answers:1".into(), request: "r".into(), command }
+        OrderEntry { reply_channel: "outcomes:1".into(), request: "r".into(), command }
     }
 
     fn read(change: impl FnOnce(&mut HashMap<String, Bytes>)) -> Result<OrderEntry, Malformed> {
@@ -128,11 +128,11 @@ mod tests {
     }
 
     #[test]
-    fn answers_survive_writing_and_reading() {
+    fn outcomes_survive_writing_and_reading() {
         let refusal = OrderRejectReason::new(RejectCode::OrderNotFound, "none");
-        let answers =
+        let outcomes =
             [OrderOutcomeMessage { command: CommandId(Uuid::from_u128(1)), outcome: OrderOutcome::Rejected(refusal) }];
-        assert_eq!(OrderOutcomeMessage::read_all(&OrderOutcomeMessage::write_all(&answers).expect("JSON")), answers);
+        assert_eq!(OrderOutcomeMessage::read_all(&OrderOutcomeMessage::write_all(&outcomes).expect("JSON")), outcomes);
         assert_eq!(OrderOutcomeMessage::read_all(b"?"), []);
     }
 }
