@@ -30,7 +30,7 @@ use crate::campaigns;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Assignments executed in one round.
-const ASSIGNMENTS_MAX: u32 = 1_000;
+const MAX_ASSIGNMENTS: u32 = 1_000;
 /// Users submitted by one call of the script.
 const BATCH_SIZE: u32 = 250;
 /// A page of users whose outcomes are not in memory takes the disk a while.
@@ -51,7 +51,7 @@ pub(crate) async fn run(database: Database, redis: Redis, stopping: Cancellation
 
 /// Takes every pending assignment a step further, unless another process does; how many were pending.
 pub async fn assign_once(database: &Database, redis: &Redis, stopping: &CancellationToken) -> Result<usize> {
-    let pending = db::within(db::assignments::list_pending(&database.pool(), ASSIGNMENTS_MAX)).await?;
+    let pending = db::within(db::assignments::list_pending(&database.pool(), MAX_ASSIGNMENTS)).await?;
     if pending.is_empty() {
         return Ok(0);
     }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 const EXPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Assignments are few; more than this are not counted.
-const ASSIGNMENTS_MAX: u32 = 1_000;
+const MAX_ASSIGNMENTS: u32 = 1_000;
 
 /// Exports the gauges while this process holds the lease, until it stops. Streams are those of partitions 0 to `partitions`
 /// - 1, and of any other that a campaign lives in.
@@ -88,7 +88,7 @@ impl Exporter {
         }
         let pending = db::within(db::charges::count_pending(pool)).await?;
         self.set(gauge!("dibs_charges_pending"), pending.unsigned_abs());
-        let pending = db::within(db::assignments::list_pending(pool, ASSIGNMENTS_MAX)).await?;
+        let pending = db::within(db::assignments::list_pending(pool, MAX_ASSIGNMENTS)).await?;
         self.set(gauge!("dibs_assignments_pending"), pending.len() as u64);
         let queued: HashMap<String, i64> =
             db::within(db::retry_queue::count_by_sink(pool)).await?.into_iter().collect();

@@ -20,7 +20,7 @@ const REJECTED_KEPT_FOR: TimeDelta = TimeDelta::days(90);
 const IDLE_SINK_LIMIT: TimeDelta = TimeDelta::days(7);
 /// Rows of one statement, which holds their locks, and how many statements of a kind one purge runs.
 const BATCH_SIZE: u32 = 1_000;
-const BATCHES_MAX: usize = 1_000;
+const MAX_BATCHES: usize = 1_000;
 const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many rows were deleted.
@@ -34,7 +34,7 @@ pub struct Purged {
     pub events: u64,
     pub dead_letters: u64,
     /// Claim requests of Kafka that were rejected.
-    pub rejected_requests: u64,
+    pub claim_refusals: u64,
     pub rejected_orders: u64,
     pub declined_charges: u64,
     /// Sinks that no process has served for 7 days: events are deleted without their delivery.
@@ -47,7 +47,7 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let (outcomes_before, dead_letters_before) = (now - OUTCOMES_KEPT_FOR, now - DEAD_LETTERS_KEPT_FOR);
     let idle_before = now - IDLE_SINK_LIMIT;
     let dead_letters = in_batches(|| db::dead_letters::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
-    let rejected_requests = in_batches(|| db::rejected_requests::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
+    let claim_refusals = in_batches(|| db::claim_refusals::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
     // Before the events: it names the sinks whose events are deleted next.
     let idle_sinks = db::within(db::outbox::list_idle_sinks(pool, idle_before)).await?;
     let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
@@ -64,7 +64,7 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
         outcomes,
         events,
         dead_letters,
-        rejected_requests,
+        claim_refusals,
         rejected_orders,
         declined_charges,
         idle_sinks,
@@ -74,7 +74,7 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
 /// Many small statements: each holds its row locks for a short time only.
 async fn in_batches<F: Future<Output = Result<u64, sqlx::Error>>>(batch: impl Fn() -> F) -> Result<u64> {
     let mut deleted = 0;
-    for _ in 0..BATCHES_MAX {
+    for _ in 0..MAX_BATCHES {
         let purged = db::within_limit(BATCH_TIMEOUT, batch()).await?;
         deleted += purged;
         if purged < u64::from(BATCH_SIZE) {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
-    db::{self, rejected_requests::RejectedRequest},
+    db::{self, claim_refusals::ClaimRefusal},
     domain::{
         campaign::CampaignTerms,
         claim::{CLOCK_TOLERANCE, ClaimRejectReason},
@@ -53,9 +53,9 @@ async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
     let coupon = app.environment.campaign(3).await.id;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
-    let refusal = RejectedRequest { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
+    let refusal = ClaimRefusal { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
     for _ in 0..2 {
-        db::rejected_requests::insert_batch(&app.environment.database.pool(), &[refusal], clock::now())
+        db::claim_refusals::insert_batch(&app.environment.database.pool(), &[refusal], clock::now())
             .await
             .expect("written");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dibs_common::{
     clock, db,
-    domain::dead_letter::{LONGEST_PAYLOAD, NewDeadLetter, Redriven},
+    domain::dead_letter::{MAX_PAYLOAD_BYTES, NewDeadLetter, Redriven},
     identifiers::MAX_ID,
     testing::FIRST,
 };
@@ -105,14 +105,15 @@ async fn asking_twice_for_a_letter_is_asking_once_and_its_outcome_is_reported() 
 #[tokio::test]
 async fn what_is_not_whole_cannot_be_sent_again() {
     let app = TestApp::new().await;
-    insert(&app, NewDeadLetter { payload: "커".repeat(LONGEST_PAYLOAD / 2), ..letter("data-platform", "long") }).await;
+    insert(&app, NewDeadLetter { payload: "커".repeat(MAX_PAYLOAD_BYTES / 2), ..letter("data-platform", "long") })
+        .await;
     insert(&app, NewDeadLetter { redrivable: false, payload: "oops\0".into(), ..letter("a.topic", "0/7") }).await;
     let items = list(&app, "").await.body["items"].clone();
     for place in [0, 1] {
         assert_eq!(redrive(&app, &items[place]["deadLetterId"]).await.code(), "DEAD_LETTER_NOT_REDRIVABLE");
     }
     let kept = items[1]["payload"].as_str().expect("text").len();
-    assert!(kept <= LONGEST_PAYLOAD && items[1]["payloadBytes"] == LONGEST_PAYLOAD / 2 * 3, "{kept}");
+    assert!(kept <= MAX_PAYLOAD_BYTES && items[1]["payloadBytes"] == MAX_PAYLOAD_BYTES / 2 * 3, "{kept}");
     assert_eq!(redrive(&app, &json!(MAX_ID)).await.code(), "DEAD_LETTER_NOT_FOUND");
     assert_eq!(redrive(&app, &json!(0)).await.code(), "VALIDATION_FAILED");
     app.end().await;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::dead_letter::{
-        DeadLetter, DeadLetterStatus, LONGEST_PAYLOAD, LONGEST_REASON, NewDeadLetter, Redriven, beginning,
+        DeadLetter, DeadLetterStatus, MAX_PAYLOAD_BYTES, MAX_REASON_LENGTH, NewDeadLetter, Redriven, beginning,
     },
     identifiers::DeadLetterId,
 };
@@ -102,7 +102,7 @@ pub async fn insert_truncated(
     payload_bytes: usize,
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
-    let payload = beginning(&letter.payload, LONGEST_PAYLOAD);
+    let payload = beginning(&letter.payload, MAX_PAYLOAD_BYTES);
     let whole = payload.len() == payload_bytes;
     // Not INSERT IGNORE, which would also turn a value that is too long into a mere warning.
     let inserted = sqlx::query(
@@ -130,7 +130,7 @@ pub async fn insert_truncated(
 }
 
 fn reason_of(reason: &str) -> String {
-    reason.chars().take(LONGEST_REASON).collect()
+    reason.chars().take(MAX_REASON_LENGTH).collect()
 }
 
 /// The newest first.

@@ -8,7 +8,8 @@ use super::{
     statements::{Statements, moment, or_null, text, write_into},
 };
 use crate::{
-    clock::Timestamp, domain::dead_letter::LONGEST_REASON, identifiers::DeadLetterId, integrations::messages::MessageId,
+    clock::Timestamp, domain::dead_letter::MAX_REASON_LENGTH, identifiers::DeadLetterId,
+    integrations::messages::MessageId,
 };
 
 /// A message that is sent again, or waits for one of its ordering key that is.
@@ -99,7 +100,7 @@ pub async fn insert_batch(
 }
 
 fn truncate(response: &str) -> String {
-    response.chars().take(LONGEST_REASON).collect()
+    response.chars().take(MAX_REASON_LENGTH).collect()
 }
 
 /// The ordering keys of a sink's messages, each with the number of its messages.

@@ -12,9 +12,9 @@ pub const CLAIMS: &str = "claims";
 /// The source of dead-lettered entries of commands.
 pub const COMMANDS: &str = "commands";
 /// The longest payload that is stored completely, in bytes.
-pub const LONGEST_PAYLOAD: usize = 256 * 1024;
+pub const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 /// The longest reason, in characters.
-pub const LONGEST_REASON: usize = 1_000;
+pub const MAX_REASON_LENGTH: usize = 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "UPPERCASE")]
@@ -43,11 +43,11 @@ pub struct NewDeadLetter {
     pub kind: String,
     /// The id of the coupon or order that it is about, when that is known; at most 100 characters.
     pub aggregate_id: Option<String>,
-    /// As it was sent or came; any text. Beyond [`LONGEST_PAYLOAD`] it is cut, and then not redrivable.
+    /// As it was sent or came; any text. Beyond [`MAX_PAYLOAD_BYTES`] it is cut, and then not redrivable.
     pub payload: String,
     /// Whether a redrive can succeed.
     pub redrivable: bool,
-    /// The error of the last attempt; beyond [`LONGEST_REASON`] it is cut.
+    /// The error of the last attempt; beyond [`MAX_REASON_LENGTH`] it is cut.
     pub reason: String,
     pub attempts: u32,
 }

@@ -30,7 +30,7 @@ const SETTING: &str = "PAYMENT_GATEWAY_URL";
 /// How long a response may take, connection included.
 pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A longer response is invalid, in bytes.
-const RESPONSE_MAX: usize = 64 * 1024;
+const MAX_RESPONSE: usize = 64 * 1024;
 
 /// The client of a gateway.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ async fn decision(mut response: Response) -> Result<Decision, Cause> {
     while let Some(chunk) = response.chunk().await.map_err(|error| Cause::from(describe(&error)))? {
         body.extend_from_slice(&chunk);
         // Read in chunks, as a response without a length may never end.
-        if body.len() > RESPONSE_MAX {
+        if body.len() > MAX_RESPONSE {
             return Err("it answered more than 64 KiB".into());
         }
     }

@@ -33,7 +33,7 @@ pub const SIGNATURE_HEADER: &str = "webhook-signature";
 /// How long a response may take, connection included.
 pub const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A longer `Retry-After` counts as this.
-pub const RETRY_AFTER_MAX: TimeDelta = TimeDelta::hours(1);
+pub const MAX_RETRY_AFTER: TimeDelta = TimeDelta::hours(1);
 
 const SECRET_SETTING: &str = "WEBHOOK_SECRET";
 /// As the specification requires.
@@ -42,9 +42,9 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const MAX_SECRETS: usize = 8;
 /// How much of a response's body is read, and how much of that is kept, in bytes.
 // Read to the end, a usual error page leaves the connection usable; for a longer one a new connection is cheaper.
-const BODY_READ_MAX: usize = 16 * 1024;
-const BODY_KEPT_MAX: usize = 300;
-const IDLE_CONNECTIONS_MAX: usize = 64;
+const MAX_BODY_READ: usize = 16 * 1024;
+const MAX_BODY_KEPT: usize = 300;
+const MAX_IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The keys that sign messages, the same for all receivers.
@@ -118,7 +118,7 @@ pub enum Delivery {
 pub struct DeliveryFailure {
     /// The status and the beginning of the body, or why there was no response.
     pub reason: String,
-    /// At most [`RETRY_AFTER_MAX`].
+    /// At most [`MAX_RETRY_AFTER`].
     pub retry_after: Option<TimeDelta>,
     /// Whether the receiver responded itself: the failure may be that of this message alone.
     pub is_reachable: bool,
@@ -139,7 +139,7 @@ impl WebhookEndpoint {
         let client = Client::builder()
             .timeout(WEBHOOK_TIMEOUT)
             .redirect(redirect::Policy::none())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .user_agent(concat!("dibs/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -195,13 +195,13 @@ async fn beginning_of_body(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
-        if body.len() > BODY_READ_MAX {
+        if body.len() > MAX_BODY_READ {
             break;
         }
     }
     let text = String::from_utf8_lossy(&body);
     // It goes into a table, the log and terminals, where control characters have effects.
-    let clean: String = beginning(&text, BODY_KEPT_MAX).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = beginning(&text, MAX_BODY_KEPT).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.trim().to_owned()
 }
 
@@ -211,7 +211,7 @@ fn parse_retry_after(value: &str, now: Timestamp) -> Option<TimeDelta> {
         Ok(seconds) => TimeDelta::seconds(i64::from(seconds)),
         Err(_) => DateTime::parse_from_rfc2822(value.trim()).ok()?.to_utc() - now,
     };
-    Some(after.clamp(TimeDelta::zero(), RETRY_AFTER_MAX))
+    Some(after.clamp(TimeDelta::zero(), MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod db_assignments;
 mod db_campaigns;
 mod db_charges;
+mod db_claim_refusals;
 mod db_idempotency;
 mod db_issuances;
 mod db_lease;
@@ -12,7 +13,6 @@ mod db_owned_coupons;
 mod db_points;
 mod db_pool;
 mod db_products;
-mod db_rejected_requests;
 mod db_retry;
 mod db_sales;
 mod network;

@@ -40,11 +40,11 @@ use crate::{
 const PERSIST_DELAY: TimeDelta = TimeDelta::minutes(10);
 /// How many missed days are caught up when none was ever persisted, and in total.
 const CATCH_UP_DAYS: u64 = 7;
-const CATCH_UP_DAYS_MAX: u64 = 60;
+const MAX_CATCH_UP_DAYS: u64 = 60;
 /// The lease's connection is silent for a whole job.
 const JOB_TIMEOUT: Duration = Duration::from_mins(15);
 /// A cancellation becomes visible this much after its time: its transaction has to commit.
-const COMMIT_DELAY_MAX: TimeDelta = TimeDelta::minutes(1);
+const MAX_COMMIT_DELAY: TimeDelta = TimeDelta::minutes(1);
 /// How long it may take to find the days with cancelled orders.
 const DAYS_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long after its end a coupon is marked as expired: an order that was placed in time may still be in flight.
@@ -139,11 +139,11 @@ impl Jobs {
             Job::Purge => {
                 let purged = purge(database, now).await?;
                 let campaigns = remove_ended(database, redis, now).await?;
-                let Purged { idempotency_keys, outcomes, events, dead_letters, rejected_requests, .. } = purged;
+                let Purged { idempotency_keys, outcomes, events, dead_letters, claim_refusals, .. } = purged;
                 let Purged { rejected_orders, declined_charges, product_changes, .. } = purged;
                 let deleted = format!(
                     "deleted: {idempotency_keys} idempotency keys, {outcomes} outcomes, {events} events, \
-                     {dead_letters} dead letters, {rejected_requests} rejected requests, {rejected_orders} rejected orders, \
+                     {dead_letters} dead letters, {claim_refusals} claim refusals, {rejected_orders} rejected orders, \
                      {declined_charges} declined charges, {product_changes} product changes, {campaigns} ended campaigns in Redis"
                 );
                 match &*purged.idle_sinks {
@@ -183,18 +183,18 @@ impl Jobs {
     async fn due_days(&self, now: Timestamp) -> Result<BTreeSet<NaiveDate>> {
         let yesterday = days_before(business_day(now, self.zone), 1);
         let over = |day: &NaiveDate| start_of(days_after(*day, 1), self.zone) + PERSIST_DELAY <= now;
-        let done = self.days_persisted(days_before(yesterday, CATCH_UP_DAYS_MAX - 1)).await?;
+        let done = self.days_persisted(days_before(yesterday, MAX_CATCH_UP_DAYS - 1)).await?;
         let last = done.last_key_value().map(|(day, _)| *day);
         let is_missed = |day: &NaiveDate| last.is_some_and(|last| *day > last);
         // A shop that has never persisted a day begins with a week, not with two months that have no sales.
         let recent = days_before(yesterday, CATCH_UP_DAYS - 1);
-        let days = last_days(yesterday, CATCH_UP_DAYS_MAX).filter(over);
+        let days = last_days(yesterday, MAX_CATCH_UP_DAYS).filter(over);
         let mut due: BTreeSet<NaiveDate> = days.filter(|day| *day >= recent || is_missed(day)).collect();
         due.retain(|day| !done.contains_key(day));
         if let Some(as_of) = done.get(&yesterday) {
             let pool = &self.database.pool();
             let today = days_after(yesterday, 1);
-            let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - COMMIT_DELAY_MAX, self.zone);
+            let changed = db::sales::list_days_cancelled_since(pool, today, *as_of - MAX_COMMIT_DELAY, self.zone);
             if !db::within_limit(DAYS_TIMEOUT, changed).await?.is_empty() {
                 due.insert(yesterday);
             }
@@ -209,7 +209,7 @@ impl Jobs {
     async fn persist(&self, day: NaiveDate) -> Result<String> {
         let as_of = self.days_persisted(day).await?.get(&day).copied();
         // The first time: earlier cancellations are part of the days before, which were persisted after them.
-        let since = as_of.map_or_else(|| start_of(day, self.zone), |as_of| as_of - COMMIT_DELAY_MAX);
+        let since = as_of.map_or_else(|| start_of(day, self.zone), |as_of| as_of - MAX_COMMIT_DELAY);
         persist_daily_sales(&self.database, day, self.zone, since).await
     }
 }

@@ -6,7 +6,7 @@ use std::{
 use bytes::Bytes;
 use dibs_common::{
     clock,
-    db::{self, Database, rejected_requests::RejectedRequest},
+    db::{self, Database, claim_refusals::ClaimRefusal},
     domain::claim::ClaimRejectReason,
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
@@ -37,9 +37,9 @@ const CACHE_SIZE: usize = 10_000;
 /// Rows that are not in memory take the disk a while.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// In bytes.
-const REQUEST_BYTES_MAX: usize = 4 * 1024;
+const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// In characters.
-const REQUEST_ID_MAX: usize = 128;
+const MAX_REQUEST_ID_LENGTH: usize = 128;
 
 /// Submits the claim requests of Kafka as claims.
 ///
@@ -128,7 +128,7 @@ impl ClaimRequestHandler {
         let ids: Vec<ClaimId> = requests.iter().map(|request| request.claim).collect();
         // Redis alone does not know what was rejected, nor a campaign that is over.
         let mut decided =
-            db::within_limit(QUERY_TIMEOUT, db::rejected_requests::list_decided(&self.database.pool(), &ids)).await?;
+            db::within_limit(QUERY_TIMEOUT, db::claim_refusals::list_decided(&self.database.pool(), &ids)).await?;
         decided.extend(&self.decided);
         let mut by_coupon: Vec<(CouponId, Vec<Request<'r>>)> = Vec::new();
         for request in requests {
@@ -183,13 +183,13 @@ impl ClaimRequestHandler {
                 // The status of the user's claim is that of the first one.
                 RequestDecision::Replayed | RequestDecision::Rejected(ClaimRejectReason::CouponAlreadyIssued) => {}
                 RequestDecision::Rejected(code) => {
-                    rejected.push(RejectedRequest { claim: *claim, coupon: *coupon, user: *user, code: *code });
+                    rejected.push(ClaimRefusal { claim: *claim, coupon: *coupon, user: *user, code: *code });
                 }
             }
         }
         db::within_limit(
             QUERY_TIMEOUT,
-            db::rejected_requests::insert_batch(&self.database.pool(), &rejected, clock::now()),
+            db::claim_refusals::insert_batch(&self.database.pool(), &rejected, clock::now()),
         )
         .await?;
         for (Request { claim, .. }, decision) in requests.iter().zip(decisions) {
@@ -227,16 +227,16 @@ impl ClaimRequestHandler {
 }
 
 fn decode(record: &Record) -> Result<Request<'_>, String> {
-    if !record.is_whole() || record.value.len() > REQUEST_BYTES_MAX {
-        return Err(format!("it is longer than {REQUEST_BYTES_MAX} bytes"));
+    if !record.is_whole() || record.value.len() > MAX_REQUEST_BYTES {
+        return Err(format!("it is longer than {MAX_REQUEST_BYTES} bytes"));
     }
     let mut reader = serde_json::Deserializer::from_slice(&record.value);
     let body = json::object(&mut reader).and_then(|body| reader.end().map(|()| body));
     let RequestBody { user_id, coupon_id, request_id } = body.map_err(|error| error.to_string())?;
     if let Some(id) = &request_id
-        && (id.is_empty() || id.len() > REQUEST_ID_MAX || !id.chars().all(|c| c.is_ascii_graphic()))
+        && (id.is_empty() || id.len() > MAX_REQUEST_ID_LENGTH || !id.chars().all(|c| c.is_ascii_graphic()))
     {
-        return Err(format!("requestId: expected 1 to {REQUEST_ID_MAX} visible ASCII characters"));
+        return Err(format!("requestId: expected 1 to {MAX_REQUEST_ID_LENGTH} visible ASCII characters"));
     }
     let claim = match &request_id {
         Some(id) => id_of_request(id, user_id, coupon_id),
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn an_invalid_request_is_rejected_with_the_reason() {
         let long = format!(r#"{{"userId": 1, "couponId": 2, "requestId": "{}"}}"#, "x".repeat(129));
-        let longer = " ".repeat(REQUEST_BYTES_MAX + 1);
+        let longer = " ".repeat(MAX_REQUEST_BYTES + 1);
         for (value, reason) in [
             ("oops", "expected"),
             ("", "EOF"),

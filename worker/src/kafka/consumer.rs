@@ -23,7 +23,7 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_millis(20);
 const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(200), Duration::from_secs(5));
 /// How much of a value is kept, in bytes. No valid value is longer.
-const VALUE_MAX: usize = 256 * 1024;
+const MAX_VALUE: usize = 256 * 1024;
 
 /// A record of a topic.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Record {
             offset: message.offset(),
             at: message.timestamp().to_millis().unwrap_or(0).max(0),
             // A dead letter keeps the beginning. A whole record may be megabytes, and a batch has a thousand.
-            value: value[..value.len().min(VALUE_MAX)].to_vec(),
+            value: value[..value.len().min(MAX_VALUE)].to_vec(),
             bytes: value.len(),
         }
     }

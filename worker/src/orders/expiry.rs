@@ -13,16 +13,16 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 /// Commands to expire sent at once, and how many of them are on their way to Redis together.
 const PAGE: u32 = 500;
-const TOGETHER: usize = 32;
+const MAX_CONCURRENCY: usize = 32;
 /// Pages of one look.
 const PAGES: usize = 20;
 /// Commands to expire wait behind fewer than so many others: they are in no hurry.
-const LONGEST_STREAM: u64 = 5_000;
+const MAX_STREAM_LENGTH: u64 = 5_000;
 /// How long an order is left alone after its command was sent; then its command may have got lost.
 const RESEND_AFTER: TimeDelta = TimeDelta::seconds(60);
 /// Coupons swept at once, and how long that may take.
 const COUPONS: u32 = 1_000;
-const LONGEST_SWEEP: Duration = Duration::from_secs(5);
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds orders that were not paid in time and puts a command for each on the stream. Remembers how far it got, so
 /// that an order that waits for its command gets no second one at once.
@@ -57,7 +57,7 @@ impl Expiry {
                 commands.push(send_one(redis, partitions, now, *order, *user));
             }
             // The position moves after the page: after an error the whole page is sent again.
-            let sent: Vec<bool> = stream::iter(commands).buffered(TOGETHER).try_collect().await?;
+            let sent: Vec<bool> = stream::iter(commands).buffered(MAX_CONCURRENCY).try_collect().await?;
             count += sent.iter().filter(|sent| **sent).count();
             if let Some(OverdueOrder { expires_at, order, .. }) = overdue.last() {
                 round.after = Some((*expires_at, *order));
@@ -78,7 +78,7 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
     let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
     let entry = OrderEntry { reply_channel: String::new(), request: String::new(), command };
-    match scripts::enqueue(redis, stream, LONGEST_STREAM, entry.fields()?).await {
+    match scripts::enqueue(redis, stream, MAX_STREAM_LENGTH, entry.fields()?).await {
         Ok(()) => Ok(true),
         Err(Error::Overloaded) => Ok(false),
         Err(error) => Err(error),
@@ -90,7 +90,7 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
     db::retrying("expire_coupons", || async {
         let sweep = db::owned_coupons::expire(database, moment, COUPONS, now);
-        let swept = tokio::time::timeout(LONGEST_SWEEP, sweep).await;
+        let swept = tokio::time::timeout(SWEEP_TIMEOUT, sweep).await;
         swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
     .await

@@ -28,7 +28,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a standby tries to take the lease, and a blocked sink is tried.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a sink gets no batch when there is no event.
-const IDLE_MAX: TimeDelta = TimeDelta::seconds(1);
+const MAX_IDLE: TimeDelta = TimeDelta::seconds(1);
 const MARK_ACTIVE_INTERVAL: TimeDelta = TimeDelta::seconds(30);
 const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(400), Duration::from_secs(10));
 /// Rows that are not in memory take the disk a while.
@@ -145,7 +145,7 @@ impl<S: Sink> Relay<S> {
             return Ok(StepOutcome::Delivered);
         };
         let SinkProgress { delivered_through, last_sequence, .. } = progress;
-        if delivered_through == last_sequence && self.delivered_at.is_some_and(|at| now - at < IDLE_MAX) {
+        if delivered_through == last_sequence && self.delivered_at.is_some_and(|at| now - at < MAX_IDLE) {
             return Ok(StepOutcome::UpToDate);
         }
         // Before the delivery, which may take long: the purge must know that the sink is served.

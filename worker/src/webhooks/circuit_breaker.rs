@@ -13,7 +13,7 @@ use dibs_common::{clock::Timestamp, integrations::messages::MessageId};
 use super::retry_delay;
 
 /// The longest delay between two probes, unless the receiver asks for more.
-const PROBE_DELAY_MAX: TimeDelta = TimeDelta::seconds(30);
+const MAX_PROBE_DELAY: TimeDelta = TimeDelta::seconds(30);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct CircuitBreaker {
@@ -105,7 +105,7 @@ impl CircuitBreaker {
 }
 
 fn probe_delay(probes: u32, retry_after: Option<TimeDelta>) -> TimeDelta {
-    retry_delay(probes, None).min(PROBE_DELAY_MAX).max(retry_after.unwrap_or_else(TimeDelta::zero))
+    retry_delay(probes, None).min(MAX_PROBE_DELAY).max(retry_after.unwrap_or_else(TimeDelta::zero))
 }
 
 #[cfg(test)]

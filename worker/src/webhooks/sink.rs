@@ -27,14 +27,14 @@ use crate::{
 };
 
 /// Events read in a round: one of coupons is up to a hundred messages.
-const EVENTS_MAX: u64 = 200;
+const MAX_EVENTS: u64 = 200;
 /// Due messages read from the retry queue in a round.
-const RETRIES_MAX: u32 = 200;
+const MAX_RETRIES: u32 = 200;
 /// How many ordering keys of them are sent while there are new messages: a receiver that fails slowly shall not hold up
 /// those.
-const RETRY_KEYS_MAX: usize = 16;
+const MAX_RETRY_KEYS: usize = 16;
 /// Dead letters that join the retry queue in a round.
-const REDRIVES_MAX: usize = 50;
+const MAX_REDRIVES: usize = 50;
 const INSERT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much a sink sends at once, and when it stops.
@@ -87,7 +87,7 @@ impl Sink for WebhookSink {
     }
 
     fn batch_size(&self) -> u64 {
-        EVENTS_MAX
+        MAX_EVENTS
     }
 
     async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
@@ -98,7 +98,7 @@ impl Sink for WebhookSink {
         let known = Known { accepted: &self.accepted, blocked_keys: &queue.ordering_keys };
         let new = NewMessages::plan(batch, self.receiver, limit, &known);
         if !new.is_empty() {
-            queue.due.truncate(RETRY_KEYS_MAX);
+            queue.due.truncate(MAX_RETRY_KEYS);
         }
         let was_open = self.breaker.is_open();
         let settings = RoundSettings {
@@ -149,12 +149,12 @@ impl WebhookSink {
         let mut size = counts.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(usize::MAX)).sum();
         let mut ordering_keys: HashSet<String> = counts.into_iter().map(|(key, _)| key).collect();
         // At least half of the queue is for new messages.
-        let redrives = REDRIVES_MAX.min((self.limits.retry_queue_size / 2).saturating_sub(size));
+        let redrives = MAX_REDRIVES.min((self.limits.retry_queue_size / 2).saturating_sub(size));
         for message in self.redrive(redrives, now, connection).await? {
             size += 1;
             ordering_keys.insert(message.ordering_key);
         }
-        let due = db::within(db::retry_queue::list_due(connection, sink, now, RETRIES_MAX)).await?;
+        let due = db::within(db::retry_queue::list_due(connection, sink, now, MAX_RETRIES)).await?;
         let due = group_by_ordering_key(due.into_iter().map(Outgoing::retry));
         Ok(RetryQueue { ordering_keys, size, due })
     }

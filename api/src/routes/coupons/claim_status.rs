@@ -69,7 +69,7 @@ pub async fn claim_status(
     let decided = db::within(db::issuances::list_of_user(&app.database.pool(), coupon, user)).await?;
     let mut latest_decided = decided.first().copied();
     if latest_decided.is_none() && !matches!(held, Ok(Some(_))) {
-        latest_decided = db::within(db::rejected_requests::find_latest(&app.database.pool(), coupon, user)).await?;
+        latest_decided = db::within(db::claim_refusals::find_latest(&app.database.pool(), coupon, user)).await?;
     }
     let latest_decided = latest_decided.map(|claim| (claim.record, Some(claim.outcome)));
     let (record, outcome) = match held {

@@ -89,8 +89,7 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let long = "SELECT payload_bytes FROM dead_letters WHERE reason LIKE '%longer than%'";
     assert_eq!(environment.count(long).await, 300_000, "as long as it was, not as what was kept of it");
     let code = async |coupon, user| {
-        let found =
-            db::rejected_requests::find_latest(&environment.database.pool(), coupon, user).await.expect("looked");
+        let found = db::claim_refusals::find_latest(&environment.database.pool(), coupon, user).await.expect("looked");
         found.map(|claim| claim.outcome)
     };
     assert_eq!(code(early.id, user(1)).await, Some(ClaimOutcome::Rejected(ClaimRejectReason::CampaignNotOpen)));
@@ -98,13 +97,9 @@ async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     assert_eq!(code(open.id, user(3)).await, None);
     let pool = &environment.database.pool();
     let soon = clock::now() + hour;
-    assert_eq!(
-        db::rejected_requests::purge(pool, now - hour, 10).await.expect("purged"),
-        0,
-        "they are kept for a while"
-    );
-    assert_eq!(db::rejected_requests::purge(pool, soon, 1).await.expect("purged"), 1);
-    assert_eq!(db::rejected_requests::purge(pool, soon, 10).await.expect("purged"), 1);
+    assert_eq!(db::claim_refusals::purge(pool, now - hour, 10).await.expect("purged"), 0, "they are kept for a while");
+    assert_eq!(db::claim_refusals::purge(pool, soon, 1).await.expect("purged"), 1);
+    assert_eq!(db::claim_refusals::purge(pool, soon, 10).await.expect("purged"), 1);
     let letters = letters(&environment).await;
     assert_eq!(letters.len(), 6, "{letters:?}");
     let topic = brokers.cluster().topic(CLAIM_REQUESTS);

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    db::{self, rejected_requests::RejectedRequest},
+    db::{self, claim_refusals::ClaimRefusal},
     domain::claim::{ClaimOutcome, ClaimRejectReason},
     identifiers::{ClaimId, CouponId},
     testing::{TestEnvironment, open_terms},
@@ -11,27 +11,26 @@ use dibs_common::{
 
 use crate::support::{issue, user};
 
-fn request(number: u64, code: ClaimRejectReason) -> RejectedRequest {
+fn request(number: u64, code: ClaimRejectReason) -> ClaimRefusal {
     let coupon = CouponId::try_from(5).expect("an id");
-    RejectedRequest { claim: ClaimId::generate(), coupon, user: user(number), code }
+    ClaimRefusal { claim: ClaimId::generate(), coupon, user: user(number), code }
 }
 
 #[tokio::test]
-async fn the_latest_rejected_request_of_a_user_is_found_and_a_repeat_changes_nothing() {
+async fn the_latest_refusal_of_a_user_is_found_and_a_repeat_changes_nothing() {
     let environment = TestEnvironment::new().await;
     let (pool, now) = (&environment.database.pool(), clock::now());
     let first = request(1, ClaimRejectReason::CampaignNotOpen);
     let second = request(1, ClaimRejectReason::CampaignPaused);
-    let insert = async |requests: &[RejectedRequest], at| {
-        db::rejected_requests::insert_batch(pool, requests, at).await.expect("inserted");
+    let insert = async |requests: &[ClaimRefusal], at| {
+        db::claim_refusals::insert_batch(pool, requests, at).await.expect("inserted");
     };
     insert(&[], now).await;
     insert(&[first, request(2, ClaimRejectReason::CampaignClosed)], now).await;
     insert(&[second], now + TimeDelta::seconds(1)).await;
-    let changed = RejectedRequest { code: ClaimRejectReason::CampaignClosed, ..first };
+    let changed = ClaimRefusal { code: ClaimRejectReason::CampaignClosed, ..first };
     insert(&[changed], now + TimeDelta::seconds(9)).await;
-    let latest =
-        async |number| db::rejected_requests::find_latest(pool, first.coupon, user(number)).await.expect("read");
+    let latest = async |number| db::claim_refusals::find_latest(pool, first.coupon, user(number)).await.expect("read");
     let found = latest(1).await.expect("it exists");
     assert_eq!(found.outcome, ClaimOutcome::Rejected(ClaimRejectReason::CampaignPaused));
     assert_eq!((found.record.claim_id, found.record.sequence), (second.claim, 0));
@@ -46,13 +45,11 @@ async fn claims_with_an_outcome_in_any_table_are_decided() {
     let campaign = environment.campaign_in_database(open_terms()).await;
     let issued = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
     let rejected = request(2, ClaimRejectReason::CampaignClosed);
-    db::rejected_requests::insert_batch(&environment.database.pool(), &[rejected], clock::now())
-        .await
-        .expect("inserted");
+    db::claim_refusals::insert_batch(&environment.database.pool(), &[rejected], clock::now()).await.expect("inserted");
     let asked = [issued, rejected.claim, ClaimId::generate()];
-    let decided = db::rejected_requests::list_decided(&environment.database.pool(), &asked).await.expect("read");
+    let decided = db::claim_refusals::list_decided(&environment.database.pool(), &asked).await.expect("read");
     assert_eq!(decided, HashSet::from([issued, rejected.claim]));
-    assert!(db::rejected_requests::list_decided(&environment.database.pool(), &[]).await.expect("read").is_empty());
+    assert!(db::claim_refusals::list_decided(&environment.database.pool(), &[]).await.expect("read").is_empty());
     environment.end().await;
 }
 
@@ -63,10 +60,9 @@ async fn a_purge_deletes_the_oldest_rows_up_to_its_limit() {
     for age in [3, 2, 1] {
         let request = request(age, ClaimRejectReason::CampaignClosed);
         let at = now - TimeDelta::days(i64::try_from(age).expect("small"));
-        db::rejected_requests::insert_batch(pool, &[request], at).await.expect("inserted");
+        db::claim_refusals::insert_batch(pool, &[request], at).await.expect("inserted");
     }
-    let purge =
-        async |limit| db::rejected_requests::purge(pool, now - TimeDelta::hours(36), limit).await.expect("purged");
+    let purge = async |limit| db::claim_refusals::purge(pool, now - TimeDelta::hours(36), limit).await.expect("purged");
     assert_eq!(purge(1).await, 1);
     assert_eq!(
         environment.texts("SELECT CAST(user_id AS CHAR) FROM claim_refusals ORDER BY user_id").await,

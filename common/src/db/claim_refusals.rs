@@ -1,4 +1,4 @@
-//! The table `claim_refusals`: claim requests of Kafka that Redis rejected. No HTTP caller received the reason, so the
+//! The table `claim_refusals`: claim requests of Kafka that Redis refused. No HTTP caller received the reason, so the
 //! claim status is read from here.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use crate::{
 
 /// A claim that was never accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RejectedRequest {
+pub struct ClaimRefusal {
     pub claim: ClaimId,
     pub coupon: CouponId,
     pub user: UserId,
@@ -26,7 +26,7 @@ fn encode(error: serde_json::Error) -> sqlx::Error {
     sqlx::Error::Encode(error.into())
 }
 
-/// Those of `claims` that have an outcome: issued, rejected after acceptance, or rejected as a request.
+/// Those of `claims` that have an outcome: issued, rejected after acceptance, or refused.
 pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
     let ids = serde_json::to_string(&ids).map_err(encode)?;
@@ -36,7 +36,7 @@ pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSe
     {
         // STRAIGHT_JOIN: the ids first, each then a lookup by primary key.
         let sql = format!(
-            "SELECT /* rejected_requests::list_decided */ t.{key} \
+            "SELECT /* claim_refusals::list_decided */ t.{key} \
              FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$')) AS claims \
              STRAIGHT_JOIN {table} t ON t.{key} = UNHEX(claims.claim_id)"
         );
@@ -46,18 +46,18 @@ pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSe
     Ok(decided)
 }
 
-/// Inserts rejected requests. An existing row stays unchanged.
-pub async fn insert_batch(pool: &MySqlPool, requests: &[RejectedRequest], now: Timestamp) -> Result<(), sqlx::Error> {
+/// Inserts refusals. An existing row stays unchanged.
+pub async fn insert_batch(pool: &MySqlPool, requests: &[ClaimRefusal], now: Timestamp) -> Result<(), sqlx::Error> {
     if requests.is_empty() {
         return Ok(());
     }
-    let row = |RejectedRequest { claim, coupon, user, code }: &RejectedRequest| {
+    let row = |ClaimRefusal { claim, coupon, user, code }: &ClaimRefusal| {
         (claim.0.simple().to_string(), coupon.get(), user.get(), code.into_str())
     };
     let rows: Vec<_> = requests.iter().map(row).collect();
     // One JSON parameter for all rows: the statement stays the same for every batch size, and so does its plan.
     sqlx::query(
-        "INSERT INTO claim_refusals /* rejected_requests::insert_batch */ (claim_id, coupon_id, user_id, code, refused_at) \
+        "INSERT INTO claim_refusals /* claim_refusals::insert_batch */ (claim_id, coupon_id, user_id, code, refused_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.code, ? \
          FROM JSON_TABLE(?, '$[*]' COLUMNS(claim_id CHAR(32) PATH '$[0]', coupon_id BIGINT UNSIGNED PATH '$[1]', \
              user_id BIGINT UNSIGNED PATH '$[2]', code VARCHAR(40) PATH '$[3]')) AS r \
@@ -73,15 +73,15 @@ pub async fn insert_batch(pool: &MySqlPool, requests: &[RejectedRequest], now: T
 /// Deletes at most `limit` rows that were inserted before `before`. Returns their number.
 pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     let deleted = sqlx::query(
-        "DELETE FROM claim_refusals /* rejected_requests::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?",
+        "DELETE FROM claim_refusals /* claim_refusals::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?",
     );
     Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
 }
 
-/// The latest rejected request of a user for a campaign. Its sequence is 0, as it was never accepted.
+/// The latest refusal of a user for a campaign. Its sequence is 0, as it was never accepted.
 pub async fn find_latest(pool: &MySqlPool, coupon: CouponId, user: UserId) -> Result<Option<UserClaim>, sqlx::Error> {
     let row: Option<(Uuid, String, Timestamp)> = sqlx::query_as(
-        "SELECT /* rejected_requests::find_latest */ claim_id, code, refused_at FROM claim_refusals \
+        "SELECT /* claim_refusals::find_latest */ claim_id, code, refused_at FROM claim_refusals \
          WHERE coupon_id = ? AND user_id = ? ORDER BY refused_at DESC LIMIT 1",
     )
     .bind(coupon.get())
