@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database},
-    domain::charge::{Charge, Decision, NewCharge},
+    domain::charge::{Charge, NewCharge},
     error::{Error, Result},
     integrations::payment_gateway::PaymentGateway,
     retry::{self, RetryPolicy},
