@@ -12,7 +12,7 @@ use dibs_common::{
     domain::{campaign::CampaignTerms, order::OrderRules},
     identifiers::{CouponId, Partition},
     supervisor::Supervisor,
-    testing::{FIRST, TestEnvironment, no_metrics, open_terms},
+    testing::{FIRST, TestEnvironment, eventually, no_metrics, open_terms},
 };
 use dibs_worker::{
     Worker,
@@ -166,6 +166,14 @@ impl TestApp {
 
     pub async fn get(&self, path: &str) -> Answer {
         Answer::of(self.request(Method::GET, path)).await
+    }
+
+    /// Waits until a resource has this status.
+    pub async fn eventually_shows(&self, path: &str, status: &str) {
+        eventually(&format!("{path} is {status}"), Duration::from_secs(20), async || {
+            self.get(path).await.body["status"] == status
+        })
+        .await;
     }
 
     pub async fn post(&self, path: &str, body: Value) -> Answer {

@@ -2,85 +2,72 @@
 
 use std::time::Duration;
 
-use dibs_common::testing::{TestEnvironment, eventually};
+use dibs_common::testing::TestEnvironment;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{assert_refused, end_consistent, location, order_of, pay, send_async, text};
+use super::{OrderTest, assert_refused, location, order_of, pay, send_async, text};
 use crate::app::{Answer, RULES, TestApp};
 
-/// Who does not wait asks later, before and after it is executed.
+/// A caller that does not wait reads the state later, before and after the execution.
 #[tokio::test]
 async fn a_command_that_is_not_waited_for_can_be_asked_after() {
-    let mut app = TestApp::new().await;
-    let product = app.environment.product(7_000, 10).await;
-    app.environment.points(1, 7_000).await;
-    let placed = send_async(&app, "/orders", order_of(1, product, 1)).await;
+    let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;
+    let placed = send_async(&test, "/orders", test.order(1, 1)).await;
     assert_eq!((placed.status.as_u16(), &placed.body["status"]), (202, &json!("PENDING")));
     let at = location(&placed);
-    assert_eq!(app.get(&at).await.body["status"], "PENDING");
+    assert_eq!(test.get(&at).await.body["status"], "PENDING");
     let order = text(&placed, "orderId").to_owned();
-    let paying = send_async(&app, "/payments/confirm", json!({ "userId": 1, "orderId": order })).await;
+    let paying = send_async(&test, "/payments/confirm", json!({ "userId": 1, "orderId": order })).await;
     let payment = location(&paying);
-    assert_eq!(app.get(&payment).await.body["status"], "READY");
-    let cancelling = send_async(&app, &format!("/orders/{order}/cancel"), json!({ "userId": 1 })).await;
+    assert_eq!(test.get(&payment).await.body["status"], "READY");
+    let cancelling = send_async(&test, &format!("/orders/{order}/cancel"), json!({ "userId": 1 })).await;
     let command = location(&cancelling);
-    assert_eq!(app.get(&command).await.body["status"], "PENDING");
-    let confirming = send_async(&app, &format!("/orders/{order}/confirm"), json!({ "userId": 1 })).await;
+    assert_eq!(test.get(&command).await.body["status"], "PENDING");
+    let confirming = send_async(&test, &format!("/orders/{order}/confirm"), json!({ "userId": 1 })).await;
     let refused = location(&confirming);
-    app.start_worker(RULES);
-    eventually("all are executed", Duration::from_secs(10), async || {
-        app.get(&refused).await.body["status"] == "REFUSED"
-    })
-    .await;
-    assert_eq!(app.get(&refused).await.body["code"], "ORDER_STATE_CONFLICT");
-    assert_eq!(app.get(&command).await.body["status"], "DONE");
-    assert_eq!(app.get(&payment).await.body["status"], "CANCELLED");
-    assert_eq!(app.get(&at).await.body["status"], "CANCELLED");
-    end_consistent(app).await;
+    test.start_worker(RULES);
+    test.eventually_shows(&refused, "REFUSED").await;
+    assert_eq!(test.get(&refused).await.body["code"], "ORDER_STATE_CONFLICT");
+    assert_eq!(test.get(&command).await.body["status"], "DONE");
+    assert_eq!(test.get(&payment).await.body["status"], "CANCELLED");
+    assert_eq!(test.get(&at).await.body["status"], "CANCELLED");
+    test.end_consistent().await;
 }
 
 /// A worker that is absent makes callers wait no longer than they said, and loses nothing.
 #[tokio::test]
 async fn without_a_worker_a_caller_is_answered_202() {
-    let mut app = TestApp::new().await;
-    let product = app.environment.product(7_000, 10).await;
+    let mut test = OrderTest::without_worker(7_000, 10, 0).await;
     let taken =
-        Answer::of(app.request(Method::POST, "/orders").header("prefer", "wait=1").json(&order_of(1, product, 1)))
-            .await;
+        Answer::of(test.request(Method::POST, "/orders").header("prefer", "wait=1").json(&test.order(1, 1))).await;
     assert_eq!(taken.status, 202);
-    app.start_worker(RULES);
+    test.start_worker(RULES);
     let at = taken.header("location").expect("where");
-    eventually("it is placed", Duration::from_secs(10), async || app.get(at).await.body["status"] == "DEPOSIT_WAIT")
-        .await;
-    app.end().await;
+    test.eventually_shows(at, "DEPOSIT_WAIT").await;
+    test.end().await;
 }
 
 /// A command of an order that is still on its stream, in the hands of a late worker, comes too early and not in vain.
 #[tokio::test]
 async fn paying_before_the_order_is_placed_is_too_early() {
-    let mut app = TestApp::new().await;
-    let product = app.environment.product(7_000, 10).await;
-    app.environment.points(1, 7_000).await;
-    let placed = send_async(&app, "/orders", order_of(1, product, 1)).await;
+    let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;
+    let placed = send_async(&test, "/orders", test.order(1, 1)).await;
     let order = text(&placed, "orderId").to_owned();
     // A worker that read the order, and is late with it.
     let late =
-        dibs_common::redis::streams::OrderStream::open(&app.environment.redis, crate::app::ONLY, "late".into()).await;
+        dibs_common::redis::streams::OrderStream::open(&test.environment.redis, crate::app::ONLY, "late".into()).await;
     let late = late.expect("opened");
     assert_eq!(late.read(10).await.expect("read").len(), 1);
-    app.start_worker(RULES);
-    let early = pay(&app, 1, &order).await;
+    test.start_worker(RULES);
+    let early = pay(&test, 1, &order).await;
     assert_refused(&early, 409, "ORDER_STATE_CONFLICT");
     assert_eq!(early.header("retry-after"), Some("1"));
     // Its kind is known by its own path only.
-    assert_eq!(app.get(&format!("/payments/{order}")).await.code(), "PAYMENT_NOT_FOUND");
-    eventually("another worker reclaims it", Duration::from_secs(20), async || {
-        app.get(&format!("/orders/{order}")).await.body["status"] == "DEPOSIT_WAIT"
-    })
-    .await;
-    assert_eq!(pay(&app, 1, &order).await.status, 200);
-    end_consistent(app).await;
+    assert_eq!(test.get(&format!("/payments/{order}")).await.code(), "PAYMENT_NOT_FOUND");
+    test.eventually_shows(&format!("/orders/{order}"), "DEPOSIT_WAIT").await;
+    assert_eq!(pay(&test, 1, &order).await.status, 200);
+    test.end_consistent().await;
 }
 
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
@@ -102,7 +89,6 @@ async fn without_the_database_an_order_is_taken_and_executed_later() {
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     database_proxy.open();
     app.start_worker(RULES);
-    eventually("it is placed", Duration::from_secs(10), async || app.get(&at).await.body["status"] == "DEPOSIT_WAIT")
-        .await;
+    app.eventually_shows(&at, "DEPOSIT_WAIT").await;
     app.end().await;
 }

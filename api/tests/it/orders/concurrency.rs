@@ -4,16 +4,14 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{balance, cancel, coupon, end_consistent, order_of, order_with, paid, place, stock};
+use super::{OrderTest, cancel, coupon, end_consistent, order_with, paid, stock};
 use crate::app::{Answer, TestApp};
 
 /// Fifty at once of each: one effect, and equal answers for all.
 #[tokio::test]
 async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
-    let app = TestApp::with_worker().await;
-    let product = app.environment.product(7_000, 10).await;
-    app.environment.points(1, 20_000).await;
-    let order = place(&app, order_of(1, product, 1)).await;
+    let test = OrderTest::new(7_000, 10, 20_000).await;
+    let order = test.place(test.order(1, 1)).await;
     let paths = ["/payments/confirm".to_owned(), format!("/orders/{order}/confirm")];
     for path in &paths {
         let body = if path.ends_with("payments/confirm") {
@@ -21,35 +19,34 @@ async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
         } else {
             json!({ "userId": 1 })
         };
-        let answers = join_all((0..50).map(|_| app.post(path, body.clone()))).await;
+        let answers = join_all((0..50).map(|_| test.post(path, body.clone()))).await;
         for answer in &answers {
             assert_eq!((answer.status.as_u16(), &answer.body), (200, &answers[0].body), "{path}");
         }
     }
-    assert_eq!(balance(&app, 1).await, 13_000);
-    let second = place(&app, paid(order_of(1, product, 1))).await;
-    let answers = join_all((0..50).map(|_| cancel(&app, 1, &second))).await;
+    assert_eq!(test.balance().await, 13_000);
+    let second = test.place(paid(test.order(1, 1))).await;
+    let answers = join_all((0..50).map(|_| cancel(&test, 1, &second))).await;
     for answer in &answers {
         assert_eq!((answer.status.as_u16(), &answer.body), (200, &answers[0].body));
     }
-    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (9, 13_000));
-    assert_eq!(app.environment.count("SELECT COUNT(*) FROM point_histories WHERE type = 'REFUND'").await, 1);
-    end_consistent(app).await;
+    assert_eq!(test.stock_and_balance().await, (9, 13_000));
+    assert_eq!(test.environment.count("SELECT COUNT(*) FROM point_histories WHERE type = 'REFUND'").await, 1);
+    test.end_consistent().await;
 }
 
 #[tokio::test]
 async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
-    let app = TestApp::with_worker().await;
-    let product = app.environment.product(7_000, 100).await;
-    let coupon = coupon(&app, 1, |_| ()).await;
-    let body = order_with(&coupon, order_of(1, product, 1));
-    let answers = join_all((0..50).map(|_| app.post("/orders", body.clone()))).await;
+    let test = OrderTest::new(7_000, 100, 0).await;
+    let coupon = coupon(&test, 1, |_| ()).await;
+    let body = order_with(&coupon, test.order(1, 1));
+    let answers = join_all((0..50).map(|_| test.post("/orders", body.clone()))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
     for refused in answers.iter().filter(|answer| answer.status != 201) {
         assert_eq!(refused.code(), "COUPON_NOT_USABLE");
     }
-    assert_eq!(stock(&app, product).await, 99);
-    end_consistent(app).await;
+    assert_eq!(test.stock().await, 99);
+    test.end_consistent().await;
 }
 
 /// I5: a hundred users at once for ten units, in orders that touch the products in different order.
@@ -71,12 +68,10 @@ async fn i5_a_burst_for_the_last_units_sells_each_once() {
 /// I12: fifty at once with one key make one charge and one order; the others read that, or to retry.
 #[tokio::test]
 async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
-    let app = TestApp::with_worker().await;
-    let product = app.environment.product(7_000, 100).await;
-    let calls =
-        [("/points", json!({ "userId": 1, "amount": 10_000 }), 200), ("/orders", paid(order_of(1, product, 1)), 201)];
+    let test = OrderTest::new(7_000, 100, 0).await;
+    let calls = [("/points", json!({ "userId": 1, "amount": 10_000 }), 200), ("/orders", paid(test.order(1, 1)), 201)];
     for (path, body, status) in calls {
-        let send = || Answer::of(app.request(Method::POST, path).header("idempotency-key", "once").json(&body));
+        let send = || Answer::of(test.request(Method::POST, path).header("idempotency-key", "once").json(&body));
         let answers = join_all((0..50).map(|_| send())).await;
         let made: Vec<&Answer> = answers.iter().filter(|answer| answer.status == status).collect();
         assert!(!made.is_empty(), "{path}: {answers:?}");
@@ -90,6 +85,6 @@ async fn i12_fifty_requests_with_one_key_make_one_charge_and_one_order() {
         let again = send().await;
         assert_eq!((again.status, &again.body), (made[0].status, &made[0].body), "{path}");
     }
-    assert_eq!((stock(&app, product).await, balance(&app, 1).await), (99, 3_000));
-    end_consistent(app).await;
+    assert_eq!(test.stock_and_balance().await, (99, 3_000));
+    test.end_consistent().await;
 }

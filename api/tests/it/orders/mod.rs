@@ -5,6 +5,8 @@ mod concurrency;
 mod lifecycle;
 mod placing;
 
+use std::ops::{Deref, DerefMut};
+
 use dibs_common::{
     domain::campaign::{CampaignTerms, Discount, DiscountType},
     identifiers::ProductId,
@@ -13,7 +15,7 @@ use dibs_common::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, TestApp};
+use crate::app::{Answer, RULES, TestApp};
 
 pub(super) fn order_of(user: u64, product: ProductId, quantity: u32) -> Value {
     json!({ "userId": user, "items": [{ "productId": product, "quantity": quantity }] })
@@ -32,15 +34,76 @@ pub(super) async fn stock(app: &TestApp, product: ProductId) -> i64 {
     app.environment.count(&format!("SELECT stock FROM products WHERE product_id = {product}")).await
 }
 
-pub(super) async fn balance(app: &TestApp, user: u64) -> i64 {
-    app.get(&format!("/points?userId={user}")).await.body["balance"].as_i64().expect("a balance")
+/// An API with a product. User 1 may have points.
+pub(super) struct OrderTest {
+    pub app: TestApp,
+    pub product: ProductId,
 }
 
-/// An order that was placed.
-pub(super) async fn place(app: &TestApp, body: Value) -> String {
-    let placed = app.post("/orders", body).await;
-    assert_eq!(placed.status, 201, "{placed:?}");
-    text(&placed, "orderId").to_owned()
+impl Deref for OrderTest {
+    type Target = TestApp;
+
+    fn deref(&self) -> &TestApp {
+        &self.app
+    }
+}
+
+impl DerefMut for OrderTest {
+    fn deref_mut(&mut self) -> &mut TestApp {
+        &mut self.app
+    }
+}
+
+impl OrderTest {
+    /// With a worker.
+    pub async fn new(price: i64, stock: i64, points: i64) -> Self {
+        let mut test = Self::without_worker(price, stock, points).await;
+        test.app.start_worker(RULES);
+        test
+    }
+
+    pub async fn without_worker(price: i64, stock: i64, points: i64) -> Self {
+        let app = TestApp::new().await;
+        let product = app.environment.product(price, stock).await;
+        if points > 0 {
+            app.environment.points(1, points).await;
+        }
+        Self { app, product }
+    }
+
+    /// The body of an order.
+    pub fn order(&self, user: u64, quantity: u32) -> Value {
+        order_of(user, self.product, quantity)
+    }
+
+    /// Places an order; its id.
+    pub async fn place(&self, body: Value) -> String {
+        let placed = self.post("/orders", body).await;
+        assert_eq!(placed.status, 201, "{placed:?}");
+        text(&placed, "orderId").to_owned()
+    }
+
+    pub async fn stock(&self) -> i64 {
+        stock(&self.app, self.product).await
+    }
+
+    /// The points of user 1.
+    pub async fn balance(&self) -> i64 {
+        self.get("/points?userId=1").await.body["balance"].as_i64().expect("a balance")
+    }
+
+    pub async fn stock_and_balance(&self) -> (i64, i64) {
+        (self.stock().await, self.balance().await)
+    }
+
+    pub async fn end(self) {
+        self.app.end().await;
+    }
+
+    /// Ends a test whose rows must agree with each other.
+    pub async fn end_consistent(self) {
+        end_consistent(self.app).await;
+    }
 }
 
 pub(super) async fn pay(app: &TestApp, user: u64, order: &str) -> Answer {
