@@ -120,7 +120,7 @@ fn errors_of(answer: &Answer) -> Vec<String> {
 #[tokio::test]
 async fn every_field_of_a_wrong_type_is_named_without_types_of_rust() {
     let app = TestApp::new().await;
-    let product = app.place.product(5_000, 3).await;
+    let product = app.environment.product(5_000, 3).await;
     for status in [json!({ "SELLING": null }), json!(null), json!(1), json!("selling")] {
         let terms = json!({ "name": 5, "price": "1", "status": status });
         let errors = errors_of(&app.administer("/admin/products", terms).await);
@@ -144,7 +144,7 @@ async fn every_field_of_a_wrong_type_is_named_without_types_of_rust() {
 #[tokio::test]
 async fn parameters_are_named_and_have_one_spelling() {
     let app = TestApp::new().await;
-    let coupon = app.place.campaign(10).await.id;
+    let coupon = app.environment.campaign(10).await.id;
     let answer = app.get("/users/0/coupons?status=NEW&limit=0&cursor=x").await;
     let errors = errors_of(&answer);
     let fields: Vec<&str> = errors.iter().filter_map(|line| line.split(':').next()).collect();
