@@ -28,6 +28,7 @@ use futures::TryStreamExt as _;
 pub use log_capture::{LogCapture, LogLine};
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
+use tokio::net::TcpListener;
 
 use crate::{
     clock,
@@ -172,6 +173,15 @@ impl TestEnvironment {
         sqlx::query_scalar(sql).fetch_one(&self.database.pool()).await.expect("a count")
     }
 
+    /// The numbers that queries return.
+    pub async fn counts<const N: usize>(&self, queries: [&str; N]) -> [i64; N] {
+        let mut counts = [0; N];
+        for (count, sql) in counts.iter_mut().zip(queries) {
+            *count = self.count(sql).await;
+        }
+        counts
+    }
+
     pub async fn stream_length(&self, stream: &str) -> i64 {
         self.redis.client().xlen(stream).await.expect("a length")
     }
@@ -282,6 +292,14 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, limit: Duration, m
         assert!(tokio::time::Instant::now() < deadline, "not within {limit:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Serves a router on a free port until the runtime ends. Returns the URL without a path.
+pub async fn serve_router(router: axum::Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
 }
 
 /// URLs of the database server and of Redis.

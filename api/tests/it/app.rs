@@ -1,9 +1,11 @@
 use std::{net::SocketAddr, time::Duration};
 
+use axum::{Router, routing::get};
 use chrono::TimeDelta;
 use clap::Parser;
 use dibs_api::{
     app::{App, SharedApp},
+    edge::Edge,
     serve,
     settings::ApiSettings,
 };
@@ -12,7 +14,7 @@ use dibs_common::{
     domain::{campaign::CampaignTerms, order::OrderRules},
     identifiers::{CouponId, Partition},
     supervisor::Supervisor,
-    testing::{FIRST, TestEnvironment, eventually, no_metrics, open_terms},
+    testing::{FIRST, FaultProxy, TestEnvironment, eventually, no_metrics, open_terms, serve_router},
 };
 use dibs_worker::{
     Worker,
@@ -125,6 +127,26 @@ impl TestApp {
         let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
         let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");
         Self { environment, app, address, client, serving, working: None }
+    }
+
+    /// The API, and the id of an open campaign.
+    pub async fn with_campaign(total_quantity: u32) -> (Self, CouponId) {
+        let app = Self::new().await;
+        let coupon = app.environment.campaign(total_quantity).await.id;
+        (app, coupon)
+    }
+
+    /// The API on proxies that can break its connections: to the database, and to Redis.
+    pub async fn behind_proxies() -> (Self, FaultProxy, FaultProxy) {
+        let environment = TestEnvironment::new().await;
+        let (settings, database, redis) = environment.behind_proxies().await;
+        (Self::with(environment, settings, |_| ()).await, database, redis)
+    }
+
+    /// Serves `/panic` behind the edge of the API, until the test ends. Returns the URL without the path.
+    pub async fn serve_panic(&self) -> String {
+        let panicking = get(async || -> () { panic!("on purpose") });
+        serve_router(Router::new().route("/panic", panicking).layer(Edge(self.app.clone()))).await
     }
 
     /// The API, and a worker that works.

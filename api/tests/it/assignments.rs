@@ -108,8 +108,7 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
 
 #[tokio::test]
 async fn seed_001_3_an_assignment_that_is_not_as_expected_is_refused_and_nothing_happens() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let fields = |answer: &Answer| {
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"));
         let errors = answer.body["errors"].as_array().expect("fields");
@@ -151,8 +150,7 @@ async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
 
 #[tokio::test]
 async fn users_who_have_it_and_those_too_many_are_refused_and_counted_by_code() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(4).await.id;
+    let (app, coupon) = TestApp::with_campaign(4).await;
     app.claim(coupon, 1).await;
     app.claim(coupon, 2).await;
     let made = assign(&app, coupon, to(1..=10)).await;
@@ -192,8 +190,7 @@ async fn a_closed_campaign_is_not_assigned_any_more_and_a_paused_one_is() {
 /// I12, also when the first answer was never stored.
 #[tokio::test]
 async fn i12_an_assignment_with_the_same_key_is_made_once() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let first = assign_with_key(&app, coupon, to([1, 2]), "key").await;
     let repeat = assign_with_key(&app, coupon, to([1, 2]), "key").await;
     assert_eq!((&repeat.body, repeat.header("idempotent-replayed")), (&first.body, Some("true")));

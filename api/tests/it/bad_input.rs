@@ -6,8 +6,7 @@ use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body, terms_body};
 
 #[tokio::test]
 async fn any_body_of_a_claim_that_is_not_one_is_refused_with_its_code() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let bodies: [(&str, u16, &str); 19] = [
         ("[7, 1]", 400, "VALIDATION_FAILED"),
         ("", 400, "MALFORMED_JSON"),
@@ -56,8 +55,7 @@ async fn a_body_that_is_not_utf_8_or_too_deep_or_too_long_is_refused() {
 
 #[tokio::test]
 async fn a_body_must_be_declared_as_json() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "\u{e9}"] {
         let request = app.request(Method::POST, "/coupons/issue").header("content-type", content_type);
         let answer = Answer::of(request.body(claim_body(coupon, 1).to_string())).await;
@@ -71,8 +69,7 @@ async fn a_body_must_be_declared_as_json() {
 
 #[tokio::test]
 async fn unusual_headers_do_not_matter() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let long_id = "x".repeat(200);
     for (user, (name, value)) in
         [("prefer", "wait=lots"), ("prefer", "\u{ff}"), ("x-request-id", ""), ("x-request-id", long_id.as_str())]
@@ -90,8 +87,7 @@ async fn unusual_headers_do_not_matter() {
 
 #[tokio::test]
 async fn unknown_routes_and_methods_and_parameters_are_refused() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let refused = async |method: Method, path: &str| {
         let answer = Answer::of(app.request(method, path)).await;
         (answer.status.as_u16(), answer.code().to_owned())
@@ -143,8 +139,7 @@ async fn every_field_of_a_wrong_type_is_named_without_types_of_rust() {
 
 #[tokio::test]
 async fn parameters_are_named_and_have_one_spelling() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(10).await.id;
+    let (app, coupon) = TestApp::with_campaign(10).await;
     let answer = app.get("/users/0/coupons?status=NEW&limit=0&cursor=x").await;
     let errors = errors_of(&answer);
     let fields: Vec<&str> = errors.iter().filter_map(|line| line.split(':').next()).collect();

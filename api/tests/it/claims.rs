@@ -22,8 +22,7 @@ use crate::app::{Answer, ONLY, TestApp, claim_body};
 
 #[tokio::test]
 async fn an_accepted_claim_is_pending_and_then_issued() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
 
     let accepted = app.claim(coupon, 7).await;
     assert_eq!(accepted.status, 202);
@@ -49,8 +48,7 @@ async fn an_accepted_claim_is_pending_and_then_issued() {
 /// user is accepted.
 #[tokio::test]
 async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
     assert_eq!(app.claim_state(coupon, 7).await.code(), "CLAIM_NOT_FOUND");
     let (claim, user) = (ClaimId::generate(), 7.try_into().expect("an id"));
     let refusal = ClaimRefusal { claim, coupon, user, code: ClaimRejectReason::CampaignPaused };
@@ -71,8 +69,7 @@ async fn i3_a_refusal_without_a_waiting_caller_can_be_read() {
 
 #[tokio::test]
 async fn a_second_claim_names_the_first() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
     let first = app.claim(coupon, 7).await;
     let second = app.claim(coupon, 7).await;
     assert_eq!((second.status.as_u16(), second.code()), (409, "COUPON_ALREADY_ISSUED"));
@@ -120,8 +117,7 @@ async fn the_window_is_the_campaigns() {
 
 #[tokio::test]
 async fn a_waiting_caller_gets_the_issued_coupon() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
     let stopping = CancellationToken::new();
     let (worker, stop) = (app.worker(ONLY), stopping.clone());
     let working = tokio::spawn(async move { worker.run([ONLY], stop).await });
@@ -138,8 +134,7 @@ async fn a_waiting_caller_gets_the_issued_coupon() {
 
 #[tokio::test]
 async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
     let request = app.request(reqwest::Method::POST, "/coupons/issue").header("prefer", "wait=1");
     let accepted = Answer::of(request.json(&claim_body(coupon, 7))).await;
     assert_eq!((accepted.status.as_u16(), &accepted.body["status"]), (202, &json!("PENDING")));
@@ -149,8 +144,7 @@ async fn a_caller_who_waits_in_vain_has_an_accepted_claim() {
 
 #[tokio::test]
 async fn sold_out_is_remembered_and_holders_still_read_their_claim() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(2).await.id;
+    let (app, coupon) = TestApp::with_campaign(2).await;
     let first = app.claim(coupon, 1).await;
     app.claim(coupon, 2).await;
     let refused = app.claim(coupon, 3).await;
@@ -193,8 +187,7 @@ fn user(number: u64) -> dibs_common::identifiers::UserId {
 
 #[tokio::test]
 async fn a_client_that_goes_away_leaves_a_whole_claim_or_none() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(100).await.id;
+    let (app, coupon) = TestApp::with_campaign(100).await;
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     let claimed = async || batcher.claimed(&app.environment.redis).await.expect("redis").expect("counted");
     for number in 1..=20_u32 {
@@ -239,9 +232,15 @@ async fn burst(partitions: u16) -> BTreeMap<String, usize> {
         let state = app.claim_state(coupon, user).await;
         assert_eq!((&state.body["status"], &state.body["claimId"]), (&json!("ISSUED"), &answer.body["claimId"]));
     }
-    assert_eq!(app.environment.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
-    assert_eq!(app.environment.count("SELECT COUNT(*) FROM user_coupons").await, 100);
-    assert_eq!(app.environment.count("SELECT issued_quantity FROM coupons").await, 100);
+    let counted = app
+        .environment
+        .counts([
+            "SELECT COUNT(DISTINCT user_id) FROM user_coupons",
+            "SELECT COUNT(*) FROM user_coupons",
+            "SELECT issued_quantity FROM coupons",
+        ])
+        .await;
+    assert_eq!(counted, [100, 100, 100]);
     app.end().await;
     counts
 }

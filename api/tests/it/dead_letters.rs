@@ -149,8 +149,7 @@ async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
 /// I3: the user of a claim that could not be processed reads why, once its letter is dropped.
 #[tokio::test]
 async fn i3_a_user_reads_the_outcome_of_a_dropped_claim() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(3).await.id;
+    let (app, coupon) = TestApp::with_campaign(3).await;
     app.environment.execute("ALTER TABLE user_coupons ADD CONSTRAINT broken CHECK (user_id <> 7)").await;
     assert_eq!(app.claim(coupon, 7).await.status, StatusCode::ACCEPTED);
     let impatient = ReclaimPolicy { min_idle: Duration::ZERO, poll_interval: Duration::ZERO };

@@ -7,17 +7,11 @@ use crate::app::{Answer, TestApp};
 #[tokio::test]
 async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
     let app = TestApp::new().await;
-    let panicking = axum::Router::new()
-        .route("/panic", axum::routing::get(async || -> () { panic!("on purpose") }))
-        .layer(dibs_api::edge::Edge(app.app.clone()));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/panic", listener.local_addr().expect("an address"));
-    let serving = tokio::spawn(async move { axum::serve(listener, panicking).await });
+    let url = format!("{}/panic", app.serve_panic().await);
     for _ in 0..2 {
         let answer = Answer::of(app.client.get(&url)).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (500, "INTERNAL"));
     }
-    serving.abort();
     app.end().await;
 }
 
@@ -46,8 +40,7 @@ async fn more_requests_than_allowed_are_answered_overloaded() {
 
 #[tokio::test]
 async fn a_claim_in_progress_is_finished_when_the_process_stops() {
-    let app = TestApp::new().await;
-    let coupon = app.environment.campaign(2).await.id;
+    let (app, coupon) = TestApp::with_campaign(2).await;
     let waiting = app.claim_and_wait(coupon, 1);
     let stop = async {
         eventually("the claim is waiting", Duration::from_secs(5), async || {

@@ -9,8 +9,9 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use dibs_common::testing::serve_router;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 
 /// What the gateway does with a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +48,8 @@ pub struct TestGateway {
 impl TestGateway {
     pub async fn new(reply: Reply) -> Self {
         let books = Arc::new(Mutex::new(Books { reply: Some(reply), ..Books::default() }));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/shop", listener.local_addr().expect("an address"));
         let router = Router::new().route("/shop/payments", post(answer)).with_state(Arc::clone(&books));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, books }
+        Self { url: format!("{}/shop", serve_router(router).await), books }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

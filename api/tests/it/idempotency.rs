@@ -5,7 +5,7 @@ use dibs_common::{
     db::{self, idempotency::RETENTION},
     domain::campaign::CampaignTerms,
     identifiers::{CouponId, new_uuid},
-    testing::{TestEnvironment, eventually, open_terms},
+    testing::{eventually, open_terms},
 };
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
@@ -261,9 +261,7 @@ async fn an_administrators_answer_is_for_administrators() {
 
 #[tokio::test]
 async fn what_a_dependency_refused_is_run_again() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
+    let (app, database, redis) = TestApp::behind_proxies().await;
     let coupon = several_for_each(&app).await;
     assert_eq!(app.claim(coupon, 1).await.status, 202, "the batcher is open");
 
@@ -287,9 +285,7 @@ async fn what_a_dependency_refused_is_run_again() {
 
 #[tokio::test]
 async fn an_answer_that_cannot_be_stored_still_goes_out() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
+    let (app, database, _redis) = TestApp::behind_proxies().await;
     let coupon = several_for_each(&app).await;
     let batcher = app.app.claims.batcher(coupon).await.expect("a batcher");
     let request = with_key(app.request(Method::POST, "/coupons/issue"), "key").header("prefer", "wait=10");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dibs_common::testing::{TestEnvironment, eventually};
+use dibs_common::testing::eventually;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -45,9 +45,7 @@ async fn i12_a_stock_change_with_one_key_is_added_once() {
 /// The change is committed, and its caller gets a 503 with Retry-After.
 #[tokio::test]
 async fn i12_a_stock_change_whose_commit_got_no_answer_is_added_once() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
+    let (app, database, _redis) = TestApp::behind_proxies().await;
     let path = mug(&app).await;
     database.lose_answer_to(COMMIT);
     let lost = change(&app, &path, json!({ "stockChange": 5, "price": 8_000 }), "key").await;
@@ -70,9 +68,7 @@ async fn i12_a_stock_change_whose_commit_got_no_answer_is_added_once() {
 /// As above for what a call creates: its table refuses the second.
 #[tokio::test]
 async fn i12_what_was_created_by_a_commit_without_an_answer_is_created_once() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
+    let (app, database, _redis) = TestApp::behind_proxies().await;
     let create = async |path: &str, body: Value| {
         let request = app.request(Method::POST, path).bearer_auth(ADMIN_TOKEN).header("idempotency-key", "key");
         Answer::of(request.json(&body)).await

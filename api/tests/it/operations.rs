@@ -78,17 +78,9 @@ async fn logged(app: &TestApp, url: &str, request_id: &str) -> (Answer, Vec<LogL
 
 #[tokio::test]
 async fn a_defect_is_logged_as_an_error_and_an_unreachable_dependency_as_a_warning() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
-    let panicking = axum::Router::new()
-        .route("/panic", axum::routing::get(async || -> () { panic!("on purpose") }))
-        .layer(dibs_api::edge::Edge(app.app.clone()));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/panic", listener.local_addr().expect("an address"));
-    let serving = tokio::spawn(async move { axum::serve(listener, panicking).await });
+    let (app, database, _redis) = TestApp::behind_proxies().await;
+    let url = format!("{}/panic", app.serve_panic().await);
     let (answer, lines) = logged(&app, &url, "defect").await;
-    serving.abort();
     assert_eq!((answer.status.as_u16(), answer.code()), (500, "INTERNAL"));
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((lines[0].level, &*lines[0].message), (Level::ERROR, "request failed: internal error"));

@@ -273,9 +273,7 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
 
 #[tokio::test]
 async fn points_without_the_database_are_refused_within_a_second_and_charged_after_its_return() {
-    let environment = TestEnvironment::new().await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let app = TestApp::with(environment, settings, |_| ()).await;
+    let (app, database, _redis) = TestApp::behind_proxies().await;
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.status, 200);
     database.shut();
     let began = Instant::now();

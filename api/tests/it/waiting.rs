@@ -41,10 +41,8 @@ async fn until_ordered(app: &TestApp, count: i64) {
 
 #[tokio::test]
 async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(7_000, 1_000).await;
-    let (settings, database, _redis) = environment.behind_proxies().await;
-    let mut app = TestApp::with(environment, settings, |_| ()).await;
+    let (mut app, database, _redis) = TestApp::behind_proxies().await;
+    let product = app.environment.product(7_000, 1_000).await;
     let coupon = app.environment.campaign(1_000).await.id;
     let mut sent = Vec::new();
     for users in [1..2_u64, 2..302] {
@@ -68,10 +66,8 @@ async fn statements_do_not_grow_with_the_number_of_waiting_callers() {
 /// Pub/sub loses what is published while its connection is broken.
 #[tokio::test]
 async fn an_outcome_whose_message_is_lost_is_looked_up() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(7_000, 1).await;
-    let (settings, _database, redis) = environment.behind_proxies().await;
-    let mut app = TestApp::with(environment, settings, |_| ()).await;
+    let (mut app, _database, redis) = TestApp::behind_proxies().await;
+    let product = app.environment.product(7_000, 1).await;
     let coupon = app.environment.campaign(10).await.id;
     let issuing = tokio::spawn(Answer::of(claim(&app, coupon, 1, 10)));
     let ordering = [1, 2].map(|user| tokio::spawn(Answer::of(order(&app, product, user, 10))));

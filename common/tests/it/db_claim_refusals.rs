@@ -6,10 +6,10 @@ use dibs_common::{
     db::{self, claim_refusals::ClaimRefusal},
     domain::claim::{ClaimOutcome, ClaimRejectReason},
     identifiers::{ClaimId, CouponId},
-    testing::{TestEnvironment, open_terms},
+    testing::TestEnvironment,
 };
 
-use crate::support::{issue, user};
+use crate::support::{issue, user, with_campaign};
 
 fn request(number: u64, code: ClaimRejectReason) -> ClaimRefusal {
     let coupon = CouponId::try_from(5).expect("an id");
@@ -41,8 +41,7 @@ async fn the_latest_refusal_of_a_user_is_found_and_a_repeat_changes_nothing() {
 
 #[tokio::test]
 async fn claims_with_an_outcome_in_any_table_are_decided() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let issued = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
     let rejected = request(2, ClaimRejectReason::CampaignClosed);
     db::claim_refusals::insert_batch(&environment.database.pool(), &[rejected], clock::now()).await.expect("inserted");

@@ -3,15 +3,12 @@ use std::collections::HashMap;
 use dibs_common::{
     clock,
     db::{self, issuances::PlannedClaims},
-    domain::{
-        campaign::CampaignTerms,
-        claim::{Claim, ClaimOutcome, ClaimRejectReason, ExistingClaims, IssuancePlan},
-    },
+    domain::claim::{Claim, ClaimOutcome, ClaimRejectReason, ExistingClaims, IssuancePlan},
     identifiers::ClaimId,
-    testing::{TestEnvironment, open_terms},
+    testing::TestEnvironment,
 };
 
-use crate::support::{accepted, confirm, connection, issue, user};
+use crate::support::{accepted, confirm, connection, issue, user, with_campaign};
 
 /// Rejects claims after their acceptance.
 async fn reject(environment: &TestEnvironment, claims: &[Claim], reason: ClaimRejectReason) {
@@ -24,8 +21,7 @@ async fn reject(environment: &TestEnvironment, claims: &[Claim], reason: ClaimRe
 
 #[tokio::test]
 async fn a_batch_inserts_issuances_with_the_terms_of_their_campaign_and_counts_them() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     issue(&environment, &campaign, &[1, 2]).await;
     reject(&environment, &[accepted(&campaign, 3, 3)], ClaimRejectReason::CouponExhausted).await;
     let rows = "SELECT CONCAT(user_id, ' ', ordinal, ' ', sequence, ' ', discount_type, ' ', discount_value, ' ', status) \
@@ -43,21 +39,20 @@ async fn a_batch_inserts_issuances_with_the_terms_of_their_campaign_and_counts_t
 
 #[tokio::test]
 async fn a_claim_that_was_issued_before_fails_as_a_duplicate_and_leaves_nothing() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let claims = issue(&environment, &campaign, &[1]).await;
     let batch = [accepted(&campaign, 2, 2), claims[0].clone()];
     let failed = confirm(&environment, &campaign, &batch).await.expect_err("a duplicate");
     assert!(db::is_duplicate(&failed), "{failed}");
-    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 1);
-    assert_eq!(environment.count("SELECT issued_quantity FROM coupons").await, 1);
+    let counted =
+        environment.counts(["SELECT COUNT(*) FROM user_coupons", "SELECT issued_quantity FROM coupons"]).await;
+    assert_eq!(counted, [1, 1]);
     environment.end().await;
 }
 
 #[tokio::test]
 async fn a_batch_of_a_campaign_that_is_not_locked_is_rejected_before_anything_is_sent() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let claims = [accepted(&campaign, 1, 1)];
     let plan = dibs_common::domain::claim::confirm(
         std::slice::from_ref(&campaign),
@@ -77,19 +72,18 @@ async fn a_batch_of_a_campaign_that_is_not_locked_is_rejected_before_anything_is
 /// The text is sent in parts of 16 KiB over TLS.
 #[tokio::test]
 async fn a_large_batch_is_inserted_whole_in_several_parts() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(CampaignTerms { total_quantity: 1_000, ..open_terms() }).await;
+    let (environment, campaign) = with_campaign(|terms| terms.total_quantity = 1_000).await;
     let users: Vec<u64> = (1..=500).collect();
     issue(&environment, &campaign, &users).await;
-    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 500);
-    assert_eq!(environment.count("SELECT issued_quantity FROM coupons").await, 500);
+    let counted =
+        environment.counts(["SELECT COUNT(*) FROM user_coupons", "SELECT issued_quantity FROM coupons"]).await;
+    assert_eq!(counted, [500, 500]);
     environment.end().await;
 }
 
 #[tokio::test]
 async fn existing_coupons_and_outcomes_of_a_batch_are_found() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let issued = issue(&environment, &campaign, &[1]).await.remove(0);
     let rejected = accepted(&campaign, 2, 2);
     reject(&environment, std::slice::from_ref(&rejected), ClaimRejectReason::CouponExhausted).await;
@@ -111,8 +105,7 @@ async fn existing_coupons_and_outcomes_of_a_batch_are_found() {
 
 #[tokio::test]
 async fn the_claims_of_a_user_come_with_their_outcomes_latest_first() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    let (environment, campaign) = with_campaign(|terms| terms.per_user_limit = 2).await;
     let mut claims = [accepted(&campaign, 1, 1), accepted(&campaign, 1, 2)];
     claims[0].record.accepted_at -= chrono::TimeDelta::seconds(5);
     confirm(&environment, &campaign, &claims[..1]).await.expect("issued");
@@ -128,8 +121,7 @@ async fn the_claims_of_a_user_come_with_their_outcomes_latest_first() {
 
 #[tokio::test]
 async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(CampaignTerms { per_user_limit: 2, ..open_terms() }).await;
+    let (environment, campaign) = with_campaign(|terms| terms.per_user_limit = 2).await;
     issue(&environment, &campaign, &[7, 3, 7]).await;
     let page = async |after, limit| -> Vec<(u64, u16)> {
         let page =
@@ -144,8 +136,7 @@ async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
 
 #[tokio::test]
 async fn the_last_rejected_sequence_is_zero_without_a_rejection() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let last =
         async || db::issuances::last_rejected_sequence(&environment.database.pool(), campaign.id).await.expect("read");
     assert_eq!(last().await, 0);

@@ -121,8 +121,8 @@ async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_ex
     }
     let again = run_at(&environment, &commands, DuplicateCheck::Explicit, clock::now()).await.expect("executed");
     assert_eq!(again.len(), first.len());
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders").await, 1);
-    assert_eq!(environment.count("SELECT stock FROM products").await, 9);
+    let counted = environment.counts(["SELECT COUNT(*) FROM orders", "SELECT stock FROM products"]).await;
+    assert_eq!(counted, [1, 9]);
     environment.end_consistent().await;
 }
 
@@ -153,8 +153,10 @@ async fn a_cancelled_order_gives_its_coupon_to_an_order_of_the_same_batch() {
     run(&environment, std::slice::from_ref(&first)).await;
     let second = with_coupon(place_order(1, tea, 2), coupon);
     run(&environment, &[command(1, Action::Cancel { order: first.order() }), second.clone()]).await;
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders").await, 2);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL").await, 1);
+    let counted = environment
+        .counts(["SELECT COUNT(*) FROM orders", "SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL"])
+        .await;
+    assert_eq!(counted, [2, 1]);
     assert_eq!(environment.texts("SELECT status FROM user_coupons").await, ["USED"]);
     environment.end_consistent().await;
 }

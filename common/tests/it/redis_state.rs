@@ -17,7 +17,7 @@ use dibs_common::{
 };
 use fred::interfaces::{KeysInterface as _, SortedSetsInterface as _};
 
-use crate::support::{product, user};
+use crate::support::{product, user, with_campaign};
 
 /// Claims for these users, and empties the stream.
 async fn claim_for(environment: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Decision> {
@@ -80,8 +80,7 @@ async fn the_latest_claim_and_all_holders_are_read_from_the_records() {
 
 #[tokio::test]
 async fn staged_claims_expire_unless_a_rebuild_ends() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let rebuild = new_uuid();
     let record = ClaimRecord { claim_id: ClaimId::generate(), sequence: 1, accepted_at: clock::now() };
     let write = async |records: &[_]| {

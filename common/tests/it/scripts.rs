@@ -137,8 +137,7 @@ async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
 
 #[tokio::test]
 async fn claim_decides_nothing_on_a_campaign_that_redis_does_not_hold() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let decided = claim(&environment.redis, campaign.partition, campaign.id, "", &[request(1)]).await.expect("redis");
     assert!(decided.is_none());
     assert_eq!(environment.keys().await, Vec::<String>::new());
@@ -181,8 +180,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
 
 #[tokio::test]
 async fn campaign_put_creates_and_updates_also_to_a_total_below_what_is_claimed() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let put = async |total_quantity| {
         let terms = CampaignTerms { total_quantity, ..campaign.terms.clone() };
         let campaign = Campaign { terms, ..campaign.clone() };
@@ -203,8 +201,7 @@ async fn campaign_put_creates_and_updates_also_to_a_total_below_what_is_claimed(
 
 #[tokio::test]
 async fn campaign_put_takes_staged_claims_over_whole_and_only_for_an_unknown_campaign() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign_in_database(open_terms()).await;
+    let (environment, campaign) = with_campaign(|_| ()).await;
     let at = (campaign.partition, campaign.id);
     let record = dibs_common::domain::claim::ClaimRecord {
         claim_id: ClaimId::generate(),

@@ -2,11 +2,11 @@ use dibs_common::{
     clock,
     db::{self, issuances::PlannedClaims},
     domain::{
-        campaign::Campaign,
+        campaign::{Campaign, CampaignTerms},
         claim::{self, Claim, ClaimRecord, ExistingClaims, IssuancePlan},
     },
     identifiers::{ClaimId, ProductId, UserId},
-    testing::TestEnvironment,
+    testing::{TestEnvironment, open_terms},
 };
 use sqlx::MySqlConnection;
 
@@ -16,6 +16,15 @@ pub fn user(number: u64) -> UserId {
 
 pub fn product(number: u64) -> ProductId {
     number.try_into().expect("an id")
+}
+
+/// An environment, and a campaign that Redis does not hold.
+pub async fn with_campaign(change: impl FnOnce(&mut CampaignTerms)) -> (TestEnvironment, Campaign) {
+    let environment = TestEnvironment::new().await;
+    let mut terms = open_terms();
+    change(&mut terms);
+    let campaign = environment.campaign_in_database(terms).await;
+    (environment, campaign)
 }
 
 /// An accepted claim of a user.

@@ -16,9 +16,9 @@ use axum::{
 use dibs_common::{
     clock,
     integrations::webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookEndpoint, WebhookSecrets},
+    testing::serve_router,
 };
 use serde_json::Value;
-use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -60,11 +60,8 @@ impl TestReceiver {
     /// One that takes everything.
     pub async fn new() -> Self {
         let books = Arc::new(Mutex::new(Books { rule: Box::new(|_| OK), arrivals: Vec::new() }));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/in", listener.local_addr().expect("an address"));
         let router = Router::new().route("/in", post(take)).with_state(Arc::clone(&books));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, books }
+        Self { url: format!("{}/in", serve_router(router).await), books }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -54,96 +54,118 @@ fn event(id: &str) -> String {
     )
 }
 
-async fn witnessed(environment: &TestEnvironment) -> (Witness, Relay<Witness>) {
-    let witness = Witness::default();
-    db::outbox::register_sink(&environment.database.pool(), "witness", clock::now()).await.expect("registered");
-    (witness.clone(), Relay::new(&environment.database, witness))
+/// An environment, a sink in it, and the relay that serves the sink.
+struct RelayTest {
+    environment: TestEnvironment,
+    witness: Witness,
+    relay: Relay<Witness>,
 }
 
-async fn deliver(environment: &TestEnvironment, relay: &mut Relay<Witness>) {
-    while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
-    while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
+impl RelayTest {
+    async fn new() -> Self {
+        let (environment, witness) = (TestEnvironment::new().await, Witness::default());
+        db::outbox::register_sink(&environment.database.pool(), "witness", clock::now()).await.expect("registered");
+        let relay = Relay::new(&environment.database, witness.clone());
+        Self { environment, witness, relay }
+    }
+
+    async fn write(&self, id: &str) {
+        self.environment.execute(&event(id)).await;
+    }
+
+    async fn sequence(&self) -> usize {
+        db::outbox::sequence_events(&self.environment.database).await.expect("sequenced")
+    }
+
+    async fn step(&mut self) -> StepOutcome {
+        self.relay.step(clock::now()).await.expect("a step")
+    }
+
+    async fn deliver(&mut self) {
+        while self.sequence().await > 0 {}
+        while self.step().await == StepOutcome::Delivered {}
+    }
+
+    async fn end(mut self) {
+        self.relay.release_lease().await;
+        self.environment.end().await;
+    }
 }
 
 /// I10: a row that is committed after one of a higher id is delivered, too, only later.
 #[tokio::test]
 async fn i10_a_row_that_commits_late_with_a_lower_id_is_not_lost() {
-    let environment = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&environment).await;
-    let mut late = environment.database.begin().await.expect("begun");
+    let mut test = RelayTest::new().await;
+    let mut late = test.environment.database.begin().await.expect("begun");
     sqlx::raw_sql(sqlx::AssertSqlSafe(event("late"))).execute(&mut *late).await.expect("written");
-    environment.execute(&event("early")).await;
-    deliver(&environment, &mut relay).await;
-    assert_eq!(witness.heard(), ["early"], "what is not committed is neither delivered nor waited for");
+    test.write("early").await;
+    test.deliver().await;
+    assert_eq!(test.witness.heard(), ["early"], "what is not committed is neither delivered nor waited for");
     late.commit().await.expect("committed");
-    environment.execute(&event("last")).await;
-    deliver(&environment, &mut relay).await;
-    assert_eq!(witness.heard(), ["early", "late", "last"]);
+    test.write("last").await;
+    test.deliver().await;
+    assert_eq!(test.witness.heard(), ["early", "late", "last"]);
     let gaps = "SELECT MAX(sequence) - COUNT(*) FROM outbox_events WHERE sequence IS NOT NULL";
-    assert_eq!(environment.count(gaps).await, 0);
-    relay.release_lease().await;
-    environment.end().await;
+    assert_eq!(test.environment.count(gaps).await, 0);
+    test.end().await;
 }
 
 /// Ids with holes, and more events than are numbered at once.
 #[tokio::test]
 async fn events_are_numbered_without_gaps_in_the_order_of_their_ids() {
-    let environment = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&environment).await;
+    let mut test = RelayTest::new().await;
     for hundred in 0..65 {
         let rows: Vec<String> = (0..100)
             .map(|number| format!("('POINTS', '{}', 'points.charged', '{{}}', NOW(3))", hundred * 100 + number))
             .collect();
         let head = "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
-        environment.execute(&format!("{head}{}", rows.join(","))).await;
+        test.environment.execute(&format!("{head}{}", rows.join(","))).await;
     }
-    environment.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
+    test.environment.execute("DELETE FROM outbox_events WHERE event_id % 7 = 0").await;
     let (one, other) = tokio::join!(
-        db::outbox::sequence_events(&environment.database),
-        db::outbox::sequence_events(&environment.database)
+        db::outbox::sequence_events(&test.environment.database),
+        db::outbox::sequence_events(&test.environment.database)
     );
     one.and(other).expect("numbered, by one or by both in turn");
-    deliver(&environment, &mut relay).await;
-    let heard: Vec<u32> = witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
+    test.deliver().await;
+    let heard: Vec<u32> = test.witness.heard().iter().map(|id| id.parse().expect("a number")).collect();
     assert!(heard.is_sorted() && heard.len() > 5_500, "{}", heard.len());
     let rows = i64::try_from(heard.len()).expect("few");
-    assert_eq!(environment.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
-    assert_eq!(environment.count("SELECT last_sequence FROM outbox_sequence").await, rows);
-    relay.release_lease().await;
-    environment.end().await;
+    assert_eq!(test.environment.count("SELECT COUNT(DISTINCT sequence) FROM outbox_events").await, rows);
+    assert_eq!(test.environment.count("SELECT last_sequence FROM outbox_sequence").await, rows);
+    test.end().await;
 }
 
 /// One process serves a sink; a standby continues where it stopped.
 #[tokio::test]
 async fn i10_a_relay_that_dies_is_followed_by_a_standby() {
-    let environment = TestEnvironment::new().await;
-    let (witness, mut first) = witnessed(&environment).await;
-    let mut second = Relay::new(&environment.database, witness.clone());
-    environment.execute(&event("one")).await;
-    deliver(&environment, &mut first).await;
-    environment.execute(&event("two")).await;
-    db::outbox::sequence_events(&environment.database).await.expect("numbered");
-    assert_eq!(second.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
-    *witness.broken.lock().expect("whole") = true;
-    first.step(clock::now()).await.expect_err("the sink is broken, and another may try");
-    *witness.broken.lock().expect("whole") = false;
-    assert_eq!(second.step(clock::now()).await.expect("delivered"), StepOutcome::Delivered);
-    assert_eq!(witness.heard(), ["one", "two"]);
-    assert_eq!(first.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
-    second.release_lease().await;
-    environment.end().await;
+    let mut test = RelayTest::new().await;
+    let mut standby = Relay::new(&test.environment.database, test.witness.clone());
+    test.write("one").await;
+    test.deliver().await;
+    test.write("two").await;
+    test.sequence().await;
+    assert_eq!(standby.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
+    *test.witness.broken.lock().expect("whole") = true;
+    test.relay.step(clock::now()).await.expect_err("the sink is broken, and another may try");
+    *test.witness.broken.lock().expect("whole") = false;
+    assert_eq!(standby.step(clock::now()).await.expect("delivered"), StepOutcome::Delivered);
+    assert_eq!(test.witness.heard(), ["one", "two"]);
+    assert_eq!(test.step().await, StepOutcome::Standby);
+    standby.release_lease().await;
+    test.end().await;
 }
 
 /// A machine that vanished says nothing to the database, whose connection to it would stay open for hours.
 #[tokio::test]
 async fn i10_the_lease_of_a_silent_holder_passes_to_another() {
-    let environment = TestEnvironment::new().await;
-    let (witness, mut relay) = witnessed(&environment).await;
-    let mut silent = environment.database.try_lease("sink witness").await.expect("asked").expect("free");
+    let mut test = RelayTest::new().await;
+    let mut silent = test.environment.database.try_lease("sink witness").await.expect("asked").expect("free");
     silent.hold_for(Duration::from_secs(1)).await.expect("held");
-    environment.execute(&event("one")).await;
-    db::outbox::sequence_events(&environment.database).await.expect("numbered");
-    assert_eq!(relay.step(clock::now()).await.expect("asked"), StepOutcome::Standby);
+    test.write("one").await;
+    test.sequence().await;
+    assert_eq!(test.step().await, StepOutcome::Standby);
+    let RelayTest { environment, witness, relay } = test;
     let stopping = CancellationToken::new();
     let running = tokio::spawn(relay.run(stopping.clone()));
     eventually("another process serves the sink", Duration::from_secs(10), async || witness.heard() == ["one"]).await;
@@ -156,24 +178,23 @@ async fn i10_the_lease_of_a_silent_holder_passes_to_another() {
 /// Delivered rows go by age, never one that a sink has not taken.
 #[tokio::test]
 async fn delivered_events_are_purged_by_age_and_never_beyond_the_slowest_sink() {
-    let environment = TestEnvironment::new().await;
-    let (_, mut relay) = witnessed(&environment).await;
-    db::outbox::register_sink(&environment.database.pool(), "slow", clock::now()).await.expect("registered");
+    let mut test = RelayTest::new().await;
+    db::outbox::register_sink(&test.environment.database.pool(), "slow", clock::now()).await.expect("registered");
     for id in ["1", "2", "3"] {
-        environment.execute(&event(id)).await;
+        test.write(id).await;
     }
-    deliver(&environment, &mut relay).await;
+    test.deliver().await;
     let week_ago = clock::now() - TimeDelta::days(7);
-    let purge =
-        async |before| db::outbox::purge(&environment.database.pool(), before, week_ago, 1_000).await.expect("purged");
+    let purge = async |before| {
+        db::outbox::purge(&test.environment.database.pool(), before, week_ago, 1_000).await.expect("purged")
+    };
     let soon = clock::now() + TimeDelta::minutes(1);
     assert_eq!(purge(soon).await, 0, "the slow sink has taken none");
-    environment.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;
+    test.environment.execute("UPDATE sinks SET delivered_through = 2 WHERE name = 'slow'").await;
     assert_eq!(purge(clock::now() - TimeDelta::minutes(1)).await, 0, "none is old");
     assert_eq!(purge(soon).await, 2);
-    environment.execute(&event("4")).await;
-    deliver(&environment, &mut relay).await;
-    assert_eq!(environment.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
-    relay.release_lease().await;
-    environment.end().await;
+    test.write("4").await;
+    test.deliver().await;
+    assert_eq!(test.environment.count("SELECT MAX(sequence) FROM outbox_events").await, 4, "a sequence is given once");
+    test.end().await;
 }

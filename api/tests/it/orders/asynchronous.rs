@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dibs_common::testing::TestEnvironment;
 use reqwest::Method;
 use serde_json::json;
 
@@ -73,10 +72,8 @@ async fn paying_before_the_order_is_placed_is_too_early() {
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
 #[tokio::test]
 async fn without_the_database_an_order_is_taken_and_executed_later() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(7_000, 10).await;
-    let (shared, database_proxy, _redis_proxy) = environment.behind_proxies().await;
-    let mut app = TestApp::with(environment, shared, |_| ()).await;
+    let (mut app, database_proxy, _redis_proxy) = TestApp::behind_proxies().await;
+    let product = app.environment.product(7_000, 10).await;
     database_proxy.shut();
     let began = tokio::time::Instant::now();
     let body = order_of(1, product, 1);

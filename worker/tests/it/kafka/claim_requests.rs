@@ -43,9 +43,14 @@ async fn i1_and_i2_a_burst_by_kafka_issues_each_coupon_once_however_often_reques
     let mut consumer = request_consumer(&brokers, &environment);
     handle(&mut consumer, 1_000).await;
     work(&environment).await;
-    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 100);
-    assert_eq!(environment.count("SELECT COUNT(DISTINCT user_id) FROM user_coupons").await, 100);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
+    let counted = environment
+        .counts([
+            "SELECT COUNT(*) FROM user_coupons",
+            "SELECT COUNT(DISTINCT user_id) FROM user_coupons",
+            "SELECT COUNT(*) FROM claim_rejections",
+        ])
+        .await;
+    assert_eq!(counted, [100, 100, 0]);
     let counts = campaign_state::counts(&environment.redis, campaign.partition, campaign.id)
         .await
         .expect("redis")
@@ -128,9 +133,14 @@ async fn i1_and_i3_an_id_that_several_requests_share_takes_nothing_from_any() {
         work(&environment).await;
         consumer.leave().await;
     }
-    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons").await, 39);
-    assert_eq!(environment.count("SELECT COUNT(DISTINCT coupon_id, user_id) FROM user_coupons").await, 39);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM user_coupons WHERE user_id IN (40, 41)").await, 4);
+    let counted = environment
+        .counts([
+            "SELECT COUNT(*) FROM user_coupons",
+            "SELECT COUNT(DISTINCT coupon_id, user_id) FROM user_coupons",
+            "SELECT COUNT(*) FROM user_coupons WHERE user_id IN (40, 41)",
+        ])
+        .await;
+    assert_eq!(counted, [39, 39, 4]);
     assert_eq!(environment.count("SELECT COUNT(*) FROM claim_rejections").await, 0);
     assert_eq!(letters(&environment).await, []);
     let counts = campaign_state::counts(&environment.redis, one.partition, one.id).await.expect("redis").expect("held");

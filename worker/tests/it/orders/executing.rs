@@ -70,9 +70,14 @@ async fn i8_two_workers_at_once_execute_each_command_once() {
     reversed.reverse();
     let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
     join_all(batches.map(|batch| execute(&environment, batch))).await;
-    assert_eq!(environment.count("SELECT stock FROM products").await, 0);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'").await, 60);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'").await, 40);
+    let counted = environment
+        .counts([
+            "SELECT stock FROM products",
+            "SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'",
+            "SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'",
+        ])
+        .await;
+    assert_eq!(counted, [0, 60, 40]);
     let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
     join_all(halves.map(|batch| execute(&environment, batch))).await;
     assert_eq!(environment.count("SELECT stock FROM products").await, 60);
@@ -98,8 +103,9 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
     let cancels: Vec<Vec<Command>> = days.iter().map(|day| cancel_all(day.iter().rev())).collect();
     let cancelled = join_all(cancels.iter().map(|day| execute(&environment, day))).await;
     assert!(cancelled.iter().flatten().all(is_done));
-    assert_eq!(environment.count("SELECT SUM(stock) FROM products").await, 200_000);
-    assert_eq!(environment.count("SELECT SUM(balance) FROM point_accounts").await, 2_000_000);
+    let counted =
+        environment.counts(["SELECT SUM(stock) FROM products", "SELECT SUM(balance) FROM point_accounts"]).await;
+    assert_eq!(counted, [200_000, 2_000_000]);
     environment.end_consistent().await;
 }
 
@@ -122,9 +128,14 @@ async fn overdue_orders_get_one_command_to_expire_each_round() {
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(1)).await, 3);
     work(&environment).await;
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(2)).await, 0);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'").await, 3);
-    assert_eq!(environment.count("SELECT stock FROM products").await, 10);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'").await, 3);
+    let counted = environment
+        .counts([
+            "SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'",
+            "SELECT stock FROM products",
+            "SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'",
+        ])
+        .await;
+    assert_eq!(counted, [3, 10, 3]);
     environment.end_consistent().await;
 }
 
