@@ -78,7 +78,8 @@ where
                 let inner = std::mem::replace(&mut self.inner, next);
                 // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
                 let (id, progress) = (id.clone(), progress.take());
-                Either::Left(Box::pin(idempotency::answer(self.app.clone(), inner, request, id, progress)))
+                let answered = idempotency::answer(self.app.clone(), inner, request, id, progress);
+                Either::Left(Box::pin(answered.map(|response| Ok(response.into_response()))))
             } else {
                 request.extensions_mut().insert(id.clone());
                 Either::Right(self.inner.call(request))

@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Parser as _;
 use dibs_api::{
     app::App,
     serve,
@@ -24,9 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    let settings = ApiSettings::parse();
+    let (settings, shown) = config::parse::<ApiSettings>();
     let ended = match settings.command {
-        None => run(settings).await,
+        None => run(settings, &shown).await,
         Some(Command::Health) if health::probe(settings.api_address).await => Ok(()),
         Some(Command::Health) => {
             Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
@@ -42,11 +41,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(settings: ApiSettings) -> Result<()> {
+async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     let settings = settings.checked()?;
     clock::set_offset(settings.shared.clock_offset());
     let metrics = telemetry::start(&settings.shared)?;
-    settings.log();
+    tracing::info!(values = shown, "settings");
     let address = settings.api_address;
     // Before the servers are connected: an address in use is reported at once.
     let listener = TcpListener::bind(address)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 use dibs_common::{
-    config::{ListenerSettings, Settings, describe_url, secret},
+    config::{ListenerSettings, Settings, secret},
     error::{Error, Result},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,7 +18,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 #[command(name = "dibs-api", version)]
 pub struct ApiSettings {
     #[command(flatten)]
-    /// Settings that API and worker share.
     pub shared: Settings,
     /// Where calls are answered
     #[arg(long, env, default_value = "127.0.0.1:8080")]
@@ -39,7 +38,6 @@ pub struct ApiSettings {
     pub command: Option<Command>,
 }
 
-/// Other commands.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Ask the API at `API_ADDRESS` whether it is ready; ends with 0 when it is
@@ -59,23 +57,5 @@ impl ApiSettings {
             }
             _ => Ok(self),
         }
-    }
-
-    /// Logs the settings, without secrets.
-    pub fn log(&self) {
-        tracing::info!(
-            database_url = describe_url(&self.shared.database_url),
-            redis_url = describe_url(&self.shared.redis_url),
-            redis_key_prefix = self.shared.redis_key_prefix,
-            claim_partitions = self.shared.claim_partitions,
-            time_zone = %self.shared.time_zone,
-            points_charge_minimum = self.shared.points_charge_minimum,
-            points_holding_cap = self.shared.points_holding_cap,
-            payment_gateway_url = self.shared.payment_gateway_description(),
-            api_address = %self.api_address,
-            admin_token = if self.admin_token.is_some() { "***" } else { "none: /admin calls are refused" },
-            max_requests_in_progress = self.max_requests_in_progress,
-            "settings"
-        );
     }
 }

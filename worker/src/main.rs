@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use clap::Parser as _;
 use dibs_common::{
     clock, config,
     db::{self, Database, dead_letters::DeadLettersPage},
@@ -32,7 +31,7 @@ const REDIS_CONNECTIONS: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    match Box::pin(execute(WorkerSettings::parse())).await {
+    match Box::pin(execute(config::parse())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             config::report(&error);
@@ -41,13 +40,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn execute(settings: WorkerSettings) -> Result<()> {
+async fn execute((settings, shown): (WorkerSettings, String)) -> Result<()> {
     settings.shared.check()?;
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
     settings.kafka.check()?;
     match &settings.command {
-        Command::Run => Box::pin(run(settings)).await,
+        Command::Run => Box::pin(run(settings, &shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
@@ -60,9 +59,9 @@ async fn execute(settings: WorkerSettings) -> Result<()> {
     }
 }
 
-async fn run(settings: WorkerSettings) -> Result<()> {
+async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
-    settings.log();
+    tracing::info!(values = shown, "settings");
     let address = settings.worker_address;
     let listener = TcpListener::bind(address)
         .await

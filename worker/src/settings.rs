@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
-    config::{ListenerSettings, Settings, describe_url},
+    config::{ListenerSettings, Settings},
     domain::{dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
@@ -142,27 +142,5 @@ impl WorkerSettings {
             expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),
             holding_cap: self.shared.points_holding_cap,
         }
-    }
-
-    /// Logs the settings, without secrets.
-    pub fn log(&self) {
-        let (data_platform_url, notification_url) = self.webhooks.describe();
-        tracing::info!(
-            data_platform_url,
-            notification_url,
-            database_url = describe_url(&self.shared.database_url),
-            redis_url = describe_url(&self.shared.redis_url),
-            redis_key_prefix = self.shared.redis_key_prefix,
-            claim_partitions = self.shared.claim_partitions,
-            time_zone = %self.shared.time_zone,
-            points_charge_minimum = self.shared.points_charge_minimum,
-            points_holding_cap = self.shared.points_holding_cap,
-            payment_gateway_url = self.shared.payment_gateway_description(),
-            worker_address = %self.worker_address,
-            order_expiry_seconds = self.order_expiry_seconds,
-            kafka = self.kafka.describe(),
-            ranking_source = ?self.kafka.ranking_source,
-            "settings"
-        );
     }
 }

@@ -61,20 +61,6 @@ pub(super) async fn answer<S>(
     request: Request,
     id: RequestId,
     progress: Option<InProgress>,
-) -> Result<Response, Infallible>
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
-    S::Future: Send,
-{
-    Ok(read_and_run(app, inner, request, id, progress).await.into_response())
-}
-
-async fn read_and_run<S>(
-    app: SharedApp,
-    inner: S,
-    request: Request,
-    id: RequestId,
-    progress: Option<InProgress>,
 ) -> Result<Response, ApiError>
 where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,

@@ -1,6 +1,7 @@
 //! Settings that all processes share. They come from the environment, or from flags of the same names.
 
 mod listener;
+mod shown;
 mod url;
 
 use std::{convert::Infallible, io::IsTerminal as _};
@@ -10,6 +11,7 @@ use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 pub use listener::ListenerSettings;
 use secrecy::{ExposeSecret, SecretString};
+pub use shown::parse;
 use tracing_subscriber::EnvFilter;
 pub use url::describe_url;
 use url::{check_database_url, check_redis_url};
@@ -100,11 +102,6 @@ impl Settings {
     /// The way to the payment gateway, when there is one.
     pub fn payment_gateway(&self) -> Result<Option<PaymentGateway>> {
         self.gateway_url().map(PaymentGateway::at).transpose()
-    }
-
-    /// The payment gateway for the log, without its secrets.
-    pub fn payment_gateway_description(&self) -> String {
-        self.gateway_url().map_or_else(|| "none: every charge of points is approved".into(), describe_url)
     }
 
     /// An empty URL is none.

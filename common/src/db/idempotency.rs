@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sqlx::MySqlPool;
+use sqlx::{MySql, MySqlPool, mysql::MySqlArguments, query::Query};
 use uuid::Uuid;
 
 use super::{errors::is_contention, is_duplicate, within_limit};
@@ -208,31 +208,26 @@ pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, response: &Stor
 
 /// Ends an attempt without a response: a repeat may run at once, with the same operation id.
 pub async fn release(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "UPDATE idempotency_keys /* idempotency::release */ SET in_progress_until = ? \
-         WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?",
-    )
-    .bind(now)
-    .bind(&attempt.key_hash[..])
-    .bind(attempt.operation)
-    .bind(attempt.until)
-    .execute(pool)
-    .await
-    .map(drop)
+    let sql = "UPDATE idempotency_keys /* idempotency::release */ SET in_progress_until = ? \
+               WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?";
+    end(pool, sqlx::query(sql).bind(now), attempt).await
 }
 
 /// Ends an attempt that had no effect: the key counts as new.
 pub async fn discard(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "DELETE /* idempotency::discard */ FROM idempotency_keys \
-         WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?",
-    )
-    .bind(&attempt.key_hash[..])
-    .bind(attempt.operation)
-    .bind(attempt.until)
-    .execute(pool)
-    .await
-    .map(drop)
+    let sql = "DELETE /* idempotency::discard */ FROM idempotency_keys \
+               WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?";
+    end(pool, sqlx::query(sql), attempt).await
+}
+
+/// Changes the row of an attempt, unless a later attempt has it: then it says so by another end of its time.
+async fn end<'q>(
+    pool: &MySqlPool,
+    change: Query<'q, MySql, MySqlArguments>,
+    attempt: &'q Attempt,
+) -> Result<(), sqlx::Error> {
+    let change = change.bind(&attempt.key_hash[..]).bind(attempt.operation).bind(attempt.until);
+    change.execute(pool).await.map(drop)
 }
 
 /// Deletes rows that were created before `before`, in batches. Returns their number.

@@ -76,7 +76,7 @@ pub struct KafkaSettings {
     #[arg(long, env, value_enum, default_value = "PLAIN", ignore_case = true)]
     pub kafka_sasl_mechanism: SaslMechanism,
     /// The SASL user, with `SASL_PLAINTEXT` and `SASL_SSL`
-    #[arg(long, env)]
+    #[arg(long, env, hide_env_values = true)]
     pub kafka_sasl_user: Option<String>,
     /// The SASL password
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
@@ -153,16 +153,6 @@ impl KafkaSettings {
     /// The SASL password; an empty one is none.
     pub fn password(&self) -> Option<&SecretString> {
         self.kafka_sasl_password.as_ref().filter(|password| !password.expose_secret().is_empty())
-    }
-
-    /// The brokers for the log, without user name and password.
-    pub fn describe(&self) -> String {
-        if !self.is_set() {
-            return "none: events are not sent to Kafka".into();
-        }
-        let (brokers, protocol) = (self.kafka_brokers.trim(), self.kafka_security_protocol.into_str());
-        let user = if self.user().is_some() { " with credentials" } else { "" };
-        format!("{brokers} by {protocol}{user}, topics {}*", self.kafka_topic_prefix)
     }
 }
 
@@ -262,7 +252,6 @@ mod tests {
             kafka_sasl_password: Some("secret".into()),
             ..KafkaSettings::default()
         };
-        assert_eq!(settings.describe(), "host:9092 by PLAINTEXT with credentials, topics *");
         assert!(!format!("{settings:?}").contains("secret"));
     }
 }

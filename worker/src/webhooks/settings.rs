@@ -1,6 +1,6 @@
 use clap::Args;
 use dibs_common::{
-    config::{describe_url, secret},
+    config::secret,
     error::{Error, Result},
     integrations::webhooks::{WebhookEndpoint, WebhookSecrets},
 };
@@ -46,12 +46,6 @@ impl WebhookSettings {
             notifications: endpoint("NOTIFICATION_URL", self.notification_url.as_ref())?,
         })
     }
-
-    /// The URLs of the data platform and of the notifier for the log, without their secrets.
-    pub fn describe(&self) -> (String, String) {
-        let describe = |url: &Option<SecretString>| given(url.as_ref()).map_or_else(|| "none".into(), describe_url);
-        (describe(&self.data_platform_url), describe(&self.notification_url))
-    }
 }
 
 /// An empty setting is none.
@@ -93,7 +87,6 @@ mod tests {
             notification_url: None,
             webhook_secret: Some(SECRET.into()),
         };
-        assert_eq!(settings.describe(), ("https://***@data.example/in".into(), "none".into()));
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hidden") && !shown.contains("MfKQ"), "{shown}");
     }

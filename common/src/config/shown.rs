@@ -1,0 +1,65 @@
+//! The settings of a program, and how its log shows them.
+
+use clap::{ArgMatches, Command, Parser};
+
+use super::describe_url;
+
+/// The settings of a program, and all of them on one line for its log. Ends the process as [`Parser::parse`] does when
+/// they cannot be parsed.
+pub fn parse<S: Parser>() -> (S, String) {
+    let mut command = S::command();
+    let mut matches = command.clone().get_matches();
+    // From what was parsed and not from the fields, so that no setting can be forgotten.
+    let shown = show(&command, &matches);
+    match S::from_arg_matches_mut(&mut matches) {
+        Ok(settings) => (settings, shown),
+        Err(error) => error.format(&mut command).exit(),
+    }
+}
+
+/// `NAME=value` of every setting, defaults included, in the order of the help. Hidden values are masked.
+fn show(command: &Command, matches: &ArgMatches) -> String {
+    let setting = |argument: &clap::Arg| {
+        let name = argument.get_env()?.to_string_lossy();
+        let values = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+        let value = values.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>().join(",");
+        let shown = match () {
+            () if !argument.is_hide_env_values_set() || value.trim().is_empty() => value,
+            () if name.ends_with("_URL") => describe_url(&value.into()),
+            () => "***".into(),
+        };
+        Some(format!("{name}={shown}"))
+    };
+    command.get_arguments().filter_map(setting).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::config::{Settings, secret};
+
+    #[derive(clap::Parser)]
+    struct Given {
+        #[command(flatten)]
+        settings: Settings,
+        #[arg(long, env, value_parser = secret, hide_env_values = true)]
+        token: Option<SecretString>,
+    }
+
+    #[test]
+    fn every_setting_is_shown_and_no_secret() {
+        let given = ["p", "--database-url", "mysql://u:pass@db/dibs", "--redis-url", "redis://r?password=word"];
+        let matches = Given::command().get_matches_from(given.into_iter().chain(["--token", "redis://tok"]));
+        let shown = show(&Given::command(), &matches);
+        assert!(shown.starts_with("DATABASE_URL=mysql://***@db/dibs REDIS_URL=redis://r"), "{shown}");
+        assert!(shown.contains(" CLAIM_PARTITIONS=16 ") && shown.contains(" PAYMENT_GATEWAY_URL= "), "{shown}");
+        assert!(shown.ends_with(" TOKEN=***"), "{shown}");
+        assert!(["pass", "word", "tok"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+        for argument in Given::command().get_arguments().filter_map(clap::Arg::get_env) {
+            assert!(shown.contains(&format!("{}=", argument.to_string_lossy())), "{shown}");
+        }
+    }
+}
