@@ -30,7 +30,6 @@ pub struct App {
     pub supervisor: Supervisor,
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
-    /// Requests in progress.
     pub in_progress: AtomicU32,
 }
 

@@ -125,7 +125,6 @@ impl Drop for InProgress {
     }
 }
 
-/// The response of a handler that panicked.
 fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic.downcast_ref::<&str>().copied();
     let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");

@@ -44,7 +44,6 @@ pub trait AwaitedOutcome: Clone + Send + 'static {
 
     fn id(subject: &Self::Subject) -> Self::Id;
 
-    /// The outcomes in a message of the worker.
     fn decode_all(message: &[u8]) -> impl Iterator<Item = (Self::Id, Self)>;
 
     /// The outcomes that MySQL holds of these subjects.

@@ -115,7 +115,6 @@ impl Ranking {
 
 type RankingsByDays = BTreeMap<u8, Ranking>;
 
-/// The rankings of this process.
 pub struct Rankings {
     loaded: watch::Receiver<Arc<RankingsByDays>>,
 }

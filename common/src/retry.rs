@@ -36,7 +36,6 @@ impl RetryPolicy {
         Self { base: delay, factor: 1, cap: delay, jitter: 0, deadline: None }
     }
 
-    /// The same policy with a deadline.
     #[must_use]
     pub const fn within(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);

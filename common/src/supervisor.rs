@@ -74,7 +74,6 @@ pub struct Supervisor {
     decorator: Option<Decorator>,
 }
 
-/// The runs of one task.
 #[derive(Clone, Copy, Debug)]
 struct Runs {
     running_since: Option<Instant>,
@@ -222,7 +221,6 @@ impl Supervisor {
     }
 }
 
-/// The message of a panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic(pub String);
 

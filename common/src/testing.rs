@@ -133,7 +133,6 @@ impl TestEnvironment {
         Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0, enforced_since: None }
     }
 
-    /// A product that is for sale.
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
         let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
@@ -186,7 +185,6 @@ impl TestEnvironment {
         self.redis.client().xlen(stream).await.expect("a length")
     }
 
-    /// All Redis keys of this test.
     pub async fn keys(&self) -> Vec<String> {
         let mut pages = Box::pin(self.redis.client().scan(format!("{}:*", self.name), Some(1000), None));
         let mut keys = Vec::new();
@@ -277,7 +275,6 @@ pub fn open_terms() -> CampaignTerms {
     }
 }
 
-/// The partition that every environment has.
 pub const FIRST: Partition = Partition(0);
 
 /// A handle of metrics without a recorder.

@@ -174,7 +174,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Executes the commands of all partitions.
     async fn execute_commands(self, partitions: u16) -> Result<()> {
         let processor = command_processor(&self.database, &self.redis, self.rules, self.reclaim);
         processor.run((0..partitions).map(Partition), self.supervisor.stopping).await;

@@ -28,7 +28,6 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Purged {
     pub idempotency_keys: u64,
     pub product_changes: u64,
-    /// Outcomes of commands.
     pub outcomes: u64,
     /// Events that every active sink has accepted.
     pub events: u64,

@@ -32,7 +32,6 @@ const MAX_QUEUED: usize = 10_000;
 const CLAIM_TIMEOUT: Duration = Duration::from_millis(750);
 const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_millis(50));
 
-/// The claims of one campaign in this process.
 pub struct CampaignBatcher {
     coupon: CouponId,
     partition: Partition,
@@ -41,7 +40,6 @@ pub struct CampaignBatcher {
     refused_locally: Counter,
 }
 
-/// A claim that Redis accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct AcceptedClaim {
     pub record: ClaimRecord,

@@ -91,7 +91,6 @@ where
     running.await.map_err(Error::internal)?
 }
 
-/// The key of the request.
 fn key(headers: &HeaderMap) -> Result<HeaderValue> {
     let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
     // Of two keys it is not known which one the caller repeats.
@@ -180,7 +179,6 @@ fn is_final(head: &response::Parts) -> bool {
     decided && !head.headers.contains_key(header::RETRY_AFTER)
 }
 
-/// A stored response as the response of this request.
 fn replayed(stored: StoredResponse, request_id: &str) -> Response {
     // The request id is that of this request, or a person would look for the wrong lines of the log.
     let is_problem = stored.content_type.as_deref() == Some(PROBLEM_JSON);
@@ -197,7 +195,6 @@ fn replayed(stored: StoredResponse, request_id: &str) -> Response {
     response
 }
 
-/// A stored problem with the id of this request.
 fn with_request_id(problem: Vec<u8>, request_id: &str) -> Vec<u8> {
     let Ok(Value::Object(mut members)) = serde_json::from_slice(&problem) else { return problem };
     members.insert("requestId".into(), request_id.into());

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::problem::ApiError;
 
-/// The parameters in the path, checked.
 pub struct PathParameters<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathParameters<T> {

@@ -87,7 +87,6 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(errors::error_page))
 }
 
-/// The OpenAPI document.
 pub fn document() -> Document {
     with_keys(documented().into_openapi())
 }

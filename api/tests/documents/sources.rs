@@ -35,7 +35,6 @@ fn collect(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every document.
 pub fn documents() -> Vec<(String, String)> {
     files(&[""], &[".md"])
 }

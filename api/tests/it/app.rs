@@ -223,7 +223,6 @@ impl TestApp {
         self.get(&format!("/coupons/{coupon}/claims/{user}")).await
     }
 
-    /// A worker for one partition.
     pub fn worker(&self, partition: Partition) -> ClaimWorker {
         claim_worker(&self.environment.database, &self.environment.redis, partition, ReclaimPolicy::default())
     }

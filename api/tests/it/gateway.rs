@@ -71,7 +71,6 @@ impl TestGateway {
         self.books().questions.clone()
     }
 
-    /// All the money that was taken.
     pub fn money(&self) -> i64 {
         self.books().taken.values().sum()
     }

@@ -69,7 +69,6 @@ async fn a_process_is_live_and_ready_and_its_metrics_move() {
     app.end().await;
 }
 
-/// The log lines of a call with this request id.
 async fn logged(app: &TestApp, url: &str, request_id: &str) -> (Answer, Vec<LogLine>) {
     let capture = LogCapture::start();
     let answer = Answer::of(app.client.get(url).header("x-request-id", request_id)).await;

@@ -114,7 +114,6 @@ impl Settings {
         Database::new(&self.database_url, connections)
     }
 
-    /// So many connections to Redis.
     pub async fn redis(&self, connections: usize) -> Result<Redis> {
         let connected = Redis::connect(&self.redis_url, Keys::new(&*self.redis_key_prefix), connections).await;
         connected.map_err(|error| {

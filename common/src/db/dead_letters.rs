@@ -71,7 +71,6 @@ impl TryFrom<DeadLetterRow> for DeadLetter {
     }
 }
 
-/// A page of dead letters, and its filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLettersPage {
     /// Only those of this source.
@@ -80,7 +79,6 @@ pub struct DeadLettersPage {
     pub status: Option<DeadLetterStatus>,
     /// Only those with a lower id.
     pub before: Option<DeadLetterId>,
-    /// At most so many.
     pub limit: u32,
     /// Of each payload only the first 300 characters.
     pub is_short: bool,

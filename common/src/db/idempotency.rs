@@ -24,7 +24,6 @@ const MAX_ROUNDS: u32 = 5;
 const PURGE_BATCH_SIZE: u64 = 1_000;
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request with a key, by its hashes.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyedRequest {
     /// SHA-256 of method, path and key, with line feeds between them.

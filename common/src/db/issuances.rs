@@ -83,7 +83,6 @@ pub async fn find_rejected(
 /// A batch of claims and what was planned for it, under the locks of its campaigns.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedClaims<'a> {
-    /// The locked campaigns.
     pub campaigns: &'a [Campaign],
     pub claims: &'a [Claim],
     pub plan: &'a IssuancePlan,

@@ -23,7 +23,6 @@ pub struct OutboxEvent {
     pub sequence: u64,
     /// ORDER, COUPON, POINTS or PRODUCT.
     pub aggregate_type: String,
-    /// The id of the aggregate.
     pub aggregate_id: String,
     /// Such as `order.paid`.
     #[sqlx(rename = "type")]

@@ -190,7 +190,6 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
     Ok(expired.len() as u64)
 }
 
-/// The payload of `coupon.expired`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CouponExpired {

@@ -29,7 +29,6 @@ pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// Connections to the database.
 #[derive(Clone)]
 pub struct Database {
     shared: Arc<Shared>,
@@ -115,7 +114,6 @@ impl Database {
         migrated.map_err(Error::internal)
     }
 
-    /// Closes all connections.
     pub async fn close(&self) {
         self.pool().close().await;
     }

@@ -62,7 +62,6 @@ pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product
     row.map(Product::try_from).transpose()
 }
 
-/// Which products to list.
 #[derive(Clone, Copy, Debug)]
 pub struct ProductsFilter {
     /// Only products of this status.

@@ -30,7 +30,6 @@ pub struct RetryMessage {
     pub next_attempt_at: Timestamp,
     /// Why the last attempt failed.
     pub last_response: Option<String>,
-    /// The dead letter that this message redrives.
     pub dead_letter: Option<DeadLetterId>,
 }
 

@@ -40,7 +40,6 @@ impl<'c> SalesSnapshot<'c> {
         Ok(Self { sequence, snapshot, unsequenced, zone })
     }
 
-    /// The scores of a business day.
     pub async fn day(&mut self, day: NaiveDate) -> Result<Scores, sqlx::Error> {
         let mut scores = sum_of_day(&mut self.snapshot, day, self.zone).await?;
         for change in self.unsequenced.iter().filter(|change| change.day == day) {

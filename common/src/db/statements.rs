@@ -60,7 +60,6 @@ impl Statements {
         }
     }
 
-    /// Adds one statement.
     pub fn push(&mut self, statement: &str) {
         if self.sql.len() + statement.len() + 1 > self.max_bytes && !self.sql.is_empty() {
             self.full.push(std::mem::take(&mut self.sql));

@@ -64,7 +64,6 @@ impl Database {
         within(check).await.unwrap_or(false)
     }
 
-    /// A task that runs [`Self::watch`].
     pub fn watch_task(&self, stopping: &CancellationToken) -> Task {
         let (database, stopping) = (self.clone(), stopping.clone());
         Task::new("database_watch", Lifetime::UntilStopping, move || {

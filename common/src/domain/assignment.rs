@@ -28,7 +28,6 @@ pub struct Recipients {
 }
 
 impl Recipients {
-    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let count = self.user_ids.len();
         let mut errors = Vec::new();
@@ -116,7 +115,6 @@ impl AssignmentOutcome {
 /// A user of an assignment without a stored outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingUser {
-    /// The claim on behalf of the user.
     pub claim: ClaimId,
     pub user: UserId,
     /// The outcome of that claim, when it has one meanwhile.

@@ -137,7 +137,6 @@ impl CampaignTerms {
         self
     }
 
-    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut expect = |holds: bool, field: &'static str, message: &str| {

@@ -61,7 +61,6 @@ pub enum ClaimRejectReason {
     ClaimFailed,
 }
 
-/// The durable outcome of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimOutcome {
     Issued { valid_until: Timestamp },
@@ -146,10 +145,8 @@ impl IssuancePlan {
 /// The type of the event of issuances.
 pub const COUPON_ISSUED: &str = "coupon.issued";
 
-/// The most issuances of one event.
 const EVENT_BATCH_SIZE: usize = 100;
 
-/// The payload of `coupon.issued`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CouponsIssued<'i> {

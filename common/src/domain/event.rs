@@ -9,7 +9,6 @@ use crate::identifiers::{CouponId, OrderId, ProductId, UserId};
 pub enum Aggregate {
     Order(OrderId),
     Coupon(CouponId),
-    /// The points of a user.
     Points(UserId),
     Product(ProductId),
 }

@@ -24,7 +24,6 @@ pub struct PointRules {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChargeRejectReason {
-    /// The minimum.
     BelowMinimum(i64),
     CapExceeded {
         cap: i64,

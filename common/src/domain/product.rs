@@ -69,7 +69,6 @@ impl ProductTerms {
         self
     }
 
-    /// The invalid fields.
     pub fn errors(&self) -> Vec<FieldError> {
         let stock = (!(0..=MAX_AMOUNT).contains(&self.stock))
             .then(|| FieldError::new("stock", format!("expected 0 to {MAX_AMOUNT}")));

@@ -12,7 +12,6 @@ use crate::{clock::Timestamp, identifiers::ProductId};
 
 /// Lengths of rankings in days, today included.
 pub const WINDOWS: [u8; 3] = [1, 3, 7];
-/// The most products of one ranking.
 pub const MAX_RANKED_PRODUCTS: u32 = 1_000;
 /// Days that Redis keeps, today included: the longest window and two more, as clocks and time zones differ.
 pub const KEPT_DAYS: u64 = 9;
@@ -20,7 +19,6 @@ pub const KEPT_DAYS: u64 = 9;
 /// The types of the events that change scores: paid, then cancelled.
 pub const EVENTS: [&str; 2] = ["order.paid", "order.cancelled"];
 
-/// Units of each product.
 pub type Scores = BTreeMap<ProductId, i64>;
 
 /// A change of the score of a product on a day.
@@ -186,7 +184,6 @@ mod tests {
         assert_eq!(ranked(&scores, 2), [(product(9), 5), (product(10), 5)]);
     }
 
-    /// A step of the model.
     #[derive(Clone, Debug)]
     enum Step {
         Pay {

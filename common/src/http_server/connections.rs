@@ -67,7 +67,6 @@ impl Connection {
     }
 }
 
-/// The connections of one server.
 pub(super) struct Connections {
     limits: ConnectionLimits,
     started: Instant,

@@ -65,7 +65,6 @@ pub struct Message {
     pub data: Box<RawValue>,
 }
 
-/// A receiver of webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
     /// Gets every event of an order, those of each order in their order.
@@ -77,7 +76,6 @@ pub enum Receiver {
 impl Receiver {
     pub const ALL: [Self; 2] = [Self::DataPlatform, Self::Notifications];
 
-    /// Its name as a sink.
     pub const fn name(self) -> &'static str {
         match self {
             // The key of its row in `sinks` and the source of its dead letters, so it never changes.

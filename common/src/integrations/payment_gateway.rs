@@ -32,7 +32,6 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A longer response is invalid, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The client of a gateway.
 #[derive(Clone, Debug)]
 pub struct PaymentGateway {
     client: Client,

@@ -29,12 +29,9 @@ const STAGED_PAGE: usize = 1_000;
 /// After that Redis deletes the staged claims of a rebuild that crashed.
 const STAGED_TTL_SECONDS: i64 = 3_600;
 
-/// The counts of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Accepted claims.
     pub claimed: u32,
-    /// The total quantity.
     pub total: u32,
     /// The highest sequence that an accepted claim has.
     pub sequence: u32,
@@ -132,7 +129,6 @@ pub async fn delete(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
     redis.client().unlink::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
 }
 
-/// Removes a campaign and its claims.
 pub async fn remove(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
     let keys = vec![redis.keys.campaign(partition, coupon), redis.keys.claims(partition, coupon)];
     redis.client().unlink::<(), _>(keys).await.map_err(redis_error)

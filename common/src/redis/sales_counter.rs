@@ -28,7 +28,6 @@ pub enum SalesBatch<'a> {
     Kafka(&'a [SalesMessage]),
 }
 
-/// The outcome of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SalesCounted {
     /// Every event of the batch is counted, by this call or an earlier one.

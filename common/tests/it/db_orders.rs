@@ -9,7 +9,7 @@ use dibs_common::{
         Action, Command, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
         StockChange, execute,
     },
-    identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId},
+    identifiers::{CommandId, OrderId, PaymentId},
     testing::{
         TestEnvironment,
         commands::{command, place_order, with_coupon},

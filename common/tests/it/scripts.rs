@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use dibs_common::{
     Error, clock,
     domain::campaign::{Campaign, CampaignState, CampaignTerms},
-    identifiers::{ClaimId, UserId, new_uuid},
+    identifiers::{ClaimId, new_uuid},
     redis::{
         campaign_state,
         keys::ISSUANCE_GROUP,
@@ -21,9 +21,7 @@ use fred::{
     types::{ClusterHash, CustomCommand},
 };
 
-fn user(number: u64) -> UserId {
-    number.try_into().expect("an id")
-}
+use crate::support::{user, with_campaign};
 
 fn request(number: u64) -> ClaimRequest {
     ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }

@@ -27,7 +27,6 @@ pub async fn with_campaign(change: impl FnOnce(&mut CampaignTerms)) -> (TestEnvi
     (environment, campaign)
 }
 
-/// An accepted claim of a user.
 pub fn accepted(campaign: &Campaign, number: u64, sequence: u32) -> Claim {
     let record = ClaimRecord { claim_id: ClaimId::generate(), sequence, accepted_at: clock::now() };
     Claim { coupon: campaign.id, user: user(number), record, request: String::new(), is_assigned: false }
@@ -56,12 +55,10 @@ pub async fn issue(environment: &TestEnvironment, campaign: &Campaign, users: &[
     claims
 }
 
-/// A connection of the pool.
 pub async fn connection(environment: &TestEnvironment) -> sqlx::pool::PoolConnection<sqlx::MySql> {
     environment.database.pool().acquire().await.expect("a connection")
 }
 
-/// Inserts an event of an order with this payload.
 pub async fn insert_event(connection: &mut MySqlConnection, kind: &str, payload: &str) {
     sqlx::query(
         "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) VALUES ('ORDER', '1', ?, ?, ?)",

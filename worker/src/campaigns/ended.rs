@@ -4,7 +4,10 @@ use dibs_common::{
     db::{self, Database},
     domain::campaign::Campaign,
     error::Result,
-    redis::{Redis, campaign_state, streams::ClaimStream},
+    redis::{
+        Redis, campaign_state,
+        streams::{self, ClaimEntry},
+    },
 };
 
 use super::{
@@ -34,7 +37,7 @@ pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) ->
 
 async fn remove(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<bool> {
     // A claim without an outcome may be rejected, and then its slot must return to Redis.
-    if ClaimStream::entries(redis, campaign.partition).await? > CHECKED_ENTRIES
+    if streams::len::<ClaimEntry>(redis, campaign.partition).await? > CHECKED_ENTRIES
         || !list_unanswered(database, redis, campaign).await?.is_empty()
     {
         return Ok(false);

@@ -13,7 +13,7 @@ use dibs_common::{
         Redis,
         campaign_state::{self, HeldCampaign, KEPT_AFTER_END},
         scripts::campaign_update,
-        streams::ClaimStream,
+        streams::{self, ClaimEntry},
     },
 };
 use futures::future::join_all;
@@ -158,7 +158,7 @@ impl Reconciler {
     /// counts must be the same before and after.
     async fn check_surplus(&self, campaign: &Campaign, counts: Counts) -> Result<()> {
         let (database, redis) = (&self.database, &self.redis);
-        if ClaimStream::entries(redis, campaign.partition).await? > CHECKED_ENTRIES {
+        if streams::len::<ClaimEntry>(redis, campaign.partition).await? > CHECKED_ENTRIES {
             return Ok(());
         }
         let unanswered = list_unanswered(database, redis, campaign).await?.len() as u64;

@@ -15,7 +15,6 @@ use super::{Job, Jobs};
 /// When missed business days are looked for: each hour, and ten minutes after midnight. The fields are second, minute,
 /// hour, day, month, weekday, in the shop's time zone.
 const DUE: [&str; 2] = ["0 0 * * * *", "0 10 0 * * *"];
-/// The schedule of the other jobs.
 const OTHERS: [(&str, Job); 3] =
     [("*/5 * * * * *", Job::ExpireOrders), ("*/5 * * * * *", Job::ExpireCoupons), ("45 * * * * *", Job::Purge)];
 /// When jobs that are due at the start are retried.

@@ -27,7 +27,6 @@ use super::{
     dead_letters::dead_letter,
 };
 
-/// The topic of claim requests.
 pub const CLAIM_REQUESTS: &str = "coupon.issue.requested";
 
 /// Claims that one call of the script decides.
@@ -36,7 +35,6 @@ const BATCH_SIZE: usize = 250;
 const CACHE_SIZE: usize = 10_000;
 /// Rows that are not in memory take the disk a while.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// In bytes.
 const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// In characters.
 const MAX_REQUEST_ID_LENGTH: usize = 128;
@@ -55,11 +53,9 @@ pub struct ClaimRequestHandler {
     decided: HashSet<ClaimId>,
 }
 
-/// Consumes claim requests from Kafka.
 pub type ClaimRequestConsumer = Consumer<ClaimRequestHandler>;
 
 impl ClaimRequestConsumer {
-    /// Joins the consumer group of claim requests.
     pub fn join_claim_requests(cluster: &Cluster, database: &Database, redis: &Redis) -> Result<Self> {
         Self::join(cluster, &[CLAIM_REQUESTS], ClaimRequestHandler::new(database, redis))
     }
@@ -76,7 +72,6 @@ struct RequestBody {
     request_id: Option<String>,
 }
 
-/// A valid request.
 struct Request<'r> {
     record: &'r Record,
     user: UserId,
@@ -271,7 +266,6 @@ fn digest(identity: &str) -> [u8; 16] {
     digest
 }
 
-/// The decision about the claim of a request.
 #[derive(Clone, Copy)]
 enum RequestDecision {
     Accepted,

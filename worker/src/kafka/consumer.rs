@@ -25,7 +25,6 @@ const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(200)
 /// How much of a value is kept, in bytes. No valid value is longer.
 const MAX_VALUE: usize = 256 * 1024;
 
-/// A record of a topic.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// With the prefix.
@@ -70,7 +69,6 @@ impl Record {
     }
 }
 
-/// Processes records.
 pub trait Handler: Send {
     /// Its name in logs, metrics and the name of its consumer group. It never changes.
     const NAME: &'static str;

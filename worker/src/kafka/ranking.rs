@@ -38,7 +38,6 @@ pub struct RankingHandler {
 pub type RankingConsumer = Consumer<RankingHandler>;
 
 impl RankingConsumer {
-    /// Joins the consumer group of the ranking.
     pub fn join_ranking(cluster: &Cluster, database: &Database, redis: &Redis, zone: Tz) -> Result<Self> {
         Self::join(cluster, &EVENTS, RankingHandler::new(database, redis, zone))
     }

@@ -21,7 +21,6 @@ use crate::{
     relay::{Batch, Sink},
 };
 
-/// The name of the sink.
 pub const KAFKA: &str = "kafka";
 
 /// The events that are published, each type to a topic of its own.

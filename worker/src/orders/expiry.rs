@@ -14,7 +14,6 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 /// Commands to expire sent at once, and how many of them are on their way to Redis together.
 const PAGE: u32 = 500;
 const MAX_CONCURRENCY: usize = 32;
-/// Pages of one look.
 const PAGES: usize = 20;
 /// Commands to expire wait behind fewer than so many others: they are in no hurry.
 const MAX_STREAM_LENGTH: u64 = 5_000;

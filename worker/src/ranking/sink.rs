@@ -12,7 +12,6 @@ use crate::relay::{Batch, Sink};
 
 /// Changes of one script call, and those of one order more: Redis serves no other client meanwhile.
 const MAX_CHANGES: usize = 5_000;
-/// The name of the sink.
 pub const RANKING: &str = "ranking";
 
 /// Counts the sales of each day in Redis.

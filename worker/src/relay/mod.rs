@@ -63,7 +63,6 @@ pub struct Relay<S> {
     marked_active_at: Option<Timestamp>,
 }
 
-/// The outcome of one step of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
     /// Another process holds the sink's lease.

@@ -9,7 +9,6 @@ pub struct Limits {
     pub read: u64,
     /// Reads that wait in memory for their batch.
     pub queued_reads: usize,
-    /// Entries of a batch.
     pub entries: usize,
     /// Load of a batch, see [`Handler::load`]. An entry that exceeds it is a batch of its own.
     pub load: usize,

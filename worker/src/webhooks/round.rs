@@ -38,12 +38,10 @@ pub(super) fn group_by_ordering_key(messages: impl IntoIterator<Item = Outgoing>
     groups
 }
 
-/// The parameters of a round.
 #[derive(Clone)]
 pub(super) struct RoundSettings {
     pub sink: &'static str,
     pub endpoint: WebhookEndpoint,
-    /// When the round began.
     pub at: Timestamp,
     pub max_concurrency: usize,
     /// Failures in a row that open the circuit.

@@ -44,7 +44,6 @@ pub struct Limits {
     pub batch_size: usize,
     /// Requests in flight.
     pub max_concurrency: usize,
-    /// Messages in the retry queue.
     pub retry_queue_size: usize,
     /// Failures in a row that open the circuit.
     pub failure_threshold: u32,

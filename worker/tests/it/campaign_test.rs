@@ -116,7 +116,6 @@ impl CampaignTest {
         self.held().await.expect("a known campaign").claimed
     }
 
-    /// The claims on the stream.
     pub async fn unanswered(&self) -> Vec<Claim> {
         ClaimStream::unanswered(&self.redis, FIRST, self.campaign.id).await.expect("redis")
     }

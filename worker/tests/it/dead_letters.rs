@@ -49,7 +49,6 @@ async fn repair(environment: &TestEnvironment) {
 }
 
 impl CampaignTest {
-    /// With a campaign whose user 7 has a dead-lettered claim.
     async fn with_a_dead_claim() -> (Self, DeadLetter) {
         let test = Self::new(5).await;
         break_user(&test, 7).await;
@@ -71,7 +70,6 @@ async fn redriven(environment: &TestEnvironment) -> usize {
     redrive_once(&environment.database, &environment.redis).await.expect("a round")
 }
 
-/// Drops the letters of a source.
 pub async fn dropped(environment: &TestEnvironment, source: &str) -> u64 {
     drop_source(&environment.database, &environment.redis, source, clock::now()).await.expect("dropped")
 }

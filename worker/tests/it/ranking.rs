@@ -51,7 +51,6 @@ async fn execute(environment: &TestEnvironment, action: Action, id: CommandId, n
     outcomes.pop().expect("an outcome")
 }
 
-/// Buys so many of a product at `now`.
 pub async fn buy(environment: &TestEnvironment, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
     let id = CommandId::generate();
     let items = vec![Line { product_id: product, quantity }];
@@ -167,7 +166,6 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
     environment.end_consistent().await;
 }
 
-/// What is stored of a day.
 async fn stored(environment: &TestEnvironment, day: NaiveDate) -> Scores {
     let sold: Vec<(u64, i64)> = sqlx::query_as("SELECT product_id, quantity FROM product_daily_sales WHERE day = ?")
         .bind(day)

@@ -37,7 +37,6 @@ async fn agree(test: &CampaignTest) -> bool {
     held.different.is_empty() && counts && campaign.enforced_since.is_some()
 }
 
-/// A reconciler, and its rounds.
 struct Rounds(Mutex<Reconciler>);
 
 impl Rounds {

@@ -22,7 +22,6 @@ const POLICY: ReclaimPolicy =
     ReclaimPolicy { min_idle: Duration::from_millis(600), poll_interval: Duration::from_millis(50) };
 const ENTRIES: u64 = 1_500;
 
-/// How often each claim was delivered.
 type Deliveries = Arc<Mutex<HashMap<ClaimId, u32>>>;
 
 /// Takes 100 ms for 50 entries: 3 s for all of them, five times as long as `min_idle`.

@@ -71,12 +71,10 @@ impl OrderTest {
         Self { app, product }
     }
 
-    /// The body of an order.
     pub fn order(&self, user: u64, quantity: u32) -> Value {
         order_of(user, self.product, quantity)
     }
 
-    /// Places an order; its id.
     pub async fn place(&self, body: Value) -> String {
         let placed = self.post("/orders", body).await;
         assert_eq!(placed.status, 201, "{placed:?}");
@@ -139,7 +137,6 @@ pub(super) async fn coupon_status(app: &TestApp, user: u64, coupon: &str) -> Str
     found["status"].as_str().expect("a status").to_owned()
 }
 
-/// An order that uses a coupon.
 pub(super) fn order_with(coupon: &str, mut order: Value) -> Value {
     order["userCouponId"] = json!(coupon);
     order

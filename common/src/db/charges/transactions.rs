@@ -218,7 +218,6 @@ async fn existing(
     Ok(ChargeWithBalance { charge, balance: after.unwrap_or(account.balance) })
 }
 
-/// The payload of `points.charged`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PointsCharged {

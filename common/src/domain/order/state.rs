@@ -50,7 +50,6 @@ pub struct LockedState {
     pub decided: HashMap<CommandId, Option<OrderRejectReason>>,
 }
 
-/// A row to insert into the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerRow {
     pub user: UserId,
@@ -80,7 +79,6 @@ pub enum PaymentStatus {
     Cancelled,
 }
 
-/// A payment to insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payment {
     pub id: PaymentId,
@@ -102,7 +100,6 @@ pub struct CommandResult {
     pub balance: Option<i64>,
 }
 
-/// The durable outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderOutcome {
     /// Executed, now or by an earlier delivery.
@@ -125,18 +122,14 @@ pub struct OrderPlan {
     pub outcomes: Vec<OrderOutcome>,
     /// Indexes of the commands whose outcome is a row of its own.
     pub decided: Vec<usize>,
-    /// Orders to insert.
     pub placed: BTreeSet<OrderId>,
-    /// Orders to update.
     pub changed: BTreeSet<OrderId>,
     pub stock: BTreeMap<ProductId, StockChange>,
-    /// Coupons to update.
     pub coupons: BTreeSet<ClaimId>,
     /// Accounts to update, or to insert.
     pub accounts: BTreeSet<UserId>,
     /// In order: each row has the balance after it.
     pub ledger: Vec<LedgerRow>,
-    /// Payments to insert.
     pub payments: Vec<Payment>,
     /// Payments of earlier batches that were refunded.
     pub refunded: BTreeSet<PaymentId>,

@@ -19,7 +19,6 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// The outcome of [`campaign_put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CampaignPut {
     /// Whether the campaign was unknown. Otherwise its terms changed, and its counts did not.
@@ -31,7 +30,6 @@ pub struct CampaignPut {
 /// The counts that an unknown campaign begins with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CampaignCounts {
-    /// Accepted claims.
     pub claimed: u32,
     /// The highest sequence that an accepted claim has.
     pub sequence: u32,

@@ -35,7 +35,6 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 pub const RECORD_BYTES: usize = 26;
 const DECISION_BYTES: usize = 1 + RECORD_BYTES;
 
-/// A claim to decide.
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
     pub user: UserId,
@@ -45,10 +44,8 @@ pub struct ClaimRequest {
     pub request: Bytes,
 }
 
-/// The decision on one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is accepted.
     Accepted(ClaimRecord),
     /// It was accepted before, with the same claim id.
     Replayed(ClaimRecord),
@@ -64,7 +61,6 @@ pub enum Decision {
     Paused,
 }
 
-/// The decisions on the claims of one call.
 #[derive(Clone, Debug)]
 pub struct Decisions {
     /// The clock of Redis.
@@ -100,7 +96,6 @@ pub async fn assign(
     decide(redis, Call { partition, coupon, reply_channel: "", issuer: "ADMINISTRATOR" }, claims).await
 }
 
-/// What all claims of a call have in common.
 struct Call<'c> {
     partition: Partition,
     coupon: CouponId,

@@ -40,7 +40,6 @@ impl Days {
         keys
     }
 
-    /// `expires_at` of each day.
     pub fn expiries(&self, zone: Tz) -> impl Iterator<Item = Value> {
         self.0.keys().map(move |day| expires_at(*day, zone).timestamp().into())
     }

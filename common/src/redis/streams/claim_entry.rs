@@ -96,7 +96,6 @@ fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malfor
 /// The outcome of a claim, as the worker publishes it to a process that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimOutcomeMessage {
-    /// Which claim.
     pub claim: ClaimId,
     pub outcome: ClaimOutcome,
 }

@@ -68,7 +68,6 @@ impl Entry for OrderEntry {
 /// The outcome of a command, as the worker publishes it to a process that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderOutcomeMessage {
-    /// Which command.
     pub command: CommandId,
     pub outcome: OrderOutcome,
 }

@@ -23,11 +23,9 @@ enum Field<'f> {
     Binary { base64: String },
 }
 
-/// Where and how an entry failed.
 #[derive(Clone, Copy, Debug)]
 pub struct FailedEntry<'f> {
     pub partition: Partition,
-    /// Its id on the stream.
     pub id: &'f str,
     pub fields: &'f HashMap<String, Bytes>,
     pub reason: &'f str,
@@ -36,7 +34,6 @@ pub struct FailedEntry<'f> {
     pub redrivable: bool,
 }
 
-/// The dead letter of an entry.
 pub fn dead_letter<E: Entry>(failed: FailedEntry<'_>) -> NewDeadLetter {
     let FailedEntry { partition, id, fields, reason, attempts, redrivable } = failed;
     let is_known = fields.get("type").is_some_and(|kind| kind == E::TYPE);

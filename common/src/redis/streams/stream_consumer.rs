@@ -24,9 +24,7 @@ use crate::{
     redis::{BLOCK, Redis, keys::Keys, redis_error, scripts},
 };
 
-/// What a stream carries.
 pub trait Entry: Sized + Send + Sync {
-    /// The consumer group that works on it.
     const GROUP: &'static str;
     /// The stream's key ends with it.
     const NAME: &'static str;
@@ -35,7 +33,6 @@ pub trait Entry: Sized + Send + Sync {
     /// The source of its dead letters.
     const SOURCE: &'static str;
 
-    /// The stream's key.
     fn stream(keys: &Keys, partition: Partition) -> String;
 
     /// The id of the coupon or order that it is about.
@@ -50,14 +47,12 @@ pub async fn len<E: Entry>(redis: &Redis, partition: Partition) -> Result<u64> {
     redis.client().xlen(E::stream(&redis.keys, partition)).await.map_err(redis_error)
 }
 
-/// An entry handed to a consumer.
 #[derive(Clone, Debug)]
 pub struct Delivery<E> {
     /// The entry's id on the stream.
     pub id: String,
     /// How often it was handed to a consumer, this time included.
     pub attempts: u64,
-    /// What it says.
     pub entry: Result<E, Malformed>,
 }
 
@@ -65,7 +60,6 @@ pub struct Delivery<E> {
 pub struct StreamConsumer<E> {
     redis: Redis,
     reader: Client,
-    /// Which partition.
     pub partition: Partition,
     key: String,
     consumer: String,
@@ -203,7 +197,6 @@ impl<E: Entry> StreamConsumer<E> {
         len::<E>(&self.redis, self.partition).await
     }
 
-    /// The key of the stream.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -237,11 +230,6 @@ impl<E: Entry> StreamConsumer<E> {
 }
 
 impl StreamConsumer<ClaimEntry> {
-    /// How many entries are on the stream of a partition.
-    pub async fn entries(redis: &Redis, partition: Partition) -> Result<u64> {
-        redis.client().xlen(redis.keys.claim_stream(partition)).await.map_err(redis_error)
-    }
-
     /// Every claim on `coupon` that is on the stream: accepted, and perhaps without an outcome.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
         // An entry has up to 250 claims, about 11 kB: a page takes Redis about a millisecond.

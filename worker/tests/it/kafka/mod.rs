@@ -55,7 +55,6 @@ struct Brokers {
     settings: KafkaSettings,
 }
 
-/// A message in Kafka.
 #[derive(Debug)]
 struct Found {
     topic: String,

@@ -23,7 +23,6 @@ use crate::support::IMPATIENT;
 
 pub const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
 
-/// A worker on the commands of the environment.
 pub fn processor_of(environment: &TestEnvironment) -> CommandProcessor {
     command_processor(&environment.database, &environment.redis, RULES, IMPATIENT)
 }
