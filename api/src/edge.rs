@@ -16,6 +16,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
+    http::{Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
 use dibs_common::Error;
@@ -70,7 +71,8 @@ where
         let route = request.extensions().get::<MatchedPath>().cloned();
         let meter = Arc::clone(&self.meter);
         let mut progress = InProgress::begin(&self.app, uri.path());
-        let answering = progress.is_some().then(|| {
+        let refusal = invalid_host(&request).or_else(|| progress.is_none().then_some(Error::Overloaded));
+        let answering = refusal.map_or(Ok(()), Err).map(|()| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
             let answering = if idempotency::has_key(&request) {
                 // Call the service that was polled ready, and leave its copy for the next request.
@@ -89,10 +91,10 @@ where
         });
         Box::pin(async move {
             let response = match answering {
-                Some(answering) => {
+                Ok(answering) => {
                     answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
                 }
-                None => ApiError(Error::Overloaded).into_response(),
+                Err(refusal) => ApiError(refusal).into_response(),
             };
             let mut response = render(response, id.as_str(), &uri);
             // After rendering, so that the status is the one that the caller sees.
@@ -102,6 +104,14 @@ where
             Ok(response)
         })
     }
+}
+
+/// What RFC 9112 demands of a request of HTTP/1.1: with none or two, a proxy and this process may take it for different
+/// hosts.
+fn invalid_host(request: &Request) -> Option<Error> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let is_invalid = hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11);
+    is_invalid.then(|| Error::field("Host", format!("expected one header, got {hosts}")))
 }
 
 /// Counts a request in progress until it is dropped: also when the client goes away.
@@ -136,7 +146,7 @@ pub async fn no_route() -> ApiError {
     ApiError(Error::RouteNotFound)
 }
 
-/// The response to a method that the route does not take.
-pub async fn no_method() -> ApiError {
-    ApiError(Error::MethodNotAllowed)
+/// The response to a method that the route does not take. The router adds `Allow`.
+pub async fn no_method(method: Method) -> Result<StatusCode, ApiError> {
+    if method == Method::OPTIONS { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError(Error::MethodNotAllowed)) }
 }

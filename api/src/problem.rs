@@ -137,9 +137,15 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     if let Some(seconds) = error.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    // RFC 9110 requires it of every 401.
-    if status == 401 {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    // What RFC 9110 requires or advises of these.
+    match error {
+        Error::Unauthenticated => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Error::UnsupportedContentEncoding => {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        // The rest of the body may still come, and must not be read as the next request.
+        Error::RequestTimeout(_) => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("close"))),
+        _ => {}
     }
     response
 }

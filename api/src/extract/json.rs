@@ -29,6 +29,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
+        if !is_identity(&parts.headers) {
+            return Err(ApiError(Error::UnsupportedContentEncoding));
+        }
         if !is_json(&parts.headers) {
             return Err(ApiError(Error::UnsupportedMediaType));
         }
@@ -54,12 +57,18 @@ pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiEr
     // The limit of the server covers the head alone. Without this one, a slow body would hold its place among the
     // requests in progress.
     let arriving = timeout(BODY_TIMEOUT, body::to_bytes(body, longest)).await;
-    let arrived = arriving.map_err(|_| ApiError(Error::MalformedJson("it did not arrive in time".into())))?;
+    let arrived = arriving.map_err(|_| ApiError(Error::RequestTimeout(BODY_TIMEOUT.as_secs())))?;
     arrived.map_err(|error| {
         // axum gives both cases one error type; only the cause below it distinguishes a long body from a broken connection.
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
         ApiError(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
     })
+}
+
+/// Whether the body is sent as it is. A compressed one would be limited by its length on the wire only.
+fn is_identity(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    encodings.iter().all(|encoding| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -13,6 +13,7 @@ mod documented_commands;
 mod edge;
 mod errors;
 mod gateway;
+mod http;
 mod idempotency;
 mod keyed_changes;
 mod operations;

@@ -45,6 +45,7 @@ fn errors() -> Vec<Error> {
         Error::MalformedJson("EOF while parsing a value".into()),
         Error::PayloadTooLarge(65_536),
         Error::UnsupportedMediaType,
+        Error::RequestTimeout(10),
         Error::Unauthenticated,
         Error::Forbidden("Administration is off."),
         Error::RouteNotFound,

@@ -40,6 +40,11 @@ pub enum Error {
     PayloadTooLarge(usize),
     #[error("Expected a body of content type application/json.")]
     UnsupportedMediaType,
+    #[error("Expected a body without a content coding.")]
+    UnsupportedContentEncoding,
+    /// Seconds.
+    #[error("The body did not arrive within {0} seconds.")]
+    RequestTimeout(u64),
     #[error("Expected 'Authorization: Bearer' with the administrator's token.")]
     Unauthenticated,
     #[error("{0}")]
@@ -158,7 +163,8 @@ impl Error {
             Self::ValidationFailed(_) => ErrorCode::ValidationFailed,
             Self::MalformedJson(_) => ErrorCode::MalformedJson,
             Self::PayloadTooLarge(_) => ErrorCode::PayloadTooLarge,
-            Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
+            Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => ErrorCode::UnsupportedMediaType,
+            Self::RequestTimeout(_) => ErrorCode::RequestTimeout,
             Self::Unauthenticated => ErrorCode::Unauthenticated,
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::RouteNotFound => ErrorCode::RouteNotFound,

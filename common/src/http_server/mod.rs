@@ -5,13 +5,12 @@
 //! that connections which send nothing, or send slowly, never keep a health check out.
 
 mod connections;
+mod watched;
 
 use std::{
     convert::Infallible,
-    io,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -19,14 +18,16 @@ use axum::{body::Body, http, response::Response};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service, ServiceExt as _};
 
-use self::connections::{Connection, Connections, Phase, RemoveOnDrop};
+use self::{
+    connections::{Connection, Connections, Phase, RemoveOnDrop},
+    watched::Watched,
+};
 use crate::retry;
 
 /// From the first byte of a request head to its last.
@@ -132,7 +133,7 @@ where
     S: Service<http::Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let watched = Watched { stream, connection: Arc::clone(&connection) };
+    let watched = Watched::new(stream, Arc::clone(&connection));
     let requests = hyper::service::service_fn(move |request: http::Request<Incoming>| {
         connection.enter(Phase::Request);
         let (service, connection) = (service.clone(), Arc::clone(&connection));
@@ -168,54 +169,9 @@ where
     }
 }
 
-/// A stream that notes when a request head begins.
-struct Watched {
-    stream: TcpStream,
-    connection: Arc<Connection>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(context, buffer);
-        // hyper calls the service only after the whole head, so its first byte is seen nowhere else.
-        if buffer.filled().len() > before && this.connection.phase() == Phase::Idle {
-            this.connection.enter(Phase::Head);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, buffer)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{io, net::SocketAddr};
 
     use axum::{Router, routing::get};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
