@@ -172,13 +172,11 @@ impl TestEnvironment {
         sqlx::query_scalar(sql).fetch_one(&self.database.pool()).await.expect("a count")
     }
 
-    /// The numbers that queries return.
-    pub async fn counts<const N: usize>(&self, queries: [&str; N]) -> [i64; N] {
-        let mut counts = [0; N];
-        for (count, sql) in counts.iter_mut().zip(queries) {
-            *count = self.count(sql).await;
+    /// Expects that each query returns its number.
+    pub async fn expect_counts<const N: usize>(&self, expected: [(&str, i64); N]) {
+        for (sql, number) in expected {
+            assert_eq!(self.count(sql).await, number, "{sql}");
         }
-        counts
     }
 
     pub async fn stream_length(&self, stream: &str) -> i64 {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{Answer, TestApp},
     gateway::{Reply, TestGateway},
-    points::{CAP, assert_points_add_up, balance, charge_body},
+    points::{CAP, assert_points_add_up, balance, charge_body, end_with_exact_points},
 };
 
 const RULES: PointRules = PointRules { charge_minimum: 10_000, holding_cap: CAP };
@@ -67,8 +67,7 @@ async fn seed_001_4_points_are_charged_once_the_payment_gateway_approves() {
     let charge = charged.body["chargeId"].clone();
     let question = json!({ "chargeId": charge, "userId": 1, "amount": 10_000, "paymentMethod": "CARD" });
     assert_eq!(gateway.questions(), [(charge.as_str().expect("text").to_owned(), question)]);
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]
@@ -86,8 +85,7 @@ async fn seed_001_4_a_declined_charge_is_refused_and_frees_what_it_reserved() {
     assert_eq!(app.environment.count("SELECT COUNT(*) FROM charges WHERE status = 'DECLINED'").await, 4);
     gateway.will(Reply::Approve);
     assert_eq!(app.post("/points", charge_body(1, CAP)).await.status, 200, "the whole cap is free");
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 /// A charge that is refused by the rules costs no money.
@@ -104,8 +102,7 @@ async fn a_charge_beyond_the_cap_never_reaches_the_payment_gateway() {
     gateway.will(Reply::Approve);
     reconciler(&app.environment, &gateway.url).reconcile_due(later(1)).await.expect("settled");
     assert_eq!(balance(&app, 1).await, 6_000_000);
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]
@@ -134,8 +131,7 @@ async fn a_charge_whose_answer_means_nothing_stays_pending() {
         assert_eq!(state(&app, &pending).await, "PENDING");
     }
     assert_eq!(app.environment.count("SELECT SUM(pending) FROM point_accounts").await, 100_000);
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 /// The gateway took the money and did not say so: the worker asks with the same key, and credits once.
@@ -156,8 +152,7 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
     let questions = gateway.questions();
     assert_eq!((questions.len(), &questions[0]), (2, &questions[1]));
     assert_eq!(gateway.money(), 10_000);
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]
@@ -179,8 +174,7 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
     proxy.open();
     assert_eq!(reconciler.reconcile_due(later(10)).await.expect("settled"), 1);
     assert_eq!((state(&app, &pending).await, gateway.money()), (json!("APPROVED"), 10_000));
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 /// The gateway may be asked by several, and answer each: one credit, and the first word stands.
@@ -276,8 +270,7 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
     assert!(impatient.await.is_err_and(|ended| ended.is_cancelled()));
     gateway.release();
     eventually("the points are credited", Duration::from_secs(2), async || balance(&app, 1).await == 10_000).await;
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]

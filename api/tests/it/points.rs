@@ -27,6 +27,12 @@ pub async fn balance(app: &TestApp, user: u64) -> Value {
     answer.body["balance"].clone()
 }
 
+/// Ends a test whose points must add up.
+pub async fn end_with_exact_points(app: TestApp) {
+    assert_points_add_up(&app.environment).await;
+    app.end().await;
+}
+
 /// I6, as the tables say it: balances are the sums of the ledger and within the cap, what is on its way is the sum of
 /// the pending charges, every approved charge has its row and its event.
 pub async fn assert_points_add_up(environment: &TestEnvironment) {
@@ -63,8 +69,7 @@ async fn seed_002_1_1_points_are_charged() {
     assert_eq!((state.status.as_u16(), &state.body["status"]), (200, &json!("APPROVED")));
     assert_eq!((&state.body["amount"], &state.body["userId"]), (&json!(10_000), &json!(1)));
     assert!(state.body["decidedAt"].is_string() && state.body.get("paymentMethod").is_none());
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]
@@ -88,8 +93,7 @@ async fn seed_002_1_1_a_charge_beyond_the_cap_is_refused() {
     assert_eq!(balance(&app, 1).await, CAP - 10_000, "the refusal changed nothing");
     assert_eq!(app.post("/points", charge_body(1, 10_000)).await.body["balance"], CAP);
     assert_eq!(app.post("/points", charge_body(2, CAP + 1)).await.code(), "POINTS_CAP_EXCEEDED");
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 /// `003` section 1: a charge of 0 or less fails.
@@ -218,8 +222,7 @@ async fn i6_balance_is_the_sum_of_the_ledger_under_concurrent_charges() {
         assert_eq!(balance(&app, user).await, 9_800_000);
     }
     assert_eq!(app.environment.count("SELECT COUNT(*) FROM charges").await, 42, "what was refused left no charge");
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 /// I6 and I12: the same operation, from any number of callers at once, is one charge with one answer.
@@ -267,8 +270,7 @@ async fn i6_the_database_itself_refuses_points_below_zero_and_a_second_credit() 
         let done = sqlx::query(sql).execute(&app.environment.database.pool()).await;
         assert!(done.is_err(), "{sql}");
     }
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }
 
 #[tokio::test]
@@ -286,6 +288,5 @@ async fn points_without_the_database_are_refused_within_a_second_and_charged_aft
         app.post("/points", charge_body(1, 10_000)).await.status == 200
     })
     .await;
-    assert_points_add_up(&app.environment).await;
-    app.end().await;
+    end_with_exact_points(app).await;
 }

@@ -67,6 +67,13 @@ async fn seed_002_3_1_a_product_is_made_and_shown_and_changed() {
     app.end().await;
 }
 
+/// An API with one product, and the path of its changes.
+async fn with_coffee(stock: i64) -> (TestApp, String) {
+    let app = TestApp::new().await;
+    let id = product(&app, "coffee", stock, "SELLING").await;
+    (app, format!("/admin/products/{id}"))
+}
+
 /// `003` section 2: products whose status is SELLING.
 #[tokio::test]
 async fn seed_003_2_only_selling_products_are_listed() {
@@ -108,9 +115,7 @@ async fn products_are_listed_page_by_page() {
 
 #[tokio::test]
 async fn twenty_changes_of_a_product_at_once_add_up() {
-    let app = TestApp::new().await;
-    let id = product(&app, "coffee", 0, "SELLING").await;
-    let path = format!("/admin/products/{id}");
+    let (app, path) = with_coffee(0).await;
     let changes = join_all((0..20).map(|_| app.patch(&path, json!({ "stockChange": 1 })))).await;
     let mut stocks: Vec<i64> = changes.iter().filter_map(|answer| answer.body["stock"].as_i64()).collect();
     stocks.sort_unstable();
@@ -123,9 +128,7 @@ async fn twenty_changes_of_a_product_at_once_add_up() {
 
 #[tokio::test]
 async fn stock_never_goes_below_nothing() {
-    let app = TestApp::new().await;
-    let id = product(&app, "coffee", 5, "SELLING").await;
-    let path = format!("/admin/products/{id}");
+    let (app, path) = with_coffee(5).await;
     let changes = join_all((0..10).map(|_| app.patch(&path, json!({ "stockChange": -1, "price": 1 })))).await;
     let refused: Vec<&Answer> = changes.iter().filter(|answer| answer.status != 200).collect();
     assert_eq!(refused.len(), 5);
@@ -143,9 +146,7 @@ async fn stock_never_goes_below_nothing() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_product_is_named() {
-    let app = TestApp::new().await;
-    let id = product(&app, "coffee", 5, "SELLING").await;
-    let path = format!("/admin/products/{id}");
+    let (app, path) = with_coffee(5).await;
     let created = async |body: Value| app.administer("/admin/products", body).await;
     let changed = async |body: Value| app.patch(&path, body).await;
     for (answer, field) in [

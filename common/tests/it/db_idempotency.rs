@@ -22,6 +22,13 @@ async fn acquire(environment: &TestEnvironment, request: KeyedRequest, now: Time
     }
 }
 
+/// An attempt of request 1 that began now.
+async fn with_attempt() -> (TestEnvironment, Attempt, Timestamp) {
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
+    let attempt = acquire(&environment, request(1, 1), now).await;
+    (environment, attempt, now)
+}
+
 fn response(status: u16) -> StoredResponse {
     let location = Some("/orders/7".to_owned());
     StoredResponse { status, content_type: Some("application/json".into()), location, body: b"{}".to_vec() }
@@ -29,9 +36,8 @@ fn response(status: u16) -> StoredResponse {
 
 #[tokio::test]
 async fn a_repeat_waits_for_the_attempt_and_then_gets_its_response() {
-    let environment = TestEnvironment::new().await;
-    let (pool, now) = (&environment.database.pool(), clock::now());
-    let attempt = acquire(&environment, request(1, 1), now).await;
+    let (environment, attempt, now) = with_attempt().await;
+    let pool = &environment.database.pool();
     assert!(attempt.is_first);
     assert!(matches!(begin(&environment, request(1, 1), now).await, KeyState::InProgress));
     assert!(matches!(begin(&environment, request(1, 2), now).await, KeyState::FingerprintMismatch));
@@ -59,9 +65,8 @@ async fn one_of_many_simultaneous_requests_acquires_the_key() {
 
 #[tokio::test]
 async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_say() {
-    let environment = TestEnvironment::new().await;
-    let (pool, now) = (&environment.database.pool(), clock::now());
-    let first = acquire(&environment, request(1, 1), now).await;
+    let (environment, first, now) = with_attempt().await;
+    let pool = &environment.database.pool();
     assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));
     let second = acquire(&environment, request(1, 1), now + TimeDelta::seconds(61)).await;
     assert_eq!((second.operation, second.is_first), (first.operation, false));
@@ -73,9 +78,8 @@ async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_
 
 #[tokio::test]
 async fn a_released_attempt_is_repeated_and_a_discarded_one_never_was() {
-    let environment = TestEnvironment::new().await;
-    let (pool, now) = (&environment.database.pool(), clock::now());
-    let first = acquire(&environment, request(1, 1), now).await;
+    let (environment, first, now) = with_attempt().await;
+    let pool = &environment.database.pool();
     idempotency::release(pool, &first, now).await.expect("released");
     let second = acquire(&environment, request(1, 1), now).await;
     assert_eq!((second.operation, second.is_first), (first.operation, false));
@@ -87,9 +91,8 @@ async fn a_released_attempt_is_repeated_and_a_discarded_one_never_was() {
 
 #[tokio::test]
 async fn a_response_is_kept_for_its_retention_period() {
-    let environment = TestEnvironment::new().await;
-    let (pool, now) = (&environment.database.pool(), clock::now());
-    let attempt = acquire(&environment, request(1, 1), now).await;
+    let (environment, attempt, now) = with_attempt().await;
+    let pool = &environment.database.pool();
     idempotency::store_response(pool, &attempt, &response(200)).await.expect("stored");
     let last = now + RETENTION - TimeDelta::milliseconds(1);
     assert!(matches!(begin(&environment, request(1, 1), last).await, KeyState::Completed(_)));

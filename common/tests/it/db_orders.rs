@@ -9,7 +9,7 @@ use dibs_common::{
         Action, Command, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
         StockChange, execute,
     },
-    identifiers::{CommandId, OrderId, PaymentId},
+    identifiers::{CommandId, OrderId, PaymentId, ProductId},
     testing::{
         TestEnvironment,
         commands::{command, place_order, with_coupon},
@@ -39,6 +39,13 @@ async fn run_at(
 
 async fn run(environment: &TestEnvironment, commands: &[Command]) -> Vec<OrderOutcome> {
     run_at(environment, commands, DuplicateCheck::Optimistic, clock::now()).await.expect("executed")
+}
+
+/// An environment, a product with so many units, and an order for two of them.
+async fn with_order(stock: i64) -> (TestEnvironment, ProductId, Command) {
+    let environment = TestEnvironment::new().await;
+    let tea = environment.product(12_000, stock).await;
+    (environment, tea, place_order(1, tea, 2))
 }
 
 #[tokio::test]
@@ -78,9 +85,7 @@ async fn an_order_is_written_with_its_items_coupon_payment_and_ledger() {
 
 #[tokio::test]
 async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
-    let environment = TestEnvironment::new().await;
-    let tea = environment.product(12_000, 1).await;
-    let placing = place_order(1, tea, 2);
+    let (environment, tea, placing) = with_order(1).await;
     run(&environment, std::slice::from_ref(&placing)).await;
     let order =
         db::orders::find(&environment.database.pool(), placing.order()).await.expect("read").expect("it exists");
@@ -109,9 +114,7 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
 
 #[tokio::test]
 async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_explicitly() {
-    let environment = TestEnvironment::new().await;
-    let tea = environment.product(12_000, 9).await;
-    let placing = place_order(1, tea, 2);
+    let (environment, tea, placing) = with_order(9).await;
     let cancel = command(1, Action::Cancel { order: placing.order() });
     let commands = [placing.clone(), cancel.clone()];
     let first = run(&environment, &commands).await;
@@ -121,8 +124,7 @@ async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_ex
     }
     let again = run_at(&environment, &commands, DuplicateCheck::Explicit, clock::now()).await.expect("executed");
     assert_eq!(again.len(), first.len());
-    let counted = environment.counts(["SELECT COUNT(*) FROM orders", "SELECT stock FROM products"]).await;
-    assert_eq!(counted, [1, 9]);
+    environment.expect_counts([("SELECT COUNT(*) FROM orders", 1), ("SELECT stock FROM products", 9)]).await;
     environment.end_consistent().await;
 }
 
@@ -153,10 +155,12 @@ async fn a_cancelled_order_gives_its_coupon_to_an_order_of_the_same_batch() {
     run(&environment, std::slice::from_ref(&first)).await;
     let second = with_coupon(place_order(1, tea, 2), coupon);
     run(&environment, &[command(1, Action::Cancel { order: first.order() }), second.clone()]).await;
-    let counted = environment
-        .counts(["SELECT COUNT(*) FROM orders", "SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL"])
+    environment
+        .expect_counts([
+            ("SELECT COUNT(*) FROM orders", 2),
+            ("SELECT COUNT(*) FROM orders WHERE live_user_coupon_id IS NOT NULL", 1),
+        ])
         .await;
-    assert_eq!(counted, [2, 1]);
     assert_eq!(environment.texts("SELECT status FROM user_coupons").await, ["USED"]);
     environment.end_consistent().await;
 }

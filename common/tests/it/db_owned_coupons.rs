@@ -22,23 +22,23 @@ async fn list(
 }
 
 /// Four coupons of user 1, the oldest first: used, revoked, ended, usable.
-async fn coupons(environment: &TestEnvironment) -> Vec<ClaimId> {
+async fn with_coupons() -> (TestEnvironment, Vec<ClaimId>) {
+    let environment = TestEnvironment::new().await;
     let mut ids = Vec::new();
     for change in
         ["status = 'USED', used_at = NOW(3)", "status = 'REVOKED'", "valid_until = '2020-01-01'", "status = 'ISSUED'"]
     {
         let campaign = environment.campaign_in_database(open_terms()).await;
-        let id = issue(environment, &campaign, &[1]).await[0].record.claim_id;
+        let id = issue(&environment, &campaign, &[1]).await[0].record.claim_id;
         environment.execute(&format!("UPDATE user_coupons SET {change} WHERE coupon_id = {}", campaign.id)).await;
         ids.push(id);
     }
-    ids
+    (environment, ids)
 }
 
 #[tokio::test]
 async fn coupons_are_listed_newest_first_by_status_and_page() {
-    let environment = TestEnvironment::new().await;
-    let ids = coupons(&environment).await;
+    let (environment, ids) = with_coupons().await;
     let expected = [
         (ids[3], OwnedStatus::Usable),
         (ids[2], OwnedStatus::Expired),
@@ -56,8 +56,7 @@ async fn coupons_are_listed_newest_first_by_status_and_page() {
 
 #[tokio::test]
 async fn coupons_whose_validity_ended_are_marked_with_an_event_each() {
-    let environment = TestEnvironment::new().await;
-    let ids = coupons(&environment).await;
+    let (environment, ids) = with_coupons().await;
     let now = clock::now();
     let expire = async |limit| {
         db::retrying("expire", || owned_coupons::expire(&environment.database, now, limit, now)).await.expect("expired")
@@ -77,8 +76,7 @@ async fn coupons_whose_validity_ended_are_marked_with_an_event_each() {
 
 #[tokio::test]
 async fn a_coupon_that_an_order_took_meanwhile_is_not_expired() {
-    let environment = TestEnvironment::new().await;
-    let ids = coupons(&environment).await;
+    let (environment, ids) = with_coupons().await;
     let now = clock::now();
     let mut order = environment.database.begin().await.expect("begun");
     let take = "UPDATE user_coupons SET status = 'USED', used_at = NOW(3) WHERE user_coupon_id = ?";

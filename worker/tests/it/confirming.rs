@@ -75,9 +75,9 @@ async fn claims_of_several_campaigns_are_confirmed_in_one_transaction() {
         accept(&environment, &other, step * 50 + 1..=step * 50 + 50).await;
     }
     assert_eq!(consumer(&environment, "worker").await.run_once().await, 8, "in one reading");
-    let counted =
-        environment.counts(["SELECT COUNT(*) FROM user_coupons", "SELECT MIN(issued_quantity) FROM coupons"]).await;
-    assert_eq!(counted, [400, 200]);
+    environment
+        .expect_counts([("SELECT COUNT(*) FROM user_coupons", 400), ("SELECT MIN(issued_quantity) FROM coupons", 200)])
+        .await;
     environment.end().await;
 }
 

@@ -7,6 +7,7 @@ use dibs_common::{
     clock::Timestamp,
     db,
     domain::ranking::{business_day, days_before, start_of},
+    identifiers::{OrderId, ProductId},
     testing::{TestEnvironment, eventually},
 };
 use dibs_worker::jobs::{Job, Jobs};
@@ -29,6 +30,14 @@ fn noon(day: NaiveDate) -> Timestamp {
 
 fn today() -> NaiveDate {
     business_day(dibs_common::clock::now(), ZONE)
+}
+
+/// A product of which 3 units and 2 units were sold on a day, and the order of the 3.
+async fn with_sales(day: NaiveDate) -> (TestEnvironment, ProductId, OrderId) {
+    let (environment, products) = shop(1).await;
+    let order = buy(&environment, products[0], 3, noon(day)).await;
+    buy(&environment, products[0], 2, noon(day)).await;
+    (environment, products[0], order)
 }
 
 async fn daily(environment: &TestEnvironment) -> Vec<String> {
@@ -89,42 +98,36 @@ async fn seed_004_missed_days_are_caught_up_on_and_three_days_are_ranked() {
 /// I9: an order that is cancelled days later leaves the day on which it was paid, in Redis and in the table.
 #[tokio::test]
 async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
-    let (environment, products) = shop(1).await;
-    let today = today();
-    let paid = days_before(today, 5);
-    let order = buy(&environment, products[0], 3, noon(paid)).await;
-    buy(&environment, products[0], 2, noon(paid)).await;
+    let (today, paid) = (today(), days_before(today(), 5));
+    let (environment, product, order) = with_sales(paid).await;
     let jobs = jobs(&environment);
     jobs.run_due(noon(days_before(today, 4))).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{paid} {} 5", products[0])]);
+    assert_eq!(daily(&environment).await, [format!("{paid} {} 5", product)]);
     cancel(&environment, order, noon(days_before(today, 1))).await;
     jobs.run_due(noon(today)).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{paid} {} 2", products[0])]);
+    assert_eq!(daily(&environment).await, [format!("{paid} {} 2", product)]);
     deliver_all(&environment).await;
     let scores = dibs_common::redis::sales::daily(&environment.redis, paid).await.expect("redis");
-    assert_eq!(scores.get(&products[0]), Some(&2));
+    assert_eq!(scores.get(&product), Some(&2));
     environment.end().await;
 }
 
 /// I9: the hour after a cancellation, without waiting for the next midnight; and nothing is written when none was.
 #[tokio::test]
 async fn i9_a_stored_day_is_rewritten_within_the_hour_when_an_order_of_it_was_cancelled() {
-    let (environment, products) = shop(1).await;
-    let today = today();
-    let yesterday = days_before(today, 1);
-    let order = buy(&environment, products[0], 3, noon(yesterday)).await;
-    buy(&environment, products[0], 2, noon(yesterday)).await;
+    let (today, yesterday) = (today(), days_before(today(), 1));
+    let (environment, product, order) = with_sales(yesterday).await;
     let jobs = jobs(&environment);
     let morning = start_of(today, ZONE) + TimeDelta::hours(1);
     jobs.run_due(morning).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 5", products[0])]);
+    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 5", product)]);
     let began = "SELECT UNIX_TIMESTAMP(MAX(as_of)) FROM job_runs WHERE name = 'persist-daily-sales'";
     let first = environment.count(began).await;
     jobs.run_due(morning + TimeDelta::hours(1)).await.expect("done");
     assert_eq!(environment.count(began).await, first, "nothing changed since");
     cancel(&environment, order, morning + TimeDelta::minutes(90)).await;
     jobs.run_due(morning + TimeDelta::hours(2)).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 2", products[0])]);
+    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 2", product)]);
     assert!(environment.count(began).await > first);
     environment.end().await;
 }

@@ -13,7 +13,7 @@ use dibs_common::{
 use dibs_worker::orders::{Expiry, execute_batch};
 use futures::future::join_all;
 
-use super::{RULES, a_day, commands, execute, expect_the_day, is_done, processor_of, work};
+use super::{RULES, a_day, commands, execute, expect_the_day, is_done, processor_of, with_product, work};
 
 /// I5 to I8 when a worker dies between any two steps, and everything is delivered again: nothing happens twice.
 #[tokio::test]
@@ -62,22 +62,20 @@ async fn i12_a_command_that_is_enqueued_twice_is_executed_once() {
 /// Two workers execute the same commands at once, the late one after it was thought dead.
 #[tokio::test]
 async fn i8_two_workers_at_once_execute_each_command_once() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 60).await;
+    let (environment, product) = with_product(60).await;
     let orders: Vec<Command> = (1..=100).map(|number| place_order(number, product, 1)).collect();
     let cancels = cancel_all(&orders);
     let mut reversed = orders.clone();
     reversed.reverse();
     let batches = [&orders[..], &reversed[..], &orders[..50], &reversed[..50]];
     join_all(batches.map(|batch| execute(&environment, batch))).await;
-    let counted = environment
-        .counts([
-            "SELECT stock FROM products",
-            "SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'",
-            "SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'",
+    environment
+        .expect_counts([
+            ("SELECT stock FROM products", 0),
+            ("SELECT COUNT(*) FROM orders WHERE status = 'DEPOSIT_WAIT'", 60),
+            ("SELECT COUNT(*) FROM orders WHERE status = 'REJECTED'", 40),
         ])
         .await;
-    assert_eq!(counted, [0, 60, 40]);
     let halves = [&cancels[..], &cancels[50..], &cancels[..50]];
     join_all(halves.map(|batch| execute(&environment, batch))).await;
     assert_eq!(environment.count("SELECT stock FROM products").await, 60);
@@ -103,17 +101,19 @@ async fn batches_that_touch_the_same_rows_do_not_lock_each_other_out() {
     let cancels: Vec<Vec<Command>> = days.iter().map(|day| cancel_all(day.iter().rev())).collect();
     let cancelled = join_all(cancels.iter().map(|day| execute(&environment, day))).await;
     assert!(cancelled.iter().flatten().all(is_done));
-    let counted =
-        environment.counts(["SELECT SUM(stock) FROM products", "SELECT SUM(balance) FROM point_accounts"]).await;
-    assert_eq!(counted, [200_000, 2_000_000]);
+    environment
+        .expect_counts([
+            ("SELECT SUM(stock) FROM products", 200_000),
+            ("SELECT SUM(balance) FROM point_accounts", 2_000_000),
+        ])
+        .await;
     environment.end_consistent().await;
 }
 
 /// Overdue orders get a command to expire page by page, and again when their command got lost.
 #[tokio::test]
 async fn overdue_orders_get_one_command_to_expire_each_round() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 10).await;
+    let (environment, product) = with_product(10).await;
     let orders: Vec<Command> = (1..=3).map(|number| place_order(number, product, 1)).collect();
     let rules = OrderRules { expiry: TimeDelta::zero(), ..RULES };
     execute_batch(&environment.database, &orders, &rules, clock::now()).await.expect("placed");
@@ -128,14 +128,13 @@ async fn overdue_orders_get_one_command_to_expire_each_round() {
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(1)).await, 3);
     work(&environment).await;
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(2)).await, 0);
-    let counted = environment
-        .counts([
-            "SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'",
-            "SELECT stock FROM products",
-            "SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'",
+    environment
+        .expect_counts([
+            ("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'", 3),
+            ("SELECT stock FROM products", 10),
+            ("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'", 3),
         ])
         .await;
-    assert_eq!(counted, [3, 10, 3]);
     environment.end_consistent().await;
 }
 
@@ -175,8 +174,7 @@ async fn i7_the_database_itself_refuses_what_must_not_be() {
 /// A coupon that does not exist fails no other order.
 #[tokio::test]
 async fn an_unknown_coupon_refuses_its_order_only() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 10).await;
+    let (environment, product) = with_product(10).await;
     let unknown = with_coupon(place_order(1, product, 1), ClaimId(new_uuid()));
     let batch = [unknown, place_order(2, product, 1)];
     let outcomes = execute(&environment, &batch).await;
@@ -187,8 +185,7 @@ async fn an_unknown_coupon_refuses_its_order_only() {
 /// I7: what one order gives back, another of the same batch may take, though the table refuses two live orders.
 #[tokio::test]
 async fn i7_a_coupon_moves_from_order_to_order_within_a_batch() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 10).await;
+    let (environment, product) = with_product(10).await;
     let coupon = new_uuid();
     let issued = format!(
         "INSERT INTO user_coupons (user_coupon_id, coupon_id, user_id, ordinal, per_user_limit, sequence, discount_type, \

@@ -9,7 +9,7 @@ use dibs_common::{
 };
 use dibs_worker::orders::command_processor;
 
-use super::{RULES, a_day, expect_the_day, left, processor_of, work};
+use super::{RULES, a_day, expect_the_day, left, processor_of, with_product, work};
 use crate::{
     dead_letters::{dropped, only_letter},
     support::{IMPATIENT, Running, expect_reclaimed_in_time},
@@ -41,8 +41,7 @@ async fn without_the_database_commands_wait_and_are_executed_when_it_is_back() {
 /// A command that cannot be decoded is tried again, dead-lettered after five attempts, and blocks no other.
 #[tokio::test]
 async fn a_command_that_cannot_be_decoded_is_dead_lettered_and_blocks_no_other() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 10).await;
+    let (environment, product) = with_product(10).await;
     let stream = environment.redis.keys.order_stream(FIRST);
     let fields = ["type", "orders.v1", "answers", "", "request", "", "command", "{"].map(str::to_owned).to_vec();
     scripts::enqueue(&environment.redis, stream.clone(), 10, fields).await.expect("enqueued");
@@ -80,8 +79,7 @@ async fn a_command_that_breaks_its_transaction_fails_alone() {
 
 #[tokio::test]
 async fn a_dead_workers_commands_are_reclaimed_in_time() {
-    let environment = TestEnvironment::new().await;
-    let product = environment.product(1_000, 10).await;
+    let (environment, product) = with_product(10).await;
     environment.enqueue(&place_order(1, product, 1)).await;
     let die = async {
         let mut mortal = processor_of(&environment).join(FIRST, "mortal").await.expect("joined");

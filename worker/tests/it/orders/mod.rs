@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock,
     domain::order::{Action, Command, OrderOutcome, OrderRules},
+    identifiers::ProductId,
     redis::streams::OrderEntry,
     testing::{
         FIRST, TestEnvironment,
@@ -79,4 +80,11 @@ async fn expect_the_day(environment: &TestEnvironment, what: &str) {
     let events = "SELECT COUNT(*) FROM outbox_events WHERE aggregate_type = 'ORDER'";
     assert_eq!(environment.count(events).await, 6, "{what}");
     environment.expect_consistent_rows().await;
+}
+
+/// An environment, and a product with so many units.
+pub async fn with_product(stock: i64) -> (TestEnvironment, ProductId) {
+    let environment = TestEnvironment::new().await;
+    let product = environment.product(1_000, stock).await;
+    (environment, product)
 }

@@ -96,10 +96,11 @@ impl Line {
     }
 
     /// The data platform has received the three events of each of so many orders, those of each order in their order.
-    async fn expect_all_delivered(&self, environment: &TestEnvironment, orders: usize) {
-        assert_eq!((behind(environment, "data-platform").await, queued(environment).await), (0, 0));
+    async fn end_delivered(self, environment: TestEnvironment, orders: usize) {
+        assert_eq!((behind(&environment, "data-platform").await, queued(&environment).await), (0, 0));
         let taken = self.receiver.taken_by_aggregate();
         assert!(taken.len() == orders && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
+        self.end(environment).await;
     }
 
     async fn end(mut self, environment: TestEnvironment) {
