@@ -10,11 +10,10 @@ use dibs_api::{
 use dibs_common::{
     clock, config,
     error::{Error, Result},
-    health, shutdown,
+    health, http_server, shutdown,
     supervisor::Supervisor,
     telemetry,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -47,10 +46,7 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
     tracing::info!(values = shown, "settings");
     let address = settings.api_address;
-    // Before the servers are connected: an address in use is reported at once.
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Error::Setting("API_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
+    let listener = http_server::listen("API_ADDRESS", address).await?;
     let supervisor = Supervisor::new(CancellationToken::new());
     let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
     // First of all tasks, so that a process that waits for Redis at its start can be stopped.

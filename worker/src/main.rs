@@ -8,7 +8,7 @@ use dibs_common::{
     dead_letters,
     error::{Error, Result},
     health::{self, ProcessHealth},
-    shutdown,
+    http_server, shutdown,
     supervisor::Supervisor,
     telemetry,
 };
@@ -19,7 +19,6 @@ use dibs_worker::{
     settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Selection, WorkerSettings},
     streams::ReclaimPolicy,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
@@ -63,9 +62,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
     tracing::info!(values = shown, "settings");
     let address = settings.worker_address;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|error| Error::Setting("WORKER_ADDRESS", format!("{address} cannot be listened on: {error}")))?;
+    let listener = http_server::listen("WORKER_ADDRESS", address).await?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
     let payment_gateway = settings.shared.payment_gateway()?;
     let webhooks = settings.webhooks.webhooks()?;

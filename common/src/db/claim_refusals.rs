@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::{decode::parse, issuances::UserClaim};
+use super::{decode::parse, issuances::UserClaim, retention::delete_older};
 use crate::{
     clock::Timestamp,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
@@ -72,10 +72,8 @@ pub async fn insert_batch(pool: &MySqlPool, requests: &[ClaimRefusal], now: Time
 
 /// Deletes at most `limit` rows that were inserted before `before`. Returns their number.
 pub async fn purge(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(
-        "DELETE FROM claim_refusals /* claim_refusals::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?",
-    );
-    Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
+    let sql = "DELETE FROM claim_refusals /* claim_refusals::purge */ WHERE refused_at < ? ORDER BY refused_at LIMIT ?";
+    delete_older(pool, sql, before, limit).await
 }
 
 /// The latest refusal of a user for a campaign. Its sequence is 0, as it was never accepted.

@@ -22,6 +22,7 @@ pub mod owned_coupons;
 pub mod points;
 mod pool;
 pub mod products;
+mod retention;
 mod retry;
 pub mod retry_queue;
 pub mod sales;

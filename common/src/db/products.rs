@@ -6,7 +6,9 @@ use uuid::Uuid;
 use super::{
     Database,
     decode::{identifier, parse},
-    is_duplicate, retrying,
+    is_duplicate,
+    retention::delete_older,
+    retrying,
     statements::insert_event,
     with_timeout,
 };
@@ -232,14 +234,9 @@ async fn insert_change(
 
 /// Deletes at most `limit` records of changes that were made before `before`. Returns their number.
 pub async fn purge_changes(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(
-        "DELETE /* products::purge_changes */ FROM product_changes WHERE created_at < ? ORDER BY created_at LIMIT ?",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(deleted.rows_affected())
+    let sql =
+        "DELETE /* products::purge_changes */ FROM product_changes WHERE created_at < ? ORDER BY created_at LIMIT ?";
+    delete_older(pool, sql, before, limit).await
 }
 
 async fn lock(connection: &mut MySqlConnection, product: ProductId) -> Result<Option<Product>, sqlx::Error> {

@@ -9,6 +9,7 @@ mod watched;
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -28,7 +29,10 @@ use self::{
     connections::{Connection, Connections, Phase, RemoveOnDrop},
     watched::Watched,
 };
-use crate::retry;
+use crate::{
+    error::{Error, Result},
+    retry,
+};
 
 /// From the first byte of a request head to its last.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +69,12 @@ pub struct Shutdown {
     pub stopping: CancellationToken,
     /// How long requests in progress may take after that.
     pub drain_limit: Duration,
+}
+
+/// A listener at the address of a setting. Call it before the servers are connected: an address in use is reported at once.
+pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| Error::Setting(setting, format!("{address} cannot be listened on: {error}")))
 }
 
 /// Serves until [`Shutdown::stopping`] is cancelled, then for up to the drain limit.

@@ -3,7 +3,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    db::decode::{identifier, parse},
+    db::{
+        decode::{identifier, parse},
+        retention::delete_older,
+    },
     domain::{
         charge::{Charge, ChargeStatus, NewCharge, RECONCILIATION_GRACE_PERIOD},
         points::LedgerType,
@@ -188,8 +191,6 @@ pub(super) async fn mark_taken(
 
 /// Deletes at most `limit` charges that the payment gateway declined before `before`. Returns their number.
 pub async fn purge_declined(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(
-        "DELETE /* charges::purge_declined */ FROM charges WHERE status = 'DECLINED' AND decided_at < ? LIMIT ?",
-    );
-    Ok(deleted.bind(before).bind(limit).execute(pool).await?.rows_affected())
+    let sql = "DELETE /* charges::purge_declined */ FROM charges WHERE status = 'DECLINED' AND decided_at < ? LIMIT ?";
+    delete_older(pool, sql, before, limit).await
 }

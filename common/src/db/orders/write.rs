@@ -3,7 +3,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    db::statements::{Statements, id, moment, or_null, text, write_into},
+    db::{
+        retention::delete_older,
+        statements::{Statements, id, moment, or_null, text, write_into},
+    },
     domain::order::{
         Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus, StockChange,
     },
@@ -217,14 +220,9 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
 
 /// Deletes at most `limit` outcomes of commands that were decided before `before`. Returns their number.
 pub async fn purge_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
-    let deleted = sqlx::query(
-        "DELETE /* orders::purge_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(pool)
-    .await?;
-    Ok(deleted.rows_affected())
+    let sql =
+        "DELETE /* orders::purge_commands */ FROM order_commands WHERE decided_at < ? ORDER BY decided_at LIMIT ?";
+    delete_older(pool, sql, before, limit).await
 }
 
 /// Deletes at most `limit` rejected orders that would have expired before `before`, with their items and failed payments.
