@@ -166,7 +166,8 @@ pub async fn stores_agree(
     stores: &Stores,
     campaign: &Campaign,
     totals: Totals,
-    (counts, claims): (Option<Counts>, Claims),
+    counts: Option<Counts>,
+    claims: Claims,
 ) -> Result<Check> {
     let mut check = Check::new("I11");
     let mut equal =
@@ -238,10 +239,10 @@ mod tests {
         let opens_at = yesterday - chrono::TimeDelta::days(1);
         let closed = CampaignTerms { opens_at, closes_at: yesterday, ..open_terms() };
         let closed = environment.campaign_in_database(closed).await;
-        let none = (None, Claims::default());
-        let check = stores_agree(&stores, &open, issued(0), none).await.expect("a check");
+        let none = Claims::default();
+        let check = stores_agree(&stores, &open, issued(0), None, none).await.expect("a check");
         assert_eq!(check.examples(), ["open campaign missing in Redis: 1 and 0"]);
-        assert_eq!(stores_agree(&stores, &closed, issued(0), none).await.expect("a check").differences(), 0);
+        assert_eq!(stores_agree(&stores, &closed, issued(0), None, none).await.expect("a check").differences(), 0);
         environment.end().await;
     }
 }

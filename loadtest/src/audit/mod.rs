@@ -140,7 +140,7 @@ pub async fn audit(stores: &Stores, coupon: CouponId, client: Option<&ClientReco
     checks.push(outcomes);
     checks.push(invariants::issuances_have_claims(stores, &campaign, totals, client.as_ref()).await?);
     checks.push(invariants::assignments_match(stores, &campaign).await?);
-    checks.push(invariants::stores_agree(stores, &campaign, totals, (counts, claims)).await?);
+    checks.push(invariants::stores_agree(stores, &campaign, totals, counts, claims).await?);
     if let Some(client) = client {
         checks.push(client.per_user(campaign.terms.per_user_limit));
         checks.push(client.outcomes(pool, coupon).await?);

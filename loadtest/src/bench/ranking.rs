@@ -82,7 +82,7 @@ pub async fn measure_reads(harness: &mut Harness, sampling: SamplingSettings, ro
     let mut measured = PairedRounds::default();
     for _ in 0..rounds {
         let baseline = Target { address: harness.baseline_address(), ..target };
-        rates::measure_in_turn(sampling, (baseline, target), &mut measured).await?;
+        rates::measure_in_turn(sampling, baseline, target, &mut measured).await?;
     }
     Ok(measured)
 }

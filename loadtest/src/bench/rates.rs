@@ -145,10 +145,11 @@ pub async fn measure(
     harness.retire(campaign).await
 }
 
-/// Measures a round of two targets in turn. The first is the baseline.
+/// Measures a round of two targets in turn.
 pub async fn measure_in_turn(
     sampling: SamplingSettings,
-    (baseline, target): (Target, Target),
+    baseline: Target,
+    target: Target,
     rounds: &mut PairedRounds,
 ) -> Result<()> {
     let mut pair = PairedMeasurement::default();
