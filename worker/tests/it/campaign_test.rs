@@ -129,6 +129,13 @@ impl CampaignTest {
         self.claims_of(number).await.into_iter().map(|claim| claim.outcome).collect()
     }
 
+    /// Works until nothing is left, and ends with so many coupons that users hold and the campaign counts.
+    pub async fn end_with_issued(self, count: i64) {
+        self.work().await;
+        assert_eq!((self.issued().await, self.issued_quantity().await), (count, count));
+        self.end().await;
+    }
+
     /// Ends the environment; fails when something is left.
     pub async fn end(self) {
         self.environment.end().await;

@@ -97,9 +97,7 @@ async fn two_workers_may_confirm_the_same_claims_at_once() {
     let (one, other) = tokio::join!(confirmed(&test, &claims), confirmed(&test, &claims));
     assert_eq!(one.outcomes, other.outcomes);
     assert_eq!(one.issuances.len() + other.issuances.len(), 200);
-    test.work().await;
-    assert_eq!((test.issued().await, test.issued_quantity().await), (200, 200));
-    test.end().await;
+    test.end_with_issued(200).await;
 }
 
 /// The rows of a batch go in with several statements: none may stay when a later one meets what is there.
@@ -108,9 +106,7 @@ async fn a_batch_that_is_partly_there_is_counted_once() {
     let test = CampaignTest::with_accepted(500, 1..=240).await;
     let claims = test.unanswered().await;
     confirmed(&test, &claims[200..]).await;
-    test.work().await;
-    assert_eq!((test.issued().await, test.issued_quantity().await), (240, 240));
-    test.end().await;
+    test.end_with_issued(240).await;
 }
 
 /// The campaign is full, so a decision that did not know of the issuance would refuse it.

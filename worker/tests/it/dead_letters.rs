@@ -104,9 +104,7 @@ async fn bisection_isolates_the_failing_entry_and_the_others_get_their_outcomes(
     assert!(letter.payload.contains(r#""claims":"#) && letter.reason.contains("broken"), "{letter:?}");
     repair(&test).await;
     redrive_now(&test, letter.id).await;
-    test.work().await;
-    assert_eq!(test.issued().await, 64);
-    test.end().await;
+    test.end_with_issued(64).await;
 }
 
 #[tokio::test]

@@ -30,9 +30,7 @@ async fn i11_after_a_total_loss_of_redis_nothing_is_oversold() {
         decided[..],
         [Decision::AlreadyClaimed(_), Decision::Accepted(_), Decision::Accepted(_), Decision::Exhausted]
     ));
-    test.work().await;
-    assert_eq!(test.issued().await, 5);
-    test.end().await;
+    test.end_with_issued(5).await;
 }
 
 #[tokio::test]
@@ -48,9 +46,7 @@ async fn a_rebuild_counts_what_is_still_on_the_stream() {
         panic!("{decided:?}");
     };
     assert_eq!(first.claim_id, waiting[0]);
-    test.work().await;
-    assert_eq!(test.issued().await, 5);
-    test.end().await;
+    test.end_with_issued(5).await;
 }
 
 /// A claim that is refused while its campaign is being rebuilt returns its slot in the end.

@@ -89,6 +89,13 @@ pub async fn sums(environment: &TestEnvironment, day: NaiveDate) -> Scores {
     sold.into_iter().map(|(product, units)| (product.try_into().expect("an id"), units)).collect()
 }
 
+/// Delivers all events, and ends with scores that are the sums of the orders.
+async fn end_delivered(environment: TestEnvironment, what: &str) {
+    deliver_all(&environment).await;
+    expect_scores_of_orders(&environment, what).await;
+    environment.end().await;
+}
+
 pub async fn expect_scores_of_orders(environment: &TestEnvironment, what: &str) {
     for day in last_days(business_day(clock::now(), ZONE), KEPT_DAYS) {
         let scores = sales::daily(&environment.redis, day).await.expect("redis");
@@ -187,9 +194,7 @@ async fn i10_a_batch_that_is_delivered_again_counts_once() {
         assert!(died.is_err());
     }
     buy(&environment, products[0], 1, clock::now()).await;
-    deliver_all(&environment).await;
-    expect_scores_of_orders(&environment, "after three deaths").await;
-    environment.end().await;
+    end_delivered(environment, "after three deaths").await;
 }
 
 /// Redis loses everything while events are written that have no sequence yet: each is counted once all the same.
@@ -205,9 +210,7 @@ async fn i10_a_rebuild_leaves_what_is_not_numbered_to_its_delivery() {
     let today = business_day(clock::now(), ZONE);
     let scores = sales::daily(&environment.redis, today).await.expect("redis");
     assert_eq!(scores, Scores::from([(products[0], 5)]), "as of the last numbered event");
-    deliver_all(&environment).await;
-    expect_scores_of_orders(&environment, "delivered").await;
-    environment.end().await;
+    end_delivered(environment, "delivered").await;
 }
 
 /// Midnight comes during a rebuild: orders paid after it are counted.
@@ -220,9 +223,7 @@ async fn i9_a_rebuild_that_begins_before_midnight_counts_what_is_paid_after_it()
     rebuild(&environment.database, &environment.redis, ZONE, midnight - TimeDelta::milliseconds(1))
         .await
         .expect("rebuilt");
-    deliver_all(&environment).await;
-    expect_scores_of_orders(&environment, "after midnight").await;
-    environment.end().await;
+    end_delivered(environment, "after midnight").await;
 }
 
 /// More changes than Redis is given at once: the batch is counted in parts.

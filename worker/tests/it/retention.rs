@@ -104,18 +104,18 @@ async fn rejected_orders_and_declined_charges_are_deleted_after_90_days() {
 /// As long as the idempotency key of a change can come again, and a request that began with it at its end.
 #[tokio::test]
 async fn changes_of_products_are_remembered_for_25_hours() {
-    let place = TestEnvironment::new().await;
+    let environment = TestEnvironment::new().await;
     let now = clock::now();
     for (id, hours) in [("a1", 24), ("a2", 26)] {
         let (id, at) = (id.repeat(16), (now - TimeDelta::hours(hours)).format("%Y-%m-%d %H:%M:%S%.3f"));
-        place
+        environment
             .execute(&format!(
                 "INSERT INTO product_changes (operation_id, product_id, product, created_at) VALUES (x'{id}', 1, '{{}}', '{at}')"
             ))
             .await;
     }
-    let done = jobs(&place).run(Job::Purge, None, now).await.expect("purged").expect("run");
+    let done = jobs(&environment).run(Job::Purge, None, now).await.expect("purged").expect("run");
     assert!(done.contains("1 product changes"), "{done}");
-    assert_eq!(place.texts("SELECT LEFT(HEX(operation_id), 2) FROM product_changes").await, ["A1"]);
-    place.end().await;
+    assert_eq!(environment.texts("SELECT LEFT(HEX(operation_id), 2) FROM product_changes").await, ["A1"]);
+    environment.end().await;
 }
