@@ -89,7 +89,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "dibs_commands_total",
         &["outcome"],
-        "Outcomes of commands: done or refused. A redelivered command counts again.",
+        "Outcomes of commands: done or rejected. A redelivered command counts again.",
     ),
     gauge("dibs_command_backlog_entries", &["partition"], "Commands on a partition's stream."),
     gauge(

@@ -10,30 +10,23 @@ use dibs_common::{
     },
     rejections::return_slots,
 };
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{counter, histogram};
 
 use super::confirm::{confirm, find_locked};
-use crate::streams::{Handler, Limits, publish_outcomes};
+use crate::streams::{Handler, Limits, OutcomeMeters, publish_outcomes};
 
 /// Confirms the claims of one partition.
 pub struct ClaimHandler {
     database: Database,
     redis: Redis,
     partition: Partition,
-    meters: Meters,
-}
-
-struct Meters {
-    issued: Counter,
-    rejected: Counter,
-    batch_size: Histogram,
-    lag: Histogram,
+    meters: OutcomeMeters,
 }
 
 impl ClaimHandler {
     pub fn new(database: &Database, redis: &Redis, partition: Partition) -> Self {
-        let meters = Meters {
-            issued: counter!("dibs_claims_confirmed_total", "outcome" => "issued"),
+        let meters = OutcomeMeters {
+            done: counter!("dibs_claims_confirmed_total", "outcome" => "issued"),
             rejected: counter!("dibs_claims_confirmed_total", "outcome" => "rejected"),
             batch_size: histogram!("dibs_confirm_batch_size"),
             lag: histogram!("dibs_confirm_lag_seconds"),
@@ -91,16 +84,14 @@ impl Handler for ClaimHandler {
     }
 
     fn measure(&self, entries: &[&ClaimEntry], outcomes: &[Vec<ClaimOutcome>], durable_at: Timestamp) {
-        let (mut claims, mut issued) = (0, 0);
+        let (mut claims, mut issued) = (0_u32, 0_u32);
         for (claim, outcome) in entries.iter().flat_map(|entry| &entry.claims).zip(outcomes.iter().flatten()) {
-            self.meters.lag.record((durable_at - claim.record.accepted_at).to_std().unwrap_or_default());
-            claims += 1_u32;
+            self.meters.record_lag(claim.record.accepted_at, durable_at);
+            claims += 1;
             issued += u32::from(matches!(outcome, ClaimOutcome::Issued { .. }));
             trace(claim, *outcome);
         }
-        self.meters.batch_size.record(f64::from(claims));
-        self.meters.issued.increment(issued.into());
-        self.meters.rejected.increment((claims - issued).into());
+        self.meters.record_batch(claims, issued);
     }
 }
 

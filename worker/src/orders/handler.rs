@@ -8,10 +8,10 @@ use dibs_common::{
         streams::{OrderEntry, OrderOutcomeMessage},
     },
 };
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{counter, histogram};
 
 use super::{execute_batch, transaction};
-use crate::streams::{Handler, Limits, publish_outcomes};
+use crate::streams::{Handler, Limits, OutcomeMeters, publish_outcomes};
 
 /// Outcomes of one message. An outcome holds a whole order.
 const OUTCOMES_PER_MESSAGE: usize = 50;
@@ -21,21 +21,14 @@ pub struct CommandHandler {
     database: Database,
     redis: Redis,
     rules: OrderRules,
-    meters: Meters,
-}
-
-struct Meters {
-    done: Counter,
-    rejected: Counter,
-    batch_size: Histogram,
-    lag: Histogram,
+    meters: OutcomeMeters,
 }
 
 impl CommandHandler {
     pub fn new(database: &Database, redis: &Redis, rules: OrderRules) -> Self {
-        let meters = Meters {
+        let meters = OutcomeMeters {
             done: counter!("dibs_commands_total", "outcome" => "done"),
-            rejected: counter!("dibs_commands_total", "outcome" => "refused"),
+            rejected: counter!("dibs_commands_total", "outcome" => "rejected"),
             batch_size: histogram!("dibs_command_batch_size"),
             lag: histogram!("dibs_command_lag_seconds"),
         };
@@ -86,16 +79,14 @@ impl Handler for CommandHandler {
     }
 
     fn measure(&self, entries: &[&OrderEntry], outcomes: &[OrderOutcome], durable_at: Timestamp) {
+        let (mut commands, mut done) = (0_u32, 0_u32);
         for (OrderEntry { request, command, .. }, outcome) in entries.iter().zip(outcomes) {
-            self.meters.lag.record((durable_at - command.at).to_std().unwrap_or_default());
-            match outcome {
-                OrderOutcome::Done(_) => self.meters.done.increment(1),
-                OrderOutcome::Rejected(_) => self.meters.rejected.increment(1),
-            }
+            self.meters.record_lag(command.at, durable_at);
+            commands += 1;
+            done += u32::from(matches!(outcome, OrderOutcome::Done(_)));
             tracing::debug!(request_id = request, command = %command.id, user = %command.user, "command has its outcome");
         }
-        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
-        self.meters.batch_size.record(entries.len() as f64);
+        self.meters.record_batch(commands, done);
     }
 
     async fn fail_permanently(&self, entry: &OrderEntry) -> Result<Option<OrderOutcome>> {
