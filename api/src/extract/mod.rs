@@ -14,5 +14,5 @@ pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;
 pub use page::{List, ListParameters, Page};
-pub use parameters::{PathParameters, PathParameters as PathOf, QueryParameters};
+pub use parameters::{PathParameters, QueryParameters};
 pub use prefer::Prefer;
