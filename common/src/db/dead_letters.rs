@@ -47,26 +47,24 @@ struct DeadLetterRow {
     dropped_at: Option<Timestamp>,
 }
 
-impl TryFrom<DeadLetterRow> for DeadLetter {
-    type Error = sqlx::Error;
-
-    fn try_from(row: DeadLetterRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: identifier(row.dead_letter_id)?,
-            source: row.source,
-            source_key: row.source_key,
-            kind: row.kind,
-            aggregate_id: row.aggregate_id,
-            payload: row.payload,
-            payload_bytes: row.payload_bytes,
-            redrivable: row.redrivable,
-            reason: row.reason,
-            attempts: row.attempts,
-            status: parse("dead_letters.status", &row.status)?,
-            dead_lettered_at: row.dead_lettered_at,
-            redrive_at: row.redrive_at,
-            sent_at: row.sent_at,
-            dropped_at: row.dropped_at,
+impl DeadLetterRow {
+    fn decode(self) -> Result<DeadLetter, sqlx::Error> {
+        Ok(DeadLetter {
+            id: identifier(self.dead_letter_id)?,
+            source: self.source,
+            source_key: self.source_key,
+            kind: self.kind,
+            aggregate_id: self.aggregate_id,
+            payload: self.payload,
+            payload_bytes: self.payload_bytes,
+            redrivable: self.redrivable,
+            reason: self.reason,
+            attempts: self.attempts,
+            status: parse("dead_letters.status", &self.status)?,
+            dead_lettered_at: self.dead_lettered_at,
+            redrive_at: self.redrive_at,
+            sent_at: self.sent_at,
+            dropped_at: self.dropped_at,
         })
     }
 }
@@ -157,14 +155,14 @@ pub async fn list(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Vec<DeadLe
         query = query.bind(before.get());
     }
     let rows: Vec<DeadLetterRow> = query.bind(page.limit).fetch_all(pool).await?;
-    rows.into_iter().map(DeadLetter::try_from).collect()
+    rows.into_iter().map(DeadLetterRow::decode).collect()
 }
 
 pub async fn find(pool: &MySqlPool, id: DeadLetterId) -> Result<Option<DeadLetter>, sqlx::Error> {
     let sql = format!("SELECT /* dead_letters::find */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
     let row: Option<DeadLetterRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
-    row.map(DeadLetter::try_from).transpose()
+    row.map(DeadLetterRow::decode).transpose()
 }
 
 /// Requests a redrive of a DEAD letter that is redrivable; another stays unchanged. Returns the letter after that; none
@@ -238,7 +236,7 @@ pub async fn list_to_redrive(
         .bind(limit)
         .fetch_all(connection)
         .await?;
-    rows.into_iter().map(DeadLetter::try_from).collect()
+    rows.into_iter().map(DeadLetterRow::decode).collect()
 }
 
 /// The same for a sink with a retry queue: only letters that are not in it yet.
@@ -254,7 +252,7 @@ pub async fn list_to_retry(
     );
     let rows: Vec<DeadLetterRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(sink).bind(limit).fetch_all(connection).await?;
-    rows.into_iter().map(DeadLetter::try_from).collect()
+    rows.into_iter().map(DeadLetterRow::decode).collect()
 }
 
 /// Marks the outcome of a redrive.

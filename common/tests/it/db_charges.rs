@@ -68,8 +68,7 @@ async fn a_charge_is_settled_once_and_a_repeat_returns_the_first_balance() {
 
 #[tokio::test]
 async fn rejections_roll_back_and_are_not_retried() {
-    let environment = TestEnvironment::new().await;
-    let now = clock::now();
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
     let charge = wanted(60_000);
     let rejected = async |wanted: &NewCharge| {
         charges::begin(&environment.database, wanted, RULES, now).await.expect_err("rejected")
@@ -104,8 +103,7 @@ async fn a_charge_without_a_gateway_is_credited_at_once_however_often_it_is_sent
 
 #[tokio::test]
 async fn due_charges_are_taken_oldest_first_up_to_the_limit_and_by_one_worker() {
-    let environment = TestEnvironment::new().await;
-    let now = clock::now();
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
     let all: Vec<NewCharge> = (1..=3).map(|_| wanted(1_000)).collect();
     for (charge, age) in all.iter().zip([1, 3, 2]) {
         begin(&environment, charge, now - RECONCILIATION_GRACE_PERIOD - TimeDelta::seconds(age)).await;
@@ -135,8 +133,7 @@ async fn due_charges_are_taken_oldest_first_up_to_the_limit_and_by_one_worker() 
 
 #[tokio::test]
 async fn a_charge_that_is_being_settled_is_skipped() {
-    let environment = TestEnvironment::new().await;
-    let now = clock::now();
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
     let charge = wanted(1_000);
     begin(&environment, &charge, now - TimeDelta::minutes(1)).await;
     let mut settling = environment.database.begin().await.expect("begun");

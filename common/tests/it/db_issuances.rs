@@ -19,6 +19,13 @@ async fn reject(environment: &TestEnvironment, claims: &[Claim], reason: ClaimRe
     db::issuances::insert_batch(&mut connection, batch, clock::now(), 16_000).await.expect("inserted");
 }
 
+/// Ends with so many coupons that users hold and the campaign counts.
+async fn end_with_issued(environment: TestEnvironment, count: i64) {
+    let counted = [("SELECT COUNT(*) FROM user_coupons", count), ("SELECT issued_quantity FROM coupons", count)];
+    environment.expect_counts(counted).await;
+    environment.end().await;
+}
+
 #[tokio::test]
 async fn a_batch_inserts_issuances_with_the_terms_of_their_campaign_and_counts_them() {
     let (environment, campaign) = with_campaign(|_| ()).await;
@@ -44,10 +51,7 @@ async fn a_claim_that_was_issued_before_fails_as_a_duplicate_and_leaves_nothing(
     let batch = [accepted(&campaign, 2, 2), claims[0].clone()];
     let failed = confirm(&environment, &campaign, &batch).await.expect_err("a duplicate");
     assert!(db::is_duplicate(&failed), "{failed}");
-    environment
-        .expect_counts([("SELECT COUNT(*) FROM user_coupons", 1), ("SELECT issued_quantity FROM coupons", 1)])
-        .await;
-    environment.end().await;
+    end_with_issued(environment, 1).await;
 }
 
 #[tokio::test]
@@ -75,10 +79,7 @@ async fn a_large_batch_is_inserted_whole_in_several_parts() {
     let (environment, campaign) = with_campaign(|terms| terms.total_quantity = 1_000).await;
     let users: Vec<u64> = (1..=500).collect();
     issue(&environment, &campaign, &users).await;
-    environment
-        .expect_counts([("SELECT COUNT(*) FROM user_coupons", 500), ("SELECT issued_quantity FROM coupons", 500)])
-        .await;
-    environment.end().await;
+    end_with_issued(environment, 500).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use chrono::TimeDelta;
 use dibs_common::{
@@ -29,6 +29,14 @@ async fn make(environment: &TestEnvironment, campaign: &Campaign, users: impl In
 
 async fn look(database: &Database, redis: &Redis) -> usize {
     assign_once(database, redis, &CancellationToken::new()).await.expect("looked")
+}
+
+/// An assignment whose claims are on the stream.
+async fn with_submitted(total_quantity: u32, users: RangeInclusive<u64>) -> (CampaignTest, Assignment) {
+    let test = CampaignTest::new(total_quantity).await;
+    let assignment = make(&test, &test.campaign, users).await;
+    look(&test.database, &test.redis).await;
+    (test, assignment)
 }
 
 /// Executes every assignment, and confirms its claims; at most `rounds` looks are needed.
@@ -112,9 +120,7 @@ async fn i4_a_death_between_any_two_steps_of_an_assignment_changes_nothing() {
 /// Redis forgets the campaign, what it accepted and the stream, before and after a part was issued.
 #[tokio::test]
 async fn i11_an_assignment_goes_on_after_redis_was_lost_in_the_middle() {
-    let test = CampaignTest::new(600).await;
-    let assignment = make(&test, &test.campaign, 1..=700).await;
-    look(&test.database, &test.redis).await;
+    let (test, assignment) = with_submitted(600, 1..=700).await;
     test.lose_redis().await;
     assert_eq!(look(&test.database, &test.redis).await, 1, "it waits for the campaign");
     test.reconcile().await;
@@ -178,9 +184,7 @@ async fn an_assignment_of_a_campaign_that_is_long_over_makes_it_known_to_redis_a
 /// Redis accepts more than the database has: the second check refuses, and the assignment says so.
 #[tokio::test]
 async fn an_assigned_claim_that_the_second_check_rejects_has_that_outcome() {
-    let test = CampaignTest::new(5).await;
-    let assignment = make(&test, &test.campaign, 1..=5).await;
-    look(&test.database, &test.redis).await;
+    let (test, assignment) = with_submitted(5, 1..=5).await;
     test.execute("UPDATE coupons SET total_quantity = 3").await;
     test.work().await;
     finish(&test, 3).await;

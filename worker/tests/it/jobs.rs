@@ -32,12 +32,21 @@ fn today() -> NaiveDate {
     business_day(dibs_common::clock::now(), ZONE)
 }
 
-/// A product of which 3 units and 2 units were sold on a day, and the order of the 3.
-async fn with_sales(day: NaiveDate) -> (TestEnvironment, ProductId, OrderId) {
+/// A product of which units were sold.
+struct Sold {
+    environment: TestEnvironment,
+    jobs: Jobs,
+    product: ProductId,
+    /// The order of 3 units.
+    order: OrderId,
+}
+
+/// On a day 3 units and 2 units of a product are sold.
+async fn with_sales(day: NaiveDate) -> Sold {
     let (environment, products) = shop(1).await;
     let order = buy(&environment, products[0], 3, noon(day)).await;
     buy(&environment, products[0], 2, noon(day)).await;
-    (environment, products[0], order)
+    Sold { jobs: jobs(&environment), environment, product: products[0], order }
 }
 
 async fn daily(environment: &TestEnvironment) -> Vec<String> {
@@ -99,13 +108,12 @@ async fn seed_004_missed_days_are_caught_up_on_and_three_days_are_ranked() {
 #[tokio::test]
 async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
     let (today, paid) = (today(), days_before(today(), 5));
-    let (environment, product, order) = with_sales(paid).await;
-    let jobs = jobs(&environment);
+    let Sold { environment, jobs, product, order } = with_sales(paid).await;
     jobs.run_due(noon(days_before(today, 4))).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{paid} {} 5", product)]);
+    assert_eq!(daily(&environment).await, [format!("{paid} {product} 5")]);
     cancel(&environment, order, noon(days_before(today, 1))).await;
     jobs.run_due(noon(today)).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{paid} {} 2", product)]);
+    assert_eq!(daily(&environment).await, [format!("{paid} {product} 2")]);
     deliver_all(&environment).await;
     let scores = dibs_common::redis::sales::daily(&environment.redis, paid).await.expect("redis");
     assert_eq!(scores.get(&product), Some(&2));
@@ -116,18 +124,17 @@ async fn i9_the_stored_day_follows_a_cancellation_that_comes_later() {
 #[tokio::test]
 async fn i9_a_stored_day_is_rewritten_within_the_hour_when_an_order_of_it_was_cancelled() {
     let (today, yesterday) = (today(), days_before(today(), 1));
-    let (environment, product, order) = with_sales(yesterday).await;
-    let jobs = jobs(&environment);
+    let Sold { environment, jobs, product, order } = with_sales(yesterday).await;
     let morning = start_of(today, ZONE) + TimeDelta::hours(1);
     jobs.run_due(morning).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 5", product)]);
+    assert_eq!(daily(&environment).await, [format!("{yesterday} {product} 5")]);
     let began = "SELECT UNIX_TIMESTAMP(MAX(as_of)) FROM job_runs WHERE name = 'persist-daily-sales'";
     let first = environment.count(began).await;
     jobs.run_due(morning + TimeDelta::hours(1)).await.expect("done");
     assert_eq!(environment.count(began).await, first, "nothing changed since");
     cancel(&environment, order, morning + TimeDelta::minutes(90)).await;
     jobs.run_due(morning + TimeDelta::hours(2)).await.expect("done");
-    assert_eq!(daily(&environment).await, [format!("{yesterday} {} 2", product)]);
+    assert_eq!(daily(&environment).await, [format!("{yesterday} {product} 2")]);
     assert!(environment.count(began).await > first);
     environment.end().await;
 }

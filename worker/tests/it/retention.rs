@@ -70,8 +70,7 @@ async fn ended_campaigns_leave_redis_when_all_claims_have_an_outcome() {
 
 #[tokio::test]
 async fn rejected_orders_and_declined_charges_are_deleted_after_90_days() {
-    let environment = TestEnvironment::new().await;
-    let now = clock::now();
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
     for (id, days) in [("a1", 89), ("a2", 91)] {
         let id = id.repeat(16);
         let at = (now - TimeDelta::days(days)).format("%Y-%m-%d %H:%M:%S%.3f");
@@ -104,8 +103,7 @@ async fn rejected_orders_and_declined_charges_are_deleted_after_90_days() {
 /// As long as the idempotency key of a change can come again, and a request that began with it at its end.
 #[tokio::test]
 async fn changes_of_products_are_remembered_for_25_hours() {
-    let environment = TestEnvironment::new().await;
-    let now = clock::now();
+    let (environment, now) = (TestEnvironment::new().await, clock::now());
     for (id, hours) in [("a1", 24), ("a2", 26)] {
         let (id, at) = (id.repeat(16), (now - TimeDelta::hours(hours)).format("%Y-%m-%d %H:%M:%S%.3f"));
         environment

@@ -38,8 +38,7 @@ async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
 #[tokio::test]
 async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
     let test = OrderTest::new(7_000, 100, 0).await;
-    let coupon = coupon(&test, 1, |_| ()).await;
-    let body = order_with(&coupon, test.order(1, 1));
+    let (coupon, body) = test.order_with_coupon(1).await;
     let answers = join_all((0..50).map(|_| test.post("/orders", body.clone()))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
     for refused in answers.iter().filter(|answer| answer.status != 201) {

@@ -12,9 +12,8 @@ use crate::app::TestApp;
 #[tokio::test]
 async fn seed_001_2_cancelling_gives_stock_coupon_and_money_back() {
     let test = OrderTest::new(4_000, 10, 20_000).await;
-    let coupon = coupon(&test, 1, |_| ()).await;
-    let body = order_with(&coupon, paid(test.order(1, 2)));
-    let order = test.place(body).await;
+    let (coupon, order) = test.order_with_coupon(2).await;
+    let order = test.place(paid(order)).await;
     let cancelled = cancel(&test, 1, &order).await;
     assert_eq!((cancelled.status.as_u16(), &cancelled.body["status"]), (200, &json!("CANCELLED")), "{cancelled:?}");
     assert_eq!(test.stock_and_balance().await, (10, 20_000));
@@ -42,8 +41,7 @@ async fn seed_001_2_an_unpaid_order_is_cancelled_without_a_refund() {
 #[tokio::test]
 async fn seed_001_2_a_coupon_whose_validity_is_over_comes_back_expired() {
     let test = OrderTest::new(10_000, 10, 0).await;
-    let coupon = coupon(&test, 1, |_| ()).await;
-    let body = order_with(&coupon, test.order(1, 1));
+    let (coupon, body) = test.order_with_coupon(1).await;
     let order = test.place(body).await;
     test.environment.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
     assert_eq!(cancel(&test, 1, &order).await.status, 200);

@@ -85,6 +85,13 @@ impl OrderTest {
         stock(&self.app, self.product).await
     }
 
+    /// A coupon of user 1, and an order of that user that uses it.
+    pub async fn order_with_coupon(&self, quantity: u32) -> (String, Value) {
+        let coupon = coupon(&self.app, 1, |_| ()).await;
+        let order = order_with(&coupon, self.order(1, quantity));
+        (coupon, order)
+    }
+
     /// The points of user 1.
     pub async fn balance(&self) -> i64 {
         self.get("/points?userId=1").await.body["balance"].as_i64().expect("a balance")

@@ -12,9 +12,8 @@ use crate::app::TestApp;
 #[tokio::test]
 async fn seed_000_4_an_order_takes_stock_coupon_and_points() {
     let test = OrderTest::new(4_000, 10, 20_000).await;
-    let coupon = coupon(&test, 1, |_| ()).await;
-    let body = order_with(&coupon, paid(test.order(1, 2)));
-    let placed = test.post("/orders", body).await;
+    let (coupon, order) = test.order_with_coupon(2).await;
+    let placed = test.post("/orders", paid(order)).await;
     assert_eq!(placed.status, 201, "{placed:?}");
     let order = text(&placed, "orderId");
     assert_eq!(placed.header("location"), Some(&*format!("/orders/{order}")));
@@ -68,9 +67,8 @@ async fn seed_000_4_too_little_stock_changes_nothing() {
 #[tokio::test]
 async fn seed_000_4_too_few_points_leave_stock_and_coupon() {
     let test = OrderTest::new(10_000, 10, 6_999).await;
-    let coupon = coupon(&test, 1, |_| ()).await;
-    let body = order_with(&coupon, paid(test.order(1, 1)));
-    let refused = test.post("/orders", body).await;
+    let (coupon, order) = test.order_with_coupon(1).await;
+    let refused = test.post("/orders", paid(order)).await;
     assert_refused(&refused, 422, "POINTS_INSUFFICIENT");
     assert_eq!(test.stock_and_balance().await, (10, 6_999));
     assert_eq!(coupon_status(&test, 1, &coupon).await, "USABLE");

@@ -28,21 +28,19 @@ struct ChargeRow {
 
 const COLUMNS: &str = "charge_id, user_id, amount, payment_method, status, attempts, created_at, decided_at";
 
-impl TryFrom<ChargeRow> for Charge {
-    type Error = sqlx::Error;
-
-    fn try_from(row: ChargeRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            status: parse("charges.status", &row.status)?,
+impl ChargeRow {
+    fn decode(self) -> Result<Charge, sqlx::Error> {
+        Ok(Charge {
+            status: parse("charges.status", &self.status)?,
             wanted: NewCharge {
-                id: ChargeId(row.charge_id),
-                user: identifier(row.user_id)?,
-                amount: row.amount,
-                payment_method: row.payment_method,
+                id: ChargeId(self.charge_id),
+                user: identifier(self.user_id)?,
+                amount: self.amount,
+                payment_method: self.payment_method,
             },
-            attempts: row.attempts,
-            created_at: row.created_at,
-            decided_at: row.decided_at,
+            attempts: self.attempts,
+            created_at: self.created_at,
+            decided_at: self.decided_at,
         })
     }
 }
@@ -51,7 +49,7 @@ impl TryFrom<ChargeRow> for Charge {
 pub async fn find(pool: &MySqlPool, charge: ChargeId) -> Result<Option<Charge>, sqlx::Error> {
     let sql = format!("SELECT /* charges::find */ {COLUMNS} FROM charges WHERE charge_id = ?");
     let row: Option<ChargeRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(charge.0).fetch_optional(pool).await?;
-    row.map(Charge::try_from).transpose()
+    row.map(ChargeRow::decode).transpose()
 }
 
 /// How many charges wait for the payment gateway.
@@ -80,7 +78,7 @@ pub(super) async fn lock(connection: &mut MySqlConnection, charge: ChargeId) -> 
     );
     let row: Option<ChargeRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(charge.0).fetch_optional(connection).await?;
-    row.map(Charge::try_from).transpose()
+    row.map(ChargeRow::decode).transpose()
 }
 
 pub(super) async fn insert(
@@ -169,7 +167,7 @@ pub(super) async fn lock_due(
     );
     let rows: Vec<ChargeRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(now).bind(limit).fetch_all(connection).await?;
-    rows.into_iter().map(Charge::try_from).collect()
+    rows.into_iter().map(ChargeRow::decode).collect()
 }
 
 pub(super) async fn mark_taken(
