@@ -30,7 +30,8 @@ const REDIS_CONNECTIONS: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    match Box::pin(execute(config::parse())).await {
+    let (settings, shown) = config::parse();
+    match Box::pin(execute(settings, &shown)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             config::report(&error);
@@ -39,13 +40,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn execute((settings, shown): (WorkerSettings, String)) -> Result<()> {
+async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
     settings.shared.check()?;
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
     settings.kafka.check()?;
     match &settings.command {
-        Command::Run => Box::pin(run(settings, &shown)).await,
+        Command::Run => Box::pin(run(settings, shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
         Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
