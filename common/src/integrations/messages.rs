@@ -65,7 +65,8 @@ pub struct Message {
     pub data: Box<RawValue>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Receiver {
     /// Gets every event of an order, those of each order in their order.
     DataPlatform,
@@ -77,11 +78,8 @@ impl Receiver {
     pub const ALL: [Self; 2] = [Self::DataPlatform, Self::Notifications];
 
     pub const fn name(self) -> &'static str {
-        match self {
-            // The key of its row in `sinks` and the source of its dead letters, so it never changes.
-            Self::DataPlatform => "data-platform",
-            Self::Notifications => "notifications",
-        }
+        // The key of its row in `sinks` and the source of its dead letters, so no variant is renamed.
+        self.into_str()
     }
 
     /// The types of events that it gets.

@@ -11,7 +11,7 @@ use dibs_common::{
         dead_letter::CLAIMS,
     },
     error::Result,
-    identifiers::{ClaimId, CouponId, Partition, UserId, new_uuid},
+    identifiers::{ClaimId, CouponId, UserId, new_uuid},
     redis::{
         Redis, campaign_state,
         scripts::{CampaignCounts, campaign_put},
@@ -50,7 +50,6 @@ pub(super) async fn rebuild_missing(database: &Database, redis: &Redis, campaign
 
 /// The stream is read before MySQL, so that a claim that is confirmed meanwhile is found at least once.
 async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let place = (campaign.partition, campaign.id);
     let unanswered = list_unanswered(database, redis, campaign).await?;
     let unanswered = without_rejected(database, unanswered).await?;
     let mut waiting: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
@@ -78,10 +77,10 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
         for (user, records) in &mut records {
             records.extend(waiting.remove(user).unwrap_or_default());
         }
-        add(redis, place, &mut counts, records).await?;
+        add(redis, campaign, &mut counts, records).await?;
         after = if whole { Some((last_user, last_ordinal)) } else { before(last_user) };
     }
-    add(redis, place, &mut counts, waiting).await?;
+    add(redis, campaign, &mut counts, waiting).await?;
     let put = campaign_put(redis, campaign, counts).await?;
     db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
     tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
@@ -131,7 +130,7 @@ async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec
 /// Stages users' records, each claim once, and counts them.
 async fn add(
     redis: &Redis,
-    place: (Partition, CouponId),
+    campaign: &Campaign,
     counts: &mut CampaignCounts,
     records: BTreeMap<UserId, Vec<ClaimRecord>>,
 ) -> Result<()> {
@@ -145,7 +144,7 @@ async fn add(
         staged.push((user, records));
     }
     for page in staged.chunks(PAGE_SIZE as usize) {
-        campaign_state::write_staged(redis, place.0, place.1, counts.rebuild, page).await?;
+        campaign_state::write_staged(redis, campaign.partition, campaign.id, counts.rebuild, page).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
 
-use super::{OrderTest, cancel, coupon, end_consistent, order_with, paid, stock};
+use super::{OrderTest, cancel, end_consistent, paid, stock};
 use crate::app::{Answer, TestApp};
 
 /// Fifty at once of each: one effect, and equal answers for all.
@@ -38,7 +38,7 @@ async fn i7_and_i8_fifty_identical_requests_at_once_have_one_effect() {
 #[tokio::test]
 async fn i7_a_coupon_ordered_with_fifty_times_at_once_is_used_once() {
     let test = OrderTest::new(7_000, 100, 0).await;
-    let (coupon, body) = test.order_with_coupon(1).await;
+    let (_, body) = test.order_with_coupon(1).await;
     let answers = join_all((0..50).map(|_| test.post("/orders", body.clone()))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
     for refused in answers.iter().filter(|answer| answer.status != 201) {
