@@ -1,4 +1,4 @@
-//! Charges with a payment gateway: what it says, what it does not say, and who dies in between.
+//! Charges with a payment gateway: its decisions, responses that are lost, and processes that die in between.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ async fn state(app: &TestApp, answer: &Answer) -> Value {
     app.get(answer.header("location").expect("a location")).await.body["status"].clone()
 }
 
-/// `001` section 4: the gateway takes the money, then the points are credited.
+/// `001` section 4: the gateway approves, then the points are credited.
 #[tokio::test]
 async fn seed_001_4_points_are_charged_once_the_payment_gateway_approves() {
     let gateway = TestGateway::new(Reply::Approve).await;
@@ -134,7 +134,7 @@ async fn a_charge_whose_answer_means_nothing_stays_pending() {
     end_with_exact_points(app).await;
 }
 
-/// The gateway took the money and did not say so: the worker asks with the same key, and credits once.
+/// The gateway approved and its response was lost: the worker requests it again with the same key, and credits once.
 #[tokio::test]
 async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_same_key() {
     let gateway = TestGateway::new(Reply::ApproveInSilence).await;
@@ -177,7 +177,7 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
     end_with_exact_points(app).await;
 }
 
-/// The gateway may be asked by several, and answer each: one credit, and the first word stands.
+/// Several processes may request one charge, and each gets a decision: one credit, and the first decision stands.
 #[tokio::test]
 async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
     let gateway = TestGateway::new(Reply::Approve).await;

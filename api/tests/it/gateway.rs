@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Approve,
-    /// Takes the money, and never answers.
+    /// Approves, and never answers.
     ApproveInSilence,
-    /// Takes the money, and answers once it is released.
+    /// Approves, and answers once it is released.
     ApproveOnceReleased,
     Say(u16, String),
 }

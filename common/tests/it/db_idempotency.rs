@@ -64,7 +64,7 @@ async fn one_of_many_simultaneous_requests_acquires_the_key() {
 }
 
 #[tokio::test]
-async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_loses_its_say() {
+async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_can_end_nothing() {
     let (environment, first, now) = with_attempt().await;
     let pool = &environment.database.pool();
     assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));

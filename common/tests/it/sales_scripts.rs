@@ -116,7 +116,7 @@ async fn sales_count_counts_each_message_of_a_source_once_and_none_that_a_rebuil
     assert_eq!(units().await, Some(5), "in one call, and in another");
     assert!(count(&environment, &[message("cancelled/0", 0, 5, -1), message("paid/1", 40, 7, 4)]).await);
     assert_eq!(units().await, Some(8), "sources are apart");
-    assert!(count(&environment, &[message("paid/0", 2, 9, 1)]).await, "one who is late does not move it back");
+    assert!(count(&environment, &[message("paid/0", 2, 9, 1)]).await, "a late message does not move it back");
     assert!(count(&environment, &[message("paid/0", 4, 10, 1)]).await);
     assert_eq!(units().await, Some(10));
     assert!(!count(&environment, &[message("paid/0", 6, 12, 1)]).await, "one was dropped unread");

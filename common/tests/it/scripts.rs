@@ -36,7 +36,7 @@ async fn decisions(environment: &TestEnvironment, campaign: &Campaign, requests:
     decide(environment, campaign, requests).await.decisions
 }
 
-/// The entries on the stream, in the hands of a consumer of that name.
+/// The entries on the stream, pending at a consumer of that name.
 async fn read(environment: &TestEnvironment, consumer: &str) -> (ClaimStream, Vec<Delivery<ClaimEntry>>) {
     let stream = ClaimStream::open(&environment.redis, FIRST, consumer.into()).await.expect("opened");
     let deliveries = stream.read(500).await.expect("read");

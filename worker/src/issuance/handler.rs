@@ -97,7 +97,7 @@ impl Handler for ClaimHandler {
 
 /// The end of a request's trace, under its request id.
 fn trace(claim: &Claim, outcome: ClaimOutcome) {
-    // Hundreds of claims a batch: the id is formatted only for those who read it.
+    // Hundreds of claims a batch: the id is formatted only when a log takes it.
     if tracing::enabled!(tracing::Level::DEBUG) {
         let claim_id = claim.record.claim_id.to_string();
         let request_id = if claim.request.is_empty() { &claim_id } else { &claim.request };

@@ -47,7 +47,7 @@ async fn without_a_worker_a_caller_is_answered_202() {
     test.end().await;
 }
 
-/// A command of an order that is still on its stream, in the hands of a late worker, comes too early and not in vain.
+/// A command of an order that is still on its stream, pending at a late worker, comes too early, and a repeat succeeds.
 #[tokio::test]
 async fn paying_before_the_order_is_placed_is_too_early() {
     let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;

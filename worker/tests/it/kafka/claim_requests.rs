@@ -65,7 +65,7 @@ async fn i1_and_i2_a_burst_by_kafka_issues_each_coupon_once_however_often_reques
     environment.end().await;
 }
 
-/// Who is refused can read why; what can never be a claim is a dead letter; those behind both are served.
+/// A refused user can read why; a request that can never be a claim is a dead letter; those behind both are served.
 #[tokio::test]
 async fn i3_every_request_by_kafka_has_an_outcome_or_is_a_dead_letter() {
     let (brokers, environment) = (Brokers::new().await, TestEnvironment::new().await);
@@ -154,7 +154,7 @@ async fn i3_requests_by_kafka_wait_for_redis_and_for_their_campaign() {
     let redis = settings.redis(1).await.expect("redis");
     let held = environment.campaign(10).await;
     let absent = environment.campaign_in_database(open_terms()).await;
-    // Of one key, so in one partition and in one read: who waits holds up what is read after it.
+    // Of one key, so in one partition and in one read: a request that waits holds up what is read after it.
     let together = [wanted(1, absent.id, None), wanted(2, held.id, None)].map(|(_, value)| ("1".to_owned(), value));
     brokers.produce(CLAIM_REQUESTS, together).await;
     let mut consumer =
