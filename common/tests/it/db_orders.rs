@@ -114,7 +114,7 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
 
 #[tokio::test]
 async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_explicitly() {
-    let (environment, tea, placing) = with_order(9).await;
+    let (environment, _, placing) = with_order(9).await;
     let cancel = command(1, Action::Cancel { order: placing.order() });
     let commands = [placing.clone(), cancel.clone()];
     let first = run(&environment, &commands).await;

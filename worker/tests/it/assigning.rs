@@ -35,7 +35,7 @@ async fn look(database: &Database, redis: &Redis) -> usize {
 async fn with_submitted(total_quantity: u32, users: RangeInclusive<u64>) -> (CampaignTest, Assignment) {
     let test = CampaignTest::new(total_quantity).await;
     let assignment = make(&test, &test.campaign, users).await;
-    look(&test.database, &test.redis).await;
+    Box::pin(look(&test.database, &test.redis)).await;
     (test, assignment)
 }
 
