@@ -17,7 +17,8 @@
 -- DECIDED = 1          with a decision for each claim
 -- ACCEPTED = 1         with the new record
 -- REPLAYED = 2         the same claim id was accepted before; with its record
--- ALREADY_CLAIMED = 3  the user is at the limit; with the user's first record
+-- ALREADY_CLAIMED = 3  the user is at the limit, or has a claim and the campaign is closed or exhausted; with the user's
+--                      first record. A caller whose response was lost finds its claim by claiming again, at any time
 -- EXHAUSTED = 4        no quantity remains
 -- NOT_OPEN = 5         before opens_at
 -- CLOSED = 6           from closes_at on, or closed by an administrator
@@ -60,12 +61,11 @@ for i, user in ipairs(users) do
   local code, record = reject_code, replayed(records, claim)
   if record then
     code = REPLAYED
-  elseif not code then
-    if #records >= limit_bytes then
+  else
+    if not code and claimed >= total then code = EXHAUSTED end
+    if #records >= limit_bytes or (#records > 0 and (code == CLOSED or code == EXHAUSTED)) then
       code, record = ALREADY_CLAIMED, string.sub(records, 1, RECORD_BYTES)
-    elseif claimed >= total then
-      code = EXHAUSTED
-    else
+    elseif not code then
       claimed, sequence = claimed + 1, sequence + 1
       code, record = ACCEPTED, claim .. struct.pack('>I4I6', sequence, now)
       written[user] = records .. record

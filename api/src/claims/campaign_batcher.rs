@@ -35,6 +35,7 @@ const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_millis(50));
 pub struct CampaignBatcher {
     coupon: CouponId,
     partition: Partition,
+    closes_at: Timestamp,
     queue: mpsc::Sender<QueuedClaim>,
     exhausted: Arc<Exhausted>,
     refused_locally: Counter,
@@ -68,7 +69,6 @@ impl CampaignBatcher {
         let exhausted = Exhausted::new(campaign, redis, supervisor);
         let caller = Arc::new(ScriptCaller {
             coupon: campaign.id,
-            closes_at: campaign.terms.closes_at,
             partition: campaign.partition,
             redis: redis.clone(),
             outcome_channel: outcome_channel.to_owned(),
@@ -85,6 +85,7 @@ impl CampaignBatcher {
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
+            closes_at: campaign.terms.closes_at,
             queue,
             exhausted,
             refused_locally: counter!("dibs_claims_total", "decision" => "refused_locally"),
@@ -103,6 +104,11 @@ impl CampaignBatcher {
             .try_send(QueuedClaim { request, awaited, arrived: Instant::now(), caller })
             .map_err(|_| Error::Overloaded)?;
         decision.await.map_err(Error::internal)?
+    }
+
+    /// Whether the claim window is over. Redis is given no campaign that is, and loses it some days later.
+    pub fn is_over(&self) -> bool {
+        clock::now() >= self.closes_at
     }
 
     /// Whether claims are refused locally now.
@@ -125,7 +131,6 @@ impl CampaignBatcher {
 /// Sends queued claims to Redis, many in one call of the script.
 struct ScriptCaller {
     coupon: CouponId,
-    closes_at: Timestamp,
     partition: Partition,
     redis: Redis,
     outcome_channel: String,
@@ -186,8 +191,6 @@ impl ScriptCaller {
         for (place, caller) in callers.into_iter().enumerate() {
             let decision = match &decided {
                 Ok(Some(decisions)) => result_of(decisions, place, &mut remaining),
-                // A Redis that lost its data gets back only the campaigns that are not over.
-                Ok(None) if clock::now() >= self.closes_at => Err(Error::CampaignClosed),
                 Ok(None) => Err(Error::CampaignUnavailable(self.coupon)),
                 Err(error) => Err(copy(error)),
             };

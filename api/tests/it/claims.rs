@@ -9,7 +9,10 @@ use dibs_common::{
         claim::{CLOCK_TOLERANCE, ClaimRejectReason},
     },
     identifiers::{ClaimId, CouponId, Partition},
-    redis::scripts::{campaign_update, return_slots},
+    redis::{
+        campaign_state,
+        scripts::{campaign_update, return_slots},
+    },
     testing::{TestEnvironment, eventually, open_terms},
 };
 use dibs_worker::campaigns::reconcile_all;
@@ -112,6 +115,32 @@ async fn the_window_is_the_campaigns() {
     let late = window(-200, -100).await;
     let refused = app.claim(late.id, 7).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (422, "CAMPAIGN_CLOSED"));
+    app.end().await;
+}
+
+/// A caller whose response was lost claims again, whenever that is.
+#[tokio::test]
+async fn a_holder_finds_the_claim_after_the_window_and_after_redis_forgot_the_campaign() {
+    let app = TestApp::new().await;
+    let closes_at = clock::now() + TimeDelta::milliseconds(1_500);
+    let campaign = app.environment.campaign_of(CampaignTerms { closes_at, ..open_terms() }).await;
+    let accepted = app.claim(campaign.id, 1).await;
+    assert_eq!(accepted.status, 202);
+    app.work().await;
+    eventually("the window is over", Duration::from_secs(10), async || {
+        app.get(&format!("/coupons/{}", campaign.id)).await.body["status"] == "CLOSED"
+    })
+    .await;
+    for redis_holds_it in [true, false] {
+        if !redis_holds_it {
+            campaign_state::remove(&app.environment.redis, campaign.partition, campaign.id).await.expect("redis");
+        }
+        let again = app.claim(campaign.id, 1).await;
+        assert_eq!((again.status.as_u16(), again.code()), (409, "COUPON_ALREADY_ISSUED"), "{redis_holds_it}");
+        assert_eq!(again.body["claim"]["claimId"], accepted.body["claimId"]);
+        let other = app.claim(campaign.id, 3).await;
+        assert_eq!((other.status.as_u16(), other.code()), (422, "CAMPAIGN_CLOSED"), "{redis_holds_it}");
+    }
     app.end().await;
 }
 

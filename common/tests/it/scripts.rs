@@ -110,6 +110,40 @@ async fn claim_returns_the_first_claim_to_a_user_at_the_limit_also_within_one_ca
     environment.end().await;
 }
 
+/// A caller whose response was lost claims again, when the window is over at the latest.
+#[tokio::test]
+async fn claim_returns_the_first_claim_to_a_holder_also_when_the_campaign_takes_no_claims() {
+    let environment = TestEnvironment::new().await;
+    for per_user_limit in [1, 2] {
+        let terms = CampaignTerms { per_user_limit, total_quantity: 2, ..open_terms() };
+        let campaign = environment.campaign_of(terms).await;
+        let [Decision::Accepted(first)] = decisions(&environment, &campaign, &[request(1)]).await[..] else {
+            panic!("accepted");
+        };
+        let is_at_limit = per_user_limit == 1;
+        let mut over = campaign.clone();
+        over.terms.closes_at = clock::now() - TimeDelta::seconds(1);
+        let paused = Campaign { state: CampaignState::Paused, ..campaign.clone() };
+        let closed = Campaign { state: CampaignState::Closed, ..campaign.clone() };
+        let mut exhausted = campaign.clone();
+        exhausted.terms.total_quantity = 1;
+        let held = Decision::AlreadyClaimed(first);
+        let while_paused = if is_at_limit { held } else { Decision::Paused };
+        for (changed, of_holder, of_other) in [
+            (over, held, Decision::Closed),
+            (closed, held, Decision::Closed),
+            (paused, while_paused, Decision::Paused),
+            (exhausted, held, Decision::Exhausted),
+        ] {
+            campaign_put(&environment.redis, &changed, CampaignCounts::default()).await.expect("put");
+            let decided = decisions(&environment, &changed, &[request(1), request(2)]).await;
+            assert_eq!(decided, [of_holder, of_other]);
+        }
+        clear(&environment).await;
+    }
+    environment.end().await;
+}
+
 #[tokio::test]
 async fn claim_refuses_outside_the_window_and_while_paused_and_when_closed() {
     let environment = TestEnvironment::new().await;
@@ -167,7 +201,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
         assert_eq!(give_all(&campaign, &requests[..1]).await, [Decision::Replayed(first)]);
         let closed = Campaign { state: CampaignState::Closed, ..campaign };
         campaign_put(&environment.redis, &closed, CampaignCounts::default()).await.expect("put");
-        assert_eq!(give_all(&closed, &requests[1..2]).await, [Decision::Closed]);
+        assert_eq!(give_all(&closed, &requests[1..]).await, [Decision::AlreadyClaimed(first), Decision::Closed]);
     }
     let unknown = environment.campaign_in_database(open_terms()).await;
     let given = assign(&environment.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");

@@ -6,7 +6,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db,
-    domain::claim::{ClaimOutcome, ClaimRejectReason},
+    domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
     redis::scripts::ClaimRequest,
@@ -82,7 +82,10 @@ pub async fn issue(
     // Where too many callers wait, this one is answered as if it did not prefer to.
     let waiting = prefer.wait.and_then(|wait| Some((app.claims.wait_for(awaited)?, wait)));
     let request = ClaimRequest { user: body.user_id, claim: id, request };
-    let accepted = batcher.claim(request, waiting.is_some()).await?;
+    let accepted = match batcher.claim(request, waiting.is_some()).await {
+        Err(Error::CampaignUnavailable(_)) if batcher.is_over() => return Err(ApiError(ended(&app, body).await)),
+        decided => decided?,
+    };
     let Some((waiter, wait)) = waiting else { return Ok(answer(body, accepted, None)) };
     let mut answered = match waiter.outcome(Instant::now() + wait).await {
         Some(ClaimOutcome::Rejected(reason)) => return Err(ApiError(rejection(&app, reason, body, accepted).await)),
@@ -134,11 +137,24 @@ async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, 
         }
         ClaimRejectReason::ClaimFailed => Error::ClaimFailed(accepted.record.claim_id),
         ClaimRejectReason::CouponAlreadyIssued => {
-            let pool = &app.database.pool();
-            let claims = db::issuances::list_of_user(pool, body.coupon_id, body.user_id);
-            let claims = db::within(claims).await.unwrap_or_default();
-            let first = claims.iter().rfind(|claim| matches!(claim.outcome, ClaimOutcome::Issued { .. }));
-            Error::CouponAlreadyIssued(first.map_or(accepted.record, |claim| claim.record))
+            let first = first_issued(app, body).await.ok().flatten();
+            Error::CouponAlreadyIssued(first.unwrap_or(accepted.record))
         }
     }
+}
+
+/// The refusal of a claim on a campaign that is over and that Redis no longer holds. MySQL knows its coupons.
+async fn ended(app: &SharedApp, body: ClaimBody) -> Error {
+    match first_issued(app, body).await {
+        Ok(first) => first.map_or(Error::CampaignClosed, Error::CouponAlreadyIssued),
+        Err(error) => error,
+    }
+}
+
+/// The claim for which the user got the first coupon of the campaign.
+async fn first_issued(app: &SharedApp, body: ClaimBody) -> Result<Option<ClaimRecord>> {
+    let pool = &app.database.pool();
+    let claims = db::within(db::issuances::list_of_user(pool, body.coupon_id, body.user_id)).await?;
+    let first = claims.iter().rfind(|claim| matches!(claim.outcome, ClaimOutcome::Issued { .. }));
+    Ok(first.map(|claim| claim.record))
 }

@@ -49,7 +49,7 @@ pub enum Decision {
     Accepted(ClaimRecord),
     /// It was accepted before, with the same claim id.
     Replayed(ClaimRecord),
-    /// The user is at the campaign's limit; this was the first claim.
+    /// The user is at the campaign's limit, or has a claim and can get no other; this was the first claim.
     AlreadyClaimed(ClaimRecord),
     /// No quantity remains.
     Exhausted,
