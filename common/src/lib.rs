@@ -9,6 +9,8 @@ pub mod db;
 pub mod dead_letters;
 pub mod domain;
 pub mod error;
+#[cfg(feature = "fault-proxy")]
+pub mod fault_proxy;
 pub mod health;
 pub mod http_server;
 pub mod identifiers;

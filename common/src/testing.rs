@@ -6,7 +6,6 @@
 pub mod commands;
 mod consistency;
 mod containers;
-mod fault_proxy;
 mod faults;
 mod log_capture;
 
@@ -18,7 +17,6 @@ use std::{
 
 use clap::Parser;
 use consistency::CONSISTENCY_QUERIES;
-pub use fault_proxy::FaultProxy;
 pub use faults::{panicking_supervisor, was_restarted};
 use fred::{
     interfaces::{KeysInterface as _, StreamsInterface as _},
@@ -30,6 +28,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 use tokio::net::TcpListener;
 
+pub use crate::fault_proxy::{FaultProxy, MessageFault, Struck};
 use crate::{
     clock,
     config::Settings,
@@ -101,13 +100,13 @@ impl TestEnvironment {
     pub async fn behind_proxies(&self) -> (Settings, FaultProxy, FaultProxy) {
         let database_url = self.settings.database_url.expose_secret();
         let redis_url = self.settings.redis_url.expose_secret();
-        let (database_proxy, mut database_url) = FaultProxy::before(database_url).await;
+        let (database_proxy, mut database_url) = FaultProxy::before(database_url).await.expect("a proxy");
         // Without TLS, so that the proxy can see what passes.
         if !database_url.contains("ssl-mode") {
             database_url.push_str(if database_url.contains('?') { "&" } else { "?" });
             database_url.push_str("ssl-mode=DISABLED");
         }
-        let (redis_proxy, redis_url) = FaultProxy::before(redis_url).await;
+        let (redis_proxy, redis_url) = FaultProxy::before(redis_url).await.expect("a proxy");
         let partitions = self.settings.claim_partitions;
         let settings = settings(&database_url, &redis_url, &self.settings.redis_key_prefix, partitions);
         (settings, database_proxy, redis_proxy)

@@ -158,7 +158,7 @@ async fn seed_001_4_a_charge_without_an_answer_is_asked_about_again_with_the_sam
 #[tokio::test]
 async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back() {
     let gateway = TestGateway::new(Reply::Approve).await;
-    let (proxy, url) = FaultProxy::before(&gateway.url).await;
+    let (proxy, url) = FaultProxy::before(&gateway.url).await.expect("a proxy");
     let app = app_with(&url).await;
     proxy.shut();
     let pending = app.post("/points", charge_body(1, 10_000)).await;
