@@ -17,7 +17,7 @@ use dibs_common::{
     clock,
     db::{
         self,
-        idempotency::{Attempt, KeyState, KeyedRequest, StoredResponse},
+        idempotency::{Attempt, KeyState, KeyedRequest, RENEWAL_INTERVAL, StoredResponse},
     },
     error::{Error, Result},
     identifiers::new_uuid,
@@ -119,7 +119,7 @@ where
     S: Service<Request, Response = Response, Error = Infallible>,
 {
     match db::within(db::idempotency::begin(&app.database.pool(), &keyed, new_uuid(), clock::now())).await? {
-        KeyState::Acquired(attempt) => Ok(attempted(&app, inner, request, &attempt, &id).await),
+        KeyState::Acquired(attempt) => Ok(attempted(&app, inner, request, attempt, &id).await),
         KeyState::Completed(stored) => Ok(replayed(stored, id.as_str())),
         KeyState::InProgress => Err(ApiError(Error::IdempotencyInProgress)),
         KeyState::FingerprintMismatch => Err(ApiError(Error::IdempotencyKeyReused)),
@@ -130,7 +130,7 @@ async fn attempted<S>(
     app: &SharedApp,
     mut inner: S,
     mut request: Request,
-    attempt: &Attempt,
+    mut attempt: Attempt,
     id: &RequestId,
 ) -> Response
 where
@@ -140,8 +140,12 @@ where
     request.extensions_mut().insert(OperationId(attempt.operation));
     request.extensions_mut().insert(id.with_operation(attempt.operation));
     // A panic is caught here too, so that the key is released.
-    let answering = AssertUnwindSafe(inner.call(request)).catch_unwind().await;
-    let answered = answering.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
+    let answering = AssertUnwindSafe(inner.call(request)).catch_unwind();
+    let answered = tokio::select! {
+        answered = answering => answered,
+        never = renew(app, &mut attempt) => match never {},
+    };
+    let answered = answered.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
     let (head, body) = render(answered, id.as_str(), &uri).into_parts();
     // Read whole before it is sent, as the row must hold what the caller receives.
     let body = match body::to_bytes(body, MAX_STORED_BYTES).await {
@@ -149,11 +153,22 @@ where
         Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
     // The effect is durable, so the caller gets its response. A repeat runs the operation again under the same id.
-    if let Err(error) = finish(app, attempt, &head, &body).await {
+    if let Err(error) = finish(app, &attempt, &head, &body).await {
         let (request_id, cause) = (id.as_str(), error.chain());
         tracing::warn!(request_id, cause, "idempotent response not stored");
     }
     Response::from_parts(head, Body::from(body))
+}
+
+/// Renews an attempt until it is dropped.
+async fn renew(app: &SharedApp, attempt: &mut Attempt) -> Infallible {
+    loop {
+        tokio::time::sleep(RENEWAL_INTERVAL).await;
+        // A repeat that meets an abandoned key runs the same operation, so this may fail.
+        if let Err(error) = db::within(db::idempotency::renew(&app.database.pool(), attempt, clock::now())).await {
+            tracing::debug!(cause = error.chain(), "idempotency key not renewed");
+        }
+    }
 }
 
 /// Stores a final response, else lets a repeat run again.

@@ -2,7 +2,7 @@
 //! `draft-ietf-httpapi-idempotency-key-header`.
 //!
 //! A row begins with the id of its operation and a time until which it is in progress. The process that runs the request
-//! stores the response. If that time passes without a response, the process counts as dead: the next repeat acquires
+//! renews that time and stores the response. If it passes without a response, the process counts as dead: the next repeat acquires
 //! the row and runs the request again with the same operation id.
 
 use std::time::Duration;
@@ -16,8 +16,10 @@ use crate::{clock::Timestamp, error::Result};
 
 /// How long a response is kept. After that the key counts as new.
 pub const RETENTION: TimeDelta = TimeDelta::hours(24);
-/// A request that runs for longer counts as abandoned by a dead process.
-const ATTEMPT_TIMEOUT: TimeDelta = TimeDelta::seconds(60);
+/// A request whose attempt was not renewed for so long counts as abandoned by a dead process. Callers wait for as long.
+const ATTEMPT_TIMEOUT: TimeDelta = TimeDelta::seconds(10);
+/// How often an attempt is renewed while its request runs.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
 /// How often a row that other requests change is read again before the request counts as in progress.
 const MAX_ROUNDS: u32 = 5;
 /// Rows of one DELETE: few enough that no insert waits long for its locks.
@@ -85,6 +87,7 @@ pub async fn begin(
     operation: Uuid,
     now: Timestamp,
 ) -> Result<KeyState, sqlx::Error> {
+    let mut is_uncertain = false;
     // Each step below may lose a race against another request with the same key; then the row is read again.
     for _ in 0..MAX_ROUNDS {
         // Nearly always the key is new, so the insert comes first, without a read before it.
@@ -92,9 +95,19 @@ pub async fn begin(
             Ok(attempt) => return Ok(KeyState::Acquired(attempt)),
             Err(error) if is_duplicate(&error) => {}
             Err(error) if is_contention(&error) => continue,
+            // The row may be there all the same. Left behind, it would keep the caller out until it counts as abandoned,
+            // so another connection finds out.
+            Err(sqlx::Error::Io(_)) if !is_uncertain => {
+                is_uncertain = true;
+                continue;
+            }
             Err(error) => return Err(error),
         }
         let Some(row) = find(pool, request).await? else { continue };
+        let until = now + ATTEMPT_TIMEOUT;
+        if row.operation_id == operation && row.in_progress_until == Some(until) {
+            return Ok(KeyState::Acquired(Attempt { operation, is_first: true, key_hash: request.key_hash, until }));
+        }
         // The purge runs in intervals, so a row may still be here although its response is no longer promised.
         if row.created_at <= now - RETENTION {
             delete_expired(pool, request, row.created_at).await?;
@@ -209,24 +222,34 @@ pub async fn store_response(pool: &MySqlPool, attempt: &Attempt, response: &Stor
 pub async fn release(pool: &MySqlPool, attempt: &Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
     let sql = "UPDATE idempotency_keys /* idempotency::release */ SET in_progress_until = ? \
                WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?";
-    end(pool, sqlx::query(sql).bind(now), attempt).await
+    change(pool, sqlx::query(sql).bind(now), attempt).await
+}
+
+/// Keeps the key of a request that goes on.
+pub async fn renew(pool: &MySqlPool, attempt: &mut Attempt, now: Timestamp) -> Result<(), sqlx::Error> {
+    let until = now + ATTEMPT_TIMEOUT;
+    let sql = "UPDATE idempotency_keys /* idempotency::renew */ SET in_progress_until = ? \
+               WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?";
+    change(pool, sqlx::query(sql).bind(until), attempt).await?;
+    attempt.until = until;
+    Ok(())
 }
 
 /// Ends an attempt that had no effect: the key counts as new.
 pub async fn discard(pool: &MySqlPool, attempt: &Attempt) -> Result<(), sqlx::Error> {
     let sql = "DELETE /* idempotency::discard */ FROM idempotency_keys \
                WHERE key_hash = ? AND operation_id = ? AND status IS NULL AND in_progress_until = ?";
-    end(pool, sqlx::query(sql), attempt).await
+    change(pool, sqlx::query(sql), attempt).await
 }
 
 /// Changes the row of an attempt, unless a later attempt has it: then it says so by another end of its time.
-async fn end<'q>(
+async fn change<'q>(
     pool: &MySqlPool,
-    change: Query<'q, MySql, MySqlArguments>,
+    query: Query<'q, MySql, MySqlArguments>,
     attempt: &'q Attempt,
 ) -> Result<(), sqlx::Error> {
-    let change = change.bind(&attempt.key_hash[..]).bind(attempt.operation).bind(attempt.until);
-    change.execute(pool).await.map(drop)
+    let query = query.bind(&attempt.key_hash[..]).bind(attempt.operation).bind(attempt.until);
+    query.execute(pool).await.map(drop)
 }
 
 /// Deletes rows that were created before `before`, in batches. Returns their number.

@@ -3,7 +3,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::idempotency::{self, Attempt, KeyState, KeyedRequest, RETENTION, StoredResponse},
     identifiers::new_uuid,
-    testing::TestEnvironment,
+    testing::{MessageFault, TestEnvironment},
 };
 use futures::future::join_all;
 
@@ -51,6 +51,47 @@ async fn a_repeat_waits_for_the_attempt_and_then_gets_its_response() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_is_renewed_is_not_abandoned_and_can_be_released() {
+    let environment = TestEnvironment::new().await;
+    let pool = &environment.database.pool();
+    let now = clock::now();
+    let mut attempt = acquire(&environment, request(1, 1), now).await;
+    idempotency::renew(pool, &mut attempt, now + TimeDelta::seconds(9)).await.expect("renewed");
+    let later = now + TimeDelta::seconds(18);
+    assert!(matches!(begin(&environment, request(1, 1), later).await, KeyState::InProgress));
+    idempotency::release(pool, &attempt, later).await.expect("released");
+    assert!(!acquire(&environment, request(1, 1), later).await.is_first);
+    environment.end().await;
+}
+
+/// The server inserts the row of a key, and its answer is lost: the caller must not be kept out for a minute.
+#[tokio::test]
+async fn i12_a_key_is_acquired_whichever_message_of_it_is_lost() {
+    let environment = TestEnvironment::new().await;
+    let (settings, proxy, _redis) = environment.behind_proxies().await;
+    let now = clock::now();
+    for fault in [MessageFault::CutBefore, MessageFault::CutAfter] {
+        for number in 1.. {
+            let database = settings.database(2).expect("a pool");
+            database.ping().await.expect("connected");
+            let request = request(number, 1);
+            proxy.plan(number.into(), fault);
+            let begun = idempotency::begin(&database.pool(), &request, new_uuid(), now).await;
+            let Some(struck) = proxy.struck() else { break };
+            assert!(
+                matches!(begun, Ok(KeyState::Acquired(Attempt { is_first: true, .. }))),
+                "{fault:?} at {number}, {}: {begun:?}",
+                struck.message
+            );
+            assert!(matches!(begin(&environment, request, now).await, KeyState::InProgress));
+            database.close().await;
+        }
+        environment.execute("DELETE FROM idempotency_keys").await;
+    }
+    environment.end().await;
+}
+
+#[tokio::test]
 async fn one_of_many_simultaneous_requests_acquires_the_key() {
     let environment = TestEnvironment::new().await;
     let now = clock::now();
@@ -59,7 +100,7 @@ async fn one_of_many_simultaneous_requests_acquires_the_key() {
         states.iter().filter(|state| matches!(state, KeyState::Acquired(_))).count()
     };
     assert_eq!(acquired(now).await, 1, "a new key");
-    assert_eq!(acquired(now + TimeDelta::seconds(61)).await, 1, "an abandoned key");
+    assert_eq!(acquired(now + TimeDelta::seconds(11)).await, 1, "an abandoned key");
     environment.end().await;
 }
 
@@ -67,12 +108,12 @@ async fn one_of_many_simultaneous_requests_acquires_the_key() {
 async fn an_abandoned_attempt_is_acquired_with_the_same_operation_and_can_end_nothing() {
     let (environment, first, now) = with_attempt().await;
     let pool = &environment.database.pool();
-    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(59)).await, KeyState::InProgress));
-    let second = acquire(&environment, request(1, 1), now + TimeDelta::seconds(61)).await;
+    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(9)).await, KeyState::InProgress));
+    let second = acquire(&environment, request(1, 1), now + TimeDelta::seconds(11)).await;
     assert_eq!((second.operation, second.is_first), (first.operation, false));
     idempotency::release(pool, &first, now).await.expect("ignored");
     idempotency::discard(pool, &first).await.expect("ignored");
-    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(62)).await, KeyState::InProgress));
+    assert!(matches!(begin(&environment, request(1, 1), now + TimeDelta::seconds(12)).await, KeyState::InProgress));
     environment.end().await;
 }
 
