@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 /// their commit, and each time there is more of it.
 const EXPLICIT_ATTEMPTS: u32 = 4;
 
-/// A transaction of a batch that takes longer has lost its server.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// A transaction of a batch that takes longer has lost its server: it is well below a second. A session that is silent for
+/// so long has lost its locks as well, so nothing is gained by waiting.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a transaction reads what was decided of its batch before. Nearly always nothing was, and reading takes a third
 /// of the time. The keys of the tables reject a second outcome either way.
