@@ -4,7 +4,7 @@
 //! connection for each stream reader (a blocking read holds up every other command on it), and one for each subscriber. A
 //! command is sent once. A caller whose script is idempotent may send it again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
@@ -18,9 +18,11 @@ use fred::{
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
+    task::JoinSet,
     time::timeout,
 };
 
+use super::silence::watch;
 use crate::{
     error::{Dependency, Error, Result},
     redis::keys::Keys,
@@ -38,6 +40,8 @@ const RECONNECT_DELAY_MS: u32 = 100;
 pub struct Redis {
     pool: Pool,
     config: Config,
+    /// Ends with the last copy.
+    _watches: Arc<JoinSet<()>>,
     /// Spells the keys of this installation.
     pub keys: Keys,
 }
@@ -51,7 +55,8 @@ impl Redis {
         let pool = builder(config.clone(), COMMAND_TIMEOUT).build_pool(connections).map_err(redis_error)?;
         let connected = timeout(CONNECT_TIMEOUT, pool.init()).await;
         connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
-        Ok(Self { pool, config, keys })
+        let watches = pool.clients().iter().cloned().map(watch).collect();
+        Ok(Self { pool, config, _watches: Arc::new(watches), keys })
     }
 
     /// A connection of the pool, the next in turn.
@@ -77,7 +82,8 @@ impl Redis {
         // Before SUBSCRIBE, so that no message is missed in between.
         let messages = client.message_rx();
         client.subscribe(channel).await.map_err(redis_error)?;
-        Ok(Subscription { _client: client, messages })
+        let watches = [watch(client.clone())].into_iter().collect();
+        Ok(Subscription { _client: client, _watches: watches, messages })
     }
 
     /// Publishes a message to the current subscribers of `channel`.
@@ -109,6 +115,7 @@ impl Redis {
 /// A subscription to one channel. Messages that are published while its connection is broken are lost.
 pub struct Subscription {
     _client: SubscriberClient,
+    _watches: JoinSet<()>,
     messages: Receiver<Message>,
 }
 
@@ -160,9 +167,20 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
 /// used now.
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
-    // Error replies that the client library does not classify, and that pass when the server recovers.
-    let server_cannot =
-        ["BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
+    // Error replies that the client library does not classify, and that pass when the server recovers; the first one is the
+    // library's own word for a connection that has just broken.
+    let server_cannot = [
+        "Failed to route command",
+        "BUSY",
+        "LOADING",
+        "READONLY",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+    ];
     let details = error.details();
     let is_defect = matches!(
         error.kind(),

@@ -8,6 +8,7 @@ pub mod pending_commands;
 pub mod sales;
 mod sales_counter;
 pub mod scripts;
+mod silence;
 pub mod streams;
 
 pub use client::{BLOCK, COMMAND_TIMEOUT, Redis, Subscription, redis_error};

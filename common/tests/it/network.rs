@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-use dibs_common::testing::{TestEnvironment, eventually};
-use tokio::{task::JoinSet, time::Instant};
+use dibs_common::{
+    redis::streams::ClaimStream,
+    testing::{FIRST, TestEnvironment, eventually},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// A network that forgets its connections notifies neither end. Callers wait for answers on all of them.
@@ -39,6 +45,34 @@ async fn connections_that_the_network_forgot_are_replaced_within_seconds() {
     calls.abort_all();
     stopping.cancel();
     watched.await.expect("no panic");
+    environment.end().await;
+}
+
+/// The same of Redis: of connections that are used all the time, that wait for a blocking read, and that only listen.
+#[tokio::test]
+async fn redis_connections_that_the_network_forgot_are_replaced_within_seconds() {
+    let environment = TestEnvironment::new().await;
+    let (settings, _database, proxy) = environment.behind_proxies().await;
+    let redis = settings.redis(2).await.expect("redis");
+    let stream = ClaimStream::open(&redis, FIRST, "reader".into()).await.expect("a stream");
+    let mut subscription = redis.subscribe("answers").await.expect("a subscription");
+    proxy.forget();
+    let forgotten = Instant::now();
+    let limit = Duration::from_secs(10);
+    // Both connections of the pool, each without a pause between two commands.
+    for _ in 0..2 {
+        eventually("commands are answered again", limit, async || redis.ping().await.is_ok()).await;
+    }
+    eventually("the stream is read again", limit, async || stream.read(1).await.is_ok()).await;
+    let received = async {
+        while timeout(Duration::from_millis(100), subscription.next()).await.is_err() {
+            environment.redis.publish("answers", "x".into()).await.expect("published");
+        }
+    };
+    timeout(limit, received).await.expect("messages are received again");
+    assert!(forgotten.elapsed() < limit, "{:?}", forgotten.elapsed());
+    stream.close().await;
+    redis.close().await;
     environment.end().await;
 }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use fred::{
     clients::Client,
-    error::Error as RedisError,
+    error::{Error as RedisError, ErrorKind},
     interfaces::{ClientLike, StreamsInterface},
     types::{
         Value,
@@ -21,7 +21,7 @@ use crate::{
     domain::claim::Claim,
     error::Result,
     identifiers::{CouponId, Partition},
-    redis::{BLOCK, Redis, keys::Keys, redis_error, scripts},
+    redis::{BLOCK, Redis, keys::Keys, redis_error, scripts, silence::reconnect},
 };
 
 pub trait Entry: Sized + Send + Sync {
@@ -102,6 +102,10 @@ impl<E: Entry> StreamConsumer<E> {
             .reader
             .xreadgroup(E::GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup)
             .await;
+        if answer.as_ref().is_err_and(|error| *error.kind() == ErrorKind::Timeout) {
+            // Redis answers after `BLOCK`, whatever there is.
+            reconnect(&self.reader).await;
+        }
         let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let entries = streams_entries(streams).unwrap_or_default();
         Ok(self.deliver(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect()))
