@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench load openapi
+.PHONY: help run test lint bench load steps openapi
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 8
@@ -16,8 +16,11 @@ lint: ## format, clippy, documents against the code, licences and advisories
 bench: ## the figures, measured side by side on this machine (BENCH_ARGUMENTS='...')
 	@scripts/bench
 
-load: ## a burst on the running stack, or on one of its own, and its audit (LOAD_ARGUMENTS='[shop] ...')
+load: ## a burst on the running stack, or on one of its own, one with faults, and their audits (FAULTS=2, LOAD_ARGUMENTS='[shop] ...')
 	@scripts/load
+
+steps: ## cut and freeze at every message of every operation, audit each time, print the table (STEPS='Claim Order')
+	@STEPS='$(or $(STEPS),all)' scripts/with-servers -- cargo test --quiet --package dibs-loadtest --test it -- --nocapture no_message_of_any_operation
 
 openapi: ## write api/openapi.json from the code
 	@cargo run --quiet --package dibs-api -- --database-url mysql://none/none --redis-url redis://none openapi >api/openapi.json.new

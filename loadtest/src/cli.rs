@@ -25,8 +25,11 @@ pub enum Command {
     /// waits until the worker has confirmed every claim, and compares MySQL, Redis and the recorded responses (I1 to I4,
     /// I11).
     ///
-    /// With --worker-kills or --redis-kills it starts a stack of its own (API, worker, Redis, and a second database on
-    /// the given MySQL server) and sends SIGKILL to the worker or to Redis while claims are accepted and confirmed.
+    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server), and
+    /// injects them while claims are accepted and confirmed: SIGKILL to any of the processes, freezes, and cuts of
+    /// networks. Users repeat a claim whose connection broke. Whatever was answered with 2xx must be there afterwards.
+    ///
+    /// With --claims it is a soak that also prints what it took: time, CPU a claim, memory.
     Burst(BurstArguments),
     /// Users browse, charge points, claim, order, pay, confirm and cancel; then the audit
     ///
@@ -34,8 +37,9 @@ pub enum Command {
     /// are sent twice with the same Idempotency-Key, and every 202 is polled until it has an outcome. The command then
     /// waits until all commands are processed and all events are delivered, and runs the audit.
     ///
-    /// With --worker-kill-seconds it starts a stack of its own (API, worker, Redis, and a second database on the given
-    /// MySQL server) and sends SIGKILL to the worker at that interval.
+    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server), and
+    /// injects them during the load: SIGKILL to any of the processes, freezes, and cuts of networks. Users repeat a request
+    /// whose connection broke with the same Idempotency-Key. Whatever was answered with 2xx must be there afterwards.
     Shop(ShopArguments),
     /// Compares MySQL with Redis: invariants I1 to I12, and that all streams are drained
     ///
@@ -120,7 +124,7 @@ mod tests {
     fn a_burst_has_the_defaults_of_the_documents() {
         let Command::Burst(burst) = parse(&["burst", DATABASE]).expect("valid") else { panic!("another command") };
         assert_eq!((burst.coupons, burst.users, burst.requests), (10_000, 100_000, 130_000));
-        assert_eq!((burst.worker_kills, burst.redis_kills, burst.load.seed), (0, 0, 1));
+        assert_eq!((burst.claims, burst.faults.total(), burst.load.seed), (None, 0, 1));
     }
 
     #[test]
@@ -130,7 +134,8 @@ mod tests {
             ["burst", "--users=10000001"],
             ["burst", "--redis-kills=1001"],
             ["shop", "--products=1001"],
-            ["shop", "--worker-kill-seconds=0"],
+            ["shop", "--freezes=1001"],
+            ["burst", "--claims=9"],
             ["bench", "--rounds=0"],
         ] {
             assert_eq!(error(&[arguments[0], DATABASE, arguments[1]]), ErrorKind::ValueValidation, "{arguments:?}");
@@ -142,8 +147,7 @@ mod tests {
     #[test]
     fn arguments_that_need_each_other_are_given_together() {
         for arguments in [
-            &["shop", DATABASE, "--midnight"][..],
-            &["shop", DATABASE, "--receiver-address=127.0.0.1:1"],
+            &["shop", DATABASE, "--receiver-address=127.0.0.1:1"][..],
             &["receiver", "--secret=whsec_x", "--outage-seconds=1"],
             &["receiver", "--secret=whsec_x", "--outage-after-seconds=1"],
         ] {

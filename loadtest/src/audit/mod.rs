@@ -64,11 +64,21 @@ pub async fn run(arguments: AuditArguments) -> Result<RunStatus> {
     } else {
         let deliveries = arguments.deliveries.as_deref().map(Deliveries::read).transpose()?;
         let evidence = Evidence { client: None, deliveries: deliveries.as_ref() };
-        let shop = audit_shop_drained(&stores, timeout, arguments.settings, evidence).await?;
-        output::line(&shop.render());
-        shop.differences() + audit_all_campaigns(&stores, timeout).await?
+        audit_everything(&stores, timeout, arguments.settings, evidence).await?
     };
     Ok(conclude(differences))
+}
+
+/// Audits the shop and all campaigns, prints the reports, and returns the differences.
+pub async fn audit_everything(
+    stores: &Stores,
+    timeout: Duration,
+    settings: ShopSettings,
+    evidence: Evidence<'_>,
+) -> Result<u64> {
+    let shop = audit_shop_drained(stores, timeout, settings, evidence).await?;
+    output::line(&shop.render());
+    Ok(shop.differences() + audit_all_campaigns(stores, timeout).await?)
 }
 
 /// Prints the last line of the report.

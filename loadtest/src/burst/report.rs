@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::faults::{ExecutedKill, FaultTarget, PlannedKill};
 use crate::{
     audit::Check,
     numbers::{grouped, grouped_rate, per_second},
@@ -33,20 +32,6 @@ pub fn responses(record: &ClientRecord, elapsed: Duration) -> String {
         table.render("Responses"),
         elapsed.as_secs_f64()
     )
-}
-
-/// Planned and executed kills.
-pub fn kills(schedule: &[PlannedKill], executed: &[ExecutedKill]) -> String {
-    let mut table = Table::new(&["SIGKILL to", "planned", "executed", "with a backlog", "after the burst"], 1);
-    for (name, target) in [("worker", FaultTarget::Worker), ("Redis", FaultTarget::Redis)] {
-        let planned = schedule.iter().filter(|kill| kill.target == target).count();
-        let count = |holds: fn(&ExecutedKill) -> bool| {
-            executed.iter().filter(|kill| kill.target == target && holds(kill)).count().to_string()
-        };
-        let (all, busy, late) = (count(|_| true), count(|kill| kill.backlog > 0), count(|kill| kill.was_after_burst));
-        table.row([name, &*planned.to_string(), &*all, &*busy, &*late]);
-    }
-    table.render("Kills")
 }
 
 /// The whole quantity is issued, or one coupon to each user if there are fewer users.
@@ -87,19 +72,6 @@ mod tests {
     #[test]
     fn responses_are_counted_by_their_code() {
         insta::assert_snapshot!(responses(&record(), Duration::from_secs(2)));
-    }
-
-    #[test]
-    fn kills_are_counted_by_their_target() {
-        let schedule = super::super::faults::schedule(3, 1, 100);
-        let kill = |target, backlog, was_after_burst| ExecutedKill { target, backlog, was_after_burst };
-        let executed = [
-            kill(FaultTarget::Worker, 9, false),
-            kill(FaultTarget::Worker, 0, false),
-            kill(FaultTarget::Redis, 4, false),
-            kill(FaultTarget::Worker, 1, true),
-        ];
-        insta::assert_snapshot!(kills(&schedule, &executed));
     }
 
     #[test]

@@ -1,42 +1,69 @@
-//! The stack of a fault run: its own API, worker and Redis, and its own database on the given MySQL server.
+//! The stack of a fault run: its own API, worker and Redis, and its own database.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use dibs_common::fault_proxy::FaultProxy;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, MySqlConnection, mysql::MySqlConnectOptions};
 
-use super::{ExtraSettings, RedisServer, Stack, StackSettings, WorkDirectory};
-use crate::{output, stores::StoreArguments, wait};
+use super::{ExtraSettings, Stack, StackSettings, StoreServer, WorkDirectory};
+use crate::{
+    faults::{Cut, Fault, FaultArguments},
+    output,
+    stores::StoreArguments,
+    wait,
+};
 
 const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
 const RECOVERY_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Longer than the API waits for a server, so that clients receive a 503 and must retry.
+const OUTAGE: Duration = Duration::from_millis(1500);
+/// Longer than most time limits of the programs.
+const FREEZE: Duration = Duration::from_secs(4);
+const CUT: Duration = Duration::from_secs(4);
 
 /// Dropping it without [`DedicatedStack::stop`] kills its processes.
 pub struct DedicatedStack {
     stack: Stack,
-    redis: RedisServer,
+    redis: StoreServer,
+    /// A database server of its own, when it is to be killed.
+    database_server: Option<StoreServer>,
     database: DedicatedDatabase,
     stores: StoreArguments,
+    /// Between the programs and their servers, when networks are to be cut: database and Redis.
+    networks: Option<[FaultProxy; 2]>,
     // Fields are dropped in order: the folder is deleted after the processes that write into it are killed.
     folder: WorkDirectory,
 }
 
 impl DedicatedStack {
-    /// Starts Redis, API and worker. `database_url` names the MySQL server and the base name of the new database.
-    pub async fn start(database_url: &SecretString, extra: ExtraSettings) -> Result<Self> {
+    /// Starts Redis, API and worker, and what `faults` need. `database_url` names the MySQL server and the base name of
+    /// the new database, unless the run kills a server of its own.
+    pub async fn start(database_url: &SecretString, faults: &FaultArguments, extra: ExtraSettings) -> Result<Self> {
         let folder = WorkDirectory::new("faults")?;
-        let redis = RedisServer::start(folder.path()).await?;
-        let database = DedicatedDatabase::create(database_url).await?;
+        let redis = StoreServer::start_redis(folder.path()).await?;
+        let database_server =
+            if faults.database_kills > 0 { Some(StoreServer::start_database(folder.path()).await?) } else { None };
+        let beside = database_server.as_ref().map_or_else(|| database_url.clone(), StoreServer::url);
+        let database = DedicatedDatabase::create(&beside).await?;
         let stores = StoreArguments {
             database_url: database.url.clone(),
             redis_url: redis.url(),
             redis_key_prefix: String::new(),
         };
-        let settings = StackSettings { stores: stores.clone(), folder: folder.path().to_owned(), extra };
+        // The run itself reaches the servers directly: its audit must not depend on the networks that it cuts.
+        let mut cuttable = stores.clone();
+        let networks = if faults.cuts > 0 {
+            let StoreArguments { database_url, redis_url, .. } = &mut cuttable;
+            Some([cut_into(database_url).await?, cut_into(redis_url).await?])
+        } else {
+            None
+        };
+        let settings = StackSettings { stores: cuttable, folder: folder.path().to_owned(), extra };
         let mut stack = Stack::start(settings).await?;
         stack.start_worker().await?;
-        Ok(Self { stack, redis, database, stores, folder })
+        Ok(Self { stack, redis, database_server, database, stores, networks, folder })
     }
 
     /// API and worker.
@@ -49,22 +76,33 @@ impl DedicatedStack {
         &self.stores
     }
 
-    /// SIGKILL to the worker, and a new worker.
-    pub async fn kill_and_restart_worker(&mut self) -> Result<()> {
-        self.stack.kill_worker().await?;
-        self.stack.launch_worker()
+    /// Injects a fault, and waits until the stack is ready again.
+    pub async fn inject(&mut self, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Kill(program) => self.stack.kill_and_restart(program).await?,
+            Fault::RedisKill => self.redis.kill_and_restart(OUTAGE).await?,
+            Fault::DatabaseKill => {
+                if let Some(server) = &mut self.database_server {
+                    server.kill_and_restart(OUTAGE).await?;
+                }
+            }
+            Fault::Freeze(program) => self.stack.freeze(program, FREEZE).await?,
+            Fault::Cut(server, cut) => {
+                if let Some(networks) = &self.networks {
+                    cut_for_a_while(&networks[server as usize], cut).await;
+                }
+            }
+        }
+        // The next fault must hit a stack that works: two kills of a worker that never became ready would test one
+        // restart only.
+        self.until_recovered(fault).await
     }
 
-    /// SIGKILL to Redis, an outage, and a restart on the same data.
-    pub async fn kill_and_restart_redis(&mut self, outage: Duration) -> Result<()> {
-        self.redis.kill_and_restart(outage).await
-    }
-
-    /// Waits until worker and Redis are ready, so that the next kill hits a working stack.
-    pub async fn until_worker_recovered(&mut self) -> Result<()> {
-        wait::until("the worker to recover from a kill", RECOVERY_TIMEOUT, RECOVERY_POLL_INTERVAL, async || {
+    async fn until_recovered(&mut self, fault: Fault) -> Result<()> {
+        let what = format!("API and worker to recover from: {}", fault.kind().describe());
+        wait::until(what, RECOVERY_TIMEOUT, RECOVERY_POLL_INTERVAL, async || {
             self.stack.expect_alive()?;
-            Ok(self.stack.worker_is_ready().await)
+            Ok(self.stack.is_ready().await)
         })
         .await
     }
@@ -74,18 +112,45 @@ impl DedicatedStack {
         self.stack.expect_alive()
     }
 
+    /// Keeps data and logs for an investigation, however the run ends.
+    pub fn keep(&mut self) {
+        self.folder.keep();
+        let (database, folder) = (&self.database.name, self.folder.path().display());
+        output::note(&format!("kept for an investigation: database {database}; data and logs in {folder}"));
+    }
+
     /// Stops everything. Data and logs are deleted unless `keep`.
     pub async fn stop(mut self, keep: bool) -> Result<()> {
+        // Before anything that can fail.
+        if keep {
+            self.keep();
+        }
         self.stack.stop().await?;
         self.redis.stop().await?;
-        if keep {
-            self.folder.keep();
-            let (database, folder) = (&self.database.name, self.folder.path().display());
-            output::note(&format!("kept for an investigation: database {database}; Redis data and logs in {folder}"));
-            return Ok(());
+        match &mut self.database_server {
+            // Its data is in the folder.
+            Some(server) => server.stop().await,
+            None if keep => Ok(()),
+            None => self.database.remove().await,
         }
-        self.database.remove().await
     }
+}
+
+/// Leads a URL through a proxy.
+async fn cut_into(url: &mut SecretString) -> Result<FaultProxy> {
+    let (proxy, through) = FaultProxy::before(url.expose_secret()).await.context("starting a proxy")?;
+    *url = through.into();
+    Ok(proxy)
+}
+
+async fn cut_for_a_while(network: &FaultProxy, cut: Cut) {
+    match cut {
+        Cut::Break => network.shut(),
+        Cut::Silence => network.silence(),
+        Cut::Forget => network.forget(),
+    }
+    tokio::time::sleep(CUT).await;
+    network.open();
 }
 
 /// A database of the run's own: workers of another stack would confirm its claims, and would rebuild its campaigns in

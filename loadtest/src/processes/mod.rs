@@ -1,8 +1,9 @@
 //! Processes that a run starts. Dropping one kills it, so none outlives the run.
 
 mod dedicated_stack;
-mod redis_server;
 mod stack;
+mod store_server;
+mod usage;
 mod work_directory;
 
 use std::{
@@ -15,9 +16,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 pub use dedicated_stack::DedicatedStack;
-pub use redis_server::RedisServer;
-pub use stack::{ExtraSettings, ResidentBytes, Stack, StackSettings};
+pub use stack::{ExtraSettings, Program, ResidentBytes, Stack, StackSettings};
+pub use store_server::StoreServer;
 use tokio::process::{Child, Command};
+pub use usage::Usage;
 pub use work_directory::WorkDirectory;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -67,11 +69,26 @@ impl Process {
     pub fn resident_bytes(&self) -> Result<u64> {
         let Some(id) = self.child.id() else { return Ok(0) };
         let status = fs::read_to_string(format!("/proc/{id}/status")).context("reading the memory of a process")?;
-        // The kernel reports VmRSS in kB, which are KiB.
-        let kibibytes =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        let kibibytes: u64 = kibibytes.context("/proc/PID/status has no VmRSS")?;
-        Ok(kibibytes * 1024)
+        usage::field_bytes(&status, "VmRSS:").context("/proc/PID/status has no VmRSS")
+    }
+
+    /// What it has used so far; nothing after it exited.
+    pub fn usage(&self) -> Result<Usage> {
+        self.child.id().map_or(Ok(Usage::default()), Usage::of)
+    }
+
+    /// SIGSTOP, and SIGCONT after a while: it stands still, and its connections stay open.
+    pub async fn freeze(&self, duration: Duration) -> Result<()> {
+        self.signal("STOP").await?;
+        tokio::time::sleep(duration).await;
+        self.signal("CONT").await
+    }
+
+    async fn signal(&self, signal: &str) -> Result<()> {
+        let Some(id) = self.child.id() else { return Ok(()) };
+        // The standard library sends only SIGKILL, so a shell sends the signal.
+        let sent = Command::new("sh").args(["-c", "kill -$0 $1", signal, &id.to_string()]).status().await;
+        sent.with_context(|| format!("sending SIG{signal}")).map(drop)
     }
 
     /// SIGKILL.
@@ -81,10 +98,7 @@ impl Process {
 
     /// SIGTERM, and SIGKILL after a timeout.
     pub async fn stop(&mut self) -> Result<()> {
-        let Some(id) = self.child.id() else { return Ok(()) };
-        // The standard library sends only SIGKILL, so a shell sends the signal.
-        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id.to_string()]).status().await;
-        sent.context("sending SIGTERM")?;
+        self.signal("TERM").await?;
         if let Ok(status) = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
             return status.with_context(|| format!("stopping {}", self.name)).map(drop);
         }
@@ -149,6 +163,15 @@ mod tests {
         let (_folder, mut process) = start("trap '' TERM; exec sleep 60");
         process.kill().await.expect("killed");
         assert!(!process.is_running().expect("a status"));
+    }
+
+    #[tokio::test]
+    async fn a_frozen_process_goes_on_afterwards() {
+        let (folder, mut process) = start("trap 'echo stopped; exit 0' TERM; while :; do sleep 0.01; done");
+        process.freeze(Duration::from_millis(50)).await.expect("frozen");
+        process.stop().await.expect("it handles SIGTERM again");
+        let log = fs::read_to_string(folder.path().join("script.log")).expect("its log");
+        assert_eq!(log, "stopped\n");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use reqwest::Client;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::process::Command;
 
-use super::{Process, free_address};
+use super::{Process, Usage, free_address};
 use crate::{
     api::{Api, is_ready},
     stores::StoreArguments,
@@ -39,11 +39,20 @@ pub struct ResidentBytes {
     pub worker: u64,
 }
 
+/// The programs of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    Api,
+    Worker,
+}
+
 /// An API and an optional worker of this run's own. Their programs are in the folder of this one.
 pub struct Stack {
     settings: StackSettings,
     api: Process,
     worker: Option<Process>,
+    /// What the killed processes of API and worker had used.
+    used: [Usage; 2],
     api_address: SocketAddr,
     worker_address: SocketAddr,
     token: SecretString,
@@ -60,7 +69,8 @@ impl Stack {
         environment.run_to_end("dibs-worker", &["migrate"]).await?;
         let api = environment.start("dibs-api", &[])?;
         let client = Client::builder().build().context("creating an HTTP client")?;
-        let mut stack = Self { api, worker: None, api_address, worker_address, token, client, settings };
+        let used = [Usage::default(); 2];
+        let mut stack = Self { api, worker: None, used, api_address, worker_address, token, client, settings };
         until_ready(&mut stack.api, &stack.client, api_address).await?;
         Ok(stack)
     }
@@ -109,8 +119,10 @@ impl Stack {
         }
     }
 
-    pub async fn worker_is_ready(&self) -> bool {
-        is_ready(&self.client, &format!("http://{}", self.worker_address)).await
+    /// Whether API and worker are ready, and their dependencies.
+    pub async fn is_ready(&self) -> bool {
+        let is_ready = async |address| is_ready(&self.client, &format!("http://{address}")).await;
+        is_ready(self.api_address).await && is_ready(self.worker_address).await
     }
 
     /// Resident memory of API and worker.
@@ -119,10 +131,41 @@ impl Stack {
         Ok(ResidentBytes { api: self.api.resident_bytes()?, worker })
     }
 
-    /// SIGKILL.
-    pub async fn kill_worker(&mut self) -> Result<()> {
-        match self.worker.take() {
-            Some(mut worker) => worker.kill().await,
+    /// What all processes of a program have used.
+    pub fn usage(&self, program: Program) -> Result<Usage> {
+        let current = self.process(program).map_or(Ok(Usage::default()), Process::usage)?;
+        Ok(self.used[program as usize].and(current))
+    }
+
+    fn process(&self, program: Program) -> Option<&Process> {
+        match program {
+            Program::Api => Some(&self.api),
+            Program::Worker => self.worker.as_ref(),
+        }
+    }
+
+    /// SIGKILL, and another process of the program.
+    pub async fn kill_and_restart(&mut self, program: Program) -> Result<()> {
+        self.used[program as usize] = self.usage(program)?;
+        match program {
+            Program::Api => {
+                self.api.kill().await?;
+                self.api = self.environment().start("dibs-api", &[])?;
+                Ok(())
+            }
+            Program::Worker => {
+                if let Some(mut worker) = self.worker.take() {
+                    worker.kill().await?;
+                }
+                self.launch_worker()
+            }
+        }
+    }
+
+    /// SIGSTOP, and SIGCONT after a while.
+    pub async fn freeze(&self, program: Program, duration: Duration) -> Result<()> {
+        match self.process(program) {
+            Some(process) => process.freeze(duration).await,
             None => Ok(()),
         }
     }

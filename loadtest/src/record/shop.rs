@@ -143,6 +143,8 @@ pub struct ShopRecord {
     pub operations: BTreeMap<Operation, OperationStats>,
     pub expectations: Vec<Expectation>,
     pub duplicates: DuplicateRequests,
+    /// Requests that were repeated after a 503 or a broken connection.
+    pub repeats: u64,
     /// Responses that break the contract, and outcomes that never came.
     pub anomalies: Anomalies,
     pub claims: HashMap<CouponId, ClientRecord>,

@@ -1,4 +1,4 @@
-//! What runs next to the users of a shop: products are restocked, the worker is killed, progress is shown.
+//! What runs next to the users of a shop: products are restocked, progress is shown.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use anyhow::Result;
 use dibs_common::identifiers::{CouponId, ProductId};
 use indicatif::ProgressBar;
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::state::ShopState;
-use crate::{api::Api, processes::DedicatedStack};
+use crate::{api::Api, faults::Load};
 
 /// A product with less stock is restocked.
 const RESTOCK_THRESHOLD: i64 = 300;
@@ -45,28 +45,38 @@ pub async fn open(api: &Api, products: u32, users: u32) -> Result<(Vec<ProductId
 pub async fn restock(api: &Api, shop: &ShopState) -> Result<()> {
     while Instant::now() + RESTOCK_INTERVAL < shop.end {
         sleep(RESTOCK_INTERVAL).await;
-        for product in &shop.products {
-            if api.stock(*product).await? < RESTOCK_THRESHOLD {
-                api.restock(*product, RESTOCK_UNITS).await?;
-            }
+        match restock_once(api, shop).await {
+            // The next round restocks what this one did not.
+            Err(_) if shop.has_faults => {}
+            restocked => restocked?,
         }
     }
     Ok(())
 }
 
-/// Sends SIGKILL to the worker at `interval` until `end`, and starts a new one each time. Returns the number of kills.
-pub async fn kill_worker(stack: &mut DedicatedStack, interval: Duration, end: Instant) -> Result<u64> {
-    let mut kills = 0;
-    let mut next = Instant::now() + interval;
-    while next < end {
-        sleep_until(next).await;
-        stack.kill_and_restart_worker().await?;
-        stack.until_worker_recovered().await?;
-        kills += 1;
-        // From the planned time: a slow recovery must not stretch the interval.
-        next += interval;
+async fn restock_once(api: &Api, shop: &ShopState) -> Result<()> {
+    for product in &shop.products {
+        if api.stock(*product).await? < RESTOCK_THRESHOLD {
+            api.restock(*product, RESTOCK_UNITS).await?;
+        }
     }
-    Ok(kills)
+    Ok(())
+}
+
+/// The milliseconds of a load, which faults are spread over.
+pub struct Elapsed {
+    pub began: Instant,
+    pub end: Instant,
+}
+
+impl Load for Elapsed {
+    fn position(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
 }
 
 /// Advances a bar of seconds until `end`.
@@ -81,6 +91,16 @@ pub async fn show_time(progress: &ProgressBar, end: Instant) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_are_due_by_the_milliseconds_since_the_beginning() {
+        let began = Instant::now();
+        let elapsed = Elapsed { began, end: began + Duration::from_secs(2) };
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!((elapsed.position(), elapsed.is_over()), (1500, false));
+        sleep(Duration::from_millis(500)).await;
+        assert!(elapsed.is_over());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_bar_shows_one_second_after_the_other() {

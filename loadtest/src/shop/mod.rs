@@ -1,4 +1,4 @@
-//! Users of a shop, through goose, and their audit; with a worker that is killed on demand.
+//! Users of a shop, through goose, and their audit; with faults on demand.
 
 mod environment;
 mod random;
@@ -20,6 +20,7 @@ use dibs_common::{
     identifiers::{CouponId, new_uuid},
     integrations::{messages::Receiver as Recipient, webhooks::WebhookSecrets},
 };
+use environment::Elapsed;
 use secrecy::{ExposeSecret as _, SecretString};
 use state::ShopState;
 use tokio::time::Instant;
@@ -28,10 +29,11 @@ use crate::{
     RunStatus,
     api::Api,
     audit::{self, Evidence, ShopSettings},
+    faults::{self, FaultArguments, Injected},
     goose_run::{GooseRun, LoadArguments},
     output,
     processes::{DedicatedStack, ExtraSettings},
-    receiver::{Faults, Outage, Receiver},
+    receiver::{self, Outage, Receiver},
     record::{Deliveries, ShopRecord},
     stores::Stores,
     wait,
@@ -56,12 +58,9 @@ pub struct ShopArguments {
     /// Duration of the load, in seconds
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
-    /// Send SIGKILL to the worker at this interval, in seconds, on a stack of the run's own
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub worker_kill_seconds: Option<u64>,
-    /// Shift the clock of the run's own stack so that midnight falls into the middle of the load; then persist the sales
-    /// of the day that ended
-    #[arg(long, requires = "worker_kill_seconds")]
+    /// Shift the clock of a stack of the run's own so that midnight falls into the middle of the load; then persist the
+    /// sales of the day that ended
+    #[arg(long)]
     pub midnight: bool,
     #[command(flatten)]
     pub settings: ShopSettings,
@@ -75,19 +74,21 @@ pub struct ShopArguments {
     pub webhook_secret: Option<SecretString>,
     #[command(flatten)]
     pub load: LoadArguments,
+    #[command(flatten)]
+    pub faults: FaultArguments,
 }
 
 struct ShopResult {
     record: ShopRecord,
     campaigns: Vec<CouponId>,
     elapsed: Duration,
-    kills: u64,
+    injected: Vec<Injected>,
 }
 
 /// Runs the load, waits for the worker, audits, and prints the report.
 pub async fn run(arguments: ShopArguments) -> Result<RunStatus> {
-    if let Some(interval) = arguments.worker_kill_seconds {
-        return run_with_kills(&arguments, Duration::from_secs(interval)).await;
+    if arguments.midnight || arguments.faults.total() > 0 {
+        return run_on_own_stack(&arguments).await;
     }
     let api = arguments.load.api()?;
     let stores = Stores::connect(&arguments.load.stores).await?;
@@ -98,21 +99,25 @@ pub async fn run(arguments: ShopArguments) -> Result<RunStatus> {
     };
     // Earlier events may have been delivered to another receiver.
     let recorded_after = audit::last_sequence(&stores.database.pool()).await?;
-    let result = shop(&arguments, &api, async |_| Ok(0)).await?;
+    let result = shop(&arguments, &api, async |_| Ok(Vec::new())).await?;
     conclude(&arguments, &stores, &result, receiver.as_ref().map(|receiver| (receiver, recorded_after))).await
 }
 
-async fn run_with_kills(arguments: &ShopArguments, interval: Duration) -> Result<RunStatus> {
+async fn run_on_own_stack(arguments: &ShopArguments) -> Result<RunStatus> {
     let offset = if arguments.midnight { midnight_offset(clock::now(), arguments) } else { TimeDelta::zero() };
     // The audit must use the same business day as the stack.
     clock::set_offset(offset);
     let secret = own_secret();
     let receiver = start_receiver(SocketAddr::from(([127, 0, 0, 1], 0)), &secret, arguments.seconds).await?;
     let settings = stack_settings(arguments, offset, &receiver, &secret);
-    let mut stack = DedicatedStack::start(&arguments.load.stores.database_url, settings).await?;
+    let mut stack = DedicatedStack::start(&arguments.load.stores.database_url, &arguments.faults, settings).await?;
     let stores = Stores::connect(stack.stores()).await?;
     let api = stack.stack().api()?;
-    let result = shop(arguments, &api, async |end| environment::kill_worker(&mut stack, interval, end).await).await?;
+    let schedule = faults::schedule(&arguments.faults, arguments.seconds * 1_000);
+    let result = shop(arguments, &api, async |load| faults::inject(&schedule, &load, &mut stack).await).await?;
+    if !schedule.is_empty() {
+        output::line(&faults::render(&schedule, &result.injected));
+    }
     // On a running stack orders expire after 30 minutes: too long to wait for, and rarely during an audit.
     until_no_unpaid_orders(&stores).await?;
     // The audit of I9 compares stored days, so yesterday must be one.
@@ -168,7 +173,7 @@ fn midnight_offset(now: Timestamp, arguments: &ShopArguments) -> TimeDelta {
 async fn start_receiver(address: SocketAddr, secret: &SecretString, seconds: u64) -> Result<Receiver> {
     let secrets = WebhookSecrets::parse(secret).context("the webhook secret")?;
     let outage = Some(Outage { after: Duration::from_secs(seconds / 3), duration: OUTAGE_DURATION });
-    let faults = Faults { refuse_one_in: Some(REFUSE_ONE_IN), outage, ..Faults::default() };
+    let faults = receiver::Faults { refuse_one_in: Some(REFUSE_ONE_IN), outage, ..receiver::Faults::default() };
     Receiver::start(address, secrets, faults, None).await
 }
 
@@ -182,12 +187,14 @@ fn own_secret() -> SecretString {
 async fn shop(
     arguments: &ShopArguments,
     api: &Api,
-    faults: impl AsyncFnOnce(Instant) -> Result<u64>,
+    faults: impl AsyncFnOnce(Elapsed) -> Result<Vec<Injected>>,
 ) -> Result<ShopResult> {
     let (products, campaigns) = environment::open(api, arguments.products, arguments.users).await?;
     let began = Instant::now();
     let end = began + Duration::from_secs(arguments.seconds);
-    let shop = Arc::new(ShopState::new(products, campaigns, end, arguments.load.seed));
+    let mut shop = ShopState::new(products, campaigns, end, arguments.load.seed);
+    shop.has_faults = arguments.faults.total() > 0;
+    let shop = Arc::new(shop);
     let run = GooseRun {
         api_url: api.base(),
         users: arguments.users as usize,
@@ -195,19 +202,19 @@ async fn shop(
         report: arguments.load.report.as_deref(),
     };
     let progress = output::progress(arguments.seconds, "seconds");
-    // The first error ends the load: a run without restocks or kills would prove less than it claims.
-    let (elapsed, (), (), kills) = tokio::try_join!(
+    // The first error ends the load: a run without restocks or faults would prove less than it claims.
+    let (elapsed, (), (), injected) = tokio::try_join!(
         async {
             run.execute("shop", scenario::transaction(Arc::clone(&shop))).await?;
             Ok(began.elapsed())
         },
         environment::restock(api, &shop),
         environment::show_time(&progress, end),
-        faults(end),
+        faults(Elapsed { began, end }),
     )?;
     progress.finish_and_clear();
     let record = shop.with_record(std::mem::take);
-    Ok(ShopResult { record, campaigns: shop.campaigns.clone(), elapsed, kills })
+    Ok(ShopResult { record, campaigns: shop.campaigns.clone(), elapsed, injected })
 }
 
 /// An order that expires during the audit would be a command on a stream, so the audit waits until none is unpaid.

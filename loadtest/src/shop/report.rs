@@ -7,17 +7,17 @@ use crate::{
     output::Table,
 };
 
-/// Rates and latencies by operation, rejections by code, duplicate requests and kills.
+/// Rates and latencies by operation, rejections by code, and requests that were sent again.
 pub fn render(result: &ShopResult) -> String {
     let duplicates = &result.record.duplicates;
     format!(
-        "{}\n{}\n\n{} requests sent twice at the same time, {} sent again after the response; SIGKILL to the worker: {} \
-         times",
+        "{}\n{}\n\n{} requests sent twice at the same time, {} sent again after the response; {} repeats after a 503 or a \
+         broken connection",
         operations(result),
         rejections(result),
         grouped(duplicates.concurrent),
         grouped(duplicates.sequential),
-        result.kills
+        grouped(result.record.repeats)
     )
 }
 
@@ -74,7 +74,9 @@ mod tests {
         }
         record.operations.entry(Operation::Place).or_default().accepted = 1;
         (record.duplicates.concurrent, record.duplicates.sequential) = (3, 4);
-        let result = ShopResult { record, campaigns: Vec::new(), elapsed: Duration::from_secs(2), kills: 5 };
+        record.repeats = 5;
+        let injected = Vec::new();
+        let result = ShopResult { record, campaigns: Vec::new(), elapsed: Duration::from_secs(2), injected };
         insta::assert_snapshot!(render(&result));
     }
 }

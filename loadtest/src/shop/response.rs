@@ -11,6 +11,8 @@ pub struct ApiResponse {
     pub status: u16,
     /// The `Location` header.
     pub location: Option<String>,
+    /// The `Retry-After` header, in seconds.
+    pub retry_after: Option<u64>,
     /// The JSON body; a string when it is not JSON.
     pub body: Value,
 }
@@ -19,10 +21,12 @@ impl ApiResponse {
     /// Reads the whole response; none when the connection breaks.
     pub async fn read(response: Response) -> Option<Self> {
         let status = response.status().as_u16();
-        let location = response.headers().get("location").and_then(|value| Some(value.to_str().ok()?.to_owned()));
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let location = header("location").map(str::to_owned);
+        let retry_after = header("retry-after").and_then(|value| value.parse().ok());
         let body = response.bytes().await.ok()?;
         let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
-        Some(Self { status, location, body: serde_json::from_slice(&body).unwrap_or_else(|_| text()) })
+        Some(Self { status, location, retry_after, body: serde_json::from_slice(&body).unwrap_or_else(|_| text()) })
     }
 
     pub const fn is_success(&self) -> bool {
@@ -116,7 +120,7 @@ mod tests {
     use super::*;
 
     fn response(status: u16, body: Value) -> ApiResponse {
-        ApiResponse { status, location: None, body }
+        ApiResponse { status, location: None, retry_after: None, body }
     }
 
     #[test]

@@ -22,7 +22,7 @@ async fn run_user(shop: Arc<ShopState>, goose: &mut GooseUser) -> TransactionRes
     let number = goose.weighted_users_index as u64 + 1;
     let Ok(user) = UserId::try_from(number) else { return Ok(()) };
     let rng = random::of_user(shop.seed, user);
-    Shopper::new(Session { shop, user, rng, goose }).run().await
+    Shopper::new(Session { shop, user, rng, goose, uncertain_attempts: 0 }).run().await
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The HTTP client of one user: sends requests through goose, some of them twice with the same idempotency key, and
 //! records every response.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dibs_common::identifiers::{UserId, new_uuid};
 use fastrand::Rng;
 use goose::{goose::GooseResponse, prelude::*};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{response::ApiResponse, state::ShopState};
 use crate::record::{DuplicateRequests, Operation};
@@ -15,12 +15,20 @@ use crate::record::{DuplicateRequests, Operation};
 /// Of 100 POSTs with a key, so many are sent twice at the same time, and so many again after the response.
 const CONCURRENT_DUPLICATE_PERCENT: u8 = 4;
 const SEQUENTIAL_DUPLICATE_PERCENT: u8 = 4;
+/// How long one request is repeated.
+const REPEAT_LIMIT: Duration = Duration::from_secs(90);
+/// Caps `Retry-After`, so that a run goes on soon after a fault.
+const MAX_REPEAT_DELAY: Duration = Duration::from_secs(2);
+/// The delay after a broken connection.
+const REPEAT_DELAY: Duration = Duration::from_millis(200);
 
 pub struct Session<'g> {
     pub shop: Arc<ShopState>,
     pub user: UserId,
     pub rng: Rng,
     pub goose: &'g mut GooseUser,
+    /// Attempts of the last request that ended in a 503 or a broken connection. Each may have had its effect.
+    pub uncertain_attempts: u32,
 }
 
 /// A request that goose could not build or send.
@@ -99,7 +107,44 @@ impl Session<'_> {
         })
     }
 
+    /// Sends a request, and repeats it as a sensible client does while faults are injected: the same body with the same key.
     async fn send(
+        &mut self,
+        operation: Operation,
+        method: GooseMethod,
+        path: &str,
+        mut request: reqwest::RequestBuilder,
+    ) -> Result<Option<ApiResponse>, GooseFailure> {
+        let end = Instant::now() + REPEAT_LIMIT;
+        self.uncertain_attempts = 0;
+        loop {
+            let copy = request.try_clone();
+            let response = self.send_once(operation, method, path, request).await?;
+            let delay = match &response {
+                None => REPEAT_DELAY,
+                Some(response) if response.status == 503 => {
+                    Duration::from_secs(response.retry_after.unwrap_or(0)).clamp(REPEAT_DELAY, MAX_REPEAT_DELAY)
+                }
+                // The attempt whose response got lost.
+                Some(response) if response.is_in_progress() && self.uncertain_attempts > 0 => REPEAT_DELAY,
+                Some(_) => return Ok(response),
+            };
+            match copy {
+                Some(copy) if self.shop.has_faults && Instant::now() + delay < end => request = copy,
+                _ => {
+                    if response.is_none() || self.shop.has_faults {
+                        self.shop.anomaly(operation, "no final response");
+                    }
+                    return Ok(response);
+                }
+            }
+            self.uncertain_attempts += 1;
+            self.shop.with_record(|record| record.repeats += 1);
+            sleep(delay).await;
+        }
+    }
+
+    async fn send_once(
         &mut self,
         operation: Operation,
         method: GooseMethod,
@@ -114,15 +159,12 @@ impl Session<'_> {
             Ok(response) => ApiResponse::read(response).await,
             Err(_) => None,
         };
-        match &response {
-            Some(response) => {
-                self.shop.responded(operation, response, began.elapsed());
-                if !response.is_success() && response.is_expected_of(operation) {
-                    // Goose counts a 4xx as a failure, but a shop must reject some requests.
-                    self.goose.set_success(&mut metric)?;
-                }
+        if let Some(response) = &response {
+            self.shop.responded(operation, response, began.elapsed());
+            if !response.is_success() && response.is_expected_of(operation) {
+                // Goose counts a 4xx as a failure, but a shop must reject some requests.
+                self.goose.set_success(&mut metric)?;
             }
-            None => self.shop.anomaly(operation, "no response"),
         }
         Ok(response)
     }
@@ -155,7 +197,7 @@ mod tests {
     use super::*;
 
     fn response(status: u16, code: &str) -> ApiResponse {
-        ApiResponse { status, location: None, body: json!({"code": code}) }
+        ApiResponse { status, location: None, retry_after: None, body: json!({"code": code}) }
     }
 
     fn compared(duplication: Duplication, first: &ApiResponse, second: &ApiResponse) -> DuplicateRequests {

@@ -140,8 +140,8 @@ impl<'g> Shopper<'g> {
             _ => None,
         };
         let user = self.session.user;
-        let observation =
-            claim.map(|response| ClaimObservation { user, response, uncertain_attempts: is_uncertain.into() });
+        let uncertain_attempts = self.session.uncertain_attempts + u32::from(is_uncertain);
+        let observation = claim.map(|response| ClaimObservation { user, response, uncertain_attempts });
         self.session.shop.claimed(coupon, |record| record.observations.extend(observation));
     }
 

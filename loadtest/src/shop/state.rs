@@ -20,12 +20,14 @@ pub struct ShopState {
     /// No request is sent after it, except to poll pending outcomes.
     pub end: Instant,
     pub seed: u64,
+    /// Whether faults are injected: then a user repeats a request that got no response, or a 503.
+    pub has_faults: bool,
     record: Mutex<ShopRecord>,
 }
 
 impl ShopState {
     pub fn new(products: Vec<ProductId>, campaigns: Vec<CouponId>, end: Instant, seed: u64) -> Self {
-        Self { products, campaigns, end, seed, record: Mutex::default() }
+        Self { products, campaigns, end, seed, has_faults: false, record: Mutex::default() }
     }
 
     pub fn with_record<T>(&self, change: impl FnOnce(&mut ShopRecord) -> T) -> T {
@@ -115,7 +117,7 @@ mod tests {
     fn a_response_is_counted_by_operation_and_code() {
         let shop = shop(1);
         let respond = |operation, status, code: &str| {
-            let response = ApiResponse { status, location: None, body: json!({"code": code}) };
+            let response = ApiResponse { status, location: None, retry_after: None, body: json!({"code": code}) };
             shop.responded(operation, &response, Duration::from_millis(1));
         };
         respond(Operation::Place, 201, "");
@@ -134,7 +136,8 @@ mod tests {
     #[test]
     fn a_response_that_breaks_the_contract_is_an_anomaly() {
         let shop = shop(1);
-        let response = ApiResponse { status: 500, location: None, body: json!({"code": "INTERNAL"}) };
+        let response =
+            ApiResponse { status: 500, location: None, retry_after: None, body: json!({"code": "INTERNAL"}) };
         shop.responded(Operation::Pay, &response, Duration::ZERO);
         let record = shop.with_record(std::mem::take);
         assert_eq!(record.anomalies.samples(), [r#"POST /payments/confirm: 500 {"code":"INTERNAL"}"#]);

@@ -4,3 +4,4 @@ mod audit_campaign;
 mod audit_command;
 mod audit_deliveries;
 mod audit_shop;
+mod steps;

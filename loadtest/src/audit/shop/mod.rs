@@ -41,6 +41,13 @@ pub struct ShopSettings {
     pub time_zone: Tz,
 }
 
+impl Default for ShopSettings {
+    /// Of a stack whose settings are the default ones.
+    fn default() -> Self {
+        Self { points_holding_cap: 10_000_000, time_zone: chrono_tz::Asia::Seoul }
+    }
+}
+
 /// The records of a run, beside MySQL and Redis.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence<'r> {
