@@ -11,24 +11,28 @@
 -- ARGV[5] state        ACTIVE, PAUSED or CLOSED
 -- ARGV[6] claimed      accepted claims, for a new campaign; '' to update only
 -- ARGV[7] sequence     highest sequence of an accepted claim, for a new campaign
+-- ARGV[8] guard        'NOT_BELOW_CLAIMED': a total below what is claimed changes nothing; else ''
 --
--- Returns {code, now (ms)}
+-- Returns {code, now (ms), claimed}
 --
--- UNKNOWN = 0   nothing changed: Redis does not hold the campaign, and no counts are given
--- CREATED = 1   with the given counts
--- UPDATED = 2   the counts stay
-local UNKNOWN, CREATED, UPDATED = 0, 1, 2
+-- UNKNOWN = 0         nothing changed: Redis does not hold the campaign, and no counts are given
+-- CREATED = 1         with the given counts
+-- UPDATED = 2         the counts stay
+-- BELOW_CLAIMED = 3   nothing changed: more than the total is claimed
+local UNKNOWN, CREATED, UPDATED, BELOW_CLAIMED = 0, 1, 2, 3
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('HEXISTS', KEYS[1], 'claimed') == 1
-if not known and ARGV[6] == '' then return {UNKNOWN, now} end
+local known = redis.call('HGET', KEYS[1], 'claimed')
+local claimed = tonumber(known or ARGV[6])
+if not claimed then return {UNKNOWN, now, 0} end
+if ARGV[8] ~= '' and claimed > tonumber(ARGV[1]) then return {BELOW_CLAIMED, now, claimed} end
 redis.call('HSET', KEYS[1],
   'total', ARGV[1], 'limit', ARGV[2], 'opens_at', ARGV[3], 'closes_at', ARGV[4], 'state', ARGV[5])
 -- UNLINK: DEL would free a million claims in the main thread, which takes 380 ms. So would RENAME onto a key that exists.
 if known then
   redis.call('UNLINK', KEYS[3])
-  return {UPDATED, now}
+  return {UPDATED, now, claimed}
 end
 redis.call('HSET', KEYS[1], 'claimed', ARGV[6], 'sequence', ARGV[7])
 redis.call('UNLINK', KEYS[2])
@@ -37,4 +41,4 @@ if redis.call('EXISTS', KEYS[3]) == 1 then
   -- Staged keys expire; claims must not.
   redis.call('PERSIST', KEYS[2])
 end
-return {CREATED, now}
+return {CREATED, now, claimed}

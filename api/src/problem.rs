@@ -49,6 +49,12 @@ pub struct Problem<'p> {
     /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<PaymentId>,
+    /// The requested quantity, for `QUANTITY_BELOW_CLAIMED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested: Option<u32>,
+    /// The claimed quantity, for `QUANTITY_BELOW_CLAIMED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<u32>,
     /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
@@ -124,6 +130,8 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         claim: if let Error::CouponAlreadyIssued(claim) = error { Some(*claim) } else { None },
         opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
         payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
+        requested: if let Error::QuantityBelowClaimed { requested, .. } = error { Some(*requested) } else { None },
+        claimed: if let Error::QuantityBelowClaimed { claimed, .. } = error { Some(*claimed) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
     let mut body = Vec::with_capacity(BODY_CAPACITY);

@@ -60,6 +60,10 @@ number_id!(
     /// A product, as the table `products` numbers it.
     ProductId
 );
+number_id!(
+    /// What an administrator did, as the table `admin_actions` numbers it.
+    AdminActionId
+);
 
 number_id!(
     /// A dead letter, as the table `dead_letters` numbers it.

@@ -77,6 +77,13 @@ pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::
     text(deserializer, "a time of RFC 3339", parse_time)
 }
 
+/// Reads a time that may be left out: `#[serde(default, deserialize_with = "json::optional_time")]`.
+pub fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    struct Time(#[serde(deserialize_with = "time")] Timestamp);
+    Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))
+}
+
 /// A time of RFC 3339.
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     Some(chrono::DateTime::parse_from_rfc3339(text).ok()?.to_utc())

@@ -127,9 +127,19 @@ impl TestEnvironment {
     /// A campaign that Redis does not hold yet.
     pub async fn campaign_in_database(&self, terms: CampaignTerms) -> Campaign {
         let partition = self.settings.choose_partition();
-        let created = db::campaigns::create(&self.database.pool(), &terms, partition, new_uuid(), clock::now()).await;
+        let mut connection = self.database.pool().acquire().await.expect("a connection");
+        let created = db::campaigns::create(&mut connection, &terms, partition, new_uuid(), clock::now()).await;
         let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
-        Campaign { id, terms, partition, state: CampaignState::Active, issued: 0, rejected: 0, enforced_since: None }
+        Campaign {
+            id,
+            terms,
+            partition,
+            state: CampaignState::Active,
+            revision: 1,
+            issued: 0,
+            rejected: 0,
+            enforced_since: None,
+        }
     }
 
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {

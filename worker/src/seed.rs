@@ -38,6 +38,9 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
         closes_at: now + TimeDelta::days(30),
         validity: Validity::Days(30),
     };
-    let created = db::campaigns::create(pool, &terms, settings.choose_partition(), new_uuid(), now);
-    db::within(created).await.map(|created| created.id)
+    let created = db::within(async {
+        let mut connection = pool.acquire().await?;
+        db::campaigns::create(&mut connection, &terms, settings.choose_partition(), new_uuid(), now).await
+    });
+    created.await.map(|created| created.id)
 }

@@ -12,7 +12,13 @@ use crate::problem::ApiError;
 pub struct AdminToken(pub Option<SecretString>);
 
 /// A caller with the administrator's token.
-pub struct Administrator;
+pub struct Administrator {
+    /// The name of the credential, as `admin_actions.actor` has it.
+    pub actor: &'static str,
+}
+
+/// The name of the one credential that there is: the setting that holds it.
+const ACTOR: &str = "ADMIN_TOKEN";
 
 impl<S> FromRequestParts<S> for Administrator
 where
@@ -29,7 +35,7 @@ where
         let shown = given.and_then(bearer_token).unwrap_or_default();
         // In constant time: otherwise the response time would give the token away byte by byte.
         if constant_time_eq(shown, token.expose_secret().as_bytes()) {
-            Ok(Self)
+            Ok(Self { actor: ACTOR })
         } else {
             Err(ApiError(Error::Unauthenticated))
         }

@@ -79,6 +79,11 @@ pub(super) fn refusal(mut errors: Vec<FieldError>) -> Error {
 
 /// A parameter as the JSON value that its schema expects; text where it is none.
 fn typed(schema: &Value, text: &str) -> Value {
+    if is(schema, "boolean")
+        && let Ok(truth) = text.parse()
+    {
+        return Value::Bool(truth);
+    }
     // JSON allows one spelling of an integer only.
     let number = text.parse().ok().filter(|_| is(schema, "integer")).map(Value::Number);
     number.unwrap_or_else(|| text.into())

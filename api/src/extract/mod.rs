@@ -1,18 +1,22 @@
 //! Extractors: what handlers take from requests, checked. A handler's signature shows what a caller may do and must send.
 
+mod action;
 mod administrator;
 mod expected;
 mod json;
 mod operation;
 mod page;
 mod parameters;
+mod precondition;
 mod prefer;
 mod text;
 
+pub use action::{Action, ActionQuery, Change, ChangeQuery};
 pub use administrator::{AdminToken, Administrator};
 pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;
 pub use page::{List, ListParameters, Page};
 pub use parameters::{PathParameters, QueryParameters};
+pub use precondition::{IfMatch, entity_tag};
 pub use prefer::Prefer;

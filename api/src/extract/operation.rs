@@ -8,10 +8,16 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug)]
 pub struct OperationId(pub Uuid);
 
+impl OperationId {
+    pub(super) fn of(parts: &Parts) -> Self {
+        parts.extensions.get().copied().unwrap_or_else(|| Self(identifiers::new_uuid()))
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for OperationId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(identifiers::new_uuid())))
+        Ok(Self::of(parts))
     }
 }

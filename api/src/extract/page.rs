@@ -46,6 +46,11 @@ impl<C> Page<C> {
         let next_cursor = items.last().filter(|_| has_next).map(cursor);
         Json(List { items, next_cursor })
     }
+
+    /// The response of fewer items than the page holds, after a search that goes on at `cursor`.
+    pub fn list_until<T>(&self, items: Vec<T>, cursor: Option<C>) -> Json<List<T, C>> {
+        Json(List { items, next_cursor: cursor })
+    }
 }
 
 /// A page of a list.

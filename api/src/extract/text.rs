@@ -65,6 +65,10 @@ impl<'de> Deserializer<'de> for Text<'_> {
         self.deserialize_u64(visitor)
     }
 
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_bool(self.value().parse().map_err(Error::custom)?)
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_some(self)
     }
@@ -78,7 +82,7 @@ impl<'de> Deserializer<'de> for Text<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u16 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple_struct map
+        i8 i16 i32 i64 i128 u16 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple_struct map
         struct enum identifier ignored_any
     }
 }
@@ -100,6 +104,15 @@ mod tests {
         assert_eq!(decode_path::<ClaimId>(&[&id.to_string()]), Ok(id));
         for other in [format!("{{{id}}}"), format!("urn:uuid:{id}"), id.0.simple().to_string(), format!(" {id}")] {
             assert!(decode_path::<ClaimId>(&[&other]).is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn true_and_false_are_spelled_out() {
+        assert_eq!(decode_path::<bool>(&["true"]), Ok(true));
+        assert_eq!(decode_path::<bool>(&["false"]), Ok(false));
+        for other in ["", "1", "True", "yes"] {
+            assert!(decode_path::<bool>(&[other]).is_err(), "{other:?}");
         }
     }
 

@@ -156,6 +156,18 @@ impl TestApp {
         app
     }
 
+    /// Another API process for the same shop.
+    pub async fn second(&self) -> SecondApi {
+        let settings = settings(self.environment.settings.clone(), |_| ());
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let app = App::start(settings, no_metrics(), supervisor).await.expect("the API");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let served = app.clone();
+        let serving = tokio::spawn(async move { serve(served, listener).await.expect("served") });
+        SecondApi { app, address, client: self.client.clone(), serving }
+    }
+
     /// Lets a worker work until the end.
     pub fn start_worker(&mut self, rules: OrderRules) {
         let stopping = CancellationToken::new();
@@ -260,3 +272,24 @@ pub fn terms_body(change: impl FnOnce(&mut CampaignTerms)) -> Value {
 
 /// The partition of every campaign, where there is only one.
 pub const ONLY: Partition = FIRST;
+
+/// An API process beside that of a [`TestApp`].
+pub struct SecondApi {
+    app: SharedApp,
+    address: SocketAddr,
+    client: reqwest::Client,
+    serving: JoinHandle<()>,
+}
+
+impl SecondApi {
+    pub async fn claim(&self, coupon: CouponId, user: u64) -> Answer {
+        let request = self.client.post(format!("http://{}/coupons/issue", self.address));
+        Answer::of(request.json(&claim_body(coupon, user))).await
+    }
+
+    pub async fn end(self) {
+        self.app.stopping.cancel();
+        drop(self.client);
+        self.serving.await.expect("the API ended by itself");
+    }
+}

@@ -3,6 +3,7 @@
 mod app;
 mod assignments;
 mod bad_input;
+mod campaign_changes;
 mod campaigns;
 mod charges;
 mod claims;

@@ -93,6 +93,15 @@ fn errors() -> Vec<Error> {
     errors
 }
 
+/// The errors of changes by administrators.
+fn errors_of_changes() -> Vec<Error> {
+    vec![
+        Error::QuantityBelowClaimed { requested: 3, claimed: 4 },
+        Error::PreconditionRequired,
+        Error::PreconditionFailed,
+    ]
+}
+
 /// Status, headers and body of a rendered error.
 async fn shown(error: Error) -> Value {
     let response: Response =
@@ -108,7 +117,7 @@ async fn shown(error: Error) -> Value {
 #[tokio::test]
 async fn the_problem_of_every_code() {
     let mut problems = BTreeMap::new();
-    for error in errors() {
+    for error in errors().into_iter().chain(errors_of_changes()) {
         let code = error.code().into_str();
         let problem = shown(error).await;
         assert_eq!(problem["body"]["type"], format!("/errors/{code}"));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::{MySqlConnection, MySqlPool};
+use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
 use uuid::Uuid;
 
 use super::{
@@ -32,6 +32,7 @@ struct CampaignRow {
     validity_days: Option<u32>,
     valid_until: Option<Timestamp>,
     state: String,
+    revision: u32,
     partition_number: u16,
     enforced_terms: Option<String>,
     enforced_since: Option<Timestamp>,
@@ -39,7 +40,7 @@ struct CampaignRow {
 
 const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
     total_quantity, issued_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
-    valid_until, state, partition_number, enforced_terms, enforced_since";
+    valid_until, state, revision, partition_number, enforced_terms, enforced_since";
 
 impl TryFrom<CampaignRow> for Campaign {
     type Error = sqlx::Error;
@@ -71,6 +72,7 @@ impl TryFrom<CampaignRow> for Campaign {
             id: identifier(row.coupon_id)?,
             partition: Partition(row.partition_number),
             state,
+            revision: row.revision,
             issued: row.issued_quantity,
             rejected: row.rejected_quantity,
             enforced_since: row.enforced_since.filter(|_| is_enforced),
@@ -96,16 +98,13 @@ pub struct CreatedCampaign {
 
 /// Inserts a campaign. A repeat of `operation` returns the existing one, with the partition that it was created in.
 pub async fn create(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     terms: &CampaignTerms,
     partition: Partition,
     operation: Uuid,
     now: Timestamp,
 ) -> Result<CreatedCampaign, sqlx::Error> {
-    let (days, until) = match terms.validity {
-        Validity::Days(days) => (Some(days), None),
-        Validity::Until(until) => (None, Some(until)),
-    };
+    let (days, until) = validity_columns(terms.validity);
     // Nearly always the operation is new, so the insert comes first, without a read before it.
     let inserted = sqlx::query(
         "INSERT INTO coupons /* campaigns::create */ (name, discount_type, discount_value, discount_max_amount, \
@@ -131,13 +130,13 @@ pub async fn create(
     .bind(now)
     .bind(now)
     .bind(now)
-    .execute(pool)
+    .execute(&mut *connection)
     .await;
     match inserted {
         Ok(inserted) => Ok(CreatedCampaign { id: identifier(inserted.last_insert_id())?, partition, is_new: true }),
         Err(error) if is_duplicate(&error) => {
             let sql = "SELECT /* campaigns::create */ coupon_id, partition_number FROM coupons WHERE operation_id = ?";
-            let (id, partition): (u64, u16) = sqlx::query_as(sql).bind(operation).fetch_one(pool).await?;
+            let (id, partition): (u64, u16) = sqlx::query_as(sql).bind(operation).fetch_one(connection).await?;
             Ok(CreatedCampaign { id: identifier(id)?, partition: Partition(partition), is_new: false })
         }
         Err(error) => Err(error),
@@ -145,7 +144,11 @@ pub async fn create(
 }
 
 /// Stores since when Redis enforces the state and window of `campaign`. The time stays while they do.
-pub async fn set_enforced(pool: &MySqlPool, campaign: &Campaign, since: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn set_enforced(
+    executor: impl MySqlExecutor<'_>,
+    campaign: &Campaign,
+    since: Timestamp,
+) -> Result<(), sqlx::Error> {
     let terms = enforceable(campaign.state, &campaign.terms);
     sqlx::query(
         "UPDATE coupons /* campaigns::set_enforced */ SET enforced_terms = ?, enforced_since = ? WHERE coupon_id = ? \
@@ -155,7 +158,7 @@ pub async fn set_enforced(pool: &MySqlPool, campaign: &Campaign, since: Timestam
     .bind(since)
     .bind(campaign.id.get())
     .bind(&terms)
-    .execute(pool)
+    .execute(executor)
     .await
     .map(drop)
 }
@@ -245,4 +248,77 @@ pub async fn find_locked(
         }
     }
     Ok(locked)
+}
+
+/// Stores the terms and the state of a campaign that the caller has locked, and its revision.
+pub async fn update(connection: &mut MySqlConnection, campaign: &Campaign, now: Timestamp) -> Result<(), sqlx::Error> {
+    let terms = &campaign.terms;
+    let (days, until) = validity_columns(terms.validity);
+    sqlx::query(
+        "UPDATE coupons /* campaigns::update */ SET name = ?, minimum_order_amount = ?, total_quantity = ?, \
+         opens_at = ?, closes_at = ?, validity_days = ?, valid_until = ?, state = ?, revision = ?, updated_at = ? \
+         WHERE coupon_id = ?",
+    )
+    .bind(&terms.name)
+    .bind(terms.minimum_order_amount)
+    .bind(terms.total_quantity)
+    .bind(terms.opens_at)
+    .bind(terms.closes_at)
+    .bind(days)
+    .bind(until)
+    .bind(campaign.state.into_str())
+    .bind(campaign.revision)
+    .bind(now)
+    .bind(campaign.id.get())
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+const fn validity_columns(validity: Validity) -> (Option<u32>, Option<Timestamp>) {
+    match validity {
+        Validity::Days(days) => (Some(days), None),
+        Validity::Until(until) => (None, Some(until)),
+    }
+}
+
+/// Which campaigns to list.
+#[derive(Clone, Debug, Default)]
+pub struct CampaignsFilter {
+    /// Only those whose name contains it.
+    pub name: Option<String>,
+    pub opens_from: Option<Timestamp>,
+    pub opens_until: Option<Timestamp>,
+    pub closes_from: Option<Timestamp>,
+    pub closes_until: Option<Timestamp>,
+    /// Only those with a lower id.
+    pub before: Option<CouponId>,
+    pub limit: u32,
+}
+
+/// A page of campaigns, the newest first.
+pub async fn list(pool: &MySqlPool, wanted: &CampaignsFilter) -> Result<Vec<Campaign>, sqlx::Error> {
+    let times = [
+        ("opens_at >= ?", wanted.opens_from),
+        ("opens_at < ?", wanted.opens_until),
+        ("closes_at >= ?", wanted.closes_from),
+        ("closes_at < ?", wanted.closes_until),
+    ];
+    let mut conditions = vec!["coupon_id < ?"];
+    conditions.extend(times.iter().filter(|(_, time)| time.is_some()).map(|(condition, _)| *condition));
+    // Not LIKE, whose wildcards a name may contain.
+    conditions.extend(wanted.name.as_ref().map(|_| "LOCATE(?, name) > 0"));
+    let sql = format!(
+        "SELECT /* campaigns::list */ {COLUMNS} FROM coupons WHERE {} ORDER BY coupon_id DESC LIMIT ?",
+        conditions.join(" AND ")
+    );
+    let mut query = sqlx::query_as::<_, CampaignRow>(sqlx::AssertSqlSafe(sql));
+    query = query.bind(wanted.before.map_or(u64::MAX, CouponId::get));
+    for time in times.into_iter().filter_map(|(_, time)| time) {
+        query = query.bind(time);
+    }
+    if let Some(name) = &wanted.name {
+        query = query.bind(name);
+    }
+    query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(Campaign::try_from).collect()
 }

@@ -3,6 +3,7 @@
 //! Functions are called by their module's path, such as `db::products::find`. Their SQL names them in a comment, so
 //! that the server's slow query log and process list point to the code.
 
+pub mod admin_actions;
 pub mod assignments;
 mod batch;
 pub mod best_sellers;

@@ -25,7 +25,7 @@ pub enum DiscountType {
     Percent,
 }
 
-crate::json::read_by_spelling!(DiscountType);
+crate::json::read_by_spelling!(CampaignStatus, DiscountType);
 
 /// What a coupon takes off an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -198,7 +198,8 @@ fn in_calendar(moment: Timestamp) -> bool {
 }
 
 /// What an administrator set. [`CampaignStatus`] follows from it and the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
+#[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CampaignState {
     /// Claims are accepted within the window.
@@ -216,6 +217,8 @@ pub struct Campaign {
     /// The partition of its keys in Redis.
     pub partition: Partition,
     pub state: CampaignState,
+    /// Raised by each change of an administrator, from 1.
+    pub revision: u32,
     pub issued: u32,
     /// Claims that Redis accepted and MySQL rejected.
     pub rejected: u32,
@@ -224,9 +227,7 @@ pub struct Campaign {
 }
 
 /// A campaign's state as the public sees it.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum CampaignStatus {
@@ -326,6 +327,7 @@ pub(crate) mod tests {
             terms: terms(),
             partition: Partition(0),
             state,
+            revision: 1,
             issued: 0,
             rejected: 0,
             enforced_since: None,

@@ -284,6 +284,7 @@ mod tests {
             terms: crate::domain::campaign::CampaignTerms { total_quantity, per_user_limit, ..terms() },
             partition: Partition(0),
             state: CampaignState::Active,
+            revision: 1,
             issued: 0,
             rejected: 0,
             enforced_since: None,

@@ -1,7 +1,9 @@
 //! The rules. Pure: no clock, no randomness, no I/O; state and commands in, decisions out.
 
+pub mod admin_action;
 pub mod assignment;
 pub mod campaign;
+pub mod campaign_change;
 pub mod charge;
 pub mod claim;
 pub mod dead_letter;

@@ -27,6 +27,7 @@ pub enum ErrorCode {
     CampaignNotOpen,
     CampaignPaused,
     CampaignClosed,
+    QuantityBelowClaimed,
     CouponExhausted,
     CampaignUnavailable,
     ProductNotFound,
@@ -45,6 +46,8 @@ pub enum ErrorCode {
     PointsCapExceeded,
     IdempotencyInProgress,
     IdempotencyKeyReused,
+    PreconditionFailed,
+    PreconditionRequired,
     Overloaded,
     DependencyUnavailable,
     Internal,
@@ -79,6 +82,7 @@ impl ErrorCode {
             Self::CampaignPaused => ("campaign paused", 409),
             Self::OrderStateConflict => ("order state conflict", 409),
             Self::IdempotencyInProgress => ("idempotency in progress", 409),
+            Self::PreconditionFailed => ("precondition failed", 412),
             Self::PayloadTooLarge => ("payload too large", 413),
             Self::UnsupportedMediaType => ("unsupported media type", 415),
             // 422 and not 409: it does not pass, so a retry is of no use.
@@ -91,6 +95,8 @@ impl ErrorCode {
             Self::PointsInsufficient => ("points insufficient", 422),
             Self::PointsCapExceeded => ("points cap exceeded", 422),
             Self::IdempotencyKeyReused => ("idempotency key reused", 422),
+            Self::QuantityBelowClaimed => ("quantity below claimed", 422),
+            Self::PreconditionRequired => ("precondition required", 428),
             // Both are outcomes of a defect, found after the acceptance. The caller has done nothing wrong.
             Self::ClaimFailed => ("claim failed", 500),
             Self::CommandFailed => ("command failed", 500),

@@ -11,7 +11,10 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::Timestamp,
-    domain::{FieldError, claim::ClaimRecord, order::OrderRejectReason, points::ChargeRejectReason},
+    domain::{
+        FieldError, campaign_change::CampaignChangeRejectReason, claim::ClaimRecord, order::OrderRejectReason,
+        points::ChargeRejectReason,
+    },
     identifiers::{
         AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId,
     },
@@ -79,6 +82,12 @@ pub enum Error {
     CampaignPaused,
     #[error("This coupon is closed.")]
     CampaignClosed,
+    #[error("{claimed} of this coupon are claimed; {requested} is less.")]
+    QuantityBelowClaimed { requested: u32, claimed: u32 },
+    #[error("Expected 'If-Match' with the ETag of the version that is changed.")]
+    PreconditionRequired,
+    #[error("It was changed since that version; read it again.")]
+    PreconditionFailed,
     #[error("All of this coupon is taken.")]
     CouponExhausted,
     /// Redis does not hold the campaign yet.
@@ -179,6 +188,9 @@ impl Error {
             Self::CampaignNotOpen { .. } => ErrorCode::CampaignNotOpen,
             Self::CampaignPaused => ErrorCode::CampaignPaused,
             Self::CampaignClosed => ErrorCode::CampaignClosed,
+            Self::QuantityBelowClaimed { .. } => ErrorCode::QuantityBelowClaimed,
+            Self::PreconditionRequired => ErrorCode::PreconditionRequired,
+            Self::PreconditionFailed => ErrorCode::PreconditionFailed,
             Self::CouponExhausted => ErrorCode::CouponExhausted,
             Self::CampaignUnavailable(_) => ErrorCode::CampaignUnavailable,
             Self::ProductNotFound(_) => ErrorCode::ProductNotFound,
@@ -232,6 +244,15 @@ impl Error {
     /// Whether a retry can succeed: the fault is a dependency's, not the request's.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::DependencyUnavailable { .. } | Self::CampaignUnavailable(_) | Self::Overloaded)
+    }
+}
+
+impl From<CampaignChangeRejectReason> for Error {
+    fn from(reason: CampaignChangeRejectReason) -> Self {
+        match reason {
+            CampaignChangeRejectReason::Invalid(errors) => Self::ValidationFailed(errors),
+            CampaignChangeRejectReason::Closed => Self::CampaignClosed,
+        }
     }
 }
 

@@ -19,9 +19,9 @@ async fn a_campaign_is_found_as_it_was_created() {
         validity: Validity::Until(now + TimeDelta::days(2)),
         ..open_terms()
     };
-    let created = db::campaigns::create(&environment.database.pool(), &terms, Partition(3), new_uuid(), now)
-        .await
-        .expect("created");
+    let mut connection = environment.database.pool().acquire().await.expect("a connection");
+    let created = db::campaigns::create(&mut connection, &terms, Partition(3), new_uuid(), now).await.expect("created");
+    drop(connection);
     assert!(created.is_new);
     let found = db::campaigns::find(&environment.database.pool(), created.id).await.expect("read").expect("it exists");
     assert_eq!((found.terms, found.partition), (terms, Partition(3)));
@@ -34,12 +34,15 @@ async fn a_campaign_is_found_as_it_was_created() {
 #[tokio::test]
 async fn a_repeated_operation_returns_the_campaign_of_the_first() {
     let environment = TestEnvironment::new().await;
-    let pool = &environment.database.pool();
-    let (pool, operation) = (&pool, new_uuid());
-    let first =
-        db::campaigns::create(pool, &open_terms(), Partition(1), operation, clock::now()).await.expect("created");
-    let repeat =
-        db::campaigns::create(pool, &open_terms(), Partition(2), operation, clock::now()).await.expect("found");
+    let mut connection = environment.database.pool().acquire().await.expect("a connection");
+    let operation = new_uuid();
+    let first = db::campaigns::create(&mut connection, &open_terms(), Partition(1), operation, clock::now())
+        .await
+        .expect("created");
+    let repeat = db::campaigns::create(&mut connection, &open_terms(), Partition(2), operation, clock::now())
+        .await
+        .expect("found");
+    drop(connection);
     assert_eq!((repeat.id, repeat.partition, repeat.is_new), (first.id, Partition(1), false));
     assert_eq!(environment.count("SELECT COUNT(*) FROM coupons").await, 1);
     environment.end().await;

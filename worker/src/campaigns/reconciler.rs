@@ -4,7 +4,7 @@ use std::{
 };
 
 use dibs_common::{
-    clock,
+    campaigns, clock,
     db::{self, Database},
     domain::campaign::Campaign,
     error::{Error, Result},
@@ -12,7 +12,6 @@ use dibs_common::{
     redis::{
         Redis,
         campaign_state::{self, HeldCampaign, KEPT_AFTER_END},
-        scripts::campaign_update,
         streams::{self, ClaimEntry},
     },
 };
@@ -125,10 +124,7 @@ impl Reconciler {
             report(campaign, field);
         }
         if !held.different.is_empty() || campaign.enforced_since.is_none() {
-            // None: a rebuild has just deleted it, and puts these terms itself.
-            if let Some(at) = campaign_update(redis, campaign).await? {
-                db::within(db::campaigns::set_enforced(&database.pool(), campaign, at)).await?;
-            }
+            campaigns::enforce(database, redis, campaign.id).await?;
         }
         Ok((claimed > issued).then_some(Counts { claimed, sequence, issued }))
     }

@@ -1,7 +1,12 @@
 //! Calls of administrators.
 
+pub mod actions;
 pub mod assign;
 pub mod assignment;
+pub mod campaign;
+pub mod campaign_state;
+pub mod campaigns;
+pub mod change_campaign;
 pub mod change_product;
 pub mod create_campaign;
 pub mod create_product;

@@ -37,6 +37,14 @@ impl CampaignView {
             terms: campaign.terms,
         }
     }
+
+    pub const fn id(&self) -> CouponId {
+        self.coupon_id
+    }
+
+    pub const fn status(&self) -> CampaignStatus {
+        self.status
+    }
 }
 
 /// Look at a campaign

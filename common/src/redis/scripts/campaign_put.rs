@@ -7,15 +7,15 @@ use super::{Contract, integer, run, unexpected};
 use crate::{
     clock::{Timestamp, from_millis},
     domain::campaign::Campaign,
-    error::Result,
+    error::{Error, Result},
     redis::Redis,
 };
 
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/campaign_put.lua"),
     keys: &["campaign", "claims", "staged"],
-    arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence"],
-    codes: &[("UNKNOWN", 0), ("CREATED", 1), ("UPDATED", 2)],
+    arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence", "guard"],
+    codes: &[("UNKNOWN", 0), ("CREATED", 1), ("UPDATED", 2), ("BELOW_CLAIMED", 3)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
@@ -39,32 +39,63 @@ pub struct CampaignCounts {
 
 /// Creates a campaign in Redis with `counts`, or updates the terms of an existing one. See `lua/campaign_put.lua`.
 pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCounts) -> Result<CampaignPut> {
-    let put = put(redis, campaign, counts.rebuild, [counts.claimed, counts.sequence].map(|count| count.to_string()));
-    put.await?.ok_or_else(|| unexpected(&"UNKNOWN"))
+    let numbers = [counts.claimed, counts.sequence].map(|count| count.to_string());
+    match put(redis, campaign, counts.rebuild, numbers, "").await? {
+        (1, at, _) => Ok(CampaignPut { is_new: true, at }),
+        (2, at, _) => Ok(CampaignPut { is_new: false, at }),
+        answer => Err(unexpected(&answer)),
+    }
 }
 
 /// Updates the terms of a campaign, and returns the time by the clock of Redis; none when Redis does not hold it. It never
 /// creates one: a rebuild may just have deleted the campaign.
 pub async fn campaign_update(redis: &Redis, campaign: &Campaign) -> Result<Option<Timestamp>> {
-    let put = put(redis, campaign, Uuid::nil(), [String::new(), String::new()]).await?;
-    Ok(put.map(|put| put.at))
+    match put(redis, campaign, Uuid::nil(), [String::new(), String::new()], "").await? {
+        (0, ..) => Ok(None),
+        (2, at, _) => Ok(Some(at)),
+        answer => Err(unexpected(&answer)),
+    }
 }
 
-async fn put(redis: &Redis, campaign: &Campaign, rebuild: Uuid, counts: [String; 2]) -> Result<Option<CampaignPut>> {
+/// The result of [`campaign_lower`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CampaignLowered {
+    /// No claim beyond the new quantity is accepted from now on.
+    Lowered,
+    /// Nothing changed: so many claims are accepted.
+    BelowClaimed(u32),
+    /// Redis does not hold the campaign.
+    Unknown,
+}
+
+/// Lowers the quantity of a campaign, unless more is claimed already. Decided by Redis, so that no claim slips in between.
+pub async fn campaign_lower(redis: &Redis, campaign: &Campaign) -> Result<CampaignLowered> {
+    match put(redis, campaign, Uuid::nil(), [String::new(), String::new()], "NOT_BELOW_CLAIMED").await? {
+        (0, ..) => Ok(CampaignLowered::Unknown),
+        (2, ..) => Ok(CampaignLowered::Lowered),
+        (3, _, claimed) => Ok(CampaignLowered::BelowClaimed(claimed)),
+        answer => Err(unexpected(&answer)),
+    }
+}
+
+/// The code, the time by the clock of Redis, and the accepted claims.
+async fn put(
+    redis: &Redis,
+    campaign: &Campaign,
+    rebuild: Uuid,
+    counts: [String; 2],
+    guard: &'static str,
+) -> Result<(i64, Timestamp, u32)> {
     let keys = vec![
         redis.keys.campaign(campaign.partition, campaign.id),
         redis.keys.claims(campaign.partition, campaign.id),
         redis.keys.staged_claims(campaign.partition, campaign.id, rebuild),
     ];
     let terms = term_fields(campaign).map(|(_, value)| value);
-    let arguments = terms.into_iter().chain(counts).map(Value::from).collect();
+    let arguments = terms.into_iter().chain(counts).chain([guard.to_owned()]).map(Value::from).collect();
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
-    let at = from_millis(integer(answer.get(1))?);
-    match integer(answer.first())? {
-        0 => Ok(None),
-        code @ (1 | 2) => Ok(Some(CampaignPut { is_new: code == 1, at })),
-        _ => Err(unexpected(&answer)),
-    }
+    let claimed = u32::try_from(integer(answer.get(2))?).map_err(Error::internal)?;
+    Ok((integer(answer.first())?, from_millis(integer(answer.get(1))?), claimed))
 }
 
 /// The fields of the hash that are terms, and their values, in the order of the script's arguments.

@@ -16,7 +16,7 @@ mod sales_window;
 
 pub use acknowledge::acknowledge;
 pub(super) use campaign_put::term_fields;
-pub use campaign_put::{CampaignCounts, CampaignPut, campaign_put, campaign_update};
+pub use campaign_put::{CampaignCounts, CampaignLowered, CampaignPut, campaign_lower, campaign_put, campaign_update};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};

@@ -18,6 +18,7 @@ use fred::{
 
 use super::{ClaimEntry, Malformed};
 use crate::{
+    clock::{Timestamp, from_millis},
     domain::claim::Claim,
     error::Result,
     identifiers::{CouponId, Partition},
@@ -234,6 +235,16 @@ impl<E: Entry> StreamConsumer<E> {
 }
 
 impl StreamConsumer<ClaimEntry> {
+    /// When the oldest entry on the stream of a partition was appended, by the clock of Redis; none when it is empty.
+    pub async fn oldest(redis: &Redis, partition: Partition) -> Result<Option<Timestamp>> {
+        let key = redis.keys.claim_stream(partition);
+        let first: Value = redis.client().xrange(key, "-", "+", Some(1)).await.map_err(redis_error)?;
+        let entry: Option<Delivery<ClaimEntry>> =
+            first.into_array().into_iter().find_map(|entry| delivery(entry, &HashMap::new()));
+        // An id is the time in milliseconds, a dash, and a number.
+        Ok(entry.and_then(|entry| entry.id.split('-').next()?.parse().ok()).map(from_millis))
+    }
+
     /// Every claim on `coupon` that is on the stream: accepted, and perhaps without an outcome.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
         // An entry has up to 250 claims, about 11 kB: a page takes Redis about a millisecond.

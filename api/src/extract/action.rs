@@ -1,0 +1,84 @@
+use axum::{
+    extract::{FromRef, FromRequestParts},
+    http::request::Parts,
+};
+use dibs_common::{
+    Error, clock,
+    domain::admin_action::{ActionContext, MAX_REASON_LENGTH},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{AdminToken, Administrator, OperationId, QueryParameters};
+use crate::{problem::ApiError, request_id::RequestId};
+
+/// A call of an administrator that changes something: who calls, and why.
+pub struct Action(pub ActionContext);
+
+/// An [`Action`] of which the caller may want to see only what it would change.
+pub struct Change {
+    pub context: ActionContext,
+    pub is_dry_run: bool,
+}
+
+/// What every call that changes something takes in its query.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ActionQuery {
+    /// Why, for the list of actions: up to 500 characters.
+    #[param(max_length = 500)]
+    reason: Option<String>,
+}
+
+/// What a call that changes a campaign takes in its query.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ChangeQuery {
+    /// Why, for the list of actions: up to 500 characters.
+    #[param(max_length = 500)]
+    reason: Option<String>,
+    /// Nothing is changed: the answer shows what would be.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+impl<S> FromRequestParts<S> for Action
+where
+    S: Send + Sync,
+    AdminToken: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let administrator = Administrator::from_request_parts(parts, state).await?;
+        let QueryParameters(ActionQuery { reason }) = QueryParameters::from_request_parts(parts, state).await?;
+        context(&administrator, reason, parts).map(Self)
+    }
+}
+
+impl<S> FromRequestParts<S> for Change
+where
+    S: Send + Sync,
+    AdminToken: FromRef<S>,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let administrator = Administrator::from_request_parts(parts, state).await?;
+        let QueryParameters(ChangeQuery { reason, dry_run }) =
+            QueryParameters::from_request_parts(parts, state).await?;
+        Ok(Self { context: context(&administrator, reason, parts)?, is_dry_run: dry_run })
+    }
+}
+
+fn context(administrator: &Administrator, reason: Option<String>, parts: &Parts) -> Result<ActionContext, ApiError> {
+    if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_LENGTH) {
+        return Err(ApiError(Error::field("reason", format!("expected up to {MAX_REASON_LENGTH} characters"))));
+    }
+    // The edge has put it there for every request.
+    let request_id = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()).unwrap_or_default();
+    let OperationId(operation) = OperationId::of(parts);
+    Ok(ActionContext { actor: administrator.actor.to_owned(), request_id, reason, operation, at: clock::now() })
+}

@@ -1,0 +1,63 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    db::{self, admin_actions::AdminActionsFilter},
+    domain::admin_action::AdminAction,
+    identifiers::AdminActionId,
+    json,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    app::SharedApp,
+    extract::{Administrator, List, ListParameters, Page},
+    problem::{ApiError, Problem},
+    routes::responses::AdminProblems,
+};
+
+/// Which actions.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ActionsQuery {
+    /// Only those of this credential.
+    actor: Option<String>,
+    /// Only those of this kind, such as `campaign.pause`.
+    action: Option<String>,
+    /// Only those on this, such as a coupon id.
+    target_id: Option<String>,
+    /// Only those at that time or later.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    from: Option<DateTime<Utc>>,
+    /// Only those before that time.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    until: Option<DateTime<Utc>>,
+}
+
+/// List what administrators changed
+#[utoipa::path(
+    get, path = "/admin/actions", tag = "administration", params(ActionsQuery, Page::<AdminActionId>),
+    responses(
+        (status = 200, description = "the newest first", body = List<AdminAction, AdminActionId>),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        AdminProblems,
+    ),
+)]
+pub async fn actions(
+    State(app): State<SharedApp>,
+    _: Administrator,
+    ListParameters { filter, page }: ListParameters<ActionsQuery, AdminActionId>,
+) -> Result<Json<List<AdminAction, AdminActionId>>, ApiError> {
+    let wanted = AdminActionsFilter {
+        actor: filter.actor,
+        action: filter.action,
+        target_id: filter.target_id,
+        from: filter.from,
+        until: filter.until,
+        before: page.cursor,
+        limit: page.rows(),
+    };
+    let actions = db::within(db::admin_actions::list(&app.database.pool(), &wanted)).await?;
+    Ok(page.list(actions, |action| action.admin_action_id))
+}

@@ -1,0 +1,88 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    db::{self, campaigns::CampaignsFilter},
+    domain::campaign::CampaignStatus,
+    error::Result,
+    identifiers::CouponId,
+    json,
+};
+use futures::future::join_all;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::campaign::AdminCampaign;
+use crate::{
+    app::SharedApp,
+    extract::{Administrator, List, ListParameters, Page},
+    problem::{ApiError, Problem},
+    routes::responses::AdminProblems,
+};
+
+/// Pages of campaigns that are read for one page of a status. A longer search goes on at `nextCursor`.
+const MAX_PAGES_READ: usize = 10;
+
+/// Which campaigns.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CampaignsQuery {
+    /// Only those of this status now. A page may then have fewer items than `limit` and still a `nextCursor`.
+    status: Option<CampaignStatus>,
+    /// Only those whose name contains it.
+    #[param(max_length = 100)]
+    name: Option<String>,
+    /// Only those that open at that time or later.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    opens_from: Option<DateTime<Utc>>,
+    /// Only those that open before that time.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    opens_until: Option<DateTime<Utc>>,
+    /// Only those that close at that time or later.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    closes_from: Option<DateTime<Utc>>,
+    /// Only those that close before that time.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    closes_until: Option<DateTime<Utc>>,
+}
+
+/// List campaigns
+#[utoipa::path(
+    get, path = "/admin/coupons", tag = "administration", params(CampaignsQuery, Page::<CouponId>),
+    responses(
+        (status = 200, description = "the newest first", body = List<AdminCampaign, CouponId>),
+        (status = 400, description = "VALIDATION_FAILED", body = Problem),
+        AdminProblems,
+    ),
+)]
+pub async fn campaigns(
+    State(app): State<SharedApp>,
+    _: Administrator,
+    ListParameters { filter, page }: ListParameters<CampaignsQuery, CouponId>,
+) -> Result<Json<List<AdminCampaign, CouponId>>, ApiError> {
+    let status = filter.status;
+    let mut wanted = CampaignsFilter {
+        name: filter.name,
+        opens_from: filter.opens_from,
+        opens_until: filter.opens_until,
+        closes_from: filter.closes_from,
+        closes_until: filter.closes_until,
+        before: page.cursor,
+        limit: page.rows(),
+    };
+    let mut found = Vec::new();
+    for _ in 0..MAX_PAGES_READ {
+        let campaigns = db::within(db::campaigns::list(&app.database.pool(), &wanted)).await?;
+        let is_last = campaigns.len() < wanted.limit as usize;
+        wanted.before = campaigns.last().map(|campaign| campaign.id);
+        // One round trip: the calls are pipelined.
+        let read = campaigns.into_iter().map(|campaign| AdminCampaign::read(&app.redis, campaign));
+        let read = join_all(read).await;
+        found
+            .extend(read.into_iter().filter(|campaign| status.is_none_or(|status| campaign.view().status() == status)));
+        if is_last || found.len() >= wanted.limit as usize {
+            return Ok(page.list(found, |campaign| campaign.view().id()));
+        }
+    }
+    Ok(page.list_until(found, wanted.before))
+}

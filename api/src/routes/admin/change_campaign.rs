@@ -1,0 +1,94 @@
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+};
+use dibs_common::{
+    campaigns::{self, ChangeRequest},
+    domain::campaign_change::{CampaignChange, CampaignPatch, differences},
+    identifiers::CouponId,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::campaign::AdminCampaign;
+use crate::{
+    app::SharedApp,
+    extract::{Change, ChangeQuery, IfMatch, JsonBody, PathParameters, entity_tag},
+    problem::{ApiError, Problem},
+    routes::responses::AdminProblems,
+};
+
+/// A campaign after a change, and what changed.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangedCampaign {
+    #[serde(flatten)]
+    campaign: AdminCampaign,
+    /// The changed fields before and after; empty when nothing changed.
+    changes: FieldChanges,
+    /// Whether nothing was changed, as `dryRun` asked.
+    dry_run: bool,
+}
+
+/// The fields that a change changes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct FieldChanges {
+    #[schema(value_type = Object)]
+    before: Map<String, Value>,
+    #[schema(value_type = Object)]
+    after: Map<String, Value>,
+}
+
+/// Change a campaign
+///
+/// What is left out stays. The total quantity goes up or down while claims come in, never below what is claimed. Issued
+/// coupons keep their terms. Claims are decided by the new terms when the answer is there.
+#[utoipa::path(
+    patch, path = "/admin/coupons/{couponId}", tag = "administration", request_body = CampaignPatch,
+    params(
+        ("couponId" = CouponId, Path), ChangeQuery,
+        ("If-Match" = String, Header, description = "`ETag` of the version that is changed, or `*`"),
+    ),
+    responses(
+        (status = 200, description = "the campaign after the change", body = ChangedCampaign),
+        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
+        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
+        (status = 412, description = "PRECONDITION_FAILED: it was changed since", body = Problem),
+        (status = 422, description = "QUANTITY_BELOW_CLAIMED, CAMPAIGN_CLOSED", body = Problem),
+        (status = 428, description = "PRECONDITION_REQUIRED: there is no If-Match", body = Problem),
+        AdminProblems,
+    ),
+)]
+pub async fn change_campaign(
+    State(app): State<SharedApp>,
+    action: Change,
+    PathParameters(coupon): PathParameters<CouponId>,
+    precondition: IfMatch,
+    JsonBody(patch): JsonBody<CampaignPatch>,
+) -> Result<Response, ApiError> {
+    let expected = precondition.required()?;
+    change(&app, action, coupon, CampaignChange::Terms(patch), expected).await
+}
+
+/// Makes a change to the end, also when the caller goes away: it has several steps.
+pub(super) async fn change(
+    app: &SharedApp,
+    Change { context, is_dry_run }: Change,
+    coupon: CouponId,
+    change: CampaignChange,
+    expected: Option<Vec<u32>>,
+) -> Result<Response, ApiError> {
+    let request = ChangeRequest { coupon, change, expected, is_dry_run };
+    let changing = app.clone();
+    let changed =
+        app.run_to_end(async move { campaigns::change(&changing.database, &changing.redis, &request, &context).await });
+    let changed = changed.await?;
+    let (before, after) = differences(&changed.before, &changed.after);
+    let tag = entity_tag(changed.after.revision);
+    let campaign = AdminCampaign::read(&app.redis, changed.after).await;
+    let body = ChangedCampaign { campaign, changes: FieldChanges { before, after }, dry_run: is_dry_run };
+    Ok(([(header::ETAG, tag)], Json(body)).into_response())
+}
