@@ -19,7 +19,6 @@ pub mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use chrono_tz::Tz;
 pub use dead_letters::{dead_letter_line, redrive_once, redrive_source};
 use dibs_common::{
     db::Database,
@@ -60,8 +59,6 @@ pub struct Worker {
     /// When its consumers reclaim the entries of others.
     pub reclaim: ReclaimPolicy,
     pub rules: OrderRules,
-    /// Where a business day begins.
-    pub time_zone: Tz,
     pub kafka: KafkaSettings,
     pub supervisor: Supervisor,
 }
@@ -96,7 +93,8 @@ impl Worker {
             self.task("backlog_metrics", move |Self { database, redis, supervisor, .. }| {
                 backlog_metrics::export_backlog(database, redis, partitions, supervisor.stopping).map(Ok)
             }),
-            self.task("jobs", move |Self { database, redis, time_zone: zone, supervisor, .. }| {
+            self.task("jobs", move |Self { database, redis, rules, supervisor, .. }| {
+                let zone = rules.time_zone;
                 let jobs = Jobs { database, redis, zone, partitions, expiry: Arc::default() };
                 jobs::run_on_schedule(jobs, supervisor.tracker, supervisor.stopping)
             }),
@@ -140,8 +138,8 @@ impl Worker {
         let mut tasks = vec![self.relay_task(KafkaSink::new(&cluster, kafka::ACK_TIMEOUT))];
         if self.kafka.ranking_source == RankingSource::Kafka {
             let cluster = cluster.clone();
-            tasks.push(self.task("kafka_ranking", move |Self { database, redis, time_zone, supervisor, .. }| {
-                consume(RankingConsumer::join_ranking(&cluster, &database, &redis, time_zone), supervisor)
+            tasks.push(self.task("kafka_ranking", move |Self { database, redis, rules, supervisor, .. }| {
+                consume(RankingConsumer::join_ranking(&cluster, &database, &redis, rules.time_zone), supervisor)
             }));
         }
         tasks.push(self.task("kafka_claim_requests", move |Self { database, redis, supervisor, .. }| {
@@ -181,7 +179,7 @@ impl Worker {
     }
 
     pub fn ranking_sink(&self) -> RankingSink {
-        RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.time_zone }
+        RankingSink { database: self.database.clone(), redis: self.redis.clone(), zone: self.rules.time_zone }
     }
 
     fn webhook_sinks(&self) -> impl Iterator<Item = WebhookSink> {

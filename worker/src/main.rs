@@ -84,7 +84,6 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
         webhooks,
         reclaim: ReclaimPolicy::default(),
         rules: settings.order_rules(),
-        time_zone: settings.shared.time_zone,
         kafka: settings.kafka,
         supervisor,
     };

@@ -141,6 +141,7 @@ impl WorkerSettings {
         OrderRules {
             expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),
             holding_cap: self.shared.points_holding_cap,
+            time_zone: self.shared.time_zone,
         }
     }
 }

@@ -1,7 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
-use chrono::TimeDelta;
 use clap::Parser;
 use dibs_api::{
     app::{App, SharedApp},
@@ -33,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub const ADMIN_TOKEN: &str = "a token of the tests";
 
 /// Orders as settings have them by default.
-pub const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
+pub const RULES: OrderRules = OrderRules::DEFAULT;
 
 /// An answer, taken apart.
 #[derive(Debug)]
@@ -178,7 +177,6 @@ impl TestApp {
             webhooks: Webhooks::default(),
             reclaim: ReclaimPolicy::default(),
             rules,
-            time_zone: self.environment.settings.time_zone,
             kafka: KafkaSettings::default(),
             supervisor: Supervisor::new(stopping.clone()),
         };

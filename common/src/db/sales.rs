@@ -61,11 +61,12 @@ async fn unsequenced_changes(connection: &mut MySqlConnection, zone: Tz) -> Resu
     Ok(rows.iter().flat_map(|(kind, order)| sales_changes(kind, order, zone)).collect())
 }
 
-/// Units of the orders that were paid on a business day and not cancelled since.
+/// Units of the orders that were sold on a business day and not cancelled since.
 async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) -> Result<Scores, sqlx::Error> {
-    let sql = format!("SELECT /* sales::sum_of_day */ product_id, quantity FROM ({SOLD}) AS sold");
+    let sql = format!("SELECT /* sales::sum_of_day */ product_id, quantity FROM ({}) AS of_day", sold_sql());
     // Streamed, as a day may have a million products.
     let mut rows = sqlx::query_as::<_, (u64, i64)>(sqlx::AssertSqlSafe(sql))
+        .bind(day)
         .bind(start_of(day, zone))
         .bind(start_of(days_after(day, 1), zone))
         .fetch(connection);
@@ -76,11 +77,50 @@ async fn sum_of_day(connection: &mut MySqlConnection, day: NaiveDate, zone: Tz) 
     Ok(scores)
 }
 
-/// Units by product of the orders paid in a span of time and not cancelled since. The index is forced,
-/// because the optimizer may prefer the one on `status`, which holds nearly all orders.
-const SOLD: &str = "SELECT i.product_id, CAST(SUM(i.quantity) AS SIGNED) AS quantity \
-    FROM orders o FORCE INDEX (paid_at) JOIN order_items i ON i.order_id = o.order_id \
-    WHERE o.paid_at >= ? AND o.paid_at < ? AND o.status IN ('PAY_DONE', 'BUY_CONFIRM') GROUP BY i.product_id";
+/// Units by product of the orders sold on a day and not cancelled since. Binds the day, its start and its end.
+fn sold_sql() -> String {
+    // FORCE INDEX: the optimizer may prefer the index on `status`, which holds nearly all orders.
+    let sum = |condition: &str| {
+        format!(
+            "SELECT i.product_id, SUM(i.quantity) AS quantity FROM orders o FORCE INDEX (paid_on) \
+             JOIN order_items i ON i.order_id = o.order_id \
+             WHERE {condition} AND o.status IN ('PAY_DONE', 'BUY_CONFIRM') GROUP BY i.product_id"
+        )
+    };
+    let stored = sum("o.paid_on = ?");
+    // Orders that an older version paid and `store_days` has not reached: their time decides.
+    let missing = sum("o.paid_on IS NULL AND o.paid_at >= ? AND o.paid_at < ?");
+    // Not one WHERE with OR: MariaDB would read every order without a day, which are all that were never paid.
+    format!(
+        "SELECT product_id, CAST(SUM(quantity) AS SIGNED) AS quantity \
+         FROM ({stored} UNION ALL {missing}) AS sold GROUP BY product_id"
+    )
+}
+
+/// Stores the day of at most `limit` orders that an older version paid, those of the earliest such day. Returns their
+/// number. The time zone may have changed since they were paid, which no row shows.
+pub async fn store_days(pool: &MySqlPool, zone: Tz, limit: u32) -> Result<u64, sqlx::Error> {
+    let first: Option<Timestamp> = sqlx::query_scalar(
+        "SELECT /* sales::store_days */ paid_at FROM orders FORCE INDEX (paid_on) \
+         WHERE paid_on IS NULL AND paid_at >= ? ORDER BY paid_at LIMIT 1",
+    )
+    .bind(Timestamp::UNIX_EPOCH)
+    .fetch_optional(pool)
+    .await?;
+    let Some(first) = first else { return Ok(0) };
+    let day = business_day(first, zone);
+    let stored = sqlx::query(
+        "UPDATE orders FORCE INDEX (paid_on) /* sales::store_days */ SET paid_on = ? \
+         WHERE paid_on IS NULL AND paid_at >= ? AND paid_at < ? LIMIT ?",
+    )
+    .bind(day)
+    .bind(first)
+    .bind(start_of(days_after(day, 1), zone))
+    .bind(limit)
+    .execute(pool)
+    .await?;
+    Ok(stored.rows_affected())
+}
 
 /// Replaces the rows of a business day in `product_daily_sales`. Returns the number of products. Run it inside
 /// [`super::retrying`].
@@ -94,9 +134,11 @@ pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Resul
         .await?;
     let sql = format!(
         "INSERT INTO product_daily_sales /* sales::persist_day */ (day, product_id, quantity) \
-         SELECT ?, product_id, quantity FROM ({SOLD}) AS sold"
+         SELECT ?, product_id, quantity FROM ({}) AS of_day",
+        sold_sql()
     );
     let written = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(day)
         .bind(day)
         .bind(start_of(day, zone))
         .bind(start_of(days_after(day, 1), zone))
@@ -131,24 +173,25 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
     Ok(written.rows_affected())
 }
 
-/// Business days before `day` whose sales changed from `since` on, because orders that were paid on them were cancelled.
+/// Business days before `day` whose sales changed from `since` on, because orders that were sold on them were cancelled.
 pub async fn list_days_cancelled_since(
     pool: &MySqlPool,
     day: NaiveDate,
     since: Timestamp,
     zone: Tz,
 ) -> Result<BTreeSet<NaiveDate>, sqlx::Error> {
-    let mut paid = sqlx::query_scalar::<_, Timestamp>(
-        "SELECT /* sales::list_days_cancelled_since */ paid_at FROM orders FORCE INDEX (ended_at) \
-         WHERE ended_at >= ? AND status = 'CANCELLED' AND paid_at < ?",
+    let mut paid = sqlx::query_as::<_, (Option<NaiveDate>, Timestamp)>(
+        "SELECT /* sales::list_days_cancelled_since */ paid_on, paid_at FROM orders FORCE INDEX (ended_at) \
+         WHERE ended_at >= ? AND status = 'CANCELLED' AND paid_at IS NOT NULL",
     )
     .bind(since)
-    .bind(start_of(day, zone))
     .fetch(pool);
-    // Days are found here and not in SQL, whose time zones need tables that a server may not have.
+    // Missing days are found here and not in SQL, whose time zones need tables that a server may not have.
     let mut days = BTreeSet::new();
-    while let Some(paid_at) = paid.try_next().await? {
-        days.insert(business_day(paid_at, zone));
+    while let Some((paid_on, paid_at)) = paid.try_next().await? {
+        days.insert(paid_on.unwrap_or_else(|| business_day(paid_at, zone)));
     }
+    // Today and, after a change of the time zone, tomorrow are not persisted yet.
+    days.retain(|sold_on| *sold_on < day);
     Ok(days)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{Datelike as _, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _};
+use chrono::{Datelike, Days, NaiveDate, NaiveTime, TimeDelta, TimeZone as _};
 use chrono_tz::Tz;
 use serde::Deserialize;
 
@@ -30,9 +30,9 @@ pub struct SalesChange {
     pub units: i64,
 }
 
-/// Whether a payment time is plausible. Not every representable time has a date in every time zone.
-pub fn can_be_paid_at(at: Timestamp) -> bool {
-    (1970..=9999).contains(&at.year())
+/// Whether the time or the day of a payment is plausible. Not every representable time has a date in every time zone.
+pub fn is_plausible(paid: &impl Datelike) -> bool {
+    (1970..=9999).contains(&paid.year())
 }
 
 /// The fields of an order that the ranking needs.
@@ -42,6 +42,20 @@ pub struct SoldOrder {
     pub items: Vec<SoldItem>,
     #[serde(default)]
     pub paid_at: Option<Timestamp>,
+    /// The day of the sale. Events of older versions have none.
+    #[serde(default)]
+    pub paid_on: Option<NaiveDate>,
+}
+
+impl SoldOrder {
+    /// The day on which its units count. As stored: the shop may have changed its time zone since. Only an order without a
+    /// stored day is counted on the day of its payment in `zone`. None when that is [not plausible](is_plausible).
+    pub fn day_of_sale(&self, zone: Tz) -> Option<NaiveDate> {
+        match self.paid_on {
+            Some(day) => Some(day).filter(is_plausible),
+            None => self.paid_at.filter(is_plausible).map(|at| business_day(at, zone)),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -88,16 +102,15 @@ pub fn expires_at(day: NaiveDate, zone: Tz) -> Timestamp {
     start_of(days_after(day, KEPT_DAYS), zone)
 }
 
-/// The changes of an event of type `kind`. A cancellation counts on the day of the payment, so that it takes back what
-/// the payment added. An order whose payment time is [not plausible](can_be_paid_at) changes nothing.
+/// The changes of an event of type `kind`. A cancellation counts on the day of the sale, so that it takes back what the
+/// payment added. An order without a plausible day changes nothing.
 pub fn sales_changes(kind: &str, order: &SoldOrder, zone: Tz) -> Vec<SalesChange> {
     let sign = match kind {
         "order.paid" => 1,
         "order.cancelled" => -1,
         _ => return Vec::new(),
     };
-    let Some(paid_at) = order.paid_at.filter(|at| can_be_paid_at(*at)) else { return Vec::new() };
-    let day = business_day(paid_at, zone);
+    let Some(day) = order.day_of_sale(zone) else { return Vec::new() };
     let items = order.items.iter();
     items.map(|item| SalesChange { day, product: item.product_id, units: sign * i64::from(item.quantity) }).collect()
 }
@@ -166,7 +179,7 @@ mod tests {
     #[test]
     fn an_implausible_payment_time_changes_nothing() {
         let items = vec![SoldItem { product_id: product(1), quantity: 2 }];
-        let paid = |at| SoldOrder { items: items.clone(), paid_at: Some(at) };
+        let paid = |at| SoldOrder { items: items.clone(), paid_at: Some(at), paid_on: None };
         for (at, counted) in [
             (at("1970-01-01T00:00:00Z"), 1),
             (at("9999-12-31T23:59:59Z"), 1),
@@ -176,6 +189,22 @@ mod tests {
         ] {
             assert_eq!(sales_changes("order.paid", &paid(at), SEOUL).len(), counted, "{at}");
         }
+        let far = SoldOrder { paid_on: Some(NaiveDate::MAX), ..paid(at("2026-11-21T00:00:00Z")) };
+        assert_eq!(sales_changes("order.paid", &far, SEOUL), []);
+    }
+
+    #[test]
+    fn i9_a_sale_stays_on_its_day_when_the_shop_changes_its_time_zone() {
+        let items = vec![SoldItem { product_id: product(1), quantity: 2 }];
+        let paid_at = Some(at("2026-11-20T16:00:00Z"));
+        let (before, after) = (SEOUL, chrono_tz::UTC);
+        let day = "2026-11-21".parse().ok();
+        let order = SoldOrder { items, paid_at, paid_on: day };
+        for kind in EVENTS {
+            assert_eq!(sales_changes(kind, &order, after), sales_changes(kind, &order, before));
+        }
+        let old = SoldOrder { paid_on: None, ..order };
+        assert_eq!((old.day_of_sale(before), old.day_of_sale(after)), (day, "2026-11-20".parse().ok()));
     }
 
     #[test]
@@ -195,6 +224,10 @@ mod tests {
         Wait {
             minutes: i64,
         },
+        /// The shop changes its time zone, between Seoul and UTC.
+        Move {
+            is_to_seoul: bool,
+        },
         /// A delivery of at most so many events; `dies` before the cursor is moved.
         Deliver {
             events: usize,
@@ -207,6 +240,7 @@ mod tests {
             3 => prop::collection::vec((1..4_u64, 1..5_u32), 1..3).prop_map(|units| Step::Pay { units }),
             2 => any::<prop::sample::Index>().prop_map(|order| Step::Cancel { order: order.index(64) }),
             1 => (1..2_000_i64).prop_map(|minutes| Step::Wait { minutes }),
+            1 => any::<bool>().prop_map(|is_to_seoul| Step::Move { is_to_seoul }),
             4 => (1..6_usize, any::<bool>()).prop_map(|(events, dies)| Step::Deliver { events, dies }),
         ];
         prop::collection::vec(step, 1..60)
@@ -215,6 +249,7 @@ mod tests {
     /// Orders, their events in sequence, and a receiver that knows only how far it has counted.
     #[derive(Default)]
     struct Model {
+        zone: Tz,
         orders: Vec<(SoldOrder, bool)>,
         events: Vec<(&'static str, SoldOrder)>,
         cursor: usize,
@@ -228,7 +263,8 @@ mod tests {
                 Step::Pay { units } => {
                     let items =
                         units.iter().map(|(id, quantity)| SoldItem { product_id: product(*id), quantity: *quantity });
-                    let order = SoldOrder { items: items.collect(), paid_at: Some(*now) };
+                    let paid_on = Some(business_day(*now, self.zone));
+                    let order = SoldOrder { items: items.collect(), paid_at: Some(*now), paid_on };
                     self.events.push(("order.paid", order.clone()));
                     self.orders.push((order, true));
                 }
@@ -239,6 +275,7 @@ mod tests {
                     }
                 }
                 Step::Wait { minutes } => *now += TimeDelta::minutes(*minutes),
+                Step::Move { is_to_seoul } => self.zone = if *is_to_seoul { SEOUL } else { chrono_tz::UTC },
                 Step::Deliver { events, dies } => self.deliver(*events, *dies),
             }
         }
@@ -247,7 +284,7 @@ mod tests {
             let last = self.events.len().min(self.cursor + events);
             for (place, (kind, order)) in self.events.iter().enumerate().take(last).skip(self.cursor.max(self.applied))
             {
-                for SalesChange { day, product, units } in sales_changes(kind, order, SEOUL) {
+                for SalesChange { day, product, units } in sales_changes(kind, order, self.zone) {
                     add(self.days.entry(day).or_default(), product, units);
                 }
                 self.applied = place + 1;
@@ -260,7 +297,7 @@ mod tests {
         fn sums(&self) -> BTreeMap<NaiveDate, Scores> {
             let mut sums: BTreeMap<NaiveDate, Scores> = BTreeMap::new();
             for (order, _) in self.orders.iter().filter(|(_, alive)| *alive) {
-                for SalesChange { day, product, units } in sales_changes("order.paid", order, SEOUL) {
+                for SalesChange { day, product, units } in sales_changes("order.paid", order, self.zone) {
                     add(sums.entry(day).or_default(), product, units);
                 }
             }
@@ -269,7 +306,7 @@ mod tests {
     }
 
     proptest! {
-        /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights.
+        /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights, other time zones.
         #[test]
         fn i9_scores_are_the_sums_of_the_orders_after_any_steps(steps in steps()) {
             let (mut model, mut now) = (Model::default(), at("2026-11-21T14:00:00Z"));

@@ -19,7 +19,7 @@ use dibs_common::{
 
 use crate::support::{connection, issue, product, user};
 
-const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000 };
+const RULES: OrderRules = OrderRules { holding_cap: 1_000_000, ..OrderRules::DEFAULT };
 
 /// Executes a batch as the worker does.
 async fn run_at(

@@ -65,6 +65,29 @@ async fn a_snapshot_sums_the_paid_orders_of_a_business_day() {
     environment.end().await;
 }
 
+/// An order that is paid on a stored day counts on it, whatever the time zone makes of its time.
+#[tokio::test]
+async fn a_stored_day_decides_and_its_time_only_where_there_is_none() {
+    let environment = TestEnvironment::new().await;
+    order(&environment, 1, on(10), "PAY_DONE", &[(7, 2)]).await;
+    order(&environment, 2, on(10), "PAY_DONE", &[(7, 3)]).await;
+    environment.execute("UPDATE orders SET paid_on = '2026-03-12' WHERE order_id = UNHEX(LPAD('1', 32, '0'))").await;
+    assert_eq!(snapshot_of(&environment, 10).await.1, Scores::from([(product(7), 3)]));
+    assert_eq!(snapshot_of(&environment, 12).await.1, Scores::from([(product(7), 2)]));
+    let sold = async |number| sales::persist_day(&environment.database, day(number), ZONE).await.expect("persisted");
+    assert_eq!((sold(10).await, sold(11).await, sold(12).await), (1, 0, 1));
+    let pool = &environment.database.pool();
+    assert_eq!(sales::store_days(pool, ZONE, 10).await.expect("stored"), 1);
+    assert_eq!(
+        environment.texts("SELECT CAST(paid_on AS CHAR) FROM orders ORDER BY 1").await,
+        ["2026-03-10", "2026-03-12"]
+    );
+    environment.execute("UPDATE orders SET status = 'CANCELLED', ended_at = '2026-03-20'").await;
+    let cancelled = sales::list_days_cancelled_since(pool, day(12), on(19), chrono_tz::UTC).await.expect("read");
+    assert_eq!(cancelled, BTreeSet::from([day(10)]), "days before the 12th, as stored");
+    environment.end().await;
+}
+
 /// Their events come later, and are counted then.
 #[tokio::test]
 async fn a_snapshot_leaves_out_orders_whose_events_have_no_sequence() {

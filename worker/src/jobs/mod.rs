@@ -24,7 +24,7 @@ use dibs_common::{
     metric_table::label,
     redis::Redis,
 };
-pub use persist::persist_daily_sales;
+pub use persist::{persist_daily_sales, store_missing_days};
 pub use schedule::run_on_schedule;
 use strum::IntoStaticStr;
 use tokio::{sync::Mutex, time::Instant};
@@ -170,6 +170,11 @@ impl Jobs {
     /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
     /// the last that was, the earliest first; yesterday again when orders of earlier days were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
+        // First, as days are summed by it. There is nothing to store once all workers are of this version.
+        let stored = store_missing_days(&self.database, self.zone).await?;
+        if stored > 0 {
+            tracing::info!(orders = stored, zone = %self.zone, "day of sale stored with orders of an older version");
+        }
         // A failure is returned at the end: the days in MySQL do not depend on Redis.
         let warmed = self.run(Job::WarmRanking, None, now).await;
         for day in self.due_days(now).await? {

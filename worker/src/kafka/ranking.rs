@@ -4,7 +4,7 @@ use chrono_tz::Tz;
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::ranking::{EVENTS, SoldOrder, can_be_paid_at, sales_changes},
+    domain::ranking::{EVENTS, SoldOrder, is_plausible, sales_changes},
     error::{Error, Result},
     identifiers::MAX_ID,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales, split_at_gaps},
@@ -177,8 +177,11 @@ fn decode(record: &Record) -> Result<OrderMessage, String> {
     if !(1..=MAX_ID).contains(&message.sequence) {
         return Err(format!("its sequence is {}, expected 1 to {MAX_ID}", message.sequence));
     }
-    if let Some(at) = message.data.paid_at.filter(|at| !can_be_paid_at(*at)) {
+    if let Some(at) = message.data.paid_at.filter(|at| !is_plausible(at)) {
         return Err(format!("its paidAt is {at:?}, expected a time from 1970 to 9999"));
+    }
+    if let Some(day) = message.data.paid_on.filter(|day| !is_plausible(day)) {
+        return Err(format!("its paidOn is {day:?}, expected a day from 1970 to 9999"));
     }
     Ok(message)
 }

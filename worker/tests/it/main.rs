@@ -19,4 +19,5 @@ mod retention;
 mod stream_workers;
 mod supervision;
 mod support;
+mod time_zone;
 mod webhooks;

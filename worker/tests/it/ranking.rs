@@ -6,7 +6,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db,
     domain::{
-        order::{Action, Command, Line, OrderOutcome, OrderRules},
+        order::{Action, Command, CommandResult, Line, Order, OrderOutcome, OrderRules},
         ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
     },
     error::Result,
@@ -26,12 +26,16 @@ use crate::{
     support::{CrashingSink, user},
 };
 
-const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 };
+pub const RULES: OrderRules = OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT };
 pub const ZONE: Tz = chrono_tz::Asia::Seoul;
 const BUYER: u64 = 1;
 
 fn sink(environment: &TestEnvironment) -> RankingSink {
-    RankingSink { database: environment.database.clone(), redis: environment.redis.clone(), zone: ZONE }
+    sink_in(environment, ZONE)
+}
+
+fn sink_in(environment: &TestEnvironment, zone: Tz) -> RankingSink {
+    RankingSink { database: environment.database.clone(), redis: environment.redis.clone(), zone }
 }
 
 /// An environment in which one user can buy every product.
@@ -45,31 +49,39 @@ pub async fn shop(products: usize) -> (TestEnvironment, Vec<ProductId>) {
     (environment, made)
 }
 
-async fn execute(environment: &TestEnvironment, action: Action, id: CommandId, now: Timestamp) -> OrderOutcome {
-    let command = Command { id, user: user(BUYER), at: now, action };
-    let mut outcomes = execute_batch(&environment.database, &[command], &RULES, now).await.expect("executed");
-    outcomes.pop().expect("an outcome")
+async fn execute(environment: &TestEnvironment, action: Action, rules: &OrderRules, now: Timestamp) -> CommandResult {
+    let command = Command { id: CommandId::generate(), user: user(BUYER), at: now, action };
+    let mut outcomes = execute_batch(&environment.database, &[command], rules, now).await.expect("executed");
+    match outcomes.pop().expect("an outcome") {
+        OrderOutcome::Done(done) => *done,
+        OrderOutcome::Rejected(reason) => panic!("{reason}"),
+    }
 }
 
 pub async fn buy(environment: &TestEnvironment, product: ProductId, quantity: u32, now: Timestamp) -> OrderId {
-    let id = CommandId::generate();
     let items = vec![Line { product_id: product, quantity }];
     let action = Action::Place { items, coupon: None, payment: Some(PaymentId::generate()) };
-    assert!(matches!(execute(environment, action, id, now).await, OrderOutcome::Done(_)));
-    OrderId(id.0)
+    execute(environment, action, &RULES, now).await.order.order_id
 }
 
 pub async fn cancel(environment: &TestEnvironment, order: OrderId, now: Timestamp) {
-    assert!(matches!(
-        execute(environment, Action::Cancel { order }, CommandId::generate(), now).await,
-        OrderOutcome::Done(_)
-    ));
+    cancel_by(environment, order, &RULES, now).await;
+}
+
+/// Cancels an order by the rules that the shop has now. Returns it.
+pub async fn cancel_by(environment: &TestEnvironment, order: OrderId, rules: &OrderRules, now: Timestamp) -> Order {
+    execute(environment, Action::Cancel { order }, rules, now).await.order
 }
 
 /// Numbers and delivers all that happened.
 pub async fn deliver_all(environment: &TestEnvironment) {
+    deliver_all_in(environment, ZONE).await;
+}
+
+/// The same by a worker with another time zone.
+pub async fn deliver_all_in(environment: &TestEnvironment, zone: Tz) {
     while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
-    let mut relay = Relay::new(&environment.database, sink(environment));
+    let mut relay = Relay::new(&environment.database, sink_in(environment, zone));
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;
 }

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use chrono::TimeDelta;
 use dibs_common::{
     clock, db,
     domain::{order::OrderRules, ranking::business_day},
@@ -62,8 +61,7 @@ impl PanickingWorker {
             payment_gateway: None,
             webhooks,
             reclaim: ReclaimPolicy::default(),
-            rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
-            time_zone: ZONE,
+            rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
             kafka,
             supervisor: supervisor.clone(),
         };

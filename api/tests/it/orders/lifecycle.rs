@@ -158,7 +158,7 @@ async fn an_unpaid_order_expires_and_gives_back_stock_and_coupon() {
     let mut test = OrderTest::new(7_000, 10, 0).await;
     let coupon = coupon(&test, 1, |_| ()).await;
     test.stop_worker().await;
-    test.start_worker(OrderRules { expiry: TimeDelta::milliseconds(1), holding_cap: 10_000_000 });
+    test.start_worker(OrderRules { expiry: TimeDelta::milliseconds(1), ..OrderRules::DEFAULT });
     let body = order_with(&coupon, test.order(1, 1));
     let order = test.place(body).await;
     test.eventually_shows(&format!("/orders/{order}"), "EXPIRED").await;

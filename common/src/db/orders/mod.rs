@@ -7,6 +7,7 @@ mod outcomes;
 mod read;
 mod write;
 
+use chrono::NaiveDate;
 pub use lock::lock_state;
 pub use locked::find_locked;
 pub use outcomes::{AwaitedCommand, find_outcomes};
@@ -29,7 +30,7 @@ use crate::{
 };
 
 const COLUMNS: &str = "order_id, user_id, status, code, detail, total_amount, discount_amount, pay_amount, \
-    user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, ended_at";
+    user_coupon_id, payment_id, created_at, expires_at, paid_at, paid_on, confirmed_at, ended_at";
 
 #[derive(sqlx::FromRow)]
 struct OrderRow {
@@ -46,6 +47,7 @@ struct OrderRow {
     created_at: Timestamp,
     expires_at: Timestamp,
     paid_at: Option<Timestamp>,
+    paid_on: Option<NaiveDate>,
     confirmed_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
 }
@@ -69,6 +71,7 @@ impl TryFrom<OrderRow> for Order {
             created_at: row.created_at,
             expires_at: row.expires_at,
             paid_at: row.paid_at,
+            paid_on: row.paid_on,
             confirmed_at: row.confirmed_at,
             ended_at: row.ended_at,
         })

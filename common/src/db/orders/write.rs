@@ -1,3 +1,4 @@
+use chrono::NaiveDate;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
@@ -64,8 +65,8 @@ fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPl
     let head = "UPDATE /* orders::write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
-        ended_at DATETIME(3) PATH '$[5]')) AS n STRAIGHT_JOIN orders o FORCE INDEX (PRIMARY) ON o.order_id = UNHEX(n.order_id) \
-        SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, \
+        ended_at DATETIME(3) PATH '$[5]', paid_on DATE PATH '$[6]')) AS n STRAIGHT_JOIN orders o FORCE INDEX (PRIMARY) ON o.order_id = UNHEX(n.order_id) \
+        SET o.status = n.status, o.payment_id = UNHEX(n.payment_id), o.paid_at = n.paid_at, o.paid_on = n.paid_on, \
         o.confirmed_at = n.confirmed_at, o.ended_at = n.ended_at";
     // One UPDATE joins all rows with their new values: a statement for each row would be parsed one by one.
     let changed = plan.changed.iter().filter_map(|id| state.orders.get(id));
@@ -73,13 +74,14 @@ fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPl
         let payment = json_id(order.payment_id.map(|payment| payment.0));
         let (paid, confirmed, ended) =
             (json_moment(order.paid_at), json_moment(order.confirmed_at), json_moment(order.ended_at));
+        let paid_on = order.paid_on.map_or_else(|| "null".into(), |day| format!("\"{day}\""));
         let (order_id, status) = (order.order_id.0.simple(), order.status.into_str());
-        write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended}]"));
+        write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended},{paid_on}]"));
     });
     let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| state.orders.get(id)).collect();
     let head = "INSERT INTO orders /* orders::write_orders */ (order_id, user_id, status, code, detail, total_amount, \
-        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, confirmed_at, \
-        ended_at) VALUES ";
+        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, paid_on, \
+        confirmed_at, ended_at) VALUES ";
     statements.push_rows(head, "", &placed, |sql, order| write_order(sql, order));
     let head =
         "INSERT INTO order_items /* orders::write_orders */ (order_id, product_id, name, unit_price, quantity) VALUES ";
@@ -116,11 +118,12 @@ fn write_order(sql: &mut String, order: &Order) {
     let (created, expires) = (moment(order.created_at), moment(order.expires_at));
     let (paid, confirmed, ended) =
         (optional_moment(order.paid_at), optional_moment(order.confirmed_at), optional_moment(order.ended_at));
+    let paid_on = or_null(order.paid_on, |day: NaiveDate| format!("'{day}'"));
     write_into(
         sql,
         format_args!(
             ",{total_amount},{discount_amount},{pay_amount},{coupon},{payment},{created},{expires},{paid},\
-             {confirmed},{ended})"
+             {paid_on},{confirmed},{ended})"
         ),
     );
 }

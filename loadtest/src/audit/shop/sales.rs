@@ -32,7 +32,7 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
         let counted = sales::daily(&stores.redis, day).await.context("reading the sales of a day in Redis")?;
         // Plain ids, as the query of the orders returns them.
         let counted = counted.into_iter().map(|(product, units)| (product.get(), units)).collect();
-        let sold = sold(&stores.database.pool(), day, zone, None).await?;
+        let sold = sold(&stores.database.pool(), day, None).await?;
         products += sold.values().filter(|units| units.live > 0).count();
         compare(&mut check, "in Redis", day, &sold, &counted);
     }
@@ -53,7 +53,7 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
         let Some(as_of) = written_at(pool, day).await? else {
             let is_due = clock::now() > start_of(days_after(day, 1), zone) + PERSIST_DEADLINE;
             // A day without paid orders has no rows, so it is no difference that it was not written.
-            let is_missed = is_due && !sold(pool, day, zone, None).await?.is_empty();
+            let is_missed = is_due && !sold(pool, day, None).await?.is_empty();
             check.require(!is_missed, || format!("{day}: orders were paid, but the day is not stored"));
             continue;
         };
@@ -68,7 +68,7 @@ pub async fn stored_days(stores: &Stores, zone: Tz) -> Result<Check> {
         .collect();
         days += 1;
         products += rows.len();
-        compare(&mut check, "stored", day, &sold(pool, day, zone, Some(as_of - COMMIT_SLACK)).await?, &rows);
+        compare(&mut check, "stored", day, &sold(pool, day, Some(as_of - COMMIT_SLACK)).await?, &rows);
     }
     let products = grouped(products as u64);
     check.compared(format!("{products} products in {days} stored days: units stored, units of orders"));
@@ -98,18 +98,17 @@ struct Units {
     counted_at_most: i64,
 }
 
-/// The units of orders paid on a day. Orders cancelled from `late` on may still be counted.
-async fn sold(pool: &MySqlPool, day: NaiveDate, zone: Tz, late: Option<Timestamp>) -> Result<BTreeMap<u64, Units>> {
+/// The units of orders sold on a day. Orders cancelled from `late` on may still be counted.
+async fn sold(pool: &MySqlPool, day: NaiveDate, late: Option<Timestamp>) -> Result<BTreeMap<u64, Units>> {
     let rows: Vec<(u64, i64, i64)> = sqlx::query_as(
         "SELECT /* audit sold */ i.product_id, \
              CAST(SUM(IF(o.status = 'CANCELLED', 0, i.quantity)) AS SIGNED), \
              CAST(SUM(IF(o.status = 'CANCELLED' AND COALESCE(o.ended_at < ?, TRUE), 0, i.quantity)) AS SIGNED) \
          FROM orders o JOIN order_items i ON i.order_id = o.order_id \
-         WHERE o.paid_at >= ? AND o.paid_at < ? GROUP BY i.product_id",
+         WHERE o.paid_on = ? GROUP BY i.product_id",
     )
     .bind(late)
-    .bind(start_of(day, zone))
-    .bind(start_of(days_after(day, 1), zone))
+    .bind(day)
     .fetch_all(pool)
     .await
     .context("summing up orders")?;

@@ -16,6 +16,7 @@ pub const RULES: [Rule; 6] = [
              WHERE (status IN ('PAY_DONE', 'BUY_CONFIRM') AND paid_at IS NULL) \
                  OR (status IN ('DEPOSIT_WAIT', 'EXPIRED', 'REJECTED') AND paid_at IS NOT NULL) \
                  OR (paid_at IS NULL) <> (payment_id IS NULL) \
+                 OR (paid_at IS NULL) <> (paid_on IS NULL) \
                  OR (status = 'BUY_CONFIRM') <> (confirmed_at IS NOT NULL) \
                  OR (status IN ('CANCELLED', 'EXPIRED')) <> (ended_at IS NOT NULL) \
                  OR (status = 'EXPIRED' AND ended_at < expires_at) \

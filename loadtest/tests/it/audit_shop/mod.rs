@@ -108,7 +108,7 @@ impl Shop {
 
     async fn execute(&self, action: Action, now: Timestamp) -> OrderOutcome {
         let command = Command { id: CommandId::generate(), user: user(1), at: now, action };
-        let rules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: CAP };
+        let rules = OrderRules { holding_cap: CAP, ..OrderRules::DEFAULT };
         let mut outcomes = execute_batch(&self.environment.database, &[command], &rules, now).await.expect("executed");
         outcomes.remove(0)
     }
@@ -207,7 +207,9 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
     // The job accepts today as an explicit day, before it has ended.
     let tomorrow = clock::now() + TimeDelta::days(1);
     jobs.run(Job::PersistDailySales, Some(today), tomorrow).await.expect("done").expect("no other run holds the lease");
-    shop.environment.execute("UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY WHERE paid_at IS NOT NULL").await;
+    let yesterday = "UPDATE orders SET paid_at = paid_at - INTERVAL 1 DAY, paid_on = paid_on - INTERVAL 1 DAY \
+        WHERE paid_at IS NOT NULL";
+    shop.environment.execute(yesterday).await;
     shop.environment.execute("UPDATE product_daily_sales SET day = day - INTERVAL 1 DAY").await;
     shop.environment.execute("UPDATE job_runs SET day = day - INTERVAL 1 DAY").await;
     shop.count_sales().await;

@@ -1,6 +1,5 @@
 use std::{fmt::Write as _, time::Duration};
 
-use chrono::TimeDelta;
 use clap::Parser as _;
 use dibs_api::{app::App, serve, settings::ApiSettings};
 use dibs_common::{
@@ -44,7 +43,7 @@ use super::{
 };
 
 const ADMIN_TOKEN: &str = "a token of the tests";
-const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
+const RULES: OrderRules = OrderRules::DEFAULT;
 const RECLAIM: ReclaimPolicy =
     ReclaimPolicy { min_idle: Duration::from_secs(1), poll_interval: Duration::from_millis(200) };
 const PRICE: i64 = 5_000;

@@ -1,8 +1,12 @@
 //! Sales counted from Kafka.
 
+use chrono::TimeDelta;
 use dibs_common::{
     clock, db,
-    domain::ranking::{EVENTS, business_day},
+    domain::{
+        order::OrderRules,
+        ranking::{EVENTS, business_day, days_before, start_of},
+    },
     integrations::messages::messages,
     redis::sales,
     testing::{TestEnvironment, eventually},
@@ -16,7 +20,7 @@ use super::{
     Brokers, LIMIT, all_is_counted, counter, handle, letters, live_and_die, number_all, register, sales_messages,
     send_all,
 };
-use crate::ranking::{ZONE, buy, cancel, deliver_all, expect_scores_of_orders, shop};
+use crate::ranking::{RULES, ZONE, buy, cancel, cancel_by, deliver_all, expect_scores_of_orders, shop};
 
 /// A new consumer counts so many messages. After that Redis has the scores of the orders.
 async fn expect_counted(brokers: &Brokers, environment: &TestEnvironment, messages: usize, when: &str) {
@@ -125,15 +129,16 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
         message("order.paid", 1 << 40, None),
         message("order.paid", 1, Some("+262142-12-31T23:59:59Z")),
         message("order.paid", 1, Some("1969-12-31T23:59:59Z")),
+        json!({"type": "order.paid", "sequence": 1, "data": {"items": [], "paidOn": "+262142-12-31"}}).to_string(),
         String::new(),
     ];
     brokers.produce("order.paid", unreadable.map(|value| ("7".into(), value.into_bytes()))).await;
     buy(&environment, products[0], 4, clock::now()).await;
     send_all(&environment, brokers.sink()).await;
-    handle(&mut consumer, 9).await;
+    handle(&mut consumer, 10).await;
     expect_scores_of_orders(&environment, "behind what cannot be read").await;
     let letters = letters(&environment).await;
-    assert_eq!(letters.len(), 8, "{letters:?}");
+    assert_eq!(letters.len(), 9, "{letters:?}");
     let topic = brokers.cluster().topic("order.paid");
     assert!(letters.iter().all(|(source, key, _)| source == "ranking" && key.starts_with(&topic)), "{letters:?}");
     for part in ["order.lost", "which no event has", "from 1970 to 9999"] {
@@ -145,9 +150,12 @@ async fn a_message_that_the_ranking_cannot_read_is_a_dead_letter_and_holds_nothi
 
 /// Messages of paid orders, as if all were in one partition.
 async fn paid_records(environment: &TestEnvironment) -> Vec<Record> {
+    records(environment, &EVENTS[..1]).await
+}
+
+async fn records(environment: &TestEnvironment, kinds: &[&str]) -> Vec<Record> {
     let mut connection = environment.database.pool().acquire().await.expect("a connection");
-    let events =
-        db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), &EVENTS[..1]).await.expect("events");
+    let events = db::outbox::list_between(&mut connection, 1..=u64::from(u32::MAX), kinds).await.expect("events");
     let values = events.iter().flat_map(|event| messages(event).expect("readable"));
     let values = values.map(|message| serde_json::to_vec(&message).expect("JSON"));
     let record = |(offset, value): (i64, Vec<u8>)| Record {
@@ -185,6 +193,28 @@ async fn i9_what_is_missing_in_kafka_or_in_redis_is_noticed() {
     client.del::<(), _>(vec![keys.sales_counted(), today]).await.expect("deleted");
     counter.handle(&[]).await.expect("handled");
     expect_scores_of_orders(&environment, "when Redis had lost what was counted last").await;
+    environment.end().await;
+}
+
+/// The shop changes its time zone between a sale and its cancellation.
+#[tokio::test]
+async fn i9_messages_of_kafka_count_on_the_day_of_the_sale_whatever_the_time_zone_is_now() {
+    let (environment, products) = shop(1).await;
+    let mut counter = RankingHandler::new(&environment.database, &environment.redis, ZONE);
+    counter.handle(&[]).await.expect("begun");
+    let today = business_day(clock::now(), ZONE);
+    // Of the day before in UTC.
+    let order = buy(&environment, products[0], 3, start_of(today, ZONE) + TimeDelta::hours(1)).await;
+    number_all(&environment).await;
+    counter.handle(&records(&environment, &EVENTS).await).await.expect("handled");
+    let units = async |day| sales::daily(&environment.redis, day).await.expect("redis").get(&products[0]).copied();
+    assert_eq!(units(today).await, Some(3));
+    let rules = OrderRules { time_zone: chrono_tz::UTC, ..RULES };
+    cancel_by(&environment, order, &rules, clock::now()).await;
+    number_all(&environment).await;
+    let mut counter = RankingHandler::new(&environment.database, &environment.redis, chrono_tz::UTC);
+    counter.handle(&records(&environment, &EVENTS).await).await.expect("handled");
+    assert_eq!((units(today).await, units(days_before(today, 1)).await), (None, None));
     environment.end().await;
 }
 

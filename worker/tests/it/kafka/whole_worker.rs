@@ -1,6 +1,5 @@
 //! A worker whose settings name brokers.
 
-use chrono::TimeDelta;
 use dibs_common::{clock, domain::order::OrderRules, supervisor::Supervisor, testing::eventually};
 use dibs_worker::{
     Worker,
@@ -25,8 +24,7 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         payment_gateway: None,
         webhooks: Webhooks::default(),
         reclaim: ReclaimPolicy::default(),
-        rules: OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 1_000_000_000 },
-        time_zone: ZONE,
+        rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
         supervisor: Supervisor::new(stopping.clone()),
     };

@@ -3,7 +3,6 @@
 mod executing;
 mod failing;
 
-use chrono::TimeDelta;
 use dibs_common::{
     clock,
     domain::order::{Action, Command, OrderOutcome, OrderRules},
@@ -22,7 +21,7 @@ use fred::interfaces::StreamsInterface as _;
 
 use crate::support::IMPATIENT;
 
-pub const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000 };
+pub const RULES: OrderRules = OrderRules::DEFAULT;
 
 pub fn processor_of(environment: &TestEnvironment) -> CommandProcessor {
     command_processor(&environment.database, &environment.redis, RULES, IMPATIENT)

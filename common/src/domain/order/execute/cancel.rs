@@ -3,6 +3,7 @@ use crate::{
     domain::{
         order::{Command, CouponStatus, Order, OrderStatus, PaymentStatus, RejectCode},
         points::LedgerType,
+        ranking::business_day,
     },
     identifiers::{OrderId, PaymentId},
 };
@@ -25,6 +26,9 @@ impl BatchExecutor<'_> {
         }
         self.restore(&order);
         order.ended_at = Some(self.now);
+        // An order that an older version paid may have no day yet.
+        let day_of_payment = order.paid_at.map(|at| business_day(at, self.rules.time_zone));
+        order.paid_on = order.paid_on.or(day_of_payment);
         self.transition(order, OrderStatus::Cancelled, "order.cancelled");
         Ok(())
     }

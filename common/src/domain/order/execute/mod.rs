@@ -7,6 +7,7 @@ mod pay;
 mod place;
 
 use chrono::TimeDelta;
+use chrono_tz::Tz;
 
 use super::{
     Action, Command, CommandResult, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, OrderRejectReason,
@@ -28,6 +29,14 @@ pub struct OrderRules {
     pub expiry: TimeDelta,
     /// The most points that a user may hold, in won.
     pub holding_cap: i64,
+    /// Where a business day begins.
+    pub time_zone: Tz,
+}
+
+impl OrderRules {
+    /// Those of the settings' defaults.
+    pub const DEFAULT: Self =
+        Self { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000, time_zone: chrono_tz::Asia::Seoul };
 }
 
 /// Decides the commands one after the other on the rows that they need ([`super::RequiredRows`]).

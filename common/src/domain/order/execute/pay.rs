@@ -3,6 +3,7 @@ use crate::{
     domain::{
         order::{Command, OrderStatus, Payment, PaymentStatus, RejectCode},
         points::LedgerType,
+        ranking::business_day,
     },
     identifiers::{OrderId, PaymentId},
 };
@@ -53,6 +54,7 @@ impl BatchExecutor<'_> {
         let (user, status) = (command.user, PaymentStatus::Done);
         self.plan.payments.push(Payment { id: payment, order: id, user, amount, status, reject_reason: None });
         (order.payment_id, order.paid_at) = (Some(payment), Some(self.now));
+        order.paid_on = Some(business_day(self.now, self.rules.time_zone));
         self.transition(order, OrderStatus::PayDone, "order.paid");
     }
 }

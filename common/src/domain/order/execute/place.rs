@@ -70,6 +70,7 @@ impl BatchExecutor<'_> {
             created_at: self.now,
             expires_at: self.now + self.rules.expiry,
             paid_at: None,
+            paid_on: None,
             confirmed_at: None,
             ended_at: None,
         }

@@ -22,12 +22,13 @@ use crate::{
         campaign::{Discount, DiscountType},
         points::Account,
         product::{Product, ProductStatus},
+        ranking::business_day,
     },
     identifiers::CommandId,
 };
 
 const HOLDING_CAP: i64 = 60_000;
-const RULES: OrderRules = OrderRules { expiry: TimeDelta::minutes(30), holding_cap: HOLDING_CAP };
+const RULES: OrderRules = OrderRules { holding_cap: HOLDING_CAP, ..OrderRules::DEFAULT };
 const PRICES: [i64; 4] = [1_000, 2_500, 7_000, 1];
 const STOCKS: [i64; 4] = [12, 5, 100, 3];
 /// The last product is not for sale.
@@ -124,6 +125,7 @@ fn order_in(status: OrderStatus) -> Order {
         created_at: now() - TimeDelta::minutes(1),
         expires_at: now() + TimeDelta::minutes(29),
         paid_at: is_paid.then(now),
+        paid_on: is_paid.then(|| business_day(now(), RULES.time_zone)),
         confirmed_at: None,
         ended_at: None,
     }
