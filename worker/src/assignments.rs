@@ -126,11 +126,12 @@ pub async fn submit(
 }
 
 fn rejection(decision: Decision) -> Option<AssignmentOutcome> {
-    match decision {
-        Decision::AlreadyClaimed(_) => Some(AssignmentOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)),
-        Decision::Exhausted => Some(AssignmentOutcome::Rejected(ClaimRejectReason::CouponExhausted)),
-        Decision::Closed => Some(AssignmentOutcome::CampaignClosed),
+    let reason = match decision {
+        Decision::AlreadyClaimed(_) => ClaimRejectReason::CouponAlreadyIssued,
+        Decision::Exhausted => ClaimRejectReason::CouponExhausted,
+        Decision::Closed => ClaimRejectReason::CampaignClosed,
         // The script ignores the window and a pause for assignments. If it ever does not, the user stays pending.
-        Decision::Accepted(_) | Decision::Replayed(_) | Decision::NotOpen | Decision::Paused => None,
-    }
+        Decision::Accepted(_) | Decision::Replayed(_) | Decision::NotOpen | Decision::Paused => return None,
+    };
+    Some(AssignmentOutcome::Rejected(reason))
 }

@@ -11,7 +11,7 @@ pub use context::CommandContext;
 use dibs_common::{
     clock,
     db::{self, Database, orders::AwaitedCommand},
-    domain::order::{Action, Command, CommandResult, OrderOutcome, OrderRejectReason, RejectCode},
+    domain::order::{Action, Command, CommandKind, CommandResult, OrderOutcome, OrderRejectReason, RejectCode},
     error::{Error, Result},
     identifiers::{CommandId, OrderId, Partition, UserId},
     redis::{
@@ -109,7 +109,9 @@ impl Orders {
         let order = command.order();
         match reason.code {
             RejectCode::OrderNotFound => match self.pending(CommandId(order.0)).await {
-                Ok(Some(found)) if found.kind == "PLACE" && self.is_missing(order).await => Error::OrderPending(order),
+                Ok(Some(found)) if found.kind == CommandKind::Place && self.is_missing(order).await => {
+                    Error::OrderPending(order)
+                }
                 _ => Error::OrderRejected(reason),
             },
             RejectCode::ValidationFailed => Error::field("items", reason.detail),

@@ -139,7 +139,7 @@ pub async fn find_state(
     for (outcome, count) in counts {
         refused.insert(outcome, u32::try_from(count).map_err(|error| sqlx::Error::Decode(error.into()))?);
     }
-    let assigned = refused.remove(AssignmentOutcome::Issued.into_str()).unwrap_or(0);
+    let assigned = refused.remove(<&str>::from(AssignmentOutcome::Issued)).unwrap_or(0);
     Ok(Some(AssignmentState { assignment: Assignment::try_from(row)?, assigned, refused, created_at, done_at }))
 }
 
@@ -199,7 +199,7 @@ pub async fn update_outcomes(database: &Database, outcomes: &[(ClaimId, Assignme
         statements.push(&format!(
             "UPDATE assignment_users /* assignments::update_outcomes */ SET outcome = '{}' \
              WHERE claim_id IN ({}) AND outcome IS NULL",
-            outcome.into_str(),
+            <&str>::from(outcome),
             ids(claims),
         ));
     }

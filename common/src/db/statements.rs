@@ -74,7 +74,7 @@ impl Statements {
         let now = moment(now);
         self.push_rows(head, "", events, |sql, event| {
             let Event { aggregate, kind, payload } = event;
-            write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.type_name(), aggregate.id()));
+            write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.into_str(), aggregate.id()));
             text(sql, payload);
             write_into(sql, format_args!(",{now})"));
         });

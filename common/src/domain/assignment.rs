@@ -94,22 +94,12 @@ pub struct AssignmentState {
 }
 
 /// What a user of an assignment got. The database spells a rejection by its code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum AssignmentOutcome {
     Issued,
+    #[strum(transparent)]
     Rejected(ClaimRejectReason),
-    /// An administrator closed the campaign first.
-    CampaignClosed,
-}
-
-impl AssignmentOutcome {
-    pub const fn into_str(self) -> &'static str {
-        match self {
-            Self::Issued => "ISSUED",
-            Self::Rejected(reason) => reason.into_str(),
-            Self::CampaignClosed => ClaimRejectReason::CampaignClosed.into_str(),
-        }
-    }
 }
 
 /// A user of an assignment without a stored outcome.

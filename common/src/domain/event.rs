@@ -1,11 +1,13 @@
 //! Events: each is a row of `outbox_events`, which the relay publishes.
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 use crate::identifiers::{CouponId, OrderId, ProductId, UserId};
 
-/// What an event is about. Events of one aggregate are published in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What an event is about, spelled as the database holds its type. Events of one aggregate are published in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE", const_into_str)]
 pub enum Aggregate {
     Order(OrderId),
     Coupon(CouponId),
@@ -14,16 +16,6 @@ pub enum Aggregate {
 }
 
 impl Aggregate {
-    /// As the database spells it.
-    pub const fn type_name(self) -> &'static str {
-        match self {
-            Self::Order(_) => "ORDER",
-            Self::Coupon(_) => "COUPON",
-            Self::Points(_) => "POINTS",
-            Self::Product(_) => "PRODUCT",
-        }
-    }
-
     pub fn id(self) -> String {
         match self {
             Self::Order(id) => id.to_string(),

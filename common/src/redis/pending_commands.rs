@@ -4,7 +4,7 @@
 use fred::{interfaces::KeysInterface as _, types::Expiration};
 
 use crate::{
-    domain::order::Command,
+    domain::order::{Command, CommandKind},
     error::{Error, Result},
     identifiers::{CommandId, OrderId},
     redis::{Redis, redis_error},
@@ -15,8 +15,7 @@ const TTL_SECONDS: i64 = 24 * 60 * 60;
 /// A command that was put on its stream. It may have an outcome by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingCommand {
-    /// As [`Command::kind`] returns it.
-    pub kind: String,
+    pub kind: CommandKind,
     pub order: OrderId,
 }
 
@@ -24,7 +23,7 @@ pub struct PendingCommand {
 pub async fn remember(redis: &Redis, command: &Command) -> Result<()> {
     let (key, expires) = (redis.keys.pending_command(command.id), Some(Expiration::EX(TTL_SECONDS)));
     // A kind has no space, so the first one separates.
-    let value = format!("{} {}", command.kind(), command.order());
+    let value = format!("{} {}", command.kind().into_str(), command.order());
     redis.client().set(key, value, expires, None, false).await.map_err(redis_error)
 }
 
@@ -34,6 +33,7 @@ pub async fn find(redis: &Redis, command: CommandId) -> Result<Option<PendingCom
     let Some(found) = found else { return Ok(None) };
     let invalid = || Error::internal(format!("command {command} is remembered as '{found}'"));
     let (kind, order) = found.split_once(' ').ok_or_else(invalid)?;
+    let kind = kind.parse().map_err(|_| invalid())?;
     let order = order.parse().map(OrderId).map_err(Error::internal)?;
-    Ok(Some(PendingCommand { kind: kind.to_owned(), order }))
+    Ok(Some(PendingCommand { kind, order }))
 }

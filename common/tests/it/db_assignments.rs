@@ -91,8 +91,8 @@ async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes
         db::assignments::update_outcomes(&environment.database, &[(claim, outcome)]).await.expect("written");
     };
     update(claims[0], AssignmentOutcome::Issued).await;
-    update(claims[0], AssignmentOutcome::CampaignClosed).await;
-    update(claims[1], AssignmentOutcome::CampaignClosed).await;
+    update(claims[0], AssignmentOutcome::Rejected(ClaimRejectReason::CampaignClosed)).await;
+    update(claims[1], AssignmentOutcome::Rejected(ClaimRejectReason::CampaignClosed)).await;
     assert!(!finish().await, "one user has no outcome");
     assert_eq!((pending(&environment, id).await.len(), listed().await), (1, 1));
     update(claims[2], AssignmentOutcome::Issued).await;

@@ -6,7 +6,7 @@ use dibs_common::{
         orders::{OrdersFilter, PlannedCommands},
     },
     domain::order::{
-        Action, Command, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
+        Action, Command, CommandKind, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
         StockChange, execute,
     },
     identifiers::{CommandId, OrderId, PaymentId, ProductId},
@@ -96,7 +96,7 @@ async fn a_rejected_order_and_a_failed_payment_keep_their_reason() {
     run(&environment, &[one, pay.clone()]).await;
     let outcome =
         db::orders::find_command_outcome(&environment.database.pool(), pay.id).await.expect("read").expect("decided");
-    assert_eq!(outcome.kind, "PAY");
+    assert_eq!(outcome.kind, CommandKind::Pay);
     let reason = outcome.refusal.expect("rejected");
     assert_eq!(reason.code, RejectCode::PointsInsufficient);
     let payment = PaymentId(pay.id.0);

@@ -4,7 +4,7 @@ use dibs_common::{
     domain::{
         campaign::{Campaign, CampaignState, CampaignTerms},
         claim::ClaimRecord,
-        order::{Action, Command},
+        order::{Action, Command, CommandKind},
         ranking::Scores,
     },
     identifiers::{ClaimId, CommandId, OrderId, new_uuid},
@@ -152,7 +152,7 @@ async fn a_pending_command_is_remembered_for_a_day() {
     assert_eq!(pending_commands::find(&environment.redis, pay.id).await.expect("redis"), None);
     pending_commands::remember(&environment.redis, &pay).await.expect("redis");
     let found = pending_commands::find(&environment.redis, pay.id).await.expect("redis").expect("remembered");
-    assert_eq!((found.kind.as_str(), found.order), ("PAY", order));
+    assert_eq!((found.kind, found.order), (CommandKind::Pay, order));
     let key = environment.redis.keys.pending_command(pay.id);
     let expires: i64 = environment.redis.client().ttl(&key).await.expect("redis");
     assert!((86_390..=86_400).contains(&expires), "{expires}");

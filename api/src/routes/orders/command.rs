@@ -2,7 +2,7 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db::{self, orders::CommandOutcome},
-    domain::order::RejectCode,
+    domain::order::{CommandKind, RejectCode},
     error::Error,
     identifiers::{CommandId, OrderId},
 };
@@ -66,7 +66,7 @@ pub async fn command(
         return Ok(Json(CommandState::decided(id, outcome)));
     }
     match pending? {
-        Some(found) if found.order == order && found.kind != "PLACE" => Ok(Json(CommandState {
+        Some(found) if found.order == order && found.kind != CommandKind::Place => Ok(Json(CommandState {
             command_id: id,
             order_id: order,
             status: CommandStatus::Pending,

@@ -5,7 +5,7 @@ use axum::{
 };
 use dibs_common::{
     db,
-    domain::order::Order,
+    domain::order::{CommandKind, Order},
     error::Error,
     identifiers::{CommandId, OrderId},
 };
@@ -39,7 +39,7 @@ pub async fn show(
         return Ok(Json(order).into_response());
     }
     match pending? {
-        Some(found) if found.kind == "PLACE" => Ok(Json(AcceptedCommand::placing(id)).into_response()),
+        Some(found) if found.kind == CommandKind::Place => Ok(Json(AcceptedCommand::placing(id)).into_response()),
         _ => Err(ApiError(Error::OrderNotFound(id))),
     }
 }

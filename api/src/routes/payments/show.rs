@@ -5,7 +5,7 @@ use axum::{
 };
 use dibs_common::{
     db::{self, orders::PaymentView},
-    domain::order::{PaymentStatus, RejectCode},
+    domain::order::{CommandKind, PaymentStatus, RejectCode},
     error::Error,
     identifiers::{CommandId, OrderId, PaymentId},
 };
@@ -55,8 +55,9 @@ pub async fn show(
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
         return Ok(Json(payment).into_response());
     }
-    let outcome =
-        db::within(db::orders::find_command_outcome(pool, command)).await?.filter(|outcome| outcome.kind == "PAY");
+    let outcome = db::within(db::orders::find_command_outcome(pool, command))
+        .await?
+        .filter(|outcome| outcome.kind == CommandKind::Pay);
     let not_made = |order_id, status, code| Json(PaymentNotMade { payment_id: id, order_id, status, code });
     match (outcome, pending) {
         (Some(db::orders::CommandOutcome { order, refusal: Some(refusal), .. }), _) => {
@@ -69,7 +70,9 @@ pub async fn show(
             Ok(Json(payment).into_response())
         }
         (None, pending) => match pending? {
-            Some(found) if found.kind == "PAY" => Ok(not_made(found.order, PaymentStatus::Ready, None).into_response()),
+            Some(found) if found.kind == CommandKind::Pay => {
+                Ok(not_made(found.order, PaymentStatus::Ready, None).into_response())
+            }
             _ => Err(ApiError(Error::PaymentNotFound(id))),
         },
     }

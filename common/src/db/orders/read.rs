@@ -8,7 +8,7 @@ use super::{COLUMNS, OrderRow, list_items, reject_code};
 use crate::{
     clock::Timestamp,
     db::decode::{identifier, parse},
-    domain::order::{Order, OrderRejectReason, PaymentStatus, RejectCode},
+    domain::order::{CommandKind, Order, OrderRejectReason, PaymentStatus, RejectCode},
     identifiers::{CommandId, OrderId, PaymentId, UserId},
 };
 
@@ -103,7 +103,7 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
 pub struct CommandOutcome {
     pub order: OrderId,
     /// PAY, CONFIRM or CANCEL.
-    pub kind: String,
+    pub kind: CommandKind,
     /// Why it was rejected; none when it was executed.
     pub refusal: Option<OrderRejectReason>,
     pub decided_at: Timestamp,
@@ -122,6 +122,7 @@ pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Opt
     let Some((order, kind, code, detail, decided_at)) = row else { return Ok(None) };
     let code = code.as_deref().map(reject_code).transpose()?;
     let refusal = code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()));
+    let kind = parse("order_commands.type", &kind)?;
     Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
 }
 

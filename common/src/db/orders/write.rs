@@ -207,7 +207,7 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
     statements.push_rows(head, "", decided, |sql, (command, outcome)| {
         let (command_id, order) = (id(command.id.0), id(command.order().0));
-        let kind = command.kind();
+        let kind = command.kind().into_str();
         write_into(sql, format_args!("({command_id},{order},{},'{kind}',", command.user));
         match outcome {
             OrderOutcome::Rejected(refusal) => {

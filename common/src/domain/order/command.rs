@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumDiscriminants, EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::Order;
@@ -56,8 +57,14 @@ pub fn merge_lines(lines: &[Line]) -> Vec<Line> {
 }
 
 /// What a command asks for. The entry of a stream holds it as JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, EnumDiscriminants)]
 #[serde(tag = "do", rename_all = "camelCase")]
+#[strum_discriminants(
+    name(CommandKind),
+    doc = "The kind of action of a command, as the database and Redis spell it.",
+    derive(EnumString, IntoStaticStr, VariantArray),
+    strum(serialize_all = "UPPERCASE", const_into_str)
+)]
 pub enum Action {
     /// Place an order. Its id is the command's.
     Place {
@@ -109,15 +116,8 @@ impl Command {
         if let Action::Place { items, .. } = &self.action { items.len() } else { 1 }
     }
 
-    /// The kind of action, as the database and Redis spell it.
-    pub const fn kind(&self) -> &'static str {
-        match self.action {
-            Action::Place { .. } => "PLACE",
-            Action::Pay { .. } => "PAY",
-            Action::Confirm { .. } => "CONFIRM",
-            Action::Cancel { .. } => "CANCEL",
-            Action::Expire { .. } => "EXPIRE",
-        }
+    pub fn kind(&self) -> CommandKind {
+        (&self.action).into()
     }
 
     /// Whether the outcome is a row of its own. Otherwise the order is the outcome.

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
-pub use command::{Action, Command, Line, MAX_LINES, MAX_QUANTITY, RequiredRows, line_errors, merge_lines};
+pub use command::{
+    Action, Command, CommandKind, Line, MAX_LINES, MAX_QUANTITY, RequiredRows, line_errors, merge_lines,
+};
 pub use execute::{OrderRules, execute, fail_permanently};
 pub use reject_reason::{OrderRejectReason, RejectCode};
 pub use state::{

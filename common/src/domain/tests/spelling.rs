@@ -3,16 +3,21 @@
 use std::{fmt::Debug, str::FromStr};
 
 use strum::VariantArray;
+use uuid::Uuid;
 
-use crate::domain::{
-    assignment::{AssignmentOutcome, AssignmentStatus},
-    campaign::{CampaignState, CampaignStatus, DiscountType},
-    charge::ChargeStatus,
-    claim::ClaimRejectReason,
-    dead_letter::DeadLetterStatus,
-    order::{CouponStatus, OrderStatus, PaymentStatus, RejectCode},
-    points::LedgerType,
-    product::ProductStatus,
+use crate::{
+    domain::{
+        assignment::{AssignmentOutcome, AssignmentStatus},
+        campaign::{CampaignState, CampaignStatus, DiscountType},
+        charge::ChargeStatus,
+        claim::ClaimRejectReason,
+        dead_letter::DeadLetterStatus,
+        event::Aggregate,
+        order::{CommandKind, CouponStatus, OrderStatus, PaymentStatus, RejectCode},
+        points::LedgerType,
+        product::ProductStatus,
+    },
+    identifiers::OrderId,
 };
 
 /// The spellings of all variants, each read back.
@@ -50,17 +55,26 @@ fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
 
 #[test]
 fn assignment_outcomes_are_spelled_as_the_database_holds_them() {
-    assert_eq!(AssignmentOutcome::Issued.into_str(), "ISSUED");
-    assert_eq!(AssignmentOutcome::CampaignClosed.into_str(), "CAMPAIGN_CLOSED");
+    assert_eq!(<&str>::from(AssignmentOutcome::Issued), "ISSUED");
     for reason in ClaimRejectReason::VARIANTS {
-        assert_eq!(AssignmentOutcome::Rejected(*reason).into_str(), reason.into_str());
+        assert_eq!(<&str>::from(AssignmentOutcome::Rejected(*reason)), reason.into_str());
     }
+}
+
+#[test]
+fn aggregates_are_spelled_as_the_database_holds_them() {
+    let id = OrderId(Uuid::nil());
+    assert_eq!(Aggregate::Order(id).into_str(), "ORDER");
+    assert_eq!(Aggregate::Coupon(1.try_into().expect("an id")).into_str(), "COUPON");
+    assert_eq!(Aggregate::Points(1.try_into().expect("an id")).into_str(), "POINTS");
+    assert_eq!(Aggregate::Product(1.try_into().expect("an id")).into_str(), "PRODUCT");
 }
 
 #[test]
 fn orders_are_spelled_as_the_database_holds_them() {
     let order_statuses = ["DEPOSIT_WAIT", "PAY_DONE", "BUY_CONFIRM", "CANCELLED", "EXPIRED", "REJECTED"];
     assert_eq!(spellings::<OrderStatus>(), order_statuses);
+    assert_eq!(spellings::<CommandKind>(), ["PLACE", "PAY", "CONFIRM", "CANCEL", "EXPIRE"]);
     assert_eq!(spellings::<CouponStatus>(), ["ISSUED", "USED", "EXPIRED", "REVOKED"]);
     assert_eq!(spellings::<PaymentStatus>(), ["READY", "DONE", "FAIL", "CANCELLED"]);
     assert_eq!(spellings::<ProductStatus>(), ["SELLING", "STOPPED"]);
