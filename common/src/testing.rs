@@ -144,7 +144,7 @@ impl TestEnvironment {
 
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
-        let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling };
+        let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling, payment_required: false };
         db::products::create(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
     }
 

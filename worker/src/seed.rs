@@ -20,7 +20,13 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
     if !db::within(db::products::exist(pool)).await? {
         for number in 1..=20_i64 {
             let name = format!("Product {number}");
-            let terms = ProductTerms { name, price: number * 1_000, stock: 10_000, status: ProductStatus::Selling };
+            let terms = ProductTerms {
+                name,
+                price: number * 1_000,
+                stock: 10_000,
+                status: ProductStatus::Selling,
+                payment_required: false,
+            };
             db::products::create(database, &terms, new_uuid(), now).await?;
         }
     }

@@ -29,6 +29,14 @@ pub struct WorkerSettings {
     /// How long an order may stay unpaid, in seconds, 1 to 2592000 (30 days)
     #[arg(long, env, default_value_t = 1_800, value_parser = clap::value_parser!(u32).range(1..=2_592_000))]
     pub order_expiry_seconds: u32,
+    /// How many unpaid orders a user may have at once, 0 to 1000000; 0 is no limit
+    #[arg(long, env, default_value_t = OrderRules::DEFAULT.unpaid_orders_limit,
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub unpaid_orders_limit: u32,
+    /// How many units of one product a user's unpaid orders may hold, 0 to 1000000; 0 is no limit
+    #[arg(long, env, default_value_t = OrderRules::DEFAULT.unpaid_units_limit,
+        value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub unpaid_units_limit: u32,
     #[command(flatten)]
     pub webhooks: WebhookSettings,
     #[command(flatten)]
@@ -142,6 +150,8 @@ impl WorkerSettings {
             expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),
             holding_cap: self.shared.points_holding_cap,
             time_zone: self.shared.time_zone,
+            unpaid_orders_limit: self.unpaid_orders_limit,
+            unpaid_units_limit: self.unpaid_units_limit,
         }
     }
 }

@@ -31,7 +31,7 @@ async fn seed_000_2_products_are_listed_with_id_name_price_and_stock() {
     let app = TestApp::new().await;
     let id = product(&app, "커피 '진한'", 3, "SELLING").await;
     let page = app.get("/products").await;
-    let item = json!({ "productId": id, "name": "커피 '진한'", "price": 5_000, "stock": 3, "status": "SELLING" });
+    let item = json!({ "productId": id, "name": "커피 '진한'", "price": 5_000, "stock": 3, "status": "SELLING", "paymentRequired": false });
     assert_eq!(page.body, json!({ "items": [item], "nextCursor": null }));
     app.end().await;
 }
@@ -51,7 +51,7 @@ async fn seed_002_3_1_a_product_is_made_and_shown_and_changed() {
     let changed = app.patch(&format!("/admin{path}"), change).await;
     assert_eq!(changed.status, 200);
     let id = made.body["productId"].clone();
-    let expected = json!({ "productId": id, "name": "tea", "price": 0, "stock": 0, "status": "STOPPED" });
+    let expected = json!({ "productId": id, "name": "tea", "price": 0, "stock": 0, "status": "STOPPED", "paymentRequired": false });
     assert_eq!(changed.body, expected);
     assert_eq!(app.get(&path).await.body, expected);
     assert_eq!(stock_and_sum(&app).await, (0, 0));

@@ -29,6 +29,19 @@ use crate::app::{Answer, TestApp};
 
 const ID: Uuid = Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
 
+/// Of commands, beside those that other errors show.
+const REJECT_CODES: [RejectCode; 9] = [
+    RejectCode::ProductNotFound,
+    RejectCode::ProductNotSelling,
+    RejectCode::CouponNotUsable,
+    RejectCode::PaymentRequired,
+    RejectCode::UnpaidOrdersLimitExceeded,
+    RejectCode::UnpaidUnitsLimitExceeded,
+    RejectCode::PointsCapExceeded,
+    RejectCode::OrderNotFound,
+    RejectCode::CommandFailed,
+];
+
 /// One error of each code, and the kinds that show facts of their own.
 fn errors() -> Vec<Error> {
     let product = ProductId::try_from(7).expect("an id");
@@ -79,17 +92,7 @@ fn errors() -> Vec<Error> {
         Error::unavailable(Dependency::MySql, "secret of the cause"),
         Error::internal("secret of the cause"),
     ];
-    errors.extend(
-        [
-            RejectCode::ProductNotFound,
-            RejectCode::ProductNotSelling,
-            RejectCode::CouponNotUsable,
-            RejectCode::PointsCapExceeded,
-            RejectCode::OrderNotFound,
-            RejectCode::CommandFailed,
-        ]
-        .map(rejected),
-    );
+    errors.extend(REJECT_CODES.map(rejected));
     errors
 }
 

@@ -24,15 +24,16 @@ use crate::{
 };
 
 #[derive(sqlx::FromRow)]
-struct ProductRow {
+pub(super) struct ProductRow {
     product_id: u64,
     name: String,
     price: i64,
     stock: i64,
     status: String,
+    payment_required: bool,
 }
 
-const COLUMNS: &str = "product_id, name, price, stock, status";
+pub(super) const COLUMNS: &str = "product_id, name, price, stock, status, payment_required <> 0 AS payment_required";
 
 impl TryFrom<ProductRow> for Product {
     type Error = sqlx::Error;
@@ -44,6 +45,7 @@ impl TryFrom<ProductRow> for Product {
             name: row.name,
             price: row.price,
             stock: row.stock,
+            payment_required: row.payment_required,
         })
     }
 }
@@ -131,22 +133,23 @@ async fn insert(
     // The key on `operation_id` refuses a repeat, and `create` then returns the first product.
     let inserted = sqlx::query(
         "INSERT INTO products /* products::insert */ \
-         (name, price, stock, initial_stock, status, operation_id, created_at, updated_at) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         (name, price, stock, initial_stock, status, payment_required, operation_id, created_at, updated_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&terms.name)
     .bind(terms.price)
     .bind(terms.stock)
     .bind(terms.stock)
     .bind(terms.status.into_str())
+    .bind(terms.payment_required)
     .bind(operation)
     .bind(now)
     .bind(now)
     .execute(&mut *transaction)
     .await?;
     let id = identifier(inserted.last_insert_id())?;
-    let product =
-        Product { id, name: terms.name.clone(), price: terms.price, stock: terms.stock, status: terms.status };
+    let ProductTerms { name, price, stock, status, payment_required } = terms.clone();
+    let product = Product { id, name, price, stock, status, payment_required };
     insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.created", &product), now).await?;
     transaction.commit().await?;
     Ok(product)
@@ -187,13 +190,15 @@ async fn update_locked(
     };
     sqlx::query(
         "UPDATE products /* products::update_locked */ \
-         SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, updated_at = ? WHERE product_id = ?",
+         SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, payment_required = ?, updated_at = ? \
+         WHERE product_id = ?",
     )
     .bind(&changed.name)
     .bind(changed.price)
     .bind(changed.stock)
     .bind(changed.stock - stock)
     .bind(changed.status.into_str())
+    .bind(changed.payment_required)
     .bind(now)
     .bind(id.get())
     .execute(&mut *transaction)

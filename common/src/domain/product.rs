@@ -41,6 +41,10 @@ pub struct Product {
     pub stock: i64,
     /// Whether it is for sale.
     pub status: ProductStatus,
+    /// Whether an order with it has to carry `pay: true`.
+    // Rows of `product_changes` that an older version wrote do not have it.
+    #[serde(default)]
+    pub payment_required: bool,
 }
 
 /// What an administrator says of a new product.
@@ -59,6 +63,9 @@ pub struct ProductTerms {
     /// Whether it is for sale; it is, when this is left out.
     #[serde(default)]
     pub status: ProductStatus,
+    /// Whether an order with it has to carry `pay: true`; it need not, when this is left out.
+    #[serde(default)]
+    pub payment_required: bool,
 }
 
 impl ProductTerms {
@@ -91,6 +98,8 @@ pub struct ProductChange {
     pub stock_change: Option<i64>,
     /// Whether it is for sale.
     pub status: Option<ProductStatus>,
+    /// Whether an order with it has to carry `pay: true`; orders that are placed are not affected.
+    pub payment_required: Option<bool>,
 }
 
 /// Why a change cannot be applied to a product.
@@ -112,7 +121,10 @@ impl ProductChange {
     /// The fields that are invalid for every product.
     pub fn errors(&self) -> Vec<FieldError> {
         if *self == Self::default() {
-            return vec![FieldError::new(".", "expected at least one of name, price, stockChange, status")];
+            return vec![FieldError::new(
+                ".",
+                "expected at least one of name, price, stockChange, status, paymentRequired",
+            )];
         }
         let change = self.stock_change.filter(|change| !(-MAX_AMOUNT..=MAX_AMOUNT).contains(change));
         let change = change.map(|_| FieldError::new("stockChange", format!("expected -{MAX_AMOUNT} to {MAX_AMOUNT}")));
@@ -135,6 +147,7 @@ impl ProductChange {
             price: self.price.unwrap_or(product.price),
             stock,
             status: self.status.unwrap_or(product.status),
+            payment_required: self.payment_required.unwrap_or(product.payment_required),
         })
     }
 }
@@ -160,14 +173,15 @@ mod tests {
 
     fn product(stock: i64) -> Product {
         let id = ProductId::try_from(1).expect("a valid id");
-        Product { id, name: "coffee".into(), price: 5_000, stock, status: ProductStatus::Selling }
+        let (name, status) = ("coffee".into(), ProductStatus::Selling);
+        Product { id, name, price: 5_000, stock, status, payment_required: false }
     }
 
     #[test]
     fn each_wrong_field_of_a_product_is_named() {
         let wrong = |change: fn(&mut ProductTerms)| {
-            let mut terms =
-                ProductTerms { name: "coffee".into(), price: 5_000, stock: 3, status: ProductStatus::Selling };
+            let (name, status) = ("coffee".into(), ProductStatus::Selling);
+            let mut terms = ProductTerms { name, price: 5_000, stock: 3, status, payment_required: false };
             change(&mut terms);
             fields(terms.errors())
         };
@@ -190,6 +204,7 @@ mod tests {
             price: Some(-1),
             stock_change: Some(i64::MIN),
             status: Some(ProductStatus::Stopped),
+            payment_required: Some(true),
         };
         assert_eq!(fields(wrong.errors()), ["name", "price", "stockChange"]);
         assert_eq!(ProductChange { stock_change: Some(-1), ..none }.errors(), []);
@@ -201,6 +216,9 @@ mod tests {
         assert_eq!(change.apply(product(3)), Ok(Product { price: 6_000, ..product(3) }));
         let change = ProductChange { status: Some(ProductStatus::Stopped), ..ProductChange::default() };
         assert_eq!(change.apply(product(3)), Ok(Product { status: ProductStatus::Stopped, ..product(3) }));
+        let change = ProductChange { payment_required: Some(true), ..ProductChange::default() };
+        assert_eq!(change.errors(), []);
+        assert_eq!(change.apply(product(3)), Ok(Product { payment_required: true, ..product(3) }));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use dibs_common::{
         orders::{OrdersFilter, PlannedCommands},
     },
     domain::order::{
-        Action, Command, CommandKind, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus, RejectCode,
-        StockChange, execute,
+        Action, Command, CommandKind, CouponStatus, OrderOutcome, OrderPlan, OrderRules, OrderStatus, PaymentStatus,
+        RejectCode, StockChange, execute,
     },
     identifiers::{CommandId, OrderId, PaymentId, ProductId},
     testing::{
@@ -29,7 +29,7 @@ async fn run_at(
     now: Timestamp,
 ) -> Result<Vec<OrderOutcome>, sqlx::Error> {
     let mut transaction = environment.database.begin().await?;
-    let mut state = db::orders::lock_state(&mut transaction, commands, check).await?;
+    let mut state = db::orders::lock_state(&mut transaction, commands, &RULES, check).await?;
     let plan = execute(&mut state, commands, &RULES, now);
     let batch = PlannedCommands { state: &state, commands, plan: &plan };
     db::orders::write_plan(&mut transaction, batch, now, environment.database.statement_bytes()).await?;
@@ -133,7 +133,7 @@ async fn a_plan_that_does_not_match_the_rows_is_rolled_back() {
     let environment = TestEnvironment::new().await;
     let tea = environment.product(12_000, 9).await;
     let mut transaction = environment.database.begin().await.expect("begun");
-    let state = db::orders::lock_state(&mut transaction, &[], DuplicateCheck::Explicit).await.expect("locked");
+    let state = db::orders::lock_state(&mut transaction, &[], &RULES, DuplicateCheck::Explicit).await.expect("locked");
     let change = StockChange { sold: 2, restored: 0 };
     let stock = [(tea, change), (product(tea.get() + 1), change)].into();
     let plan = OrderPlan { stock, ..OrderPlan::default() };
@@ -176,7 +176,8 @@ async fn locked_rows_are_those_that_the_commands_need() {
     run(&environment, std::slice::from_ref(&placing)).await;
     let mut transaction = environment.database.begin().await.expect("begun");
     let commands = [command(1, Action::Cancel { order: placing.order() })];
-    let state = db::orders::lock_state(&mut transaction, &commands, DuplicateCheck::Optimistic).await.expect("locked");
+    let state =
+        db::orders::lock_state(&mut transaction, &commands, &RULES, DuplicateCheck::Optimistic).await.expect("locked");
     assert_eq!(state.orders[&placing.order()].items.len(), 1);
     assert_eq!(state.products.keys().copied().collect::<Vec<_>>(), [tea]);
     assert_eq!(state.coupons[&coupon].status, CouponStatus::Used);

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use crate::support::product;
 
 fn terms(name: &str, status: ProductStatus) -> ProductTerms {
-    ProductTerms { name: name.into(), price: 12_000, stock: 5, status }
+    ProductTerms { name: name.into(), price: 12_000, stock: 5, status, payment_required: false }
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_mins(10);
 const OPEN_WARM_UP: Duration = Duration::from_secs(2);
 /// More units than a bench can sell.
 const UNLIMITED_STOCK: i64 = 1_000_000_000_000;
+/// The first user of the comparison. Its users have thousands of unpaid orders each, unlike those of the worker.
+const FIRST_COMPARED_USER: u64 = 1 << 40;
 
 /// Orders a second of each round.
 #[derive(Clone, Debug, Default)]
@@ -50,8 +52,8 @@ pub struct OrderRounds {
 
 /// Creates a product that never sells out.
 pub async fn hot_product(harness: &Harness) -> Result<ProductId> {
-    let terms =
-        ProductTerms { name: "Hot".into(), price: 1_000, stock: UNLIMITED_STOCK, status: ProductStatus::Selling };
+    let (name, stock, status) = ("Hot".into(), UNLIMITED_STOCK, ProductStatus::Selling);
+    let terms = ProductTerms { name, price: 1_000, stock, status, payment_required: false };
     let created = db::products::create(&harness.stores.database, &terms, new_uuid(), clock::now()).await;
     Ok(created.context("creating a product")?.id)
 }
@@ -134,7 +136,7 @@ async fn place_single_orders(database: Database, product: ProductId, time: Durat
         clients.spawn(async move {
             let mut placed = 0;
             while Instant::now() < end {
-                place_one(&database, product, client + 1).await.context("placing a single order")?;
+                place_one(&database, product, FIRST_COMPARED_USER + client).await.context("placing a single order")?;
                 placed += 1;
             }
             anyhow::Ok(placed)

@@ -61,7 +61,8 @@ async fn create_products(database: &Database, products: u64) -> Result<Vec<Produ
     let mut created = Vec::new();
     for number in 0..products {
         let name = format!("Bench product {number}");
-        let terms = ProductTerms { name, price: 12_000, stock: 1_000, status: ProductStatus::Selling };
+        let terms =
+            ProductTerms { name, price: 12_000, stock: 1_000, status: ProductStatus::Selling, payment_required: false };
         let product = db::products::create(database, &terms, new_uuid(), clock::now()).await;
         created.push(product.context("creating a product")?.id);
     }

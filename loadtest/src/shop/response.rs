@@ -105,7 +105,14 @@ const fn rejections(operation: Operation) -> &'static [&'static str] {
     match operation {
         Operation::Charge => &["POINTS_CAP_EXCEEDED"],
         Operation::Claim => &["COUPON_ALREADY_ISSUED", "COUPON_EXHAUSTED"],
-        Operation::Place => &["STOCK_INSUFFICIENT", "COUPON_NOT_USABLE", "POINTS_INSUFFICIENT", "PRODUCT_NOT_SELLING"],
+        Operation::Place => &[
+            "STOCK_INSUFFICIENT",
+            "COUPON_NOT_USABLE",
+            "POINTS_INSUFFICIENT",
+            "PRODUCT_NOT_SELLING",
+            "UNPAID_ORDERS_LIMIT_EXCEEDED",
+            "UNPAID_UNITS_LIMIT_EXCEEDED",
+        ],
         Operation::Pay => &["ORDER_STATE_CONFLICT", "POINTS_INSUFFICIENT"],
         Operation::Confirm => &["ORDER_STATE_CONFLICT"],
         Operation::Cancel => &["ORDER_STATE_CONFLICT", "POINTS_CAP_EXCEEDED"],

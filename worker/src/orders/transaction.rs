@@ -15,7 +15,7 @@ pub async fn execute_batch(
 ) -> Result<Vec<OrderOutcome>> {
     db::decide_batch("execute_commands", |check| async move {
         let mut transaction = database.begin_batch().await?;
-        let mut state = db::orders::lock_state(&mut transaction, commands, check).await?;
+        let mut state = db::orders::lock_state(&mut transaction, commands, rules, check).await?;
         let plan = execute(&mut state, commands, rules, now);
         let batch = PlannedCommands { state: &state, commands, plan: &plan };
         match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {
@@ -39,7 +39,7 @@ pub(super) async fn fail_permanently(
     let refused = db::retrying("fail_command_permanently", || {
         db::with_timeout(async {
             let mut transaction = database.begin().await?;
-            let mut state = db::orders::lock_state(&mut transaction, commands, DuplicateCheck::Explicit).await?;
+            let mut state = db::orders::lock_state(&mut transaction, commands, rules, DuplicateCheck::Explicit).await?;
             let plan = order::fail_permanently(&mut state, command, rules, now);
             let batch = PlannedCommands { state: &state, commands, plan: &plan };
             db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await?;

@@ -38,7 +38,7 @@ pub struct OrderBody {
 /// Place an order
 ///
 /// Stock and coupon are taken at once. The order can be paid until `expiresAt`. With `pay: true` it is paid in the
-/// same step. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower, or with
+/// same step. A user's unpaid orders are limited. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower, or with
 /// `Prefer: respond-async`, the answer is 202, and `Location` shows the outcome.
 #[utoipa::path(
     post, path = "/orders", tag = "orders", request_body = OrderBody,
@@ -48,8 +48,8 @@ pub struct OrderBody {
         (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
         (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
         (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        (status = 422, description = "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT",
-            body = Problem),
+        (status = 422, description = "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT, \
+            PAYMENT_REQUIRED, UNPAID_ORDERS_LIMIT_EXCEEDED, UNPAID_UNITS_LIMIT_EXCEEDED", body = Problem),
         (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
     ),
 )]

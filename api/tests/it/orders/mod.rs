@@ -4,6 +4,7 @@ mod asynchronous;
 mod concurrency;
 mod lifecycle;
 mod placing;
+mod unpaid;
 
 use std::ops::{Deref, DerefMut};
 

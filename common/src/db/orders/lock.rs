@@ -12,11 +12,12 @@ use crate::{
     db::{
         DuplicateCheck,
         decode::{identifier, parse},
+        products::{self, ProductRow},
         statements,
     },
     domain::{
         campaign::Discount,
-        order::{Command, IssuedCoupon, LockedState, Order, OrderRejectReason, RequiredRows},
+        order::{Command, IssuedCoupon, LockedState, Order, OrderRejectReason, OrderRules, RequiredRows, UnpaidOrders},
         points::Account,
         product::Product,
     },
@@ -28,9 +29,13 @@ use crate::{
 pub async fn lock_state(
     connection: &mut MySqlConnection,
     commands: &[Command],
+    rules: &OrderRules,
     duplicate_check: DuplicateCheck,
 ) -> Result<LockedState, sqlx::Error> {
     let mut needs = RequiredRows::of(commands);
+    if !rules.limits_unpaid_orders() {
+        needs.unpaid_of.clear();
+    }
     if duplicate_check == DuplicateCheck::Optimistic {
         // Orders that the batch changes are read all the same; an order that it places has the id of its command.
         let changed = |command: &&Command| command.order().0 != command.id.0;
@@ -43,6 +48,7 @@ pub async fn lock_state(
     Ok(LockedState {
         orders,
         products: lock_products(connection, &needs.products).await?,
+        unpaid: count_unpaid(connection, &needs.unpaid_of).await?,
         coupons: lock_coupons(connection, &needs.coupons).await?,
         accounts: lock_accounts(connection, &needs.accounts).await?,
         decided: list_decided(connection, &needs.commands).await?,
@@ -102,16 +108,37 @@ async fn lock_products(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<ProductId>,
 ) -> Result<BTreeMap<ProductId, Product>, sqlx::Error> {
-    let head = "SELECT /* orders::lock_products */ product_id, name, price, stock, status FROM products \
-        FORCE INDEX (PRIMARY) WHERE product_id IN";
+    let columns = products::COLUMNS;
+    let head =
+        format!("SELECT /* orders::lock_products */ {columns} FROM products FORCE INDEX (PRIMARY) WHERE product_id IN");
     let tail = "ORDER BY product_id FOR UPDATE";
-    let rows: Vec<(u64, String, i64, i64, String)> =
-        list_locked(connection, head, tail, literals(ids, |id| id)).await?;
-    let product = |(id, name, price, stock, status): (u64, String, i64, i64, String)| {
-        let id = identifier(id)?;
-        Ok((id, Product { id, name, price, stock, status: parse("products.status", &status)? }))
+    let rows: Vec<ProductRow> = list_locked(connection, &head, tail, literals(ids, |id| id)).await?;
+    let product = |row| {
+        let product = Product::try_from(row)?;
+        Ok((product.id, product))
     };
     rows.into_iter().map(product).collect()
+}
+
+/// What unpaid orders of these users hold. Not locked: all commands of a user pass through one stream in turn.
+async fn count_unpaid(
+    connection: &mut MySqlConnection,
+    users: &BTreeSet<UserId>,
+) -> Result<BTreeMap<UserId, UnpaidOrders>, sqlx::Error> {
+    // FORCE INDEX: the optimizer may prefer all orders of a user, or all unpaid orders of the shop.
+    let head = "SELECT /* orders::count_unpaid */ o.user_id, o.order_id, i.product_id, i.quantity \
+        FROM orders o FORCE INDEX (unpaid_of_user) JOIN order_items i ON i.order_id = o.order_id \
+        WHERE o.status = 'DEPOSIT_WAIT' AND o.user_id IN";
+    let tail = "ORDER BY o.user_id, o.order_id";
+    let rows: Vec<(u64, Uuid, u64, u32)> = list_locked(connection, head, tail, literals(users, |id| id)).await?;
+    let (mut unpaid, mut last) = (BTreeMap::<UserId, UnpaidOrders>::new(), None);
+    for (user, order, product, quantity) in rows {
+        let counted = unpaid.entry(identifier(user)?).or_default();
+        // An order has a row for each of its items.
+        counted.orders += i64::from(last.replace(order) != Some(order));
+        *counted.units.entry(identifier(product)?).or_default() += i64::from(quantity);
+    }
+    Ok(unpaid)
 }
 
 #[derive(FromRow)]

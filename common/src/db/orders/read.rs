@@ -32,9 +32,9 @@ pub struct OrdersFilter {
 
 /// A page of a user's orders, newest first.
 pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersFilter) -> Result<Vec<Order>, sqlx::Error> {
-    // Ids are UUIDv7, so descending ids are newest first.
+    // Ids are UUIDv7, so descending ids are newest first. FORCE INDEX: another index on the user would sort all orders.
     let sql = format!(
-        "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders \
+        "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders FORCE INDEX (of_user) \
          WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
     );
     let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))

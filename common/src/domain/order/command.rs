@@ -134,6 +134,8 @@ pub struct RequiredRows {
     pub products: BTreeSet<ProductId>,
     pub coupons: BTreeSet<ClaimId>,
     pub accounts: BTreeSet<UserId>,
+    /// Users who place an order without paying: what their unpaid orders hold is counted, and not locked.
+    pub unpaid_of: BTreeSet<UserId>,
     /// Commands that an earlier delivery may have decided.
     pub commands: BTreeSet<CommandId>,
 }
@@ -148,7 +150,8 @@ impl RequiredRows {
                 Action::Place { items, coupon, payment } => {
                     rows.products.extend(items.iter().map(|line| line.product_id));
                     rows.coupons.extend(coupon);
-                    rows.accounts.extend(payment.map(|_| command.user));
+                    let users = if payment.is_some() { &mut rows.accounts } else { &mut rows.unpaid_of };
+                    users.insert(command.user);
                 }
                 Action::Pay { .. } | Action::Cancel { .. } => {
                     rows.accounts.insert(command.user);

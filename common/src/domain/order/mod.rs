@@ -23,7 +23,7 @@ pub use execute::{OrderRules, execute, fail_permanently};
 pub use reject_reason::{OrderRejectReason, RejectCode};
 pub use state::{
     CommandResult, CouponStatus, IssuedCoupon, LedgerRow, LockedState, OrderOutcome, OrderPlan, Payment, PaymentStatus,
-    StockChange,
+    StockChange, UnpaidOrders,
 };
 
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};

@@ -21,6 +21,12 @@ pub enum RejectCode {
     CouponNotUsable,
     /// The order's total is more money than can be counted.
     ValidationFailed,
+    /// A product of the order has to be paid with the order.
+    PaymentRequired,
+    /// The user has too many unpaid orders.
+    UnpaidOrdersLimitExceeded,
+    /// The user's unpaid orders would hold too many units of a product.
+    UnpaidUnitsLimitExceeded,
     /// The user has fewer points than are to be paid.
     PointsInsufficient,
     /// The refund would lift the balance above the holding cap.

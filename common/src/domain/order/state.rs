@@ -39,6 +39,13 @@ pub struct IssuedCoupon {
     pub used_at: Option<Timestamp>,
 }
 
+/// What a user's unpaid orders hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnpaidOrders {
+    pub orders: i64,
+    pub units: BTreeMap<ProductId, i64>,
+}
+
 /// The locked rows that a batch of commands needs, as far as they exist.
 #[derive(Clone, Debug, Default)]
 pub struct LockedState {
@@ -46,6 +53,8 @@ pub struct LockedState {
     pub products: BTreeMap<ProductId, Product>,
     pub coupons: BTreeMap<ClaimId, IssuedCoupon>,
     pub accounts: BTreeMap<UserId, Account>,
+    /// Of the users who place orders without paying.
+    pub unpaid: BTreeMap<UserId, UnpaidOrders>,
     /// Commands that have an outcome: the reason of their rejection, or none when they succeeded.
     pub decided: HashMap<CommandId, Option<OrderRejectReason>>,
 }

@@ -31,12 +31,26 @@ pub struct OrderRules {
     pub holding_cap: i64,
     /// Where a business day begins.
     pub time_zone: Tz,
+    /// How many unpaid orders a user may have at once; 0: any number.
+    pub unpaid_orders_limit: u32,
+    /// How many units of one product a user's unpaid orders may hold; 0: any number.
+    pub unpaid_units_limit: u32,
 }
 
 impl OrderRules {
     /// Those of the settings' defaults.
-    pub const DEFAULT: Self =
-        Self { expiry: TimeDelta::minutes(30), holding_cap: 10_000_000, time_zone: chrono_tz::Asia::Seoul };
+    pub const DEFAULT: Self = Self {
+        expiry: TimeDelta::minutes(30),
+        holding_cap: 10_000_000,
+        time_zone: chrono_tz::Asia::Seoul,
+        unpaid_orders_limit: 5,
+        unpaid_units_limit: 10,
+    };
+
+    /// Whether unpaid orders have to be counted.
+    pub const fn limits_unpaid_orders(&self) -> bool {
+        self.unpaid_orders_limit > 0 || self.unpaid_units_limit > 0
+    }
 }
 
 /// Decides the commands one after the other on the rows that they need ([`super::RequiredRows`]).
@@ -182,6 +196,9 @@ impl BatchExecutor<'_> {
     /// Moves the order to `status` and records the event.
     fn transition(&mut self, mut order: Order, status: OrderStatus, event: &'static str) {
         debug_assert!(order.status.may_become(status), "{:?} -> {status:?}", order.status);
+        if order.status == OrderStatus::DepositWait {
+            self.count_unpaid(&order, -1);
+        }
         order.status = status;
         self.record_event(event, &order);
         // An order that this batch placed is inserted in its last state; an UPDATE would find no row.
@@ -189,6 +206,16 @@ impl BatchExecutor<'_> {
             self.plan.changed.insert(order.order_id);
         }
         self.state.orders.insert(order.order_id, order);
+    }
+
+    /// Counts an unpaid order that begins (1) or ends (-1), so that the next command of the batch finds the right numbers.
+    fn count_unpaid(&mut self, order: &Order, change: i64) {
+        // The rows of a user who places no unpaid order in this batch were not read, and are not needed.
+        let Some(held) = self.state.unpaid.get_mut(&order.user_id) else { return };
+        held.orders += change;
+        for item in &order.items {
+            *held.units.entry(item.product_id).or_default() += change * i64::from(item.quantity);
+        }
     }
 
     fn record_event(&mut self, kind: &'static str, order: &Order) {

@@ -3,7 +3,8 @@ use crate::{
     domain::{
         campaign::MAX_AMOUNT,
         order::{
-            Command, CouponStatus, IssuedCoupon, Line, Order, OrderItem, OrderRejectReason, OrderStatus, RejectCode,
+            Command, CouponStatus, IssuedCoupon, Line, Order, OrderItem, OrderRejectReason, OrderRules, OrderStatus,
+            RejectCode, UnpaidOrders,
         },
         product::ProductStatus,
     },
@@ -18,7 +19,8 @@ struct Pricing {
 }
 
 impl BatchExecutor<'_> {
-    /// Checks coupon, products, stock, amount, and with `payment` the points, in this order.
+    /// Checks coupon, products, stock, amount, and then with `payment` the points, without it what the user's unpaid orders
+    /// hold. In this order.
     ///
     /// Source: 000 section 4, 001 section 1, 003 section 4.
     pub(super) fn place(
@@ -43,6 +45,8 @@ impl BatchExecutor<'_> {
                 };
                 let id = order.order_id;
                 self.reserve(&order);
+                self.state.unpaid.entry(order.user_id).or_default();
+                self.count_unpaid(&order, 1);
                 self.record_event("order.created", &order);
                 self.plan.placed.insert(id);
                 self.state.orders.insert(id, order);
@@ -89,7 +93,7 @@ impl BatchExecutor<'_> {
         let mut items = Vec::with_capacity(lines.len());
         let mut total = 0;
         for line in lines {
-            let item = self.price_line(*line)?;
+            let item = self.price_line(*line, pay)?;
             total = match item.amount().and_then(|amount| amount.checked_add(total)) {
                 Some(total) if total <= MAX_AMOUNT => total,
                 _ => {
@@ -117,16 +121,44 @@ impl BatchExecutor<'_> {
         }
         if pay {
             self.check_balance(command, total - discount)?;
+        } else {
+            self.check_unpaid(command, &items)?;
         }
         Ok(Pricing { items, total, discount })
     }
 
-    fn price_line(&self, Line { product_id, quantity }: Line) -> Decision<OrderItem> {
+    /// Unpaid orders hold stock. Without a bound, one user could hold all of it, again at each expiry.
+    fn check_unpaid(&self, command: &Command, items: &[OrderItem]) -> Decision<()> {
+        let none = UnpaidOrders::default();
+        let UnpaidOrders { orders, units } = self.state.unpaid.get(&command.user).unwrap_or(&none);
+        let OrderRules { unpaid_orders_limit: orders_limit, unpaid_units_limit: units_limit, .. } = *self.rules;
+        if orders_limit > 0 && *orders >= i64::from(orders_limit) {
+            let detail = format!("The user has {orders} unpaid orders; at most {orders_limit} are allowed at once.");
+            return reject(RejectCode::UnpaidOrdersLimitExceeded, detail);
+        }
+        for OrderItem { product_id, quantity, .. } in items {
+            let held = units.get(product_id).copied().unwrap_or(0);
+            if units_limit > 0 && held + i64::from(*quantity) > i64::from(units_limit) {
+                let detail = format!(
+                    "At most {units_limit} units of product {product_id} can be in a user's unpaid orders; {held} are, \
+                     {quantity} were ordered."
+                );
+                return reject(RejectCode::UnpaidUnitsLimitExceeded, detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn price_line(&self, Line { product_id, quantity }: Line, pay: bool) -> Decision<OrderItem> {
         let Some(product) = self.state.products.get(&product_id) else {
             return reject(RejectCode::ProductNotFound, format!("There is no product {product_id}."));
         };
         if product.status != ProductStatus::Selling {
             return reject(RejectCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
+        }
+        if product.payment_required && !pay {
+            let detail = format!("An order with product {product_id} has to be paid in the same step, by 'pay': true.");
+            return reject(RejectCode::PaymentRequired, detail);
         }
         if product.stock < i64::from(quantity) {
             let stock = product.stock;

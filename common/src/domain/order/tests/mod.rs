@@ -31,6 +31,8 @@ const HOLDING_CAP: i64 = 60_000;
 const RULES: OrderRules = OrderRules { holding_cap: HOLDING_CAP, ..OrderRules::DEFAULT };
 const PRICES: [i64; 4] = [1_000, 2_500, 7_000, 1];
 const STOCKS: [i64; 4] = [12, 5, 100, 3];
+/// An order with this product has to be paid in the same step.
+const PAYMENT_REQUIRED: usize = 2;
 /// The last product is not for sale.
 const STOPPED: usize = 3;
 /// Won by user. The first user never charged points, and has no account.
@@ -86,7 +88,8 @@ fn initial_state() -> LockedState {
     let mut state = LockedState::default();
     for (index, (price, stock)) in PRICES.into_iter().zip(STOCKS).enumerate() {
         let status = if index == STOPPED { ProductStatus::Stopped } else { ProductStatus::Selling };
-        let product = Product { id: product_id(index), name: format!("product {index}"), price, stock, status };
+        let (id, name, payment_required) = (product_id(index), format!("product {index}"), index == PAYMENT_REQUIRED);
+        let product = Product { id, name, price, stock, status, payment_required };
         state.products.insert(product.id, product);
         state.coupons.insert(coupon_id(index), coupon(index));
     }

@@ -42,6 +42,11 @@ pub(super) struct ModelOrder {
     pub status: OrderStatus,
 }
 
+/// Unpaid orders of a user at once, in the property test.
+pub(super) const UNPAID_ORDERS: u32 = 3;
+/// Units of a product in them.
+pub(super) const UNPAID_UNITS: u32 = 6;
+
 pub(super) struct Model {
     /// Whether every unpaid order is overdue.
     overdue: bool,
@@ -82,13 +87,16 @@ impl Model {
         pay: bool,
     ) -> Result<(), RejectCode> {
         let (number, user) = (command.number, command.user);
-        let priced = self.price(user, items, coupon);
+        let priced = self.price(user, items, coupon, pay);
         let rejected =
             ModelOrder { user, items: BTreeMap::new(), coupon: None, amount: 0, status: OrderStatus::Rejected };
         self.orders.insert(number, rejected);
         let (items, amount) = priced?;
         if pay && self.balance[user] < amount {
             return Err(RejectCode::PointsInsufficient);
+        }
+        if !pay {
+            self.check_unpaid(user, &items)?;
         }
         for (product, quantity) in &items {
             self.stock[*product] -= quantity;
@@ -105,12 +113,28 @@ impl Model {
         Ok(())
     }
 
+    fn check_unpaid(&self, user: usize, items: &BTreeMap<usize, i64>) -> Result<(), RejectCode> {
+        let is_unpaid = |order: &&ModelOrder| order.user == user && order.status == OrderStatus::DepositWait;
+        let unpaid: Vec<&ModelOrder> = self.orders.values().filter(is_unpaid).collect();
+        if unpaid.len() >= UNPAID_ORDERS as usize {
+            return Err(RejectCode::UnpaidOrdersLimitExceeded);
+        }
+        for (product, quantity) in items {
+            let held: i64 = unpaid.iter().filter_map(|order| order.items.get(product)).sum();
+            if held + quantity > i64::from(UNPAID_UNITS) {
+                return Err(RejectCode::UnpaidUnitsLimitExceeded);
+            }
+        }
+        Ok(())
+    }
+
     /// Units by product, and the amount to pay.
     fn price(
         &self,
         user: usize,
         items: &[(usize, u32)],
         with: Option<usize>,
+        pay: bool,
     ) -> Result<(BTreeMap<usize, i64>, i64), RejectCode> {
         let terms = with.map(|index| (index, coupon(index)));
         if let Some((index, coupon)) = &terms {
@@ -129,6 +153,9 @@ impl Model {
             }
             if *product == STOPPED {
                 return Err(RejectCode::ProductNotSelling);
+            }
+            if *product == PAYMENT_REQUIRED && !pay {
+                return Err(RejectCode::PaymentRequired);
             }
             if self.stock[*product] < *quantity {
                 return Err(RejectCode::StockInsufficient);

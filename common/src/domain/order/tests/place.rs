@@ -72,6 +72,8 @@ fn a_placement_that_breaks_a_rule_is_rejected() {
         (RejectCode::CouponNotUsable, 1, [(0, 9)], Some(2), false),
         // The validity ends at this moment.
         (RejectCode::CouponNotUsable, 2, [(0, 1)], Some(3), false),
+        (RejectCode::PaymentRequired, 1, [(PAYMENT_REQUIRED, 1)], None, false),
+        (RejectCode::UnpaidUnitsLimitExceeded, 1, [(0, 11)], None, false),
         (RejectCode::PointsInsufficient, 0, [(0, 1)], None, true),
         (RejectCode::PointsInsufficient, 1, [(2, 3)], None, true),
     ] {
@@ -142,5 +144,48 @@ fn a_total_above_the_largest_amount_is_rejected() {
         }
         let (rejected, _) = execute_one(&mut state, &command(0, 1, place_action(items, None, None)));
         assert_eq!(rejected, Err(RejectCode::ValidationFailed));
+    }
+}
+
+/// Unpaid orders of earlier batches and those of this batch are counted together.
+#[test]
+fn unpaid_orders_of_a_user_are_limited_within_a_batch_and_with_those_before_it() {
+    let rules = OrderRules { unpaid_orders_limit: 3, unpaid_units_limit: 4, ..RULES };
+    let mut state = initial_state();
+    let units = [(product_id(1), 1)].into();
+    state.unpaid.insert(user_id(1), UnpaidOrders { orders: 1, units });
+    let order = |number: usize, user: usize, quantity: u32, pay: bool| {
+        command(number, user, place_action(&[(1, quantity)], None, pay.then(|| payment_id(number))))
+    };
+    let cancelled = order_id(1);
+    let commands = [
+        order(0, 1, 4, false),
+        order(1, 1, 2, false),
+        order(2, 1, 2, false),
+        // Another user has nothing unpaid.
+        order(3, 0, 1, false),
+        order(4, 1, 1, false),
+        order(5, 1, 1, false),
+        command(6, 1, Action::Cancel { order: cancelled }),
+        order(7, 1, 1, false),
+    ];
+    let plan = execute(&mut state, &commands, &rules, now());
+    let outcomes: Vec<Result<(), RejectCode>> =
+        plan.outcomes.iter().map(|decided| outcome(decided).map(drop)).collect();
+    let (orders, units) = (RejectCode::UnpaidOrdersLimitExceeded, RejectCode::UnpaidUnitsLimitExceeded);
+    assert_eq!(outcomes, [Err(units), Ok(()), Err(units), Ok(()), Ok(()), Err(orders), Ok(()), Ok(())]);
+    let held = UnpaidOrders { orders: 3, units: [(product_id(1), 3)].into() };
+    assert_eq!(state.unpaid[&user_id(1)], held);
+}
+
+#[test]
+fn paid_orders_and_a_limit_of_0_are_not_limited() {
+    let no_limit = OrderRules { unpaid_orders_limit: 0, unpaid_units_limit: 0, ..RULES };
+    let held = UnpaidOrders { orders: 99, units: [(product_id(0), 99)].into() };
+    for (rules, payment) in [(no_limit, None), (RULES, Some(payment_id(5)))] {
+        let mut state = initial_state();
+        state.unpaid.insert(user_id(1), held.clone());
+        let plan = execute(&mut state, &[command(0, 1, place_action(&[(0, 12)], None, payment))], &rules, now());
+        assert!(outcome(&plan.outcomes[0]).is_ok(), "{plan:?}");
     }
 }

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{
-    model::{Model, ModelCommand, Request},
+    model::{Model, ModelCommand, Request, UNPAID_ORDERS, UNPAID_UNITS},
     tables::Tables,
     *,
 };
@@ -87,7 +87,9 @@ proptest! {
         let mut model = Model::new(overdue);
         let expected: Vec<Result<(), RejectCode>> = delivered.iter().map(|command| model.execute(command)).collect();
 
-        let rules = OrderRules { expiry: if overdue { TimeDelta::zero() } else { RULES.expiry }, ..RULES };
+        let expiry = if overdue { TimeDelta::zero() } else { RULES.expiry };
+        let (unpaid_orders_limit, unpaid_units_limit) = (UNPAID_ORDERS, UNPAID_UNITS);
+        let rules = OrderRules { expiry, unpaid_orders_limit, unpaid_units_limit, ..RULES };
         let commands: Vec<Command> = delivered.iter().map(ModelCommand::command).collect();
         let mut tables = Tables::new();
         let outcomes = execute_in_batches(&mut tables, &commands, &sizes, &rules);

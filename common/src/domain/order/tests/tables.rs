@@ -29,9 +29,22 @@ impl Tables {
             products: existing(&self.state.products, &rows.products),
             coupons: existing(&self.state.coupons, &rows.coupons),
             accounts: existing(&self.state.accounts, &rows.accounts),
+            unpaid: rows.unpaid_of.iter().filter_map(|user| Some((*user, self.unpaid(*user)?))).collect(),
             decided: decided.collect(),
             orders,
         }
+    }
+
+    fn unpaid(&self, user: UserId) -> Option<UnpaidOrders> {
+        let mut unpaid = UnpaidOrders::default();
+        let is_unpaid = |order: &&Order| order.user_id == user && order.status == OrderStatus::DepositWait;
+        for order in self.state.orders.values().filter(is_unpaid) {
+            unpaid.orders += 1;
+            for item in &order.items {
+                *unpaid.units.entry(item.product_id).or_default() += i64::from(item.quantity);
+            }
+        }
+        (unpaid.orders > 0).then_some(unpaid)
     }
 
     pub(super) fn execute(&mut self, commands: &[Command], rules: &OrderRules) -> Vec<OrderOutcome> {
