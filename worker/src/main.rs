@@ -45,6 +45,10 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
     settings.kafka.check()?;
+    if !matches!(settings.command, Command::Run | Command::Health) {
+        // `run` watches its connections, and logs in when that is needed.
+        settings.shared.database(1)?.ensure_login().await;
+    }
     match &settings.command {
         Command::Run => Box::pin(run(settings, shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,

@@ -9,6 +9,19 @@ const DUPLICATE_KEY: u16 = 1062;
 /// wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
 const DATA_ERRORS: [u16; 5] = [1364, 1366, 3140, 3819, 4025];
 
+/// The server refuses the password of an account without TLS.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the server takes the password of this account with TLS only, until it remembers the account; DATABASE_URL says \
+     ssl-mode=DISABLED, or the server has no TLS"
+)]
+pub(super) struct LoginNeedsTls;
+
+/// What sqlx says then, as it was built without RSA.
+fn is_login_without_tls(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Configuration(cause) if cause.to_string().contains("RSA"))
+}
+
 fn number(error: &sqlx::Error) -> Option<u16> {
     let database = error.as_database_error()?;
     Some(database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number())
@@ -38,6 +51,9 @@ pub fn is_duplicate(error: &sqlx::Error) -> bool {
 /// The client library's error as an error of Dibs. Data that a table refuses is a defect of Dibs. Anything else (no
 /// connection, no rights, a missing table, a full disk, contention) is the server's, and may pass.
 pub fn database_error(error: sqlx::Error) -> Error {
+    if is_login_without_tls(&error) {
+        return Error::unavailable(Dependency::MySql, LoginNeedsTls);
+    }
     let is_defect = match &error {
         sqlx::Error::Database(database) => {
             // SQLSTATE classes: 22 data exception, 23 integrity constraint violation.

@@ -17,6 +17,7 @@ pub mod idempotency;
 pub mod issuances;
 pub mod job_runs;
 mod lease;
+mod login;
 pub mod orders;
 pub mod outbox;
 pub mod owned_coupons;

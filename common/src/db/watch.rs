@@ -4,7 +4,7 @@ use metrics::counter;
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio_util::sync::CancellationToken;
 
-use super::{Database, within};
+use super::{Database, login::needs_tls, within};
 use crate::{
     error::{Dependency, Error, Result},
     retry,
@@ -27,7 +27,7 @@ impl Database {
         if is_read_only == 0 { Ok(()) } else { Err(read_only()) }
     }
 
-    /// Replaces the pool while it cannot serve and a new connection can: its connections lead to a server that was made
+    /// Logs in once with TLS while the server refuses a login without. Replaces the pool while it cannot serve and a new connection can: its connections lead to a server that was made
     /// read-only, or into a network that has forgotten them. They are noticed by no other means, as nothing is heard on them.
     pub async fn watch(&self, stopping: &CancellationToken) {
         let mut failed_checks = 0;
@@ -37,6 +37,10 @@ impl Database {
                 failed_checks = 0;
                 continue;
             };
+            if needs_tls(&error) {
+                self.log_in_with_tls().await;
+                continue;
+            }
             // A pool that is merely busy makes progress.
             let released = self.released();
             let is_stuck = released == std::mem::replace(&mut seen, released);

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use dibs_common::{
+    db::Database,
     redis::streams::ClaimStream,
     testing::{FIRST, TestEnvironment, eventually},
 };
+use reqwest::Url;
+use secrecy::ExposeSecret as _;
+use sqlx::Executor as _;
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
@@ -95,5 +99,51 @@ async fn a_silent_transaction_loses_its_locks_and_cannot_commit() {
         began.elapsed()
     );
     assert!(silent.commit().await.is_err(), "the late one's commit fails");
+    environment.end().await;
+}
+
+/// MySQL takes a password without TLS only while it remembers the account, and a restart makes it forget.
+#[tokio::test]
+async fn an_account_with_a_password_logs_in_without_tls_after_the_server_forgot_it() {
+    let environment = TestEnvironment::new().await;
+    let url = environment.settings.database_url.expose_secret();
+    let mut url: Url = url.parse().expect("a URL");
+    let name = url.path()[1..].to_owned();
+    let user = name[name.len() - 20..].to_owned();
+    // 1044 or 1227 would say that the test server gives root too few rights.
+    environment.execute(&format!("CREATE USER '{user}'@'%' IDENTIFIED BY 'a password'")).await;
+    environment.execute(&format!("GRANT ALL ON {name}.* TO '{user}'@'%'")).await;
+    url.set_username(&user).expect("set");
+    url.set_password(Some("a password")).expect("set");
+    url.set_query(Some("ssl-mode=DISABLED"));
+    let database = Database::new(&url.to_string().into(), 2).expect("a pool");
+    let stopping = CancellationToken::new();
+    let watched = {
+        let (database, stopping) = (database.clone(), stopping.clone());
+        tokio::spawn(async move { database.watch(&stopping).await })
+    };
+    for what in ["it is new", "it is forgotten"] {
+        eventually(what, Duration::from_secs(10), async || database.ping().await.is_ok()).await;
+        // As a restart does: the cache of accounts is empty, and their connections end.
+        environment.execute("FLUSH PRIVILEGES").await;
+        let sessions = format!("SELECT CAST(id AS CHAR) FROM information_schema.processlist WHERE user = '{user}'");
+        for session in environment.texts(&sessions).await {
+            // It may have ended meanwhile.
+            environment.database.pool().execute(sqlx::AssertSqlSafe(format!("KILL {session}"))).await.ok();
+        }
+    }
+    let lost = Instant::now();
+    eventually("it is forgotten again", Duration::from_secs(10), async || database.ping().await.is_ok()).await;
+    assert!(lost.elapsed() < Duration::from_secs(5), "{:?}", lost.elapsed());
+    stopping.cancel();
+    watched.await.expect("no panic");
+    database.close().await;
+    // A command does not watch its connections.
+    environment.execute("FLUSH PRIVILEGES").await;
+    let database = Database::new(&url.to_string().into(), 1).expect("a pool");
+    database.ensure_login().await;
+    database.ping().await.expect("logged in");
+    database.close().await;
+    environment.execute(&format!("DROP USER '{user}'@'%'")).await;
     environment.end().await;
 }
