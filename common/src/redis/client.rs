@@ -167,28 +167,36 @@ fn builder(config: Config, command_timeout: Duration) -> Builder {
 /// used now.
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
-    // Error replies that the client library does not classify, and that pass when the server recovers; the first one is the
-    // library's own word for a connection that has just broken.
-    let server_cannot = [
-        "Failed to route command",
-        "BUSY",
-        "LOADING",
-        "READONLY",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "TRYAGAIN",
-        "OOM",
-        "MISCONF",
-        "NOREPLICAS",
-    ];
+    // What the client library does not classify, and what passes when the server recovers: its own words for a connection
+    // that has just broken, and error replies.
+    let of_library = ["Failed to route command", "Too many failed write attempts"];
+    let of_server =
+        ["BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];
     let details = error.details();
     let is_defect = matches!(
         error.kind(),
         ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::Parse | ErrorKind::Unknown
     );
-    if is_defect && !server_cannot.iter().any(|prefix| details.starts_with(prefix)) {
+    if is_defect && !of_library.iter().chain(&of_server).any(|prefix| details.starts_with(prefix)) {
         Error::internal(error)
     } else {
         Error::unavailable(Dependency::Redis, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::{Error as RedisError, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_broke_is_no_defect_and_an_error_of_a_script_is() {
+        let is_unavailable = |details: &'static str| {
+            matches!(redis_error(RedisError::new(ErrorKind::Unknown, details)), Error::DependencyUnavailable { .. })
+        };
+        assert!(is_unavailable("Too many failed write attempts.") && is_unavailable("Failed to route command."));
+        assert!(is_unavailable("READONLY You can't write against a read only replica."));
+        assert!(!is_unavailable("ERR user_script:1: broken"));
     }
 }

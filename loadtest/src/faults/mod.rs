@@ -1,4 +1,4 @@
-//! Faults of a run: which, when, and what became of them.
+//! Faults of a run: which, when, and their outcome.
 //!
 //! A fault is due at a point of the load, so that all of them fall into the time in which the stack works. One is injected
 //! at a time, and the next one after the stack has recovered.

@@ -73,7 +73,7 @@ impl StoreServer {
     pub fn url(&self) -> SecretString {
         match self.kind {
             Kind::Redis => format!("redis://{}", self.address).into(),
-            // Without TLS, which nobody needs on one machine.
+            // Without TLS: both ends are on one machine.
             Kind::Database => format!("mysql://root@{}/dibs?ssl-mode=DISABLED", self.address).into(),
         }
     }

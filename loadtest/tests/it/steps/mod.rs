@@ -59,7 +59,7 @@ struct Chain {
     stride: u64,
 }
 
-/// What became of one operation.
+/// The outcome of one operation.
 struct Row {
     step: u64,
     /// The message that was struck.

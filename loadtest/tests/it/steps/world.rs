@@ -174,7 +174,8 @@ impl World {
     /// Waits until the streams are empty; what is left.
     pub async fn recover(&self) -> Vec<String> {
         let drained = wait::until("empty streams", LIMIT, Duration::from_millis(20), async || {
-            Ok(self.stores.backlog(FIRST).await? == 0 && self.stores.commands_left().await?.is_drained())
+            let commands = self.redis.keys.order_stream(FIRST);
+            Ok(self.stores.backlog(FIRST).await? == 0 && self.environment.stream_length(&commands).await == 0)
         });
         drained.await.err().map(|error| error.to_string()).into_iter().collect()
     }
