@@ -9,7 +9,7 @@ use dibs_common::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{AdminToken, Administrator, OperationId, QueryParameters};
+use super::{AdminToken, Administrator, OperationId, QueryParams};
 use crate::{problem::ApiError, request_id::RequestId};
 
 /// A call of an administrator that changes something: who calls, and why.
@@ -53,7 +53,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let administrator = Administrator::from_request_parts(parts, state).await?;
-        let QueryParameters(ActionQuery { reason }) = QueryParameters::from_request_parts(parts, state).await?;
+        let QueryParams(ActionQuery { reason }) = QueryParams::from_request_parts(parts, state).await?;
         context(&administrator, reason, parts).map(Self)
     }
 }
@@ -67,8 +67,7 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let administrator = Administrator::from_request_parts(parts, state).await?;
-        let QueryParameters(ChangeQuery { reason, dry_run }) =
-            QueryParameters::from_request_parts(parts, state).await?;
+        let QueryParams(ChangeQuery { reason, dry_run }) = QueryParams::from_request_parts(parts, state).await?;
         Ok(Self { context: context(&administrator, reason, parts)?, is_dry_run: dry_run })
     }
 }

@@ -78,12 +78,12 @@ impl<C: PartialSchema> IntoParams for Page<C> {
 }
 
 /// The query parameters of a list, checked: those of its page, and the others as a filter.
-pub struct ListParameters<F, C> {
+pub struct ListParams<F, C> {
     pub filter: F,
     pub page: Page<C>,
 }
 
-impl<F: DeserializeOwned, C: DeserializeOwned, S: Sync> FromRequestParts<S> for ListParameters<F, C> {
+impl<F: DeserializeOwned, C: DeserializeOwned, S: Sync> FromRequestParts<S> for ListParams<F, C> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
@@ -110,18 +110,18 @@ mod tests {
         status: Option<String>,
     }
 
-    async fn read(query: &str) -> Result<ListParameters<Filter, u64>, String> {
+    async fn read(query: &str) -> Result<ListParams<Filter, u64>, String> {
         let (mut parts, ()) = Request::builder().uri(format!("/list{query}")).body(()).expect("a request").into_parts();
-        let read = ListParameters::from_request_parts(&mut parts, &()).await;
+        let read = ListParams::from_request_parts(&mut parts, &()).await;
         read.map_err(|ApiError(error)| error.to_string())
     }
 
     #[tokio::test]
     async fn a_page_has_20_items_unless_the_caller_says_otherwise() {
         let read_page = async |query| read(query).await.expect("parameters");
-        let ListParameters { filter, page } = read_page("").await;
+        let ListParams { filter, page } = read_page("").await;
         assert_eq!((filter.status, page.cursor, page.limit), (None, None, DEFAULT_PAGE_SIZE));
-        let ListParameters { filter, page } = read_page("?limit=2&status=a%20b&cursor=7").await;
+        let ListParams { filter, page } = read_page("?limit=2&status=a%20b&cursor=7").await;
         assert_eq!((filter.status.as_deref(), page.cursor, page.limit), (Some("a b"), Some(7), 2));
     }
 

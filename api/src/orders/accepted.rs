@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{StatusCode, header},
@@ -9,7 +11,10 @@ use dibs_common::{
     redis::{Redis, pending_commands},
 };
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
+};
 
 /// A command that was accepted and has no outcome yet.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -57,5 +62,13 @@ impl AcceptedCommand {
 impl IntoResponse for AcceptedCommand {
     fn into_response(self) -> Response {
         (StatusCode::ACCEPTED, [(header::LOCATION, self.location.clone())], Json(self)).into_response()
+    }
+}
+
+impl IntoResponses for AcceptedCommand {
+    fn responses() -> BTreeMap<String, RefOr<Described>> {
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("AcceptedCommand"))).build();
+        let response = ResponseBuilder::new().description("accepted; the outcome follows");
+        [("202".to_owned(), RefOr::T(response.content("application/json", content).build()))].into()
     }
 }

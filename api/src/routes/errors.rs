@@ -8,7 +8,7 @@ use dibs_common::{Error, error::ErrorCode};
 use rust_embed::Embed;
 
 use crate::{
-    extract::PathParameters,
+    extract::PathParams,
     problem::{ApiError, Problem},
 };
 
@@ -37,10 +37,7 @@ pub async fn error_codes(headers: HeaderMap) -> Result<Response, ApiError> {
         (status = 404, description = "ROUTE_NOT_FOUND", body = Problem),
     ),
 )]
-pub async fn error_page(
-    PathParameters(code): PathParameters<String>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
+pub async fn error_page(PathParams(code): PathParams<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     let code: ErrorCode = code.parse().map_err(|_| Error::RouteNotFound)?;
     page(code.into_str(), &headers)
 }

@@ -51,7 +51,7 @@ use crate::{
         (name = "errors", description = "What the codes of problems mean"),
         (name = "administration", description = "Calls with the administrator's bearer token")
     ),
-    components(schemas(crate::problem::Problem<'static>))
+    components(schemas(crate::problem::Problem<'static>, crate::orders::AcceptedCommand))
 )]
 struct ApiDocument;
 

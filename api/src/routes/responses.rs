@@ -31,8 +31,8 @@ pub fn validate(errors: Vec<FieldError>) -> Result<()> {
 pub struct ReadProblems;
 
 impl IntoResponses for ReadProblems {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        problems(&[("400", "VALIDATION_FAILED"), ("503", "DEPENDENCY_UNAVAILABLE")])
+    fn responses() -> Responses {
+        described(&[("400", "VALIDATION_FAILED"), ("503", "DEPENDENCY_UNAVAILABLE")])
     }
 }
 
@@ -40,12 +40,30 @@ impl IntoResponses for ReadProblems {
 pub struct AdminProblems;
 
 impl IntoResponses for AdminProblems {
-    fn responses() -> BTreeMap<String, RefOr<Described>> {
-        problems(&[("401", "UNAUTHENTICATED"), ("403", "FORBIDDEN"), ("503", "DEPENDENCY_UNAVAILABLE")])
+    fn responses() -> Responses {
+        described(&[("401", "UNAUTHENTICATED"), ("403", "FORBIDDEN"), ("503", "DEPENDENCY_UNAVAILABLE")])
     }
 }
 
-fn problems(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Described>> {
+/// Declares `Problems`, the responses of a call: for each status the codes that it can have, and those of a common set.
+macro_rules! problems {
+    ($($base:ident:)? $($status:literal $codes:literal),+) => {
+        pub struct Problems;
+
+        impl ::utoipa::IntoResponses for Problems {
+            fn responses() -> $crate::routes::responses::Responses {
+                let own = $crate::routes::responses::described(&[$((stringify!($status), $codes)),+]);
+                own.into_iter()$(.chain(<$crate::routes::responses::$base as ::utoipa::IntoResponses>::responses()))?.collect()
+            }
+        }
+    };
+}
+pub(super) use problems;
+
+/// By their status.
+pub type Responses = BTreeMap<String, RefOr<Described>>;
+
+pub fn described(codes: &[(&str, &str)]) -> Responses {
     let problem = |codes: &str| {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         ResponseBuilder::new().description(codes).content("application/json", content).build()

@@ -11,9 +11,9 @@ use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, List, ListParameters, Page},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
+    extract::{Administrator, List, ListParams, Page},
+    problem::ApiError,
+    routes::responses::problems,
 };
 
 /// Which actions.
@@ -35,19 +35,17 @@ pub struct ActionsQuery {
     until: Option<DateTime<Utc>>,
 }
 
+problems! { AdminProblems: 400 "VALIDATION_FAILED" }
+
 /// List what administrators changed
 #[utoipa::path(
     get, path = "/admin/actions", tag = "administration", params(ActionsQuery, Page::<AdminActionId>),
-    responses(
-        (status = 200, description = "the newest first", body = List<AdminAction, AdminActionId>),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the newest first", body = List<AdminAction, AdminActionId>), Problems),
 )]
 pub async fn actions(
     State(app): State<SharedApp>,
     _: Administrator,
-    ListParameters { filter, page }: ListParameters<ActionsQuery, AdminActionId>,
+    ListParams { filter, page }: ListParams<ActionsQuery, AdminActionId>,
 ) -> Result<Json<List<AdminAction, AdminActionId>>, ApiError> {
     let wanted = AdminActionsFilter {
         actor: filter.actor,

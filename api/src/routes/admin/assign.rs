@@ -11,10 +11,15 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, OperationId, PathParameters},
-    problem::{ApiError, Problem},
-    routes::responses::{AdminProblems, located, validate},
+    extract::{Administrator, JsonBody, OperationId, PathParams},
+    problem::ApiError,
+    routes::responses::{located, problems, validate},
 };
+
+problems! {
+    AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "COUPON_NOT_FOUND", 413 "PAYLOAD_TOO_LARGE",
+    422 "CAMPAIGN_CLOSED: by an administrator"
+}
 
 /// Give a coupon to many users
 ///
@@ -23,19 +28,12 @@ use crate::{
 #[utoipa::path(
     post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = CouponId, Path)),
     request_body = Recipients,
-    responses(
-        (status = 202, description = "accepted; the users get it shortly", body = Assignment),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        (status = 413, description = "PAYLOAD_TOO_LARGE", body = Problem),
-        (status = 422, description = "CAMPAIGN_CLOSED: by an administrator", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 202, description = "accepted; the users get it shortly", body = Assignment), Problems),
 )]
 pub async fn assign(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
     OperationId(operation): OperationId,
     JsonBody(recipients): JsonBody<Recipients>,
 ) -> Result<Response, ApiError> {

@@ -8,26 +8,23 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathParameters},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
+    extract::{Administrator, PathParams},
+    problem::ApiError,
+    routes::responses::problems,
 };
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "ASSIGNMENT_NOT_FOUND" }
 
 /// Look at an assignment
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}/assignments/{assignmentId}", tag = "administration",
     params(("couponId" = CouponId, Path), ("assignmentId" = AssignmentId, Path)),
-    responses(
-        (status = 200, description = "the assignment now", body = AssignmentState),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 404, description = "ASSIGNMENT_NOT_FOUND", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the assignment now", body = AssignmentState), Problems),
 )]
 pub async fn assignment(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParameters((coupon, assignment)): PathParameters<(CouponId, AssignmentId)>,
+    PathParams((coupon, assignment)): PathParams<(CouponId, AssignmentId)>,
 ) -> Result<Json<AssignmentState>, ApiError> {
     let pool = &app.database.pool();
     let assignment =

@@ -21,8 +21,9 @@ use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathParameters, entity_tag},
-    problem::{ApiError, Problem},
+    extract::{Administrator, PathParams, entity_tag},
+    problem::ApiError,
+    routes::responses::problems,
     routes::{coupons::show::CampaignView, responses::AdminProblems},
 };
 
@@ -105,22 +106,19 @@ struct ClaimBacklog {
     confirm_lag_millis: u64,
 }
 
+problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
+
 /// Look at a campaign, with its counts
 ///
 /// `ETag` is its revision, for `If-Match` of a change.
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}", tag = "administration", params(("couponId" = CouponId, Path)),
-    responses(
-        (status = 200, description = "the campaign now", body = CampaignDetail),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the campaign now", body = CampaignDetail), Problems),
 )]
 pub async fn campaign(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
 ) -> Result<Response, ApiError> {
     let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let held = campaign_state::compare(&app.redis, &campaign).await.ok().and_then(|held| shown(held, &campaign));

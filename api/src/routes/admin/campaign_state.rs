@@ -6,7 +6,7 @@ use dibs_common::{domain::campaign_change::CampaignChange, identifiers::CouponId
 use super::change_campaign::{ChangedCampaign, change};
 use crate::{
     app::SharedApp,
-    extract::{Change, ChangeQuery, IfMatch, PathParameters},
+    extract::{Change, ChangeQuery, IfMatch, PathParams},
     problem::{ApiError, Problem},
     routes::responses::AdminProblems,
 };
@@ -28,7 +28,7 @@ use crate::{
 pub async fn pause(
     State(app): State<SharedApp>,
     action: Change,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
     precondition: IfMatch,
 ) -> Result<Response, ApiError> {
     change(&app, action, coupon, CampaignChange::Pause, precondition.optional()).await
@@ -51,7 +51,7 @@ pub async fn pause(
 pub async fn resume(
     State(app): State<SharedApp>,
     action: Change,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
     precondition: IfMatch,
 ) -> Result<Response, ApiError> {
     change(&app, action, coupon, CampaignChange::Resume, precondition.optional()).await
@@ -74,7 +74,7 @@ pub async fn resume(
 pub async fn close(
     State(app): State<SharedApp>,
     action: Change,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
     precondition: IfMatch,
 ) -> Result<Response, ApiError> {
     change(&app, action, coupon, CampaignChange::Close, precondition.optional()).await

@@ -14,9 +14,9 @@ use utoipa::IntoParams;
 use super::campaign::AdminCampaign;
 use crate::{
     app::SharedApp,
-    extract::{Administrator, List, ListParameters, Page},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
+    extract::{Administrator, List, ListParams, Page},
+    problem::ApiError,
+    routes::responses::problems,
 };
 
 /// Pages of campaigns that are read for one page of a status. A longer search goes on at `nextCursor`.
@@ -46,19 +46,17 @@ pub struct CampaignsQuery {
     closes_until: Option<DateTime<Utc>>,
 }
 
+problems! { AdminProblems: 400 "VALIDATION_FAILED" }
+
 /// List campaigns
 #[utoipa::path(
     get, path = "/admin/coupons", tag = "administration", params(CampaignsQuery, Page::<CouponId>),
-    responses(
-        (status = 200, description = "the newest first", body = List<AdminCampaign, CouponId>),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the newest first", body = List<AdminCampaign, CouponId>), Problems),
 )]
 pub async fn campaigns(
     State(app): State<SharedApp>,
     _: Administrator,
-    ListParameters { filter, page }: ListParameters<CampaignsQuery, CouponId>,
+    ListParams { filter, page }: ListParams<CampaignsQuery, CouponId>,
 ) -> Result<Json<List<AdminCampaign, CouponId>>, ApiError> {
     let status = filter.status;
     let mut wanted = CampaignsFilter {

@@ -16,9 +16,9 @@ use utoipa::ToSchema;
 use super::campaign::AdminCampaign;
 use crate::{
     app::SharedApp,
-    extract::{Change, ChangeQuery, IfMatch, JsonBody, PathParameters, entity_tag},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
+    extract::{Change, ChangeQuery, IfMatch, JsonBody, PathParams, entity_tag},
+    problem::ApiError,
+    routes::responses::problems,
 };
 
 /// A campaign after a change, and what changed.
@@ -42,6 +42,12 @@ struct FieldChanges {
     after: Map<String, Value>,
 }
 
+problems! {
+    AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "COUPON_NOT_FOUND",
+    412 "PRECONDITION_FAILED: it was changed since", 422 "QUANTITY_BELOW_CLAIMED, CAMPAIGN_CLOSED",
+    428 "PRECONDITION_REQUIRED: there is no If-Match"
+}
+
 /// Change a campaign
 ///
 /// What is left out stays. The total quantity goes up or down while claims come in, never below what is claimed. Issued
@@ -52,20 +58,12 @@ struct FieldChanges {
         ("couponId" = CouponId, Path), ChangeQuery,
         ("If-Match" = String, Header, description = "`ETag` of the version that is changed, or `*`"),
     ),
-    responses(
-        (status = 200, description = "the campaign after the change", body = ChangedCampaign),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        (status = 412, description = "PRECONDITION_FAILED: it was changed since", body = Problem),
-        (status = 422, description = "QUANTITY_BELOW_CLAIMED, CAMPAIGN_CLOSED", body = Problem),
-        (status = 428, description = "PRECONDITION_REQUIRED: there is no If-Match", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the campaign after the change", body = ChangedCampaign), Problems),
 )]
 pub async fn change_campaign(
     State(app): State<SharedApp>,
     action: Change,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
     precondition: IfMatch,
     JsonBody(patch): JsonBody<CampaignPatch>,
 ) -> Result<Response, ApiError> {

@@ -7,10 +7,12 @@ use dibs_common::{
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, OperationId, PathParameters},
-    problem::{ApiError, Problem},
-    routes::responses::{AdminProblems, validate},
+    extract::{Administrator, JsonBody, OperationId, PathParams},
+    problem::ApiError,
+    routes::responses::{problems, validate},
 };
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "PRODUCT_NOT_FOUND", 422 "STOCK_INSUFFICIENT" }
 
 /// Change a product
 ///
@@ -18,18 +20,12 @@ use crate::{
 #[utoipa::path(
     patch, path = "/admin/products/{productId}", tag = "administration", params(("productId" = ProductId, Path)),
     request_body = ProductChange,
-    responses(
-        (status = 200, description = "the product after the change", body = Product),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        (status = 422, description = "STOCK_INSUFFICIENT", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the product after the change", body = Product), Problems),
 )]
 pub async fn change_product(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParameters(product): PathParameters<ProductId>,
+    PathParams(product): PathParams<ProductId>,
     OperationId(operation): OperationId,
     JsonBody(change): JsonBody<ProductChange>,
 ) -> Result<Json<Product>, ApiError> {

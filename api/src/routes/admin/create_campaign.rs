@@ -4,21 +4,19 @@ use dibs_common::{campaigns, domain::campaign::CampaignTerms};
 use crate::{
     app::SharedApp,
     extract::{Action, ActionQuery, JsonBody},
-    problem::{ApiError, Problem},
+    problem::ApiError,
     routes::coupons::show::CampaignView,
-    routes::responses::{AdminProblems, located, validate},
+    routes::responses::{located, problems, validate},
 };
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
 
 /// Create a campaign
 ///
 /// It takes claims from `opensAt` on.
 #[utoipa::path(
     post, path = "/admin/coupons", tag = "administration", request_body = CampaignTerms, params(ActionQuery),
-    responses(
-        (status = 201, description = "created", body = CampaignView),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 201, description = "created", body = CampaignView), Problems),
 )]
 pub async fn create_campaign(
     State(app): State<SharedApp>,

@@ -7,18 +7,16 @@ use dibs_common::{
 use crate::{
     app::SharedApp,
     extract::{Administrator, JsonBody, OperationId},
-    problem::{ApiError, Problem},
-    routes::responses::{AdminProblems, located, validate},
+    problem::ApiError,
+    routes::responses::{located, problems, validate},
 };
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
 
 /// Create a product
 #[utoipa::path(
     post, path = "/admin/products", tag = "administration", request_body = ProductTerms,
-    responses(
-        (status = 201, description = "created", body = Product),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 201, description = "created", body = Product), Problems),
 )]
 pub async fn create_product(
     State(app): State<SharedApp>,

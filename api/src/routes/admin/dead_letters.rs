@@ -9,9 +9,9 @@ use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, List, ListParameters, Page},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
+    extract::{Administrator, List, ListParams, Page},
+    problem::ApiError,
+    routes::responses::problems,
 };
 
 /// Which dead letters.
@@ -25,19 +25,17 @@ pub struct DeadLettersQuery {
     status: Option<DeadLetterStatus>,
 }
 
+problems! { AdminProblems: 400 "VALIDATION_FAILED" }
+
 /// List dead letters
 #[utoipa::path(
     get, path = "/admin/dead-letters", tag = "administration", params(DeadLettersQuery, Page::<DeadLetterId>),
-    responses(
-        (status = 200, description = "the newest first", body = List<DeadLetter, DeadLetterId>),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the newest first", body = List<DeadLetter, DeadLetterId>), Problems),
 )]
 pub async fn dead_letters(
     State(app): State<SharedApp>,
     _: Administrator,
-    ListParameters { filter, page }: ListParameters<DeadLettersQuery, DeadLetterId>,
+    ListParams { filter, page }: ListParams<DeadLettersQuery, DeadLetterId>,
 ) -> Result<Json<List<DeadLetter, DeadLetterId>>, ApiError> {
     let DeadLettersQuery { source, status } = filter;
     let wanted = DeadLettersPage { source, status, before: page.cursor, limit: page.rows(), is_short: false };

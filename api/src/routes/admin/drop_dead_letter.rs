@@ -3,9 +3,16 @@ use dibs_common::{clock, dead_letters, error::Error, identifiers::DeadLetterId};
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathParameters},
-    problem::{ApiError, Problem},
+    extract::{Administrator, PathParams},
+    problem::ApiError,
+    routes::responses::problems,
 };
+
+problems! {
+    400 "VALIDATION_FAILED", 401 "UNAUTHENTICATED", 403 "FORBIDDEN", 404 "DEAD_LETTER_NOT_FOUND",
+    409 "DEAD_LETTER_NOT_REDRIVABLE: a redrive of it is requested and not done",
+    503 "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE"
+}
 
 /// Drop a dead letter
 ///
@@ -14,20 +21,12 @@ use crate::{
 #[utoipa::path(
     delete, path = "/admin/dead-letters/{deadLetterId}", tag = "administration",
     params(("deadLetterId" = DeadLetterId, Path)),
-    responses(
-        (status = 204, description = "dropped"),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 401, description = "UNAUTHENTICATED", body = Problem),
-        (status = 403, description = "FORBIDDEN", body = Problem),
-        (status = 404, description = "DEAD_LETTER_NOT_FOUND", body = Problem),
-        (status = 409, description = "DEAD_LETTER_NOT_REDRIVABLE: a redrive of it is requested and not done", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE", body = Problem),
-    ),
+    responses((status = 204, description = "dropped"), Problems),
 )]
 pub async fn drop_dead_letter(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParameters(id): PathParameters<DeadLetterId>,
+    PathParams(id): PathParams<DeadLetterId>,
 ) -> Result<StatusCode, ApiError> {
     let (database, redis) = (app.database.clone(), app.redis.clone());
     // Several steps: they go on when the caller disconnects.

@@ -9,12 +9,7 @@ use dibs_common::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
-};
+use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// Where a claim is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -49,19 +44,17 @@ pub struct ClaimState {
     code: Option<ClaimRejectReason>,
 }
 
+problems! { ReadProblems: 404 "COUPON_NOT_FOUND, CLAIM_NOT_FOUND" }
+
 /// Look at a claim
 #[utoipa::path(
     get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons",
     params(("couponId" = CouponId, Path), ("userId" = UserId, Path)),
-    responses(
-        (status = 200, description = "the user's latest claim", body = ClaimState),
-        (status = 404, description = "COUPON_NOT_FOUND, CLAIM_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the user's latest claim", body = ClaimState), Problems),
 )]
 pub async fn claim_status(
     State(app): State<SharedApp>,
-    PathParameters((coupon, user)): PathParameters<(CouponId, UserId)>,
+    PathParams((coupon, user)): PathParams<(CouponId, UserId)>,
 ) -> Result<Json<ClaimState>, ApiError> {
     let batcher = app.claims.batcher(coupon).await?;
     // Redis before the database: a claim that is issued or rejected between the two reads is found in the second.

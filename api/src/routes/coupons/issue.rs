@@ -20,9 +20,9 @@ use crate::{
     app::SharedApp,
     claims::{AcceptedClaim, AwaitedClaim},
     extract::{JsonBody, Prefer},
-    problem::{ApiError, Problem},
+    problem::ApiError,
     request_id::RequestId,
-    routes::responses::located,
+    routes::responses::{located, problems},
 };
 
 /// A user's claim on a coupon.
@@ -52,6 +52,12 @@ pub struct ClaimAnswer {
     valid_until: Option<DateTime<Utc>>,
 }
 
+problems! {
+    400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "COUPON_NOT_FOUND",
+    409 "COUPON_ALREADY_ISSUED, CAMPAIGN_NOT_OPEN, CAMPAIGN_PAUSED", 422 "COUPON_EXHAUSTED, CAMPAIGN_CLOSED",
+    500 "CLAIM_FAILED, with `Prefer: wait`", 503 "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE, OVERLOADED"
+}
+
 /// Claim a coupon
 ///
 /// Accepted claims are issued by the worker, usually within a few milliseconds; `Location` shows its outcome.
@@ -61,13 +67,7 @@ pub struct ClaimAnswer {
     params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the issuance")),
     responses(
         (status = 202, description = "accepted; issuance follows", body = ClaimAnswer),
-        (status = 200, description = "issued, with `Prefer: wait`", body = ClaimAnswer),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        (status = 409, description = "COUPON_ALREADY_ISSUED, CAMPAIGN_NOT_OPEN, CAMPAIGN_PAUSED", body = Problem),
-        (status = 422, description = "COUPON_EXHAUSTED, CAMPAIGN_CLOSED", body = Problem),
-        (status = 500, description = "CLAIM_FAILED, with `Prefer: wait`", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE, CAMPAIGN_UNAVAILABLE, OVERLOADED", body = Problem),
+        (status = 200, description = "issued, with `Prefer: wait`", body = ClaimAnswer), Problems,
     ),
 )]
 pub async fn issue(

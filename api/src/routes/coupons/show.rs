@@ -8,12 +8,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
-};
+use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A campaign as the public sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -47,18 +42,16 @@ impl CampaignView {
     }
 }
 
+problems! { ReadProblems: 404 "COUPON_NOT_FOUND" }
+
 /// Look at a campaign
 #[utoipa::path(
     get, path = "/coupons/{couponId}", tag = "coupons", params(("couponId" = CouponId, Path)),
-    responses(
-        (status = 200, description = "the campaign now", body = CampaignView),
-        (status = 404, description = "COUPON_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the campaign now", body = CampaignView), Problems),
 )]
 pub async fn show(
     State(app): State<SharedApp>,
-    PathParameters(coupon): PathParameters<CouponId>,
+    PathParams(coupon): PathParams<CouponId>,
 ) -> Result<Json<CampaignView>, ApiError> {
     let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let batcher = app.claims.batcher(coupon).await?;

@@ -9,12 +9,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
-};
+use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// Where a command is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -43,21 +38,19 @@ pub struct CommandState {
     decided_at: Option<DateTime<Utc>>,
 }
 
+problems! { ReadProblems: 404 "COMMAND_NOT_FOUND" }
+
 /// Look at a command
 ///
 /// For commands to confirm or cancel that were answered 202.
 #[utoipa::path(
     get, path = "/orders/{orderId}/commands/{commandId}", tag = "orders",
     params(("orderId" = OrderId, Path), ("commandId" = CommandId, Path)),
-    responses(
-        (status = 200, description = "the command now", body = CommandState),
-        (status = 404, description = "COMMAND_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the command now", body = CommandState), Problems),
 )]
 pub async fn command(
     State(app): State<SharedApp>,
-    PathParameters((order, id)): PathParameters<(OrderId, CommandId)>,
+    PathParams((order, id)): PathParams<(OrderId, CommandId)>,
 ) -> Result<Json<CommandState>, ApiError> {
     // Redis before the database: a command that is executed between the two reads is found in the second.
     let pending = app.orders.pending(id).await;

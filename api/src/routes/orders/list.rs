@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{List, ListParameters, Page},
+    extract::{List, ListParams, Page},
     problem::ApiError,
     routes::responses::ReadProblems,
 };
@@ -25,14 +25,11 @@ pub struct OrdersQuery {
 /// List a user's orders
 #[utoipa::path(
     get, path = "/orders", tag = "orders", params(OrdersQuery, Page::<OrderId>),
-    responses(
-        (status = 200, description = "the newest first", body = List<Order, OrderId>),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the newest first", body = List<Order, OrderId>), ReadProblems),
 )]
 pub async fn list(
     State(app): State<SharedApp>,
-    ListParameters { filter, page }: ListParameters<OrdersQuery, OrderId>,
+    ListParams { filter, page }: ListParams<OrdersQuery, OrderId>,
 ) -> Result<Json<List<Order, OrderId>>, ApiError> {
     let wanted = OrdersFilter { user: filter.user_id, before: page.cursor, limit: page.rows() };
     let orders = db::within(db::orders::list_of_user(&app.database.pool(), wanted)).await?;

@@ -14,8 +14,8 @@ use crate::{
     app::SharedApp,
     extract::JsonBody,
     orders::{AcceptedCommand, CommandContext, Submitted},
-    problem::{ApiError, Problem},
-    routes::responses::{located, validate},
+    problem::ApiError,
+    routes::responses::{located, problems, validate},
 };
 
 /// What a user orders.
@@ -35,6 +35,12 @@ pub struct OrderBody {
     pay: bool,
 }
 
+problems! {
+    400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "PRODUCT_NOT_FOUND",
+    422 "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT, PAYMENT_REQUIRED, UNPAID_ORDERS_LIMIT_EXCEEDED, UNPAID_UNITS_LIMIT_EXCEEDED",
+    503 "DEPENDENCY_UNAVAILABLE, OVERLOADED"
+}
+
 /// Place an order
 ///
 /// Stock and coupon are taken at once. The order can be paid until `expiresAt`. With `pay: true` it is paid in the
@@ -43,15 +49,7 @@ pub struct OrderBody {
 #[utoipa::path(
     post, path = "/orders", tag = "orders", request_body = OrderBody,
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
-    responses(
-        (status = 201, description = "placed, and paid if asked", body = Order),
-        (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        (status = 422, description = "STOCK_INSUFFICIENT, PRODUCT_NOT_SELLING, COUPON_NOT_USABLE, POINTS_INSUFFICIENT, \
-            PAYMENT_REQUIRED, UNPAID_ORDERS_LIMIT_EXCEEDED, UNPAID_UNITS_LIMIT_EXCEEDED", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
-    ),
+    responses((status = 201, description = "placed, and paid if asked", body = Order), AcceptedCommand, Problems),
 )]
 pub async fn place(
     State(app): State<SharedApp>,

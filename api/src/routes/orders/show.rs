@@ -11,28 +11,19 @@ use dibs_common::{
 };
 
 use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    orders::AcceptedCommand,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
+    app::SharedApp, extract::PathParams, orders::AcceptedCommand, problem::ApiError, routes::responses::problems,
 };
+
+problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
 
 /// Look at an order
 ///
 /// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
     get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = OrderId, Path)),
-    responses(
-        (status = 200, description = "the order now", body = Order),
-        (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the order now", body = Order), Problems),
 )]
-pub async fn show(
-    State(app): State<SharedApp>,
-    PathParameters(id): PathParameters<OrderId>,
-) -> Result<Response, ApiError> {
+pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<OrderId>) -> Result<Response, ApiError> {
     // Redis before the database: an order that is placed between the two reads is found in the second.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::find(&app.database.pool(), id)).await? {

@@ -15,7 +15,8 @@ use crate::{
     app::SharedApp,
     extract::JsonBody,
     orders::{AcceptedCommand, CommandContext, Submitted},
-    problem::{ApiError, Problem},
+    problem::ApiError,
+    routes::responses::problems,
 };
 
 /// The order to pay.
@@ -63,21 +64,18 @@ fn failed(error: Error, payment: PaymentId) -> Error {
     }
 }
 
+problems! {
+    400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "ORDER_NOT_FOUND", 409 "ORDER_STATE_CONFLICT",
+    422 "POINTS_INSUFFICIENT", 503 "DEPENDENCY_UNAVAILABLE, OVERLOADED"
+}
+
 /// Pay an order with points
 ///
 /// Paying twice pays once, and answers the first payment. One that fails for lack of points stays readable as FAIL:
 /// the problem's `paymentId` is its id.
 #[utoipa::path(
     post, path = "/payments/confirm", tag = "payments", request_body = PaymentBody,
-    responses(
-        (status = 200, description = "paid", body = PaymentAnswer),
-        (status = 202, description = "accepted; the outcome follows", body = AcceptedCommand),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 404, description = "ORDER_NOT_FOUND", body = Problem),
-        (status = 409, description = "ORDER_STATE_CONFLICT", body = Problem),
-        (status = 422, description = "POINTS_INSUFFICIENT", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
-    ),
+    responses((status = 200, description = "paid", body = PaymentAnswer), AcceptedCommand, Problems),
 )]
 pub async fn confirm(
     State(app): State<SharedApp>,

@@ -12,12 +12,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
-};
+use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A payment that was requested and has no row of its own.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -32,22 +27,17 @@ struct PaymentNotMade {
     code: Option<RejectCode>,
 }
 
+problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
+
 /// Look at a payment
 ///
 /// One that was accepted and is not executed yet is READY. The id of a payment that found its order paid answers the
 /// first payment.
 #[utoipa::path(
     get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = PaymentId, Path)),
-    responses(
-        (status = 200, description = "the payment now", body = PaymentView),
-        (status = 404, description = "PAYMENT_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the payment now", body = PaymentView), Problems),
 )]
-pub async fn show(
-    State(app): State<SharedApp>,
-    PathParameters(id): PathParameters<PaymentId>,
-) -> Result<Response, ApiError> {
+pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<PaymentId>) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
     // Redis before the database: a payment that is created between the two reads is found in the second.
     let pending = app.orders.pending(command).await;

@@ -3,7 +3,7 @@ use dibs_common::{db, identifiers::UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{app::SharedApp, extract::QueryParameters, problem::ApiError, routes::responses::ReadProblems};
+use crate::{app::SharedApp, extract::QueryParams, problem::ApiError, routes::responses::ReadProblems};
 
 /// Whose points.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -25,14 +25,11 @@ pub struct Balance {
 /// Look at a user's points
 #[utoipa::path(
     get, path = "/points", tag = "points", params(BalanceQuery),
-    responses(
-        (status = 200, description = "what the user can spend now", body = Balance),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "what the user can spend now", body = Balance), ReadProblems),
 )]
 pub async fn balance(
     State(app): State<SharedApp>,
-    QueryParameters(BalanceQuery { user_id }): QueryParameters<BalanceQuery>,
+    QueryParams(BalanceQuery { user_id }): QueryParams<BalanceQuery>,
 ) -> Result<Json<Balance>, ApiError> {
     let balance = db::within(db::points::find_balance(&app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))

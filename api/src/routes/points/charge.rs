@@ -18,8 +18,8 @@ use utoipa::ToSchema;
 use crate::{
     app::SharedApp,
     extract::{JsonBody, OperationId},
-    problem::{ApiError, Problem},
-    routes::responses::located,
+    problem::ApiError,
+    routes::responses::{located, problems},
 };
 
 /// Points that a user buys.
@@ -64,6 +64,11 @@ pub struct ChargeAnswer {
     status: ChargeStatus,
 }
 
+problems! {
+    400 "AMOUNT_BELOW_MINIMUM, VALIDATION_FAILED, MALFORMED_JSON", 422 "POINTS_CAP_EXCEEDED, PAYMENT_DECLINED",
+    503 "DEPENDENCY_UNAVAILABLE, OVERLOADED"
+}
+
 /// Buy points
 ///
 /// When the payment gateway does not say whether the money is taken, the charge stays pending, and the worker asks
@@ -72,10 +77,7 @@ pub struct ChargeAnswer {
     post, path = "/points", tag = "points", request_body = ChargeBody,
     responses(
         (status = 200, description = "paid and credited", body = ChargeAnswer),
-        (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer),
-        (status = 400, description = "AMOUNT_BELOW_MINIMUM, VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 422, description = "POINTS_CAP_EXCEEDED, PAYMENT_DECLINED", body = Problem),
-        (status = 503, description = "DEPENDENCY_UNAVAILABLE, OVERLOADED", body = Problem),
+        (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer), Problems,
     ),
 )]
 pub async fn charge(

@@ -9,12 +9,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::PathParameters,
-    problem::{ApiError, Problem},
-    routes::responses::ReadProblems,
-};
+use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A purchase of points.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -47,18 +42,16 @@ impl From<Charge> for ChargeState {
     }
 }
 
+problems! { ReadProblems: 404 "CHARGE_NOT_FOUND" }
+
 /// Look at a charge
 #[utoipa::path(
     get, path = "/points/charges/{chargeId}", tag = "points", params(("chargeId" = ChargeId, Path)),
-    responses(
-        (status = 200, description = "the charge now", body = ChargeState),
-        (status = 404, description = "CHARGE_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the charge now", body = ChargeState), Problems),
 )]
 pub async fn charge_state(
     State(app): State<SharedApp>,
-    PathParameters(charge): PathParameters<ChargeId>,
+    PathParams(charge): PathParams<ChargeId>,
 ) -> Result<Json<ChargeState>, ApiError> {
     Ok(Json(db::found(db::charges::find(&app.database.pool(), charge), Error::ChargeNotFound(charge)).await?.into()))
 }

@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{List, ListParameters, Page},
+    extract::{List, ListParams, Page},
     problem::ApiError,
     routes::responses::ReadProblems,
 };
@@ -31,7 +31,7 @@ pub struct HistoryQuery {
 )]
 pub async fn history(
     State(app): State<SharedApp>,
-    ListParameters { filter, page }: ListParameters<HistoryQuery, PointHistoryId>,
+    ListParams { filter, page }: ListParams<HistoryQuery, PointHistoryId>,
 ) -> Result<Json<List<LedgerEntry, PointHistoryId>>, ApiError> {
     let pool = &app.database.pool();
     let rows = db::points::list_history(pool, filter.user_id, page.cursor, page.rows());

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
-    extract::QueryParameters,
+    extract::QueryParams,
     problem::ApiError,
     rankings::{BestSeller, Ranking},
     routes::responses::{ReadProblems, validate},
@@ -84,14 +84,11 @@ pub struct BestSellersPage<'r> {
 /// List what sold best
 #[utoipa::path(
     get, path = "/products/best-sellers", tag = "products", params(BestSellersQuery),
-    responses(
-        (status = 200, description = "the best first", body = BestSellersPage),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the best first", body = BestSellersPage), ReadProblems),
 )]
 pub async fn best_sellers(
     State(app): State<SharedApp>,
-    QueryParameters(query): QueryParameters<BestSellersQuery>,
+    QueryParams(query): QueryParams<BestSellersQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
     validate(query.errors())?;
     let ranking = app.rankings.of(query.days).await?;

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
-    extract::{List, ListParameters, Page},
+    extract::{List, ListParams, Page},
     problem::ApiError,
     routes::responses::ReadProblems,
 };
@@ -52,14 +52,11 @@ impl ListedStatus {
 /// List products
 #[utoipa::path(
     get, path = "/products", tag = "products", params(ProductsQuery, Page::<ProductId>),
-    responses(
-        (status = 200, description = "by id", body = List<Product, ProductId>),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "by id", body = List<Product, ProductId>), ReadProblems),
 )]
 pub async fn list_products(
     State(app): State<SharedApp>,
-    ListParameters { filter, page }: ListParameters<ProductsQuery, ProductId>,
+    ListParams { filter, page }: ListParams<ProductsQuery, ProductId>,
 ) -> Result<Json<List<Product, ProductId>>, ApiError> {
     let wanted = ProductsFilter { status: filter.status.wanted(), after: page.cursor, limit: page.rows() };
     let products = db::within(db::products::list(&app.database.pool(), wanted)).await?;

@@ -7,10 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::best_sellers::{days_error, three};
 use crate::{
     app::{App, SharedApp},
-    extract::{PathParameters, QueryParameters},
-    problem::{ApiError, Problem},
+    extract::{PathParams, QueryParams},
+    problem::ApiError,
     rankings::{Ranking, RankingSource},
-    routes::responses::ReadProblems,
+    routes::responses::problems,
 };
 
 /// In which ranking.
@@ -42,19 +42,17 @@ pub struct ProductRank {
     updated_at: Option<DateTime<Utc>>,
 }
 
+problems! { ReadProblems: 404 "PRODUCT_NOT_FOUND" }
+
 /// Look up where a product is among what sold best
 #[utoipa::path(
     get, path = "/products/{productId}/rank", tag = "products", params(("productId" = ProductId, Path), RankQuery),
-    responses(
-        (status = 200, description = "its rank and units", body = ProductRank),
-        (status = 404, description = "PRODUCT_NOT_FOUND", body = Problem),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "its rank and units", body = ProductRank), Problems),
 )]
 pub async fn rank(
     State(app): State<SharedApp>,
-    PathParameters(product): PathParameters<ProductId>,
-    QueryParameters(RankQuery { days }): QueryParameters<RankQuery>,
+    PathParams(product): PathParams<ProductId>,
+    QueryParams(RankQuery { days }): QueryParams<RankQuery>,
 ) -> Result<Json<ProductRank>, ApiError> {
     if let Some(error) = days_error(days) {
         return Err(ApiError(Error::ValidationFailed(vec![error])));

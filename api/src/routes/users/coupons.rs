@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use crate::{
     app::SharedApp,
-    extract::{List, ListParameters, Page, PathParameters},
+    extract::{List, ListParams, Page, PathParams},
     problem::ApiError,
     routes::responses::ReadProblems,
 };
@@ -29,15 +29,12 @@ pub struct CouponsQuery {
 /// List a user's coupons
 #[utoipa::path(
     get, path = "/users/{userId}/coupons", tag = "coupons", params(("userId" = UserId, Path), CouponsQuery, Page::<ClaimId>),
-    responses(
-        (status = 200, description = "the newest first", body = List<OwnedCoupon, ClaimId>),
-        ReadProblems,
-    ),
+    responses((status = 200, description = "the newest first", body = List<OwnedCoupon, ClaimId>), ReadProblems),
 )]
 pub async fn coupons(
     State(app): State<SharedApp>,
-    PathParameters(user): PathParameters<UserId>,
-    ListParameters { filter, page }: ListParameters<CouponsQuery, ClaimId>,
+    PathParams(user): PathParams<UserId>,
+    ListParams { filter, page }: ListParams<CouponsQuery, ClaimId>,
 ) -> Result<Json<List<OwnedCoupon, ClaimId>>, ApiError> {
     let wanted = OwnedCouponsFilter { user, status: filter.status, before: page.cursor, limit: page.rows() };
     let coupons = db::within(db::owned_coupons::list(&app.database.pool(), wanted, clock::now())).await?;
