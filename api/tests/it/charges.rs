@@ -180,8 +180,7 @@ async fn a_charge_is_settled_once_the_connection_to_the_payment_gateway_is_back(
 /// Several processes may request one charge, and each gets a decision: one credit, and the first decision stands.
 #[tokio::test]
 async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
-    let gateway = TestGateway::new(Reply::Approve).await;
-    let environment = TestEnvironment::new().await;
+    let (gateway, environment) = (TestGateway::new(Reply::Approve).await, TestEnvironment::new().await);
     let wanted = wanted(1, 10_000);
     let now = clock::now();
     db::charges::begin(&environment.database, &wanted, RULES, now).await.expect("begun");
@@ -207,8 +206,7 @@ async fn a_charge_that_the_payment_gateway_answers_twice_is_settled_once() {
 /// Dies between each two steps: after the charge is written, and after the gateway has answered.
 #[tokio::test]
 async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
-    let gateway = TestGateway::new(Reply::Approve).await;
-    let environment = TestEnvironment::new().await;
+    let (gateway, environment) = (TestGateway::new(Reply::Approve).await, TestEnvironment::new().await);
     let (unasked, answered) = (wanted(1, 10_000), wanted(1, 20_000));
     for wanted in [&unasked, &answered] {
         db::charges::begin(&environment.database, wanted, RULES, clock::now()).await.expect("begun");
@@ -230,8 +228,7 @@ async fn a_charge_survives_the_death_of_its_process_between_any_two_steps() {
 
 #[tokio::test]
 async fn several_workers_share_the_charges_that_are_due() {
-    let gateway = TestGateway::new(Reply::Approve).await;
-    let environment = TestEnvironment::new().await;
+    let (gateway, environment) = (TestGateway::new(Reply::Approve).await, TestEnvironment::new().await);
     for user in 1..=150 {
         db::charges::begin(&environment.database, &wanted(user % 10 + 1, 10_000), RULES, clock::now())
             .await
@@ -275,8 +272,7 @@ async fn a_charge_goes_on_when_its_client_goes_away() {
 
 #[tokio::test]
 async fn settling_charges_goes_on_until_it_stops() {
-    let gateway = TestGateway::new(Reply::Approve).await;
-    let environment = TestEnvironment::new().await;
+    let (gateway, environment) = (TestGateway::new(Reply::Approve).await, TestEnvironment::new().await);
     let past = clock::now() - TimeDelta::minutes(1);
     db::charges::begin(&environment.database, &wanted(1, 10_000), RULES, past).await.expect("begun");
     let reconciler = reconciler(&environment, &gateway.url);

@@ -184,15 +184,16 @@ async fn a_product_has_its_rank() {
 
 #[tokio::test]
 async fn what_is_wrong_with_a_question_for_rankings_is_named() {
-    let app = TestApp::new().await;
-    for (query, field) in [
+    let wrong = [
         ("pageNumber=0", "pageNumber"),
         ("pageSize=0", "pageSize"),
         ("pageSize=101", "pageSize"),
         ("days=2", "days"),
         ("days=x", "days"),
         ("page=1", "page"),
-    ] {
+    ];
+    let app = TestApp::new().await;
+    for (query, field) in wrong {
         let answer = app.get(&format!("{BEST}?{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, "VALIDATION_FAILED"), "{query}");
         assert_eq!(answer.body["errors"][0]["field"], field);

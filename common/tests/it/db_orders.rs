@@ -130,8 +130,7 @@ async fn a_command_that_was_decided_fails_optimistically_and_gets_its_outcome_ex
 
 #[tokio::test]
 async fn a_plan_that_does_not_match_the_rows_is_rolled_back() {
-    let environment = TestEnvironment::new().await;
-    let tea = environment.product(12_000, 9).await;
+    let (environment, tea, _) = with_order(9).await;
     let mut transaction = environment.database.begin().await.expect("begun");
     let state = db::orders::lock_state(&mut transaction, &[], &RULES, DuplicateCheck::Explicit).await.expect("locked");
     let change = StockChange { sold: 2, restored: 0 };

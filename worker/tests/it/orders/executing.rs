@@ -128,13 +128,10 @@ async fn overdue_orders_get_one_command_to_expire_each_round() {
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(1)).await, 3);
     work(&environment).await;
     assert_eq!(sent(&mut expiry, now + TimeDelta::minutes(2)).await, 0);
-    environment
-        .expect_counts([
-            ("SELECT COUNT(*) FROM orders WHERE status = 'EXPIRED'", 3),
-            ("SELECT stock FROM products", 10),
-            ("SELECT COUNT(*) FROM outbox_events WHERE type = 'order.expired'", 3),
-        ])
-        .await;
+    assert_eq!(environment.count("SELECT stock FROM products").await, 10);
+    for expired in ["orders WHERE status = 'EXPIRED'", "outbox_events WHERE type = 'order.expired'"] {
+        assert_eq!(environment.count(&format!("SELECT COUNT(*) FROM {expired}")).await, 3, "{expired}");
+    }
     environment.end_consistent().await;
 }
 

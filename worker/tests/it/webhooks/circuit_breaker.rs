@@ -74,9 +74,7 @@ async fn i10_a_receiver_that_is_unreachable_for_a_while_gets_everything() {
         (300, 0),
         "the outbox keeps it"
     );
-    line.receiver.will(|_| OK);
-    line.for_minutes(2).await;
-    line.end_delivered(environment, 100).await;
+    line.recover_and_end(environment, 2, 100).await;
 }
 
 /// Any response closes the circuit: what fails now is this message alone.
@@ -97,7 +95,7 @@ async fn a_response_of_500_closes_the_circuit() {
 async fn retry_after_is_respected() {
     let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
     line.receiver.will(|arrival| if arrival.attempt == 1 { (429, "", Some("120")) } else { OK });
-    write(&environment, ("ORDER", "a"), "order.created", "{}").await;
+    write(&environment, "ORDER", "a", "order.created", "{}").await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.after_seconds(1).await;
     line.after_seconds(118).await;
@@ -119,7 +117,7 @@ async fn i10_a_dead_receiver_holds_up_no_other_sink() {
     let payload =
         r#"{"couponId": 3, "issuedAt": null, "issuances": [{"userCouponId": "c", "userId": 1, "validUntil": null}]}"#;
     for _ in 0..20 {
-        write(&environment, ("COUPON", "3"), "coupon.issued", payload).await;
+        write(&environment, "COUPON", "3", "coupon.issued", payload).await;
     }
     orders(&environment, &["a"]).await;
     assert_eq!(dead.step(clock::now()).await.expect("looked"), StepOutcome::Blocked);

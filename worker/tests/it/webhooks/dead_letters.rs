@@ -14,14 +14,20 @@ use dibs_worker::{
 };
 
 use super::{Line, behind, count_letters, issue, letters, orders, queued, write};
-use crate::receiver::OK;
+use crate::receiver::{Answer, OK};
+
+/// The receiver was sent the three events of an order, and does not accept the first one.
+async fn with_a_failing_event(answer: Answer) -> (TestEnvironment, Line) {
+    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
+    line.receiver.will(move |arrival| if arrival.id == "event-1-0" { answer } else { OK });
+    orders(&environment, &["a"]).await;
+    line.after_seconds(1).await;
+    (environment, line)
+}
 
 #[tokio::test]
 async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
-    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
-    line.receiver.will(|arrival| if arrival.id == "event-1-0" { (422, "no such\nshop", None) } else { OK });
-    orders(&environment, &["a"]).await;
-    line.after_seconds(1).await;
+    let (environment, mut line) = with_a_failing_event((422, "no such\nshop", None)).await;
     assert_eq!(line.receiver.taken(), ["event-2-0", "event-3-0"], "the others of its order go on");
     let dead = letters(&environment, DeadLetterStatus::Dead).await;
     let [letter] = &dead[..] else { panic!("{dead:?}") };
@@ -47,10 +53,7 @@ async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
 
 #[tokio::test]
 async fn i10_after_a_day_of_failures_a_message_is_a_dead_letter_and_its_order_goes_on() {
-    let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
-    line.receiver.will(|arrival| if arrival.id == "event-1-0" { (500, "broken", None) } else { OK });
-    orders(&environment, &["a"]).await;
-    line.after_seconds(1).await;
+    let (environment, mut line) = with_a_failing_event((500, "broken", None)).await;
     let began = line.now;
     while line.now - began < RETRIED_FOR - TimeDelta::minutes(15) {
         line.after(TimeDelta::minutes(15)).await;
@@ -159,7 +162,7 @@ async fn only_letters_that_were_sent_are_purged() {
 #[tokio::test]
 async fn an_event_that_is_no_message_is_a_dead_letter_and_holds_nothing_up() {
     let (environment, mut line) = Line::start(Receiver::Notifications).await;
-    write(&environment, ("COUPON", "3"), "coupon.issued", r#"{"couponId": 3}"#).await;
+    write(&environment, "COUPON", "3", "coupon.issued", r#"{"couponId": 3}"#).await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.after_seconds(1).await;
     let dead = letters(&environment, DeadLetterStatus::Dead).await;

@@ -16,7 +16,7 @@ use crate::receiver::OK;
 #[tokio::test]
 async fn i10_the_data_platform_receives_each_event_of_an_order_in_order() {
     let (environment, mut line) = Line::start(Receiver::DataPlatform).await;
-    write(&environment, ("POINTS", "7"), "points.charged", "{}").await;
+    write(&environment, "POINTS", "7", "points.charged", "{}").await;
     orders(&environment, &["a", "b"]).await;
     assert_eq!(line.after_seconds(1).await, StepOutcome::UpToDate);
     let arrivals = line.receiver.arrivals();
@@ -38,8 +38,8 @@ async fn i10_each_recipient_of_a_coupon_is_notified() {
     let issuance = |user: u32| format!(r#"{{"userCouponId": "c{user}", "userId": {user}, "validUntil": null}}"#);
     let issuances: Vec<String> = (1..=100).map(issuance).collect();
     let payload = format!(r#"{{"couponId": 3, "issuedAt": null, "issuances": [{}]}}"#, issuances.join(","));
-    write(&environment, ("COUPON", "3"), "coupon.issued", &payload).await;
-    write(&environment, ("COUPON", "3"), "coupon.expired", "{}").await;
+    write(&environment, "COUPON", "3", "coupon.issued", &payload).await;
+    write(&environment, "COUPON", "3", "coupon.expired", "{}").await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.receiver.will(|arrival| if arrival.id == "event-1-7" && arrival.attempt == 1 { (500, "", None) } else { OK });
     line.after_seconds(1).await;
@@ -64,7 +64,7 @@ async fn i10_an_order_waits_for_its_first_event_and_the_others_do_not() {
     line.after_seconds(1).await;
     assert_eq!((line.receiver.taken().len(), behind(&environment, "data-platform").await), (6, 0));
     assert_eq!(queued(&environment).await, 3);
-    write(&environment, ("ORDER", "a"), "order.cancelled", "{}").await;
+    write(&environment, "ORDER", "a", "order.cancelled", "{}").await;
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
     line.after_seconds(1).await;
     assert_eq!(queued(&environment).await, 4, "what comes later waits, too");

@@ -19,11 +19,11 @@ use dibs_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::receiver::TestReceiver;
+use crate::receiver::{OK, TestReceiver};
 
 const KINDS: [&str; 3] = ["order.created", "order.paid", "order.confirmed"];
 
-async fn write(environment: &TestEnvironment, (aggregate_type, id): (&str, &str), kind: &str, payload: &str) {
+async fn write(environment: &TestEnvironment, aggregate_type: &str, id: &str, kind: &str, payload: &str) {
     environment
         .execute(&format!(
             "INSERT INTO outbox_events (aggregate_type, aggregate_id, type, payload, created_at) \
@@ -36,7 +36,7 @@ async fn write(environment: &TestEnvironment, (aggregate_type, id): (&str, &str)
 async fn orders(environment: &TestEnvironment, ids: &[&str]) {
     for kind in KINDS {
         for id in ids {
-            write(environment, ("ORDER", id), kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
+            write(environment, "ORDER", id, kind, &format!(r#"{{"orderId": "{id}"}}"#)).await;
         }
     }
     while db::outbox::sequence_events(&environment.database).await.expect("numbered") > 0 {}
@@ -95,8 +95,11 @@ impl Line {
         }
     }
 
-    /// The data platform has received the three events of each of so many orders, those of each order in their order.
-    async fn end_delivered(self, environment: TestEnvironment, orders: usize) {
+    /// The data platform accepts everything again. After so many minutes it has received the three events of each of so
+    /// many orders, those of each order in their order.
+    async fn recover_and_end(mut self, environment: TestEnvironment, minutes: i64, orders: usize) {
+        self.receiver.will(|_| OK);
+        self.for_minutes(minutes).await;
         assert_eq!((behind(&environment, "data-platform").await, queued(&environment).await), (0, 0));
         let taken = self.receiver.taken_by_aggregate();
         assert!(taken.len() == orders && taken.values().all(|sequences| sequences.len() == 3 && sequences.is_sorted()));
@@ -126,7 +129,7 @@ async fn issue(environment: &TestEnvironment, coupon: &str, count: u32) {
         let issuances: Vec<String> = users.map(issuance).collect();
         let issuances = issuances.join(",");
         let payload = format!(r#"{{"couponId": {coupon}, "issuedAt": null, "issuances": [{issuances}]}}"#);
-        write(environment, ("COUPON", coupon), "coupon.issued", &payload).await;
+        write(environment, "COUPON", coupon, "coupon.issued", &payload).await;
     }
     db::outbox::sequence_events(&environment.database).await.expect("numbered");
 }

@@ -57,9 +57,7 @@ async fn i10_when_the_retry_queue_is_full_the_sink_stops_and_later_goes_on() {
     assert_eq!((queued(&environment).await, line.receiver.taken().len()), (4, 4));
     line.for_minutes(3).await;
     assert_eq!((queued(&environment).await, behind(&environment, "data-platform").await > 0), (4, true));
-    line.receiver.will(|_| OK);
-    line.for_minutes(12).await;
-    line.end_delivered(environment, 4).await;
+    line.recover_and_end(environment, 12, 4).await;
 }
 
 /// Events wait for a sink that is served, moving or not, and no longer for one that no process has served for a week.
