@@ -31,7 +31,7 @@ async fn i10_nothing_is_dead_lettered_while_the_circuit_is_open() {
         (unreachable.limits, unreachable.endpoint) = (limits, endpoint("http://127.0.0.1:1/"));
         line.relay = Relay::new(&environment.database, unreachable.clone());
         for number in 0..20 {
-            write(&environment, ("ORDER", &format!("o{number}")), "order.created", "{}").await;
+            write(&environment, "ORDER", &format!("o{number}"), "order.created", "{}").await;
             db::outbox::sequence_events(&environment.database).await.expect("numbered");
             line.after_seconds(60).await;
         }
