@@ -34,7 +34,7 @@ use crate::{
     config::Settings,
     db::{self, Database},
     domain::{
-        campaign::{Campaign, CampaignState, CampaignTerms, Discount, DiscountType, Validity},
+        campaign::{Campaign, CampaignState, CampaignTerms},
         product::{ProductStatus, ProductTerms},
     },
     identifiers::{Partition, ProductId, new_uuid},
@@ -270,16 +270,7 @@ async fn execute(url: &str, sql: &str) {
 /// A campaign of ten coupons for the next hour, one for each user.
 pub fn open_terms() -> CampaignTerms {
     let now = clock::now();
-    CampaignTerms {
-        name: "autumn".into(),
-        discount: Discount { kind: DiscountType::Fixed, value: 1000, max_amount: None },
-        minimum_order_amount: 0,
-        total_quantity: 10,
-        per_user_limit: 1,
-        opens_at: now - chrono::TimeDelta::minutes(1),
-        closes_at: now + chrono::TimeDelta::hours(1),
-        validity: Validity::Days(30),
-    }
+    CampaignTerms::example(now - chrono::TimeDelta::minutes(1), now + chrono::TimeDelta::hours(1))
 }
 
 pub const FIRST: Partition = Partition(0);

@@ -5,14 +5,6 @@ use std::{future::Future, time::Duration};
 use super::retry::{retrying_batch, with_limit};
 use crate::error::{Error, Result};
 
-/// How often a batch is read and decided when others decide parts of it meanwhile: what they write is seen only after
-/// their commit, and each time there is more of it.
-const EXPLICIT_ATTEMPTS: u32 = 4;
-
-/// A transaction of a batch that takes longer has lost its server: it is well below a second. A session that is silent for
-/// so long has lost its locks as well, so nothing is gained by waiting.
-const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Whether a transaction reads what was decided of its batch before. Nearly always nothing was, and reading takes a third
 /// of the time. The keys of the tables reject a second outcome either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +14,14 @@ pub enum DuplicateCheck {
     /// Existing outcomes are read.
     Explicit,
 }
+
+/// How often a batch is read and decided when others decide parts of it meanwhile: what they write is seen only after
+/// their commit, and each time there is more of it.
+const EXPLICIT_ATTEMPTS: u32 = 4;
+
+/// A transaction of a batch that takes longer has lost its server: it is well below a second. A session that is silent
+/// for so long has lost its locks as well, so nothing is gained by waiting.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Decides a batch: optimistically, and when that attempt returns none, explicitly. `attempt` is one transaction, and
 /// `name` names it in the metrics. Only a batch that met a repeat pays for the second one.

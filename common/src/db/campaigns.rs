@@ -231,22 +231,22 @@ pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Res
     query.fetch_all(connection).await?.into_iter().map(Campaign::try_from).collect()
 }
 
-/// Those of the campaigns whose rows another session has locked. Locks those that are free, so the caller rolls back.
-pub async fn find_locked(
-    connection: &mut MySqlConnection,
-    coupons: &BTreeSet<CouponId>,
-) -> Result<BTreeSet<CouponId>, sqlx::Error> {
+/// Those of the campaigns that another session has locked.
+pub async fn find_locked(database: &Database, coupons: &BTreeSet<CouponId>) -> Result<BTreeSet<CouponId>, sqlx::Error> {
+    let mut transaction = database.begin_batch().await?;
     let mut locked = BTreeSet::new();
     for coupon in coupons {
         let exists = "SELECT /* campaigns::find_locked */ 1 FROM coupons WHERE coupon_id = ?";
         let exists: Option<i64> =
-            sqlx::query_scalar(exists).bind(coupon.get()).fetch_optional(&mut *connection).await?;
+            sqlx::query_scalar(exists).bind(coupon.get()).fetch_optional(&mut *transaction).await?;
         let free = "SELECT /* campaigns::find_locked */ 1 FROM coupons WHERE coupon_id = ? FOR UPDATE SKIP LOCKED";
-        let free: Option<i64> = sqlx::query_scalar(free).bind(coupon.get()).fetch_optional(&mut *connection).await?;
+        let free: Option<i64> = sqlx::query_scalar(free).bind(coupon.get()).fetch_optional(&mut *transaction).await?;
         if exists.is_some() && free.is_none() {
             locked.insert(*coupon);
         }
     }
+    // Those that were free are locked by this session now.
+    transaction.rollback().await?;
     Ok(locked)
 }
 

@@ -260,22 +260,30 @@ impl Campaign {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+impl CampaignTerms {
+    /// Ten coupons, one for each user: 1,000 won off any order within 30 days.
+    pub fn example(opens_at: Timestamp, closes_at: Timestamp) -> Self {
+        Self {
+            name: "autumn".into(),
+            discount: Discount { kind: DiscountType::Fixed, value: 1000, max_amount: None },
+            minimum_order_amount: 0,
+            total_quantity: 10,
+            per_user_limit: 1,
+            opens_at,
+            closes_at,
+            validity: Validity::Days(30),
+        }
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::clock::from_millis;
 
     pub(crate) fn terms() -> CampaignTerms {
-        CampaignTerms {
-            name: "autumn".into(),
-            discount: Discount { kind: DiscountType::Fixed, value: 1000, max_amount: None },
-            minimum_order_amount: 0,
-            total_quantity: 10,
-            per_user_limit: 1,
-            opens_at: from_millis(1_000_000),
-            closes_at: from_millis(2_000_000),
-            validity: Validity::Days(30),
-        }
+        CampaignTerms::example(from_millis(1_000_000), from_millis(2_000_000))
     }
 
     fn wrong(change: impl FnOnce(&mut CampaignTerms)) -> Vec<String> {

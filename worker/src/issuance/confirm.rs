@@ -15,15 +15,7 @@ pub async fn confirm(database: &Database, claims: &[Claim], now: Timestamp) -> R
 
 /// Those of the campaigns that another session has locked.
 pub(super) async fn find_locked(database: &Database, coupons: &BTreeSet<CouponId>) -> Result<BTreeSet<CouponId>> {
-    db::retrying_batch("probe_claims", || {
-        db::with_timeout(async {
-            let mut transaction = database.begin_batch().await?;
-            let locked = db::campaigns::find_locked(&mut transaction, coupons).await?;
-            transaction.rollback().await?;
-            Ok(locked)
-        })
-    })
-    .await
+    db::retrying_batch("probe_claims", || db::with_timeout(db::campaigns::find_locked(database, coupons))).await
 }
 
 /// None when it cannot be decided without reading existing outcomes.

@@ -52,13 +52,5 @@ pub(super) async fn fail_permanently(
 
 /// Whether each command needs a row that another session has locked.
 pub(super) async fn find_locked(database: &Database, commands: &[Command]) -> Result<Vec<bool>> {
-    db::retrying_batch("probe_commands", || {
-        db::with_timeout(async {
-            let mut transaction = database.begin_batch().await?;
-            let locked = db::orders::find_locked(&mut transaction, commands).await?;
-            transaction.rollback().await?;
-            Ok(locked)
-        })
-    })
-    .await
+    db::retrying_batch("probe_commands", || db::with_timeout(db::orders::find_locked(database, commands))).await
 }

@@ -18,10 +18,6 @@ use super::Handler;
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(50);
 const READ_RETRY: RetryPolicy = RetryPolicy::constant(Duration::from_secs(1));
 
-/// A consumer that has nothing pending and did not read for so long was killed: a running one reads every second.
-const IDLE_CONSUMER_AFTER: Duration = Duration::from_hours(1);
-const CONSUMER_CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
-
 /// When a consumer reclaims the entries of others.
 #[derive(Clone, Copy, Debug)]
 pub struct ReclaimPolicy {
@@ -44,6 +40,10 @@ impl ReclaimPolicy {
         (self.min_idle / 3).max(MIN_REFRESH_INTERVAL)
     }
 }
+
+/// A consumer that has nothing pending and did not read for so long was killed: a running one reads every second.
+const IDLE_CONSUMER_AFTER: Duration = Duration::from_hours(1);
+const CONSUMER_CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
 
 /// An entry that was delivered to this process and is not acknowledged, and the stream that it came from.
 pub struct InFlight<E> {

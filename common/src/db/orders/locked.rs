@@ -10,14 +10,21 @@ use super::{
     lock::{list_locked, literals},
 };
 use crate::{
-    db::statements,
+    db::{Database, statements},
     domain::order::{Action, Command, RequiredRows},
     identifiers::OrderId,
 };
 
-/// Whether each of the commands needs a row that another session has locked. Locks those that are free, so the caller
-/// rolls back.
-pub async fn find_locked(connection: &mut MySqlConnection, commands: &[Command]) -> Result<Vec<bool>, sqlx::Error> {
+/// Whether each of the commands needs a row that another session has locked.
+pub async fn find_locked(database: &Database, commands: &[Command]) -> Result<Vec<bool>, sqlx::Error> {
+    let mut transaction = database.begin_batch().await?;
+    let locked = find(&mut transaction, commands).await?;
+    // Those that were free are locked by this session now.
+    transaction.rollback().await?;
+    Ok(locked)
+}
+
+async fn find(connection: &mut MySqlConnection, commands: &[Command]) -> Result<Vec<bool>, sqlx::Error> {
     let mut required: Vec<RequiredRows> =
         commands.iter().map(|command| RequiredRows::of(std::slice::from_ref(command))).collect();
     // An order that ends gives back the stock of its products. Items never change, so they need no lock.
