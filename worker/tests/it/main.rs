@@ -3,6 +3,7 @@
 mod assigning;
 mod campaign_test;
 mod confirming;
+mod crashing_sink;
 mod dead_letters;
 mod dying;
 mod jobs;

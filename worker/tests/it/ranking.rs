@@ -21,10 +21,7 @@ use dibs_worker::{
     relay::{Relay, StepOutcome},
 };
 
-use crate::{
-    jobs::jobs,
-    support::{CrashingSink, user},
-};
+use crate::{crashing_sink::CrashingSink, jobs::jobs, support::user};
 
 pub const RULES: OrderRules = OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT };
 pub const ZONE: Tz = chrono_tz::Asia::Seoul;

@@ -75,9 +75,9 @@ async fn each_field_that_changes_in_redis_is_restored_within_5_s() {
         })
         .await;
     }
+    let key = test.redis.keys.campaign(FIRST, test.campaign.id);
     for field in ["state", "opens_at", "closes_at", "total", "limit", "claimed", "sequence"] {
-        let key = test.redis.keys.campaign(FIRST, test.campaign.id);
-        test.redis.client().hdel::<(), _, _>(key, field).await.expect("deleted");
+        test.redis.client().hdel::<(), _, _>(&key, field).await.expect("deleted");
         rounds.run_one().await;
         assert!(agree(&test).await, "{field} was missing");
     }
@@ -86,8 +86,7 @@ async fn each_field_that_changes_in_redis_is_restored_within_5_s() {
 
 #[tokio::test]
 async fn terms_that_an_administrator_changes_in_mysql_reach_redis_in_the_next_round() {
-    let test = CampaignTest::with_issued(10, 1..=3).await;
-    for change in [
+    let changes = [
         "state = 'PAUSED'",
         "state = 'ACTIVE'",
         "total_quantity = 3",
@@ -95,7 +94,9 @@ async fn terms_that_an_administrator_changes_in_mysql_reach_redis_in_the_next_ro
         "opens_at = opens_at - INTERVAL 1 HOUR",
         "closes_at = closes_at + INTERVAL 1 HOUR",
         "state = 'CLOSED'",
-    ] {
+    ];
+    let test = CampaignTest::with_issued(10, 1..=3).await;
+    for change in changes {
         test.execute(&format!("UPDATE coupons SET {change}")).await;
         assert!(!agree(&test).await, "{change}");
         test.reconcile().await;

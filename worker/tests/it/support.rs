@@ -2,9 +2,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use dibs_common::{
-    db::Lease,
     domain::campaign::Campaign,
-    error::{Error, Result},
     identifiers::{ClaimId, UserId},
     redis::{
         BLOCK,
@@ -14,7 +12,6 @@ use dibs_common::{
 };
 use dibs_worker::{
     issuance::{ClaimHandler, ClaimWorker, claim_worker},
-    relay::{Batch, Sink},
     streams::{Handler, Reader, ReclaimPolicy, StreamWorker},
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -116,22 +113,4 @@ pub async fn expect_reclaimed_in_time<H: Handler, F: Future<Output = bool>>(
     assert!(since_before >= RECLAIM.min_idle, "reclaimed after {since_before:?}");
     assert!(since_after <= latest, "reclaimed after {since_after:?}");
     worker.stop().await;
-}
-
-/// Delivers to its sink, and fails before the relay records the progress.
-pub struct CrashingSink<S>(pub S);
-
-impl<S: Sink> Sink for CrashingSink<S> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn kinds(&self) -> &'static [&'static str] {
-        self.0.kinds()
-    }
-
-    async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
-        self.0.deliver(batch, lease).await?;
-        Err(Error::internal("the process crashed"))
-    }
 }

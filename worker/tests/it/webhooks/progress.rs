@@ -9,8 +9,8 @@ use dibs_worker::{
 
 use super::{Line, behind, orders, queued, sink};
 use crate::{
+    crashing_sink::CrashingSink,
     receiver::{OK, TestReceiver},
-    support::CrashingSink,
 };
 
 pub async fn die(environment: &TestEnvironment, receiver: &TestReceiver, now: Timestamp) {
