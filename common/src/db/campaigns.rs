@@ -6,6 +6,7 @@ use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
 use uuid::Uuid;
 
 use super::{
+    Database,
     decode::{identifier, parse},
     is_duplicate,
 };
