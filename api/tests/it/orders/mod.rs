@@ -82,6 +82,15 @@ impl OrderTest {
         text(&placed, "orderId").to_owned()
     }
 
+    /// So many orders of user 1 for one unit, one after the other; their ids.
+    pub async fn place_many(&self, count: usize) -> Vec<String> {
+        let mut placed = Vec::new();
+        while placed.len() < count {
+            placed.push(self.place(self.order(1, 1)).await);
+        }
+        placed
+    }
+
     pub async fn stock(&self) -> i64 {
         stock(&self.app, self.product).await
     }

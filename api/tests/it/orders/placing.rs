@@ -156,10 +156,7 @@ async fn bad_orders_are_clear_4xx_and_change_nothing() {
 #[tokio::test]
 async fn orders_are_listed_by_page_the_newest_first() {
     let test = OrderTest::new(1_000, 10, 0).await;
-    let mut placed = Vec::new();
-    for _ in 0..3 {
-        placed.push(test.place(test.order(1, 1)).await);
-    }
+    let placed = test.place_many(3).await;
     let first = test.get("/orders?userId=1&limit=2").await;
     let second = test.get(&format!("/orders?userId=1&limit=2&cursor={}", text(&first, "nextCursor"))).await;
     let ids = [&first, &second].into_iter().flat_map(|page| page.body["items"].as_array().expect("items"));

@@ -14,10 +14,7 @@ fn assert_rejected(answer: &Answer, code: &str) {
 #[tokio::test]
 async fn a_user_has_at_most_five_unpaid_orders_at_once() {
     let test = OrderTest::new(1_000, 100, 10_000).await;
-    let mut orders = Vec::new();
-    for _ in 0..5 {
-        orders.push(test.place(test.order(1, 1)).await);
-    }
+    let orders = test.place_many(5).await;
     let rejected = test.post("/orders", test.order(1, 1)).await;
     assert_rejected(&rejected, "UNPAID_ORDERS_LIMIT_EXCEEDED");
     assert!(rejected.body["detail"].as_str().is_some_and(|text| text.contains("5 unpaid orders")), "{rejected:?}");
