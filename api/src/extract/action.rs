@@ -52,6 +52,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        // The token comes first: a caller without it learns nothing about the query.
         let administrator = Administrator::from_request_parts(parts, state).await?;
         let QueryParams(ActionQuery { reason }) = QueryParams::from_request_parts(parts, state).await?;
         context(&administrator, reason, parts).map(Self)
@@ -78,6 +79,7 @@ fn context(administrator: &Administrator, reason: Option<String>, parts: &Parts)
     }
     // The edge has put it there for every request.
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()).unwrap_or_default();
+    // A repeat with the same key has the same operation id, so the list has the action once.
     let OperationId(operation) = OperationId::of(parts);
     Ok(ActionContext { actor: administrator.actor.to_owned(), request_id, reason, operation, at: clock::now() })
 }

@@ -67,6 +67,7 @@ pub async fn change_campaign(
     precondition: IfMatch,
     JsonBody(patch): JsonBody<CampaignPatch>,
 ) -> Result<Response, ApiError> {
+    // Two administrators who edit at once would otherwise undo each other's fields without notice.
     let expected = precondition.required()?;
     change(&app, action, coupon, CampaignChange::Terms(patch), expected).await
 }
@@ -86,6 +87,7 @@ pub(super) async fn change(
     let changed = changed.await?;
     let (before, after) = differences(&changed.before, &changed.after);
     let tag = entity_tag(changed.after.revision);
+    // After the change, so that the counts are those that the new terms are decided by.
     let campaign = AdminCampaign::read(&app.redis, changed.after).await;
     let body = ChangedCampaign { campaign, changes: FieldChanges { before, after }, dry_run: is_dry_run };
     Ok(([(header::ETAG, tag)], Json(body)).into_response())
