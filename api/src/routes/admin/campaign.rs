@@ -23,8 +23,7 @@ use crate::{
     app::SharedApp,
     extract::{Administrator, PathParams, entity_tag},
     problem::ApiError,
-    routes::responses::problems,
-    routes::{coupons::show::CampaignView, responses::AdminProblems},
+    routes::{coupons::show::CampaignView, responses::problems},
 };
 
 /// A campaign as administrators see it.
