@@ -55,6 +55,12 @@ pub struct Problem<'p> {
     /// The claimed quantity, for `QUANTITY_BELOW_CLAIMED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed: Option<u32>,
+    /// The balance of the user in won, for `POINTS_INSUFFICIENT` of an administrator's call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance: Option<i64>,
+    /// What would have been taken in won, for `POINTS_INSUFFICIENT` of an administrator's call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required: Option<i64>,
     /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
@@ -132,6 +138,8 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
         requested: if let Error::QuantityBelowClaimed { requested, .. } = error { Some(*requested) } else { None },
         claimed: if let Error::QuantityBelowClaimed { claimed, .. } = error { Some(*claimed) } else { None },
+        balance: if let Error::PointsInsufficient { balance, .. } = error { Some(*balance) } else { None },
+        required: if let Error::PointsInsufficient { required, .. } = error { Some(*required) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
     let mut body = Vec::with_capacity(BODY_CAPACITY);

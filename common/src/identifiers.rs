@@ -126,6 +126,10 @@ uuid_id!(
     /// A purchase of points.
     ChargeId
 );
+uuid_id!(
+    /// Points that an administrator granted or took back.
+    AdjustmentId
+);
 
 /// A UUID in its canonical form, in lower case with hyphens. Other forms, such as `urn:uuid:` or braces, would give one
 /// resource several names.

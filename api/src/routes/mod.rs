@@ -81,6 +81,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::campaign_state::resume))
         .routes(routes!(admin::campaign_state::close))
         .routes(routes!(admin::actions::actions))
+        .routes(routes!(admin::adjust_points::adjust_points))
         .routes(routes!(admin::assign::assign))
         .routes(routes!(admin::assignment::assignment))
         .routes(routes!(admin::create_product::create_product))

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, TestApp};
+use crate::app::{ADMIN_TOKEN, Answer, TestApp};
 
 /// The default of `POINTS_HOLDING_CAP`, in won.
 pub const CAP: i64 = 10_000_000;
@@ -289,4 +289,52 @@ async fn points_without_the_database_are_refused_within_a_second_and_charged_aft
     })
     .await;
     end_with_exact_points(app).await;
+}
+
+/// A call of an administrator that adjusts points.
+async fn adjust(app: &TestApp, user: u64, amount: i64, key: &str) -> Answer {
+    let body = json!({ "userId": user, "amount": amount, "reason": " goodwill " });
+    let request = app.request(Method::POST, "/admin/points").bearer_auth(ADMIN_TOKEN).header("idempotency-key", key);
+    Answer::of(request.json(&body)).await
+}
+
+#[tokio::test]
+async fn i6_an_administrator_grants_points_and_takes_them_back() {
+    let app = TestApp::new().await;
+    let granted = adjust(&app, 7, 5_000, "a").await;
+    assert_eq!((granted.status.as_u16(), &granted.body["balance"]), (200, &json!(5_000)));
+    assert_eq!(adjust(&app, 7, 5_000, "a").await.body, granted.body, "a repeat has no second effect");
+    assert_eq!(adjust(&app, 7, -2_000, "b").await.body["balance"], 3_000);
+    let refused = adjust(&app, 7, -3_001, "c").await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (422, "POINTS_INSUFFICIENT"));
+    assert_eq!((&refused.body["balance"], &refused.body["required"]), (&json!(3_000), &json!(3_001)));
+    assert_eq!(adjust(&app, 7, 9_997_001, "d").await.code(), "POINTS_CAP_EXCEEDED");
+    let history = app.get("/points/history?userId=7").await.body["items"].clone();
+    let rows: Vec<(&Value, &Value)> = [0, 1].map(|row| (&history[row]["type"], &history[row]["amount"])).to_vec();
+    assert_eq!(rows, [(&json!("DEDUCTION"), &json!(-2_000)), (&json!("GRANT"), &json!(5_000))]);
+    assert_eq!(history[1]["adjustmentId"], granted.body["adjustmentId"]);
+    let actions = app.request(Method::GET, "/admin/actions?targetId=7").bearer_auth(ADMIN_TOKEN);
+    let actions = Answer::of(actions).await.body["items"].clone();
+    assert_eq!((&actions[0]["action"], &actions[1]["action"]), (&json!("points.deduct"), &json!("points.grant")));
+    assert_eq!((&actions[0]["reason"], &actions[0]["before"]), (&json!("goodwill"), &json!({ "balance": 5_000 })));
+    app.environment.expect_consistent_rows().await;
+    app.end().await;
+}
+
+#[tokio::test]
+async fn wrong_adjustments_are_refused() {
+    let app = TestApp::new().await;
+    for (body, field) in [
+        (json!({ "userId": 7, "amount": 0, "reason": "r" }), "amount"),
+        (json!({ "userId": 7, "amount": 5, "reason": "  " }), "reason"),
+        (json!({ "userId": 7, "amount": 5 }), "reason"),
+        (json!({ "userId": 0, "amount": 5, "reason": "r" }), "userId"),
+    ] {
+        let refused = app.administer("/admin/points", body).await;
+        assert_eq!((refused.status.as_u16(), refused.body["errors"][0]["field"].as_str()), (400, Some(field)));
+    }
+    let body = json!({ "userId": 7, "amount": 5, "reason": "r" });
+    assert_eq!(app.post("/admin/points", body).await.code(), "UNAUTHENTICATED");
+    assert_eq!(app.environment.count("SELECT COUNT(*) FROM point_accounts").await, 0);
+    app.end().await;
 }

@@ -21,6 +21,7 @@ mod login;
 pub mod orders;
 pub mod outbox;
 pub mod owned_coupons;
+pub mod point_adjustments;
 pub mod points;
 mod pool;
 pub mod products;

@@ -10,7 +10,7 @@ use super::decode::{identifier, parse};
 use crate::{
     clock::Timestamp,
     domain::points::{Account, LedgerType},
-    identifiers::{ChargeId, OrderId, PaymentId, PointHistoryId, UserId},
+    identifiers::{AdjustmentId, ChargeId, OrderId, PaymentId, PointHistoryId, UserId},
 };
 
 /// Locks a user's account, and creates it if it does not exist. Every transaction on a charge begins with it, so that the
@@ -82,7 +82,7 @@ pub struct LedgerEntry {
     pub point_history_id: PointHistoryId,
     #[serde(rename = "type")]
     pub kind: LedgerType,
-    /// Won: positive for a charge or refund, negative for a payment.
+    /// Won: positive when points came in, negative when they went out.
     pub amount: i64,
     /// The balance right after it.
     pub balance_after: i64,
@@ -92,6 +92,9 @@ pub struct LedgerEntry {
     /// The payment that was made or refunded, for a PAYMENT or a REFUND.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_id: Option<PaymentId>,
+    /// What an administrator granted or took back, for a GRANT or a DEDUCTION.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adjustment_id: Option<AdjustmentId>,
     /// The order of that payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<OrderId>,
@@ -115,14 +118,15 @@ impl TryFrom<LedgerRow> for LedgerEntry {
 
     fn try_from(row: LedgerRow) -> Result<Self, sqlx::Error> {
         let kind = parse("point_histories.type", &row.kind)?;
-        let is_charge = kind == LedgerType::Charge;
+        let of = |kinds: &[LedgerType]| kinds.contains(&kind).then_some(row.reference_id);
         Ok(Self {
             point_history_id: identifier(row.point_history_id)?,
             kind,
             amount: row.amount,
             balance_after: row.balance_after,
-            charge_id: is_charge.then_some(ChargeId(row.reference_id)),
-            payment_id: (!is_charge).then_some(PaymentId(row.reference_id)),
+            charge_id: of(&[LedgerType::Charge]).map(ChargeId),
+            payment_id: of(&[LedgerType::Payment, LedgerType::Refund]).map(PaymentId),
+            adjustment_id: of(&[LedgerType::Grant, LedgerType::Deduction]).map(AdjustmentId),
             order_id: row.order_id.map(OrderId),
             created_at: row.created_at,
         })

@@ -45,6 +45,23 @@ pub enum LedgerType {
     Payment,
     /// A paid order was cancelled.
     Refund,
+    /// An administrator gave points.
+    Grant,
+    /// An administrator took points back.
+    Deduction,
+}
+
+/// Why an administrator cannot change the points of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdjustmentRejectReason {
+    CapExceeded {
+        cap: i64,
+        /// Balance and pending charges.
+        held: i64,
+    },
+    Insufficient {
+        balance: i64,
+    },
 }
 
 impl PointRules {
@@ -99,6 +116,20 @@ impl Account {
         // A refund of 0 always fits, also above a cap that was lowered.
         let fits = amount == 0 || (amount > 0 && self.has_room(amount, cap));
         fits.then(|| Self { balance: self.balance + amount, ..self })
+    }
+
+    /// The account with `amount` granted when it is positive, taken back when it is negative.
+    pub fn adjust(self, amount: i64, cap: i64) -> Result<Self, AdjustmentRejectReason> {
+        let adjusted = if amount > 0 {
+            self.refund(amount, cap)
+        } else {
+            amount.checked_neg().and_then(|amount| self.pay(amount))
+        };
+        adjusted.ok_or(if amount > 0 {
+            AdjustmentRejectReason::CapExceeded { cap, held: self.held() }
+        } else {
+            AdjustmentRejectReason::Insufficient { balance: self.balance }
+        })
     }
 
     fn has_room(self, amount: i64, cap: i64) -> bool {
@@ -166,6 +197,18 @@ mod tests {
         assert_eq!(account(5, 10).refund(6, 20), None);
         assert_eq!(account(5, 10).refund(-1, 20), None);
         assert_eq!(account(5, 10).refund(0, 1), Some(account(5, 10)), "a refund of 0 always fits");
+    }
+
+    #[test]
+    fn an_adjustment_is_within_the_cap_and_the_balance() {
+        assert_eq!(account(5, 10).adjust(5, 20), Ok(account(10, 10)));
+        assert_eq!(account(5, 10).adjust(6, 20), Err(AdjustmentRejectReason::CapExceeded { cap: 20, held: 15 }));
+        assert_eq!(account(5, 10).adjust(-5, 1), Ok(account(0, 10)));
+        for amount in [-6, i64::MIN] {
+            let refused = account(5, 10).adjust(amount, 20);
+            assert_eq!(refused, Err(AdjustmentRejectReason::Insufficient { balance: 5 }), "{amount}");
+        }
+        assert!(account(5, 10).adjust(i64::MAX, 20).is_err());
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -118,6 +118,8 @@ pub enum Error {
         /// Balance and pending charges, in won.
         held: i64,
     },
+    #[error("The user has {balance} points; {required} are more.")]
+    PointsInsufficient { balance: i64, required: i64 },
     #[error("The payment of charge {0} was declined.")]
     PaymentDeclined(ChargeId),
     #[error("{0}")]
@@ -201,6 +203,7 @@ impl Error {
             Self::ChargeNotFound(_) => ErrorCode::ChargeNotFound,
             Self::AmountBelowMinimum(_) => ErrorCode::AmountBelowMinimum,
             Self::PointsCapExceeded { .. } => ErrorCode::PointsCapExceeded,
+            Self::PointsInsufficient { .. } => ErrorCode::PointsInsufficient,
             Self::PaymentDeclined(_) => ErrorCode::PaymentDeclined,
             Self::OrderPending(_) => ErrorCode::OrderStateConflict,
             Self::OrderRejected(refusal) | Self::PaymentFailed { refusal, .. } => refusal.code.into(),

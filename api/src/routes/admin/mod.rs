@@ -1,6 +1,7 @@
 //! Calls of administrators.
 
 pub mod actions;
+pub mod adjust_points;
 pub mod assign;
 pub mod assignment;
 pub mod campaign;

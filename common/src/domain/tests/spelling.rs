@@ -99,5 +99,5 @@ fn orders_are_spelled_as_the_database_holds_them() {
 #[test]
 fn points_are_spelled_as_the_database_holds_them() {
     assert_eq!(spellings::<ChargeStatus>(), ["PENDING", "APPROVED", "DECLINED"]);
-    assert_eq!(spellings::<LedgerType>(), ["CHARGE", "PAYMENT", "REFUND"]);
+    assert_eq!(spellings::<LedgerType>(), ["CHARGE", "PAYMENT", "REFUND", "GRANT", "DEDUCTION"]);
 }

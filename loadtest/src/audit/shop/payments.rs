@@ -84,12 +84,12 @@ pub const RULES: [Rule; 7] = [
     Rule::new(
         "I7",
         "ledger rows PAYMENT and REFUND: each of a payment, with its order, user and amount",
-        "point_histories WHERE type <> 'CHARGE'",
+        "point_histories WHERE type IN ('PAYMENT', 'REFUND')",
         "SELECT CONCAT_WS(' ', 'row', h.point_history_id, h.type, 'of user', h.user_id, 'with', h.amount, \
                  'names payment', LOWER(HEX(h.reference_id)), COALESCE(p.status, 'which is missing'), 'with', \
                  p.amount) AS difference \
              FROM point_histories h LEFT JOIN payments p ON p.payment_id = h.reference_id \
-             WHERE h.type <> 'CHARGE' AND (p.payment_id IS NULL OR p.status = 'FAIL' OR NOT (p.order_id <=> h.order_id) \
+             WHERE h.type IN ('PAYMENT', 'REFUND') AND (p.payment_id IS NULL OR p.status = 'FAIL' OR NOT (p.order_id <=> h.order_id) \
                  OR p.user_id <> h.user_id OR h.amount <> IF(h.type = 'PAYMENT', -p.amount, p.amount))",
     ),
 ];
