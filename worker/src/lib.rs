@@ -4,6 +4,7 @@ pub mod assignments;
 mod backlog_metrics;
 pub mod campaigns;
 pub mod charges;
+pub mod cli;
 mod dead_letters;
 pub mod issuance;
 pub mod jobs;

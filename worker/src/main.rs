@@ -1,6 +1,6 @@
 //! The process `dibs-worker`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use dibs_common::{
     clock, config,
@@ -13,10 +13,8 @@ use dibs_common::{
     telemetry,
 };
 use dibs_worker::{
-    Worker, campaigns,
-    jobs::{Job, Jobs},
-    ranking, seed,
-    settings::{Command, DeadLetterAction, DeadLetters, JobRun, Rebuild, Rebuildable, Selection, WorkerSettings},
+    Worker, cli, seed,
+    settings::{Command, DeadLetterAction, DeadLetters, Selection, WorkerSettings},
     streams::ReclaimPolicy,
 };
 use tokio_util::sync::CancellationToken;
@@ -53,8 +51,8 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
         Command::Run => Box::pin(run(settings, shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
-        Command::Rebuild(rebuild) => run_rebuild(&settings, *rebuild).await,
-        Command::Job(run) => run_job(&settings, *run).await,
+        Command::Rebuild(rebuild) => run_logged(&settings, cli::rebuild(&settings, *rebuild)).await,
+        Command::Job(run) => run_logged(&settings, cli::job(&settings, *run)).await,
         Command::DeadLetters(letters) => run_dead_letters(&settings, letters).await,
         Command::Health if health::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
@@ -100,50 +98,16 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command whose steps are logged.
+async fn run_logged(settings: &WorkerSettings, command: impl Future<Output = Result<()>>) -> Result<()> {
+    telemetry::start(&settings.shared)?;
+    command.await
+}
+
 #[expect(clippy::print_stdout, reason = "scripts read the id")]
 async fn seed_and_print(settings: &WorkerSettings) -> Result<()> {
     let coupon = seed::seed(&settings.shared, &settings.shared.database(1)?).await?;
     println!("couponId={coupon}");
-    Ok(())
-}
-
-async fn run_rebuild(settings: &WorkerSettings, Rebuild { what, day }: Rebuild) -> Result<()> {
-    telemetry::start(&settings.shared)?;
-    let database = settings.shared.database(2)?;
-    let redis = settings.shared.redis(1).await?;
-    let zone = settings.shared.time_zone;
-    match (what, day) {
-        (Rebuildable::Campaign(_), Some(_)) => {
-            Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
-        }
-        (Rebuildable::Campaign(coupon), None) => {
-            let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
-            campaigns::rebuild(&database, &redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
-        }
-        (Rebuildable::Ranking, day) => {
-            if let Some(day) = day {
-                db::retrying("persist_day", || db::sales::persist_day(&database, day, zone)).await?;
-            }
-            ranking::rebuild(&database, &redis, zone, clock::now()).await
-        }
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "what it did is what was asked for")]
-async fn run_job(settings: &WorkerSettings, JobRun { job, day }: JobRun) -> Result<()> {
-    if day.is_some() && job != Job::PersistDailySales {
-        return Err(Error::Setting("--day", "only persist-daily-sales takes a day".into()));
-    }
-    telemetry::start(&settings.shared)?;
-    let jobs = Jobs {
-        database: settings.shared.database(4)?,
-        redis: settings.shared.redis(1).await?,
-        zone: settings.shared.time_zone,
-        partitions: settings.shared.claim_partitions,
-        expiry: Arc::default(),
-    };
-    let done = jobs.run(job, day, clock::now()).await?;
-    println!("{}", done.as_deref().unwrap_or("another process runs it"));
     Ok(())
 }
 

@@ -12,6 +12,9 @@ use dibs_common::{
 
 use crate::{jobs::Job, kafka::KafkaSettings, webhooks::WebhookSettings};
 
+/// How long a command waits for a lease.
+const WAIT_SECONDS: u64 = 60;
+
 /// Processes what the API has accepted: confirms claims, executes commands, and delivers events.
 ///
 /// Settings come from the environment (a `.env` of the working directory is read first) or from flags. Any number of
@@ -71,6 +74,9 @@ pub struct Rebuild {
     /// A business day whose rows in `product_daily_sales` are rebuilt as well; with 'ranking'
     #[arg(long)]
     pub day: Option<NaiveDate>,
+    /// How long to wait while another process rebuilds it, in seconds
+    #[arg(long, default_value_t = WAIT_SECONDS)]
+    pub wait: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +92,9 @@ pub struct JobRun {
     /// The business day to run it for; with persist-daily-sales
     #[arg(long)]
     pub day: Option<NaiveDate>,
+    /// How long to wait while another process runs it, in seconds
+    #[arg(long, default_value_t = WAIT_SECONDS)]
+    pub wait: u64,
 }
 
 /// Which dead letters to list, or what to do with them.

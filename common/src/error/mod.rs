@@ -3,7 +3,7 @@
 mod code;
 
 pub use code::ErrorCode;
-use std::{borrow::Cow, error::Error as StdError};
+use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 use serde::Serialize;
 use strum::IntoStaticStr;
@@ -143,6 +143,9 @@ pub enum Error {
     /// The name of a setting with which the process cannot start, and what was expected of it.
     #[error("{0}: {1}")]
     Setting(&'static str, String),
+    /// A command of an operator that could do nothing.
+    #[error("{undone}: after {} s another process still holds its lease", .waited.as_secs())]
+    LeaseHeld { undone: String, waited: Duration },
     /// A defect of Dibs. Callers do not see the cause.
     #[error("Something went wrong inside; the request id finds it in the log.")]
     Internal(#[source] Cause),
@@ -211,7 +214,7 @@ impl Error {
             Self::IdempotencyKeyReused => ErrorCode::IdempotencyKeyReused,
             Self::Overloaded => ErrorCode::Overloaded,
             Self::DependencyUnavailable { .. } => ErrorCode::DependencyUnavailable,
-            Self::Setting(..) | Self::Internal(_) => ErrorCode::Internal,
+            Self::Setting(..) | Self::LeaseHeld { .. } | Self::Internal(_) => ErrorCode::Internal,
         }
     }
 

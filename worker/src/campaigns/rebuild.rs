@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, HashSet},
+    future::Future,
     time::Duration,
 };
 
@@ -26,30 +27,39 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not know
-/// the campaign meanwhile, so no claim can slip in between; it appears whole, at once. One process does so at a time: a
-/// second one returns at once.
-pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(()) };
-    lease.hold_for(REBUILD_TIMEOUT).await?;
-    let deleted = campaign_state::delete(redis, campaign.partition, campaign.id).await;
-    let rebuilt = match deleted {
-        Ok(()) => rebuild_under_lease(database, redis, campaign).await,
-        Err(error) => Err(error),
+/// the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none when another
+/// process rebuilds it.
+pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Option<CampaignCounts>> {
+    let steps = async {
+        campaign_state::delete(redis, campaign.partition, campaign.id).await?;
+        gather_and_put(database, redis, campaign).await
     };
-    lease.release().await.and(rebuilt)
+    under_lease(database, campaign, Box::pin(steps)).await
 }
 
 /// The same for a campaign that Redis does not know. It is not deleted first: another process may just have rebuilt
 /// it, and then that stays.
-pub(super) async fn rebuild_missing(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
-    let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(()) };
+pub(super) async fn rebuild_missing(
+    database: &Database,
+    redis: &Redis,
+    campaign: &Campaign,
+) -> Result<Option<CampaignCounts>> {
+    under_lease(database, campaign, Box::pin(gather_and_put(database, redis, campaign))).await
+}
+
+async fn under_lease(
+    database: &Database,
+    campaign: &Campaign,
+    steps: impl Future<Output = Result<CampaignCounts>>,
+) -> Result<Option<CampaignCounts>> {
+    let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(None) };
     lease.hold_for(REBUILD_TIMEOUT).await?;
-    let rebuilt = rebuild_under_lease(database, redis, campaign).await;
-    lease.release().await.and(rebuilt)
+    let rebuilt = steps.await;
+    lease.release().await.and(rebuilt).map(Some)
 }
 
 /// The stream is read before MySQL, so that a claim that is confirmed meanwhile is found at least once.
-async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<()> {
+async fn gather_and_put(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<CampaignCounts> {
     let unanswered = list_unanswered(database, redis, campaign).await?;
     let unanswered = without_rejected(database, unanswered).await?;
     let mut waiting: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
@@ -84,7 +94,7 @@ async fn rebuild_under_lease(database: &Database, redis: &Redis, campaign: &Camp
     let put = campaign_put(redis, campaign, counts).await?;
     db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
     tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
-    Ok(())
+    Ok(counts)
 }
 
 /// Held by what rebuilds a campaign, and by what moves claims of it back to their stream.

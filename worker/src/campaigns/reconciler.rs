@@ -112,13 +112,13 @@ impl Reconciler {
             } else {
                 rebuild_missing(database, redis, campaign).await
             };
-            return rebuilt.map(|()| None);
+            return rebuilt.map(|_| None);
         };
         // Redis counts a claim before it is issued, and MySQL was read first: lower numbers in Redis mean a loss.
         let lost = [("claimed", claimed < issued), ("sequence", sequence < issued + campaign.rejected)];
         if let Some((field, _)) = lost.into_iter().find(|(_, is_lost)| *is_lost) {
             report(campaign, field);
-            return rebuild(database, redis, campaign).await.map(|()| None);
+            return rebuild(database, redis, campaign).await.map(|_| None);
         }
         for field in &held.different {
             report(campaign, field);

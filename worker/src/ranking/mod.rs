@@ -5,6 +5,6 @@ mod rebuild;
 mod sink;
 mod windows;
 
-pub use rebuild::{rebuild, rebuild_under_lease};
+pub use rebuild::{await_rebuild, rebuild, rebuild_under_lease, try_rebuild};
 pub use sink::{RANKING, RankingSink};
 pub use windows::warm;

@@ -18,18 +18,29 @@ use super::{RANKING, warm};
 /// Summing up a day reads all its order items.
 const DAY_TIMEOUT: Duration = Duration::from_mins(10);
 /// How long the holder of the sink's lease may take to rebuild.
-const OTHER_REBUILD: RetryPolicy = RetryPolicy::constant(Duration::from_millis(200)).within(Duration::from_mins(1));
+const OTHER_REBUILD: Duration = Duration::from_mins(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Rebuilds the days that Redis keeps from the orders. Redis forgets up to where it has counted; the holder of the sink's
 /// lease then rebuilds, which is this process when no other holds it.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
+    if try_rebuild(database, redis, zone, now).await? { Ok(()) } else { await_rebuild(redis, OTHER_REBUILD).await }
+}
+
+/// The same without the wait: false when another process holds the lease, which rebuilds then.
+pub async fn try_rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<bool> {
     sales::invalidate(redis).await?;
     // Redis has forgotten its position by now, so another holder of the lease notices at its next batch, and rebuilds.
-    let Some(mut lease) = database.try_lease(&format!("sink {RANKING}")).await? else {
-        return wait_for_another(redis).await;
-    };
+    let Some(mut lease) = database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
     let rebuilt = rebuild_and_advance(database, redis, &mut lease, zone, now).await;
-    lease.release().await.and(rebuilt)
+    lease.release().await.and(rebuilt).map(|()| true)
+}
+
+/// Waits until the holder of the sink's lease has rebuilt.
+pub async fn await_rebuild(redis: &Redis, limit: Duration) -> Result<()> {
+    let policy = RetryPolicy::constant(POLL_INTERVAL).within(limit);
+    let rebuilt = retry::await_value(policy, || sales::applied(redis)).await?;
+    rebuilt.map(drop).ok_or_else(|| Error::LeaseHeld { undone: "the ranking is not rebuilt".into(), waited: limit })
 }
 
 async fn rebuild_and_advance(
@@ -52,15 +63,6 @@ async fn rebuild_and_advance(
     // After the days are in place: a crash before this only repeats events that Redis knows.
     db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await?;
     warm(redis, zone, now).await.map(drop)
-}
-
-async fn wait_for_another(redis: &Redis) -> Result<()> {
-    match retry::await_value(OTHER_REBUILD, || sales::applied(redis)).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::internal(
-            "another worker serves the ranking, and has not rebuilt it within a minute; see its log",
-        )),
-    }
 }
 
 /// Rebuilds the days that Redis keeps. The caller holds the sink's lease, and advances the sink to the returned sequence,

@@ -2,6 +2,7 @@
 
 mod assigning;
 mod campaign_test;
+mod commands;
 mod confirming;
 mod crashing_sink;
 mod dead_letters;

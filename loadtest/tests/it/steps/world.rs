@@ -166,7 +166,10 @@ impl World {
             Operation::Assignment => self.assign(subject).await,
             Operation::Relay => self.relay().await,
             Operation::Rebuild => {
-                repeat(async || rebuild(&self.database, &self.redis, &subject.campaign).await.map(|()| true)).await
+                repeat(async || {
+                    rebuild(&self.database, &self.redis, &subject.campaign).await.map(|rebuilt| rebuilt.is_some())
+                })
+                .await
             }
         }
     }

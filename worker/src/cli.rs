@@ -1,0 +1,100 @@
+//! The commands of `dibs-worker` that need a lease. Another process may hold it: then they wait, say so, and fail when it is
+//! not released in time.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use dibs_common::{
+    clock,
+    db::{self, Database},
+    error::{Error, Result},
+    identifiers::CouponId,
+    redis::Redis,
+    retry::{self, RetryPolicy},
+};
+
+use crate::{
+    campaigns,
+    jobs::{Job, Jobs},
+    ranking,
+    settings::{JobRun, Rebuild, Rebuildable, WorkerSettings},
+};
+
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// `dibs-worker rebuild`.
+pub async fn rebuild(settings: &WorkerSettings, Rebuild { what, day, wait }: Rebuild) -> Result<()> {
+    let database = settings.shared.database(2)?;
+    let redis = settings.shared.redis(1).await?;
+    let wait = Duration::from_secs(wait);
+    match (what, day) {
+        (Rebuildable::Campaign(_), Some(_)) => {
+            Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
+        }
+        (Rebuildable::Campaign(coupon), None) => rebuild_campaign(&database, &redis, coupon, wait).await,
+        (Rebuildable::Ranking, day) => {
+            let zone = settings.shared.time_zone;
+            if let Some(day) = day {
+                db::retrying("persist_day", || db::sales::persist_day(&database, day, zone)).await?;
+            }
+            if !ranking::try_rebuild(&database, &redis, zone, clock::now()).await? {
+                waiting("a running worker serves the ranking and rebuilds it", wait);
+                ranking::await_rebuild(&redis, wait).await?;
+            }
+            say("ranking rebuilt");
+            Ok(())
+        }
+    }
+}
+
+async fn rebuild_campaign(database: &Database, redis: &Redis, coupon: CouponId, wait: Duration) -> Result<()> {
+    let rebuilt = under_lease(format!("coupon {coupon} is not rebuilt"), wait, async || {
+        // Read at each attempt: the process that held the lease may have changed it.
+        let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
+        campaigns::rebuild(database, redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
+    });
+    let counts = rebuilt.await?;
+    say(&format!("coupon {coupon} rebuilt, {} claimed", counts.claimed));
+    Ok(())
+}
+
+/// `dibs-worker job`.
+pub async fn job(settings: &WorkerSettings, JobRun { job, day, wait }: JobRun) -> Result<()> {
+    if day.is_some() && job != Job::PersistDailySales {
+        return Err(Error::Setting("--day", "only persist-daily-sales takes a day".into()));
+    }
+    let jobs = Jobs {
+        database: settings.shared.database(4)?,
+        redis: settings.shared.redis(1).await?,
+        zone: settings.shared.time_zone,
+        partitions: settings.shared.claim_partitions,
+        expiry: Arc::default(),
+    };
+    let (name, wait) = (job.name(), Duration::from_secs(wait));
+    let done = under_lease(format!("{name} did not run"), wait, async || jobs.run(job, day, clock::now()).await);
+    say(&done.await?);
+    Ok(())
+}
+
+/// Repeats an attempt that returns none while another process holds its lease.
+async fn under_lease<T, F: Future<Output = Result<Option<T>>>>(
+    undone: String,
+    wait: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    if let Some(done) = attempt().await? {
+        return Ok(done);
+    }
+    waiting("another process is at it", wait);
+    let done = retry::await_value(RetryPolicy::constant(POLL_INTERVAL).within(wait), attempt).await?;
+    done.ok_or_else(|| Error::LeaseHeld { undone, waited: wait })
+}
+
+/// On standard error, as standard output belongs to the result.
+fn waiting(reason: &str, limit: Duration) {
+    eprintln!("{reason}; waiting up to {} s", limit.as_secs());
+}
+
+#[expect(clippy::print_stdout, reason = "people and scripts read it")]
+fn say(line: &str) {
+    println!("{line}");
+}
