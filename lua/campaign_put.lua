@@ -12,6 +12,7 @@
 -- ARGV[6] claimed      accepted claims, for a new campaign; '' to update only
 -- ARGV[7] sequence     highest sequence of an accepted claim, for a new campaign
 -- ARGV[8] guard        'NOT_BELOW_CLAIMED': a total below what is claimed changes nothing; else ''
+-- ARGV[9] epoch        of the database; a campaign of another epoch counts claims that MySQL may have lost, so it is unknown
 --
 -- Returns {code, now (ms), claimed}
 --
@@ -23,8 +24,10 @@ local UNKNOWN, CREATED, UPDATED, BELOW_CLAIMED = 0, 1, 2, 3
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = redis.call('HGET', KEYS[1], 'claimed')
-local claimed = tonumber(known or ARGV[6])
+local held = redis.call('HMGET', KEYS[1], 'claimed', 'epoch')
+-- Versions without epochs wrote none: then it is the first.
+local known = held[1] and (held[2] or '0') == ARGV[9]
+local claimed = tonumber(known and held[1] or ARGV[6])
 if not claimed then return {UNKNOWN, now, 0} end
 if ARGV[8] ~= '' and claimed > tonumber(ARGV[1]) then return {BELOW_CLAIMED, now, claimed} end
 redis.call('HSET', KEYS[1],
@@ -34,7 +37,7 @@ if known then
   redis.call('UNLINK', KEYS[3])
   return {UPDATED, now, claimed}
 end
-redis.call('HSET', KEYS[1], 'claimed', ARGV[6], 'sequence', ARGV[7])
+redis.call('HSET', KEYS[1], 'claimed', ARGV[6], 'sequence', ARGV[7], 'epoch', ARGV[9])
 redis.call('UNLINK', KEYS[2])
 if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('RENAME', KEYS[3], KEYS[2])

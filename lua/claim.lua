@@ -1,7 +1,7 @@
 -- Decides claims on one campaign, one after the other, and appends the accepted ones to the partition's stream as one
 -- entry. Nothing is written before every claim is decided, as Redis does not roll back a script that fails half way.
 --
--- KEYS[1] campaign   hash: total, claimed, sequence, limit, opens_at, closes_at (ms), state
+-- KEYS[1] campaign   hash: total, claimed, sequence, limit, opens_at, closes_at (ms), state; epoch, see campaign_put.lua
 -- KEYS[2] claims     hash: user id -> the user's records, concatenated
 -- KEYS[3] stream     stream of accepted claims
 -- ARGV[1] coupon     id of the campaign

@@ -2,13 +2,14 @@
 -- sequences ascend at first delivery, so the highest counted sequence shows which messages are new. Messages that a rebuild
 -- counted have a sequence up to 'applied', see sales_put.lua. shared/sales_changes.lua is the end of this script.
 --
--- KEYS[1] applied   string: every event up to this sequence is counted
+-- KEYS[1] applied   string, 'sequence' or 'sequence@epoch': every event up to this one is counted
 -- KEYS[2] counted   hash: topic/partition -> 'sequence offset': the highest sequence counted from it, and its next offset
 -- KEYS[*] day       for each day that the messages touch, a sorted set: units by product
 -- ARGV[1] days                                     number of days
 -- ARGV[2] sources                                  number of partitions that the messages come from
 -- ARGV[3] seen                                     the 'applied' that the consumer saw last; '' for none
 -- ARGV[4] remembered                               number of partitions whose next offset the consumer remembers
+-- ARGV[5] epoch                                    of the database
 -- ARGV[*] expires_at                               for each day: expiry of its key, Unix time in seconds
 -- ARGV[*] source, first, next, sequence            for each source: its name, first offset, offset after the last, highest sequence
 -- ARGV[*] source, next                             for each remembered partition: its name and next offset
@@ -16,18 +17,20 @@
 --
 -- Returns {code, applied}; LOST is returned alone
 --
--- LOST = 0      nothing changed: earlier messages are not counted, or Redis returned to an older state
+-- LOST = 0      nothing changed: earlier messages are not counted, or Redis returned to an older state, or the counts are of
+--               another epoch, in which MySQL may have lost them
 -- COUNTED = 1   the messages are counted
 local LOST, COUNTED = 0, 1
 
 local days, sources, seen, remembered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local expires_at = 5
+local expires_at = 6
 local first_source = expires_at + days
 local first_memory = first_source + 4 * sources
 local first_change = first_memory + 2 * remembered
-local applied = tonumber(redis.call('GET', KEYS[1]) or nil)
--- 'applied' only grows, so a lower value is one of an older state.
-if applied == nil or seen and applied < seen then return {LOST} end
+local applied, epoch = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)@?(%d*)$')
+applied = tonumber(applied)
+-- In an epoch 'applied' only grows, so a lower value is one of an older state.
+if applied == nil or (tonumber(epoch) or 0) ~= tonumber(ARGV[5]) or seen and applied < seen then return {LOST} end
 
 local function entry(name)
   local sequence, offset = string.match(redis.call('HGET', KEYS[2], name) or '', '^(%d+) (%d+)$')

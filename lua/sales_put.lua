@@ -4,7 +4,7 @@
 -- KEYS[1] applied       string, see sales_apply.lua
 -- KEYS[2] counted       hash, see sales_count.lua; deleted, as the rebuilt days contain no message of Kafka beyond 'applied'
 -- KEYS[*] day, staged   for each day: the key to replace, and the staged key; without a staged key the day has no sales
--- ARGV[1] sequence     every event up to this one is contained in the staged days
+-- ARGV[1] position     'sequence' or 'sequence@epoch': every event up to this one is contained in the staged days
 -- ARGV[*] expires_at   for each day: expiry of its key, Unix time in seconds
 --
 -- Returns {code}

@@ -41,6 +41,7 @@ pub async fn create(
         revision: 1,
         issued: 0,
         rejected: 0,
+        epoch: created.epoch,
         enforced_since: None,
     };
     // An attempt before this one created it otherwise. Redis has its counts, which must not be reset; if it lost them, the

@@ -7,7 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::json;
+use crate::{
+    clock::{Timestamp, from_millis},
+    json,
+};
 
 /// The largest number that every JSON reader holds exactly: 2^53 - 1.
 pub const MAX_ID: u64 = (1 << 53) - 1;
@@ -144,6 +147,12 @@ pub fn parse_uuid(text: &str) -> Option<Uuid> {
 pub fn new_uuid() -> Uuid {
     // Version 7: new rows go to the end of the clustered index, where random ids would split pages all over it.
     Uuid::now_v7()
+}
+
+/// When a `UUIDv7` was created, by the clock of its process; none for an id of another kind.
+pub fn created_at(id: Uuid) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
+    Some(from_millis(i64::try_from(seconds).ok()? * 1_000 + i64::from(nanoseconds / 1_000_000)))
 }
 
 /// A number below `bound` that cannot be predicted.

@@ -109,6 +109,11 @@ pub const METRICS: &[Metric] = &[
     gauge("dibs_outbox_backlog_events", &["sink"], "Events that a sink has not acknowledged."),
     gauge("dibs_outbox_lag_seconds", &["sink"], "Age of the oldest event that a sink has not acknowledged."),
     gauge("dibs_outbox_unsequenced_age_seconds", &[], "Age of the oldest event that has no sequence number."),
+    counter(
+        "dibs_restores_noticed_total",
+        &[],
+        "Epochs that this worker began because MySQL was in an earlier state than before.",
+    ),
     counter("dibs_outbox_sequencing_failures_total", &[], "Failed attempts to give sequence numbers to events."),
     counter("dibs_relay_events_total", &["sink"], "Events that a sink has passed, those of other kinds included."),
     counter("dibs_relay_failures_total", &["sink"], "Failed relay steps of a sink."),

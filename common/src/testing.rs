@@ -8,6 +8,7 @@ mod consistency;
 mod containers;
 mod faults;
 mod log_capture;
+mod saved_rows;
 
 use std::{
     future::Future,
@@ -24,6 +25,7 @@ use fred::{
 };
 use futures::TryStreamExt as _;
 pub use log_capture::{LogCapture, LogLine};
+pub use saved_rows::SavedRows;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
 use tokio::net::TcpListener;
@@ -129,7 +131,7 @@ impl TestEnvironment {
         let partition = self.settings.choose_partition();
         let mut connection = self.database.pool().acquire().await.expect("a connection");
         let created = db::campaigns::create(&mut connection, &terms, partition, new_uuid(), clock::now()).await;
-        let db::campaigns::CreatedCampaign { id, partition, .. } = created.expect("created");
+        let db::campaigns::CreatedCampaign { id, partition, epoch, .. } = created.expect("created");
         Campaign {
             id,
             terms,
@@ -138,6 +140,7 @@ impl TestEnvironment {
             revision: 1,
             issued: 0,
             rejected: 0,
+            epoch,
             enforced_since: None,
         }
     }

@@ -1,11 +1,12 @@
-//! The commands of `dibs-worker` that need a lease. Another process may hold it: then they wait, say so, and fail when it is
-//! not released in time.
+//! Commands of `dibs-worker`. Another process may hold the lease that one needs: then it waits, says so, and fails when the
+//! lease is not released in time.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use dibs_common::{
     clock,
     db::{self, Database},
+    domain::event::Position,
     error::{Error, Result},
     identifiers::CouponId,
     redis::Redis,
@@ -72,6 +73,15 @@ pub async fn job(settings: &WorkerSettings, JobRun { job, day, wait }: JobRun) -
     let (name, wait) = (job.name(), Duration::from_secs(wait));
     let done = under_lease(format!("{name} did not run"), wait, async || jobs.run(job, day, clock::now()).await);
     say(&done.await?);
+    Ok(())
+}
+
+/// `dibs-worker restored`. It needs no lease: running workers see the epoch.
+pub async fn restored(settings: &WorkerSettings) -> Result<()> {
+    let database = settings.shared.database(1)?;
+    let begun = db::epochs::begin(&database, None, "dibs-worker restored", clock::now()).await?;
+    let Position { epoch, sequence } = begun.ok_or_else(|| Error::internal("no epoch has begun"))?;
+    say(&format!("epoch {epoch} begins after sequence {sequence}; workers rebuild the campaigns and the ranking"));
     Ok(())
 }
 

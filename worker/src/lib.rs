@@ -6,6 +6,7 @@ pub mod campaigns;
 pub mod charges;
 pub mod cli;
 mod dead_letters;
+pub mod epoch;
 pub mod issuance;
 pub mod jobs;
 pub mod kafka;
@@ -88,8 +89,8 @@ impl Worker {
             self.task("dead_letters", |Self { database, redis, supervisor, .. }| {
                 dead_letters::run(database, redis, supervisor.stopping).map(Ok)
             }),
-            self.task("event_sequencing", |Self { database, supervisor, .. }| {
-                relay::sequence_events(database, supervisor.stopping).map(Ok)
+            self.task("event_sequencing", |Self { database, redis, supervisor, .. }| {
+                relay::sequence_events(database, redis, supervisor.stopping).map(Ok)
             }),
             self.task("backlog_metrics", move |Self { database, redis, supervisor, .. }| {
                 backlog_metrics::export_backlog(database, redis, partitions, supervisor.stopping).map(Ok)

@@ -51,8 +51,9 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
         Command::Run => Box::pin(run(settings, shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
-        Command::Rebuild(rebuild) => run_logged(&settings, cli::rebuild(&settings, *rebuild)).await,
-        Command::Job(run) => run_logged(&settings, cli::job(&settings, *run)).await,
+        Command::Rebuild(rebuild) => run_logged(&settings, Box::pin(cli::rebuild(&settings, *rebuild))).await,
+        Command::Restored => cli::restored(&settings).await,
+        Command::Job(run) => run_logged(&settings, Box::pin(cli::job(&settings, *run))).await,
         Command::DeadLetters(letters) => run_dead_letters(&settings, letters).await,
         Command::Health if health::probe(settings.worker_address).await => Ok(()),
         Command::Health => {

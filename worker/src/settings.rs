@@ -58,6 +58,8 @@ pub enum Command {
     Seed,
     /// Rebuild a campaign in Redis from the database, which accepts no claims meanwhile; or the ranking
     Rebuild(Rebuild),
+    /// Begin an epoch after the database was restored to an earlier state; before the workers start
+    Restored,
     /// Run a job now, whether it is due or not
     Job(JobRun),
     /// List dead letters, the newest first; or redrive one

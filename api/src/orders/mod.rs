@@ -13,7 +13,7 @@ use dibs_common::{
     db::{self, Database, orders::AwaitedCommand},
     domain::order::{Action, Command, CommandKind, CommandResult, OrderOutcome, OrderRejectReason, RejectCode},
     error::{Error, Result},
-    identifiers::{CommandId, OrderId, Partition, UserId},
+    identifiers::{CommandId, OrderId, Partition, UserId, created_at},
     redis::{
         Redis,
         pending_commands::{self, PendingCommand},
@@ -94,9 +94,13 @@ impl Orders {
         scripts::enqueue(&self.redis, stream, MAX_STREAM_LENGTH, entry.fields()?).await
     }
 
-    /// A command whose caller did not get the outcome; it may have one by now.
+    /// A command whose caller did not get the outcome; it may have one by now. None when a restore of the database has lost
+    /// the outcome: it would be pending for a day.
     pub async fn pending(&self, id: CommandId) -> Result<Option<PendingCommand>> {
-        pending_commands::find(&self.redis, id).await
+        let Some(found) = pending_commands::find(&self.redis, id).await? else { return Ok(None) };
+        let epoch = db::within(db::epochs::position(&self.database.pool())).await?.epoch;
+        let is_lost = created_at(id.0).is_some_and(|created| epoch.has_lost(created, clock::now()));
+        Ok((!is_lost).then_some(found))
     }
 
     async fn is_missing(&self, order: OrderId) -> bool {

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use chrono::{NaiveDate, TimeDelta};
 use dibs_common::{
     clock,
-    domain::ranking::{Scores, business_day, days_before},
+    domain::{
+        event::Position,
+        ranking::{Scores, business_day, days_before},
+    },
     identifiers::{ProductId, new_uuid},
     redis::{sales, scripts::sales_put},
     testing::{TestEnvironment, eventually},
@@ -34,7 +37,7 @@ async fn sold(environment: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
     days.sort_unstable();
     days.dedup();
     sales::invalidate(&environment.redis).await.expect("forgotten");
-    assert!(sales_put(&environment.redis, rebuild, 0, &days).await.expect("put"));
+    assert!(sales_put(&environment.redis, rebuild, Position::default(), &days).await.expect("put"));
     warm(&environment.redis, environment.settings.time_zone, clock::now()).await.expect("redis").expect("made");
 }
 

@@ -8,11 +8,14 @@ use uuid::Uuid;
 use super::{
     Database,
     decode::{identifier, parse},
-    is_duplicate,
+    epochs, is_duplicate,
 };
 use crate::{
     clock::Timestamp,
-    domain::campaign::{Campaign, CampaignState, CampaignTerms, Discount, Validity},
+    domain::{
+        campaign::{Campaign, CampaignState, CampaignTerms, Discount, Validity},
+        event::Epoch,
+    },
     identifiers::{CouponId, Partition},
 };
 
@@ -37,11 +40,12 @@ struct CampaignRow {
     partition_number: u16,
     enforced_terms: Option<String>,
     enforced_since: Option<Timestamp>,
+    epoch: u64,
 }
 
 const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
     total_quantity, issued_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
-    valid_until, state, revision, partition_number, enforced_terms, enforced_since";
+    valid_until, state, revision, partition_number, enforced_terms, enforced_since, (SELECT MAX(epoch) FROM epochs) AS epoch";
 
 impl TryFrom<CampaignRow> for Campaign {
     type Error = sqlx::Error;
@@ -76,6 +80,7 @@ impl TryFrom<CampaignRow> for Campaign {
             revision: row.revision,
             issued: row.issued_quantity,
             rejected: row.rejected_quantity,
+            epoch: Epoch(row.epoch),
             enforced_since: row.enforced_since.filter(|_| is_enforced),
             terms,
         })
@@ -93,6 +98,7 @@ fn enforceable(state: CampaignState, terms: &CampaignTerms) -> String {
 pub struct CreatedCampaign {
     pub id: CouponId,
     pub partition: Partition,
+    pub epoch: Epoch,
     /// Whether this call created it.
     pub is_new: bool,
 }
@@ -133,12 +139,15 @@ pub async fn create(
     .bind(now)
     .execute(&mut *connection)
     .await;
+    let epoch = epochs::position(&mut *connection).await?.epoch;
     match inserted {
-        Ok(inserted) => Ok(CreatedCampaign { id: identifier(inserted.last_insert_id())?, partition, is_new: true }),
+        Ok(inserted) => {
+            Ok(CreatedCampaign { id: identifier(inserted.last_insert_id())?, partition, epoch, is_new: true })
+        }
         Err(error) if is_duplicate(&error) => {
             let sql = "SELECT /* campaigns::create */ coupon_id, partition_number FROM coupons WHERE operation_id = ?";
             let (id, partition): (u64, u16) = sqlx::query_as(sql).bind(operation).fetch_one(connection).await?;
-            Ok(CreatedCampaign { id: identifier(id)?, partition: Partition(partition), is_new: false })
+            Ok(CreatedCampaign { id: identifier(id)?, partition: Partition(partition), epoch, is_new: false })
         }
         Err(error) => Err(error),
     }

@@ -12,6 +12,7 @@ pub mod charges;
 pub mod claim_refusals;
 pub mod dead_letters;
 mod decode;
+pub mod epochs;
 mod errors;
 pub mod idempotency;
 pub mod issuances;

@@ -10,44 +10,67 @@ use std::ops::RangeInclusive;
 
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{Database, retrying, statements::Statements, with_timeout};
-use crate::{clock::Timestamp, error::Result};
+use super::{Database, epochs, retrying, statements::Statements, with_timeout};
+use crate::{
+    clock::Timestamp,
+    domain::event::{Epoch, OutboxEvent, Position},
+    error::Result,
+};
 
 /// How many events get their sequence in one transaction.
 pub const SEQUENCE_BATCH_SIZE: u32 = 5_000;
 
-/// A row of the outbox that has its sequence.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct OutboxEvent {
-    /// Its place in the order of delivery, without gaps.
-    pub sequence: u64,
-    /// ORDER, COUPON, POINTS or PRODUCT.
-    pub aggregate_type: String,
-    pub aggregate_id: String,
-    /// Such as `order.paid`.
+#[derive(sqlx::FromRow)]
+struct OutboxRow {
+    sequence: u64,
+    aggregate_type: String,
+    aggregate_id: String,
     #[sqlx(rename = "type")]
-    pub kind: String,
-    /// The aggregate after the change, as JSON.
-    pub payload: String,
-    pub created_at: Timestamp,
+    kind: String,
+    payload: String,
+    created_at: Timestamp,
+}
+
+/// The outcome of giving sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequencing {
+    /// Another process does the same.
+    Busy,
+    /// So many events got theirs; `position` is that of the last.
+    Done { events: usize, position: Position },
+    /// None got one: `MySQL` is behind the position that is remembered, as it was restored to an earlier state.
+    Behind,
 }
 
 /// Gives sequences to at most [`SEQUENCE_BATCH_SIZE`] committed events without one. Returns their number: 0 while
 /// another process does the same.
 pub async fn sequence_events(database: &Database) -> Result<usize> {
-    retrying("sequence_events", || with_timeout(sequence_batch(database))).await
+    match sequence_events_after(database, Position::default()).await? {
+        Sequencing::Done { events, .. } => Ok(events),
+        Sequencing::Busy | Sequencing::Behind => Ok(0),
+    }
 }
 
-async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
+/// The same, unless `MySQL` is behind `remembered`: events would get sequences that others have had.
+pub async fn sequence_events_after(database: &Database, remembered: Position) -> Result<Sequencing> {
+    retrying("sequence_events", || with_timeout(sequence_batch(database, remembered))).await
+}
+
+async fn sequence_batch(database: &Database, remembered: Position) -> Result<Sequencing, sqlx::Error> {
     let mut transaction = database.begin().await?;
     // SKIP LOCKED, as a process that waits here would hold a connection for nothing: the holder of the lock does the
     // work.
-    let last: Option<u64> = sqlx::query_scalar(
-        "SELECT /* outbox::sequence_batch: one process at a time */ last_sequence FROM outbox_sequence FOR UPDATE SKIP LOCKED",
+    let last: Option<(u64, u64)> = sqlx::query_as(
+        "SELECT /* outbox::sequence_batch: one process at a time */ last_sequence, (SELECT MAX(epoch) FROM epochs) AS epoch \
+         FROM outbox_sequence FOR UPDATE SKIP LOCKED",
     )
     .fetch_optional(&mut *transaction)
     .await?;
-    let Some(last) = last else { return Ok(0) };
+    let Some((last, epoch)) = last else { return Ok(Sequencing::Busy) };
+    let position = |sequence| Position { epoch: Epoch(epoch), sequence };
+    if position(last) < remembered {
+        return Ok(Sequencing::Behind);
+    }
     // A plain read: it neither sees nor waits for rows of open transactions.
     let events: Vec<u64> = sqlx::query_scalar(
         "SELECT /* outbox::sequence_batch */ event_id FROM outbox_events FORCE INDEX (in_sequence) WHERE sequence IS NULL \
@@ -57,7 +80,7 @@ async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
     .fetch_all(&mut *transaction)
     .await?;
     if events.is_empty() {
-        return Ok(0);
+        return Ok(Sequencing::Done { events: 0, position: position(last) });
     }
     let mut statements = Statements::new(database.statement_bytes());
     let mut next = last + 1;
@@ -79,7 +102,7 @@ async fn sequence_batch(database: &Database) -> Result<usize, sqlx::Error> {
         ));
     }
     transaction.commit().await?;
-    Ok(events.len())
+    Ok(Sequencing::Done { events: events.len(), position: position(next - 1) })
 }
 
 /// Registers a sink. A new sink receives only events that get their sequence after its registration.
@@ -104,6 +127,9 @@ pub struct SinkProgress {
     pub last_sequence: u64,
     /// When the oldest undelivered event was inserted; none when all are delivered.
     pub waiting_since: Option<Timestamp>,
+    /// The current epoch.
+    #[sqlx(try_from = "u64")]
+    pub epoch: Epoch,
 }
 
 /// The progress of a sink, if it is registered.
@@ -112,8 +138,8 @@ pub async fn find_sink_progress(
     sink: &str,
 ) -> Result<Option<SinkProgress>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* outbox::find_sink_progress */ s.delivered_through, q.last_sequence, e.created_at AS waiting_since \
-         FROM sinks s JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1 \
+        "SELECT /* outbox::find_sink_progress */ s.delivered_through, q.last_sequence, e.created_at AS waiting_since, \
+         (SELECT MAX(epoch) FROM epochs) AS epoch FROM sinks s JOIN outbox_sequence q LEFT JOIN outbox_events e ON e.sequence = s.delivered_through + 1 \
          WHERE s.name = ?",
     )
     .bind(sink)
@@ -172,7 +198,22 @@ pub async fn list_between(
          created_at FROM outbox_events WHERE sequence BETWEEN ? AND ? {only} ORDER BY sequence"
     );
     let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(*sequences.start()).bind(*sequences.end());
-    kinds.iter().fold(query, |query, kind| query.bind(*kind)).fetch_all(connection).await
+    let query = kinds.iter().fold(query, |query, kind| query.bind(*kind));
+    let rows: Vec<OutboxRow> = query.fetch_all(&mut *connection).await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let epochs = epochs::list(connection).await?;
+    let event = |row: OutboxRow| OutboxEvent {
+        epoch: epochs.of(row.sequence),
+        sequence: row.sequence,
+        aggregate_type: row.aggregate_type,
+        aggregate_id: row.aggregate_id,
+        kind: row.kind,
+        payload: row.payload,
+        created_at: row.created_at,
+    };
+    Ok(rows.into_iter().map(event).collect())
 }
 
 /// Records that a sink has delivered the events after `from` up to `to`. Returns false, and changes nothing, when it is not

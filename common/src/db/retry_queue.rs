@@ -8,8 +8,12 @@ use super::{
     statements::{Statements, moment, or_null, text, write_into},
 };
 use crate::{
-    clock::Timestamp, domain::dead_letter::MAX_REASON_LENGTH, identifiers::DeadLetterId,
-    integrations::messages::MessageId,
+    clock::Timestamp,
+    domain::{
+        dead_letter::MAX_REASON_LENGTH,
+        event::{Epoch, MessageId},
+    },
+    identifiers::DeadLetterId,
 };
 
 /// A message that is sent again, or waits for one of its ordering key that is.
@@ -35,6 +39,7 @@ pub struct RetryMessage {
 
 #[derive(sqlx::FromRow)]
 struct RetryMessageRow {
+    epoch: u64,
     sequence: u64,
     place: u32,
     ordering_key: String,
@@ -53,7 +58,7 @@ impl TryFrom<RetryMessageRow> for RetryMessage {
 
     fn try_from(row: RetryMessageRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
-            id: MessageId { sequence: row.sequence, place: row.place },
+            id: MessageId { epoch: Epoch(row.epoch), sequence: row.sequence, place: row.place },
             ordering_key: row.ordering_key,
             kind: row.kind,
             aggregate_id: row.aggregate_id,
@@ -74,14 +79,14 @@ pub async fn insert_batch(
     sink: &str,
     messages: &[RetryMessage],
 ) -> Result<(), sqlx::Error> {
-    let head = "INSERT INTO webhook_retry_queue /* retry_queue::insert_batch */ (sink, sequence, place, ordering_key, \
+    let head = "INSERT INTO webhook_retry_queue /* retry_queue::insert_batch */ (sink, epoch, sequence, place, ordering_key, \
                 kind, aggregate_id, payload, attempts, first_attempt_at, next_attempt_at, last_response, \
                 dead_letter_id) VALUES ";
     let mut statements = Statements::new(longest_statement);
     statements.push_rows(head, " ON DUPLICATE KEY UPDATE sink = webhook_retry_queue.sink", messages, |sql, message| {
         sql.push('(');
         text(sql, sink);
-        write_into(sql, format_args!(",{},{}", message.id.sequence, message.id.place));
+        write_into(sql, format_args!(",{},{},{}", message.id.epoch, message.id.sequence, message.id.place));
         for value in [&message.ordering_key, &message.kind, &message.aggregate_id, &message.payload] {
             sql.push(',');
             text(sql, value);
@@ -132,7 +137,7 @@ pub async fn list_due(
 ) -> Result<Vec<RetryMessage>, sqlx::Error> {
     // Only the first message of a key is ever postponed, so a key none of whose messages waits for later is due.
     let rows: Vec<RetryMessageRow> = sqlx::query_as(
-        "SELECT /* retry_queue::list_due */ sequence, place, ordering_key, kind, aggregate_id, payload, attempts, \
+        "SELECT /* retry_queue::list_due */ epoch, sequence, place, ordering_key, kind, aggregate_id, payload, attempts, \
          first_attempt_at, next_attempt_at, last_response, dead_letter_id FROM webhook_retry_queue q \
          WHERE sink = ? AND NOT EXISTS (SELECT 1 FROM webhook_retry_queue l WHERE l.sink = q.sink \
          AND l.ordering_key = q.ordering_key AND l.next_attempt_at > ?) ORDER BY sequence, place LIMIT ?",

@@ -8,20 +8,23 @@ use chrono_tz::Tz;
 use futures::TryStreamExt as _;
 use sqlx::{Connection as _, MySql, MySqlConnection, MySqlPool, Transaction};
 
-use super::{Database, decode::identifier};
+use super::{Database, decode::identifier, epochs};
 use crate::{
     clock::Timestamp,
-    domain::ranking::{
-        EVENTS, MAX_RANKED_PRODUCTS, SalesChange, Scores, SoldOrder, add, business_day, days_after, days_before,
-        sales_changes, start_of,
+    domain::{
+        event::Position,
+        ranking::{
+            EVENTS, MAX_RANKED_PRODUCTS, SalesChange, Scores, SoldOrder, add, business_day, days_after, days_before,
+            sales_changes, start_of,
+        },
     },
 };
 
 /// Sales from the tables of orders as of one event. All reads see one consistent snapshot. Orders that it contains but whose
 /// events have no sequence yet are counted without those events, because the sink will count them when they come.
 pub struct SalesSnapshot<'c> {
-    /// Every event up to this sequence is contained, and none after it.
-    pub sequence: u64,
+    /// Every event up to this one is contained, and none after it.
+    pub position: Position,
     snapshot: Transaction<'c, MySql>,
     unsequenced: Vec<SalesChange>,
     zone: Tz,
@@ -33,11 +36,9 @@ impl<'c> SalesSnapshot<'c> {
         // Sessions use READ COMMITTED, under which each statement would see a state of its own.
         sqlx::raw_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *connection).await?;
         let mut snapshot = connection.begin_with("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-        let sequence = sqlx::query_scalar("SELECT /* sales::open */ last_sequence FROM outbox_sequence")
-            .fetch_one(&mut *snapshot)
-            .await?;
+        let position = epochs::list(&mut snapshot).await?.position();
         let unsequenced = unsequenced_changes(&mut snapshot, zone).await?;
-        Ok(Self { sequence, snapshot, unsequenced, zone })
+        Ok(Self { position, snapshot, unsequenced, zone })
     }
 
     pub async fn day(&mut self, day: NaiveDate) -> Result<Scores, sqlx::Error> {

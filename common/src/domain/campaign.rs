@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::FieldError,
+    domain::{FieldError, event::Epoch},
     identifiers::{CouponId, Partition},
 };
 
@@ -222,6 +222,8 @@ pub struct Campaign {
     pub issued: u32,
     /// Claims that Redis accepted and MySQL rejected.
     pub rejected: u32,
+    /// The current epoch of the database.
+    pub epoch: Epoch,
     /// Since when Redis has enforced this state and window, by its clock. None: it enforces others, or MySQL does not know.
     pub enforced_since: Option<Timestamp>,
 }
@@ -338,6 +340,7 @@ pub(crate) mod tests {
             revision: 1,
             issued: 0,
             rejected: 0,
+            epoch: Epoch::default(),
             enforced_since: None,
         };
         let (before, within, after) = (from_millis(999_999), from_millis(1_000_000), from_millis(2_000_000));

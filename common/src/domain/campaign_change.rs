@@ -152,6 +152,7 @@ mod tests {
             revision: 7,
             issued: 0,
             rejected: 0,
+            epoch: crate::domain::event::Epoch::default(),
             enforced_since: None,
         }
     }

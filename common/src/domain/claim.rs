@@ -287,6 +287,7 @@ mod tests {
             revision: 1,
             issued: 0,
             rejected: 0,
+            epoch: crate::domain::event::Epoch::default(),
             enforced_since: None,
         }
     }

@@ -3,46 +3,16 @@
 //! An event becomes one message, but for `coupon.issued`: its row holds up to a hundred issuances, and each becomes a
 //! message of its own. An event always becomes the same messages, ids included, so that a receiver can deduplicate.
 
-use std::{
-    fmt::{self, Formatter},
-    str::FromStr,
-};
-
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{clock::Timestamp, db::outbox::OutboxEvent, domain::claim::COUPON_ISSUED};
-
-/// The id of a message: the sequence of its event, and its position in that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MessageId {
-    pub sequence: u64,
-    /// 0 for the first message of the event.
-    pub place: u32,
-}
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "event-{}-{}", self.sequence, self.place)
-    }
-}
-
-impl FromStr for MessageId {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected the id of a message, such as event-7-0";
-        let (sequence, place) = text.strip_prefix("event-").and_then(|rest| rest.split_once('-')).ok_or(EXPECTED)?;
-        let (Ok(sequence), Ok(place)) = (sequence.parse(), place.parse()) else { return Err(EXPECTED) };
-        Ok(Self { sequence, place })
-    }
-}
-
-impl Serialize for MessageId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+use crate::{
+    clock::Timestamp,
+    domain::{
+        claim::COUPON_ISSUED,
+        event::{MessageId, OutboxEvent},
+    },
+};
 
 /// A message. Receivers get this in JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -57,8 +27,10 @@ pub struct Message {
     pub timestamp: Timestamp,
     /// ORDER, COUPON, POINTS or PRODUCT.
     pub aggregate_type: String,
-    /// Messages of one aggregate are ordered by `sequence`.
+    /// Messages of one aggregate are ordered by `epoch` and `sequence`.
     pub aggregate_id: String,
+    /// Changes when the database was restored to an earlier state.
+    pub epoch: u64,
     /// The position of the event in the order of delivery.
     pub sequence: u64,
     /// The state of the aggregate after the event.
@@ -139,11 +111,12 @@ struct CouponIssued<'p> {
 /// When the payload does not have the form that Dibs writes.
 pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> {
     let message = |place, data| Message {
-        id: MessageId { sequence: event.sequence, place },
+        id: event.message_id(place),
         kind: event.kind.clone(),
         timestamp: event.created_at,
         aggregate_type: event.aggregate_type.clone(),
         aggregate_id: event.aggregate_id.clone(),
+        epoch: event.epoch.0,
         sequence: event.sequence,
         data,
     };
@@ -161,9 +134,11 @@ pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::event::Epoch;
 
     fn event(kind: &str, payload: &str) -> OutboxEvent {
         OutboxEvent {
+            epoch: Epoch::default(),
             sequence: 7,
             aggregate_type: "COUPON".into(),
             aggregate_id: "3".into(),
@@ -189,19 +164,10 @@ mod tests {
             messages[1],
             concat!(
                 r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00Z","aggregateType":"COUPON","#,
-                r#""aggregateId":"3","sequence":7,"data":{"userCouponId":"b","couponId":3,"userId":2,"#,
+                r#""aggregateId":"3","epoch":0,"sequence":7,"data":{"userCouponId":"b","couponId":3,"userId":2,"#,
                 r#""issuedAt":"2026-11-21T03:00:00Z","validUntil":"2026-12-21T03:00:00Z"}}"#
             )
         );
-    }
-
-    #[test]
-    fn an_id_is_parsed_from_its_display() {
-        let id = MessageId { sequence: 7, place: 3 };
-        assert_eq!(id.to_string().parse(), Ok(id));
-        for wrong in ["", "event-7", "event-7-x", "7-3"] {
-            wrong.parse::<MessageId>().expect_err(wrong);
-        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::{campaign::Campaign, claim::ClaimRecord},
+    domain::{campaign::Campaign, claim::ClaimRecord, event::Epoch},
     error::{Error, Result},
     identifiers::{CouponId, Partition, UserId},
     redis::{
@@ -74,22 +74,26 @@ pub struct HeldCampaign {
     pub exists: bool,
     /// Accepted claims, and the highest sequence of one. None when one of the two is missing or invalid.
     pub counts: Option<(u32, u32)>,
+    /// As of which epoch of the database they are; missing is the first.
+    pub epoch: Epoch,
     /// The fields of the hash whose terms are not those of MySQL, missing ones included.
     pub different: Vec<&'static str>,
 }
 
 /// Compares the terms of a campaign with those that Redis enforces, and reads its counts, in one round trip.
 pub async fn compare(redis: &Redis, campaign: &Campaign) -> Result<HeldCampaign> {
+    const COUNTS: [&str; 3] = ["claimed", "sequence", "epoch"];
     let key = redis.keys.campaign(campaign.partition, campaign.id);
     let terms = term_fields(campaign);
-    let fields: Vec<&str> = ["claimed", "sequence"].into_iter().chain(terms.iter().map(|(name, _)| *name)).collect();
+    let fields: Vec<&str> = COUNTS.into_iter().chain(terms.iter().map(|(name, _)| *name)).collect();
     let values: Vec<Option<String>> = redis.client().hmget(key, fields).await.map_err(redis_error)?;
     let count = |place: usize| values.get(place)?.as_deref()?.parse().ok();
-    let held = values.iter().skip(2);
+    let held = values.iter().skip(COUNTS.len());
     let different = terms.iter().zip(held).filter(|((_, expected), held)| held.as_ref() != Some(expected));
     Ok(HeldCampaign {
         exists: values.iter().any(Option::is_some),
         counts: count(0).zip(count(1)),
+        epoch: Epoch(values.get(2).and_then(|epoch| epoch.as_deref()?.parse().ok()).unwrap_or_default()),
         different: different.map(|((name, _), _)| *name).collect(),
     })
 }

@@ -58,7 +58,7 @@ impl Keys {
         format!("{}pending:{command}", self.prefix)
     }
 
-    /// The sequence up to which sales are counted: a string, see `lua/sales_apply.lua`.
+    /// The position up to which sales are counted: a string, see `lua/sales_apply.lua`.
     pub fn sales_applied(&self) -> String {
         format!("{}{{sales}}:applied", self.prefix)
     }
@@ -86,6 +86,11 @@ impl Keys {
     /// The last day of [`Keys::sales_window`], and when it was created: a hash.
     pub fn sales_window_info(&self, days: u8) -> String {
         format!("{}:made", self.sales_window(days))
+    }
+
+    /// How far `MySQL` was when a worker looked last: a string, see `lua/remember_position.lua`.
+    pub fn database_position(&self) -> String {
+        format!("{}database:position", self.prefix)
     }
 
     /// The channel on which a process hears of outcomes that it waits for.

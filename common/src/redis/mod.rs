@@ -3,6 +3,7 @@
 
 pub mod campaign_state;
 mod client;
+pub mod database_position;
 pub mod keys;
 pub mod pending_commands;
 pub mod sales;

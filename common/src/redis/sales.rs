@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::ranking::Scores,
+    domain::{event::Position, ranking::Scores},
     error::{Error, Result},
     identifiers::ProductId,
     redis::{
@@ -26,9 +26,10 @@ const PAGE_SIZE: u32 = 1_000;
 /// After that Redis deletes the staged keys of a rebuild that crashed.
 const STAGED_TTL_SECONDS: i64 = 3 * 3_600;
 
-/// The sequence up to which events are counted; none when Redis does not know.
-pub async fn applied(redis: &Redis) -> Result<Option<u64>> {
-    redis.client().get(redis.keys.sales_applied()).await.map_err(redis_error)
+/// The position up to which events are counted; none when Redis does not know.
+pub async fn applied(redis: &Redis) -> Result<Option<Position>> {
+    let applied: Option<String> = redis.client().get(redis.keys.sales_applied()).await.map_err(redis_error)?;
+    Ok(applied.and_then(|applied| applied.parse().ok()))
 }
 
 /// Whether messages of Kafka were counted since the last rebuild.

@@ -6,7 +6,10 @@ use super::{
     Redis,
     scripts::{SalesMemory, sales_apply, sales_count},
 };
-use crate::{domain::ranking::SalesChange, error::Result};
+use crate::{
+    domain::{event::Epoch, ranking::SalesChange},
+    error::Result,
+};
 
 /// Counts sales in Redis by business day, each event once, however often it is delivered.
 ///
@@ -16,6 +19,8 @@ use crate::{domain::ranking::SalesChange, error::Result};
 pub struct SalesCounter {
     redis: Redis,
     zone: Tz,
+    /// The current epoch of the database. Counts of another one are a gap.
+    pub epoch: Epoch,
     memory: SalesMemory,
 }
 
@@ -32,8 +37,8 @@ pub enum SalesBatch<'a> {
 pub enum SalesCounted {
     /// Every event of the batch is counted, by this call or an earlier one.
     Counted,
-    /// Nothing was counted. Redis has counted only up to `applied` (0 when unknown), counts from the other source, or
-    /// returned to an older state. The days have to be rebuilt first.
+    /// Nothing was counted. Redis has counted only up to `applied` (0 when unknown), counts from the other source or in
+    /// another epoch, or returned to an older state. The days have to be rebuilt first.
     Gap { applied: u64 },
 }
 
@@ -52,14 +57,15 @@ pub struct SalesMessage {
 impl SalesCounter {
     /// Counts in `redis`. Business days begin at midnight of `zone`.
     pub fn new(redis: &Redis, zone: Tz) -> Self {
-        Self { redis: redis.clone(), zone, memory: SalesMemory::default() }
+        Self { redis: redis.clone(), zone, epoch: Epoch::default(), memory: SalesMemory::default() }
     }
 
     /// Counts a batch, or nothing of it.
     pub async fn count(&mut self, batch: SalesBatch<'_>) -> Result<SalesCounted> {
+        let Self { redis, zone, epoch, memory } = self;
         match batch {
-            SalesBatch::Outbox { sequences, changes } => sales_apply(&self.redis, &sequences, changes, self.zone).await,
-            SalesBatch::Kafka(messages) => sales_count(&self.redis, &mut self.memory, messages, self.zone).await,
+            SalesBatch::Outbox { sequences, changes } => sales_apply(redis, *epoch, &sequences, changes, *zone).await,
+            SalesBatch::Kafka(messages) => sales_count(redis, *epoch, memory, messages, *zone).await,
         }
     }
 

@@ -49,7 +49,7 @@ async fn snapshot_of(environment: &TestEnvironment, number: u32) -> (u64, Scores
     let mut connection = connection(environment).await;
     let mut snapshot = SalesSnapshot::open(&mut connection, ZONE).await.expect("opened");
     let scores = snapshot.day(day(number)).await.expect("read");
-    (snapshot.sequence, scores)
+    (snapshot.position.sequence, scores)
 }
 
 #[tokio::test]

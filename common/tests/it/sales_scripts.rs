@@ -4,7 +4,10 @@ use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::{Asia::Seoul, Tz};
 use dibs_common::{
     clock::{self, Timestamp},
-    domain::ranking::{SalesChange, Scores, business_day, days_before, expires_at},
+    domain::{
+        event::{Epoch, Position},
+        ranking::{SalesChange, Scores, business_day, days_before, expires_at},
+    },
     identifiers::{ProductId, new_uuid},
     redis::{
         SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales,
@@ -43,10 +46,14 @@ async fn apply(
     SalesCounter::new(&environment.redis, ZONE).count(batch).await.expect("redis")
 }
 
+const fn at(sequence: u64) -> Position {
+    Position { epoch: Epoch(0), sequence }
+}
+
 /// Replaces days as a rebuild does: the position of the counters is deleted first.
 async fn put(environment: &TestEnvironment, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) {
     sales::invalidate(&environment.redis).await.expect("invalidated");
-    assert!(sales_put(&environment.redis, rebuild, sequence, days).await.expect("put"));
+    assert!(sales_put(&environment.redis, rebuild, at(sequence), days).await.expect("put"));
 }
 
 #[tokio::test]
@@ -64,10 +71,31 @@ async fn sales_apply_counts_each_sequence_once_and_refuses_a_gap() {
     let daily = async |on| sales::daily(&environment.redis, day(on)).await.expect("redis");
     assert_eq!(daily(20).await, Scores::from([(product(7), 2)]), "what comes to nothing is none");
     assert_eq!(daily(21).await, Scores::from([(product(7), 4)]));
-    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(9));
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(at(9)));
     let expires: i64 =
         environment.redis.client().expire_time(environment.redis.keys.daily_sales(day(20))).await.expect("redis");
     assert_eq!(expires, expires_at(day(20), ZONE).timestamp());
+    environment.end().await;
+}
+
+/// The database was restored: it gives sequences again that are counted already.
+#[tokio::test]
+async fn sales_of_another_epoch_are_a_gap_until_the_days_are_rebuilt() {
+    let environment = TestEnvironment::new().await;
+    put(&environment, new_uuid(), 9, &[]).await;
+    let mut counter = SalesCounter::new(&environment.redis, ZONE);
+    counter.epoch = Epoch(1_790_000_000);
+    let batch = [sold(5, 20, 7, 2)];
+    let outbox = SalesBatch::Outbox { sequences: 5..=5, changes: &batch };
+    assert_eq!(counter.count(outbox.clone()).await.expect("redis"), SalesCounted::Gap { applied: 9 });
+    assert!(!count_on(&mut counter, &[]).await, "of Kafka as well");
+    sales::invalidate(&environment.redis).await.expect("invalidated");
+    let restored = Position { epoch: counter.epoch, sequence: 4 };
+    assert!(sales_put(&environment.redis, new_uuid(), restored, &[]).await.expect("put"));
+    assert_eq!(counter.count(outbox).await.expect("redis"), SalesCounted::Counted);
+    let applied = Position { sequence: 5, ..restored };
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(applied));
+    assert!(count_on(&mut counter, &[]).await);
     environment.end().await;
 }
 
@@ -81,7 +109,7 @@ async fn sales_apply_changes_nothing_when_a_day_is_not_what_it_should_be() {
     let mut counter = SalesCounter::new(&environment.redis, ZONE);
     let batch = SalesBatch::Outbox { sequences: 1..=1, changes: &batch };
     counter.count(batch).await.expect_err("a day of another type");
-    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(0));
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(at(0)));
     assert_eq!(sales::daily(&environment.redis, day(20)).await.expect("redis"), Scores::new());
     environment.end().await;
 }
@@ -199,9 +227,9 @@ async fn sales_put_replaces_days_whole_and_forgets_those_without_sales() {
     put(&environment, rebuild, 3, &[(day(20), in_an_hour), (day(21), in_an_hour)]).await;
     let daily = async |on| sales::daily(&environment.redis, day(on)).await.expect("redis");
     assert_eq!((daily(20).await, daily(21).await), (Scores::from([(product(8), 5)]), Scores::new()));
-    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(3));
+    assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(at(3)));
     assert!(
-        !sales_put(&environment.redis, new_uuid(), 2, &[(day(20), in_an_hour)]).await.expect("redis"),
+        !sales_put(&environment.redis, new_uuid(), at(2), &[(day(20), in_an_hour)]).await.expect("redis"),
         "it is too late"
     );
     assert_eq!(daily(20).await, Scores::from([(product(8), 5)]));

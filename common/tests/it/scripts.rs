@@ -4,13 +4,17 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use dibs_common::{
     Error, clock,
-    domain::campaign::{Campaign, CampaignState, CampaignTerms},
+    domain::{
+        campaign::{Campaign, CampaignState, CampaignTerms},
+        event::Epoch,
+    },
     identifiers::{ClaimId, new_uuid},
     redis::{
         campaign_state,
         keys::ISSUANCE_GROUP,
         scripts::{
-            CampaignCounts, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, claim, return_slots,
+            CampaignCounts, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, campaign_update,
+            claim, return_slots,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
@@ -75,6 +79,24 @@ async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
     assert_eq!((counts.claimed, counts.total, counts.sequence), (2, 2, 2));
     let stream = ClaimStream::open(&environment.redis, FIRST, "reader".into()).await.expect("opened");
     stream.acknowledge(std::slice::from_ref(&delivery.id)).await.expect("acknowledged");
+    environment.end().await;
+}
+
+/// A campaign of another epoch counts claims that the database may have lost.
+#[tokio::test]
+async fn campaign_put_replaces_a_campaign_of_another_epoch() {
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(5).await;
+    decide(&environment, &campaign, &[request(1), request(2)]).await;
+    let restored = Campaign { epoch: Epoch(1_790_000_000), ..campaign.clone() };
+    assert_eq!(campaign_update(&environment.redis, &restored).await.expect("redis"), None);
+    assert_eq!(campaign_state::compare(&environment.redis, &campaign).await.expect("redis").counts, Some((2, 2)));
+    assert!(campaign_put(&environment.redis, &restored, CampaignCounts::default()).await.expect("put").is_new);
+    let held = campaign_state::compare(&environment.redis, &restored).await.expect("redis");
+    assert_eq!((held.counts, held.epoch), (Some((0, 0)), restored.epoch));
+    assert!(campaign_update(&environment.redis, &restored).await.expect("redis").is_some());
+    assert!(matches!(decisions(&environment, &restored, &[request(1)]).await[..], [Decision::Accepted(_)]));
+    clear(&environment).await;
     environment.end().await;
 }
 

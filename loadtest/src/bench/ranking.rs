@@ -9,6 +9,7 @@ use dibs_common::{
     clock,
     db::{self, Database},
     domain::{
+        event::Position,
         product::{ProductStatus, ProductTerms},
         ranking::{Scores, business_day, days_after, last_days, start_of},
     },
@@ -54,7 +55,10 @@ async fn fill_days(harness: &Harness, products: impl Iterator<Item = ProductId> 
         days.push((day, start_of(days_after(day, DAYS), ZONE)));
     }
     sales::invalidate(redis).await.context("replacing the days of sales")?;
-    scripts::sales_put(redis, staging, 0, &days).await.context("replacing the days of sales").map(drop)
+    scripts::sales_put(redis, staging, Position::default(), &days)
+        .await
+        .context("replacing the days of sales")
+        .map(drop)
 }
 
 async fn create_products(database: &Database, products: u64) -> Result<Vec<ProductId>> {

@@ -17,10 +17,8 @@ use axum::{
 };
 use dibs_common::{
     clock,
-    integrations::{
-        messages::MessageId,
-        webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecrets},
-    },
+    domain::event::MessageId,
+    integrations::webhooks::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSecrets},
 };
 use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};

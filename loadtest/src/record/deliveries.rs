@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use dibs_common::integrations::messages::MessageId;
+use dibs_common::domain::event::MessageId;
 use serde::{Deserialize, Serialize};
 
 use super::Anomalies;
@@ -156,6 +156,8 @@ fn open_whole_lines(path: &Path) -> std::io::Result<File> {
 mod tests {
     use std::{fs, io::Write as _, path::PathBuf};
 
+    use dibs_common::domain::event::Epoch;
+
     use super::*;
 
     fn attempt(id: &str, aggregate: &str, status: u16) -> DeliveryAttempt {
@@ -185,6 +187,10 @@ mod tests {
         }
     }
 
+    const fn id(sequence: u64, place: u32) -> MessageId {
+        MessageId { epoch: Epoch(0), sequence, place }
+    }
+
     impl Drop for Record {
         fn drop(&mut self) {
             let _removed = fs::remove_file(&self.0);
@@ -206,14 +212,14 @@ mod tests {
             deliveries.add(&attempt(id, aggregate, status));
         }
         let sink = &deliveries.sinks["data-platform"];
-        assert_eq!(sink.out_of_order, [MessageId { sequence: 9, place: 0 }]);
+        assert_eq!(sink.out_of_order, [id(9, 0)]);
         assert_eq!((sink.attempts, sink.rejected, sink.accepted().count()), (7, 1, 5));
     }
 
     #[test]
     fn attempts_of_a_message_are_numbered() {
         let mut sink = SinkDeliveries::default();
-        let (one, other) = (MessageId { sequence: 1, place: 0 }, MessageId { sequence: 1, place: 1 });
+        let (one, other) = (id(1, 0), id(1, 1));
         assert_eq!([sink.next_attempt(one), sink.next_attempt(one), sink.next_attempt(other)], [1, 2, 1]);
         assert!(!sink.has_accepted(one));
     }

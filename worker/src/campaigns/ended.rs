@@ -1,4 +1,3 @@
-use chrono::TimeDelta;
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database},
@@ -11,12 +10,10 @@ use dibs_common::{
 };
 
 use super::{
-    CHECKED_ENTRIES,
+    CHECKED_ENTRIES, ENDED_KEPT_FOR,
     rebuild::{list_unanswered, rebuild_lease},
 };
 
-/// How long after the end of its window Redis keeps the claims of a campaign.
-const ENDED_KEPT_FOR: TimeDelta = TimeDelta::days(7);
 /// Campaigns that are removed at once. The next run goes on.
 const REMOVED_AT_ONCE: u32 = 1_000;
 

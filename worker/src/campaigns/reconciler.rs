@@ -6,7 +6,10 @@ use std::{
 use dibs_common::{
     campaigns, clock,
     db::{self, Database},
-    domain::campaign::Campaign,
+    domain::{
+        campaign::Campaign,
+        event::{Epoch, Position},
+    },
     error::{Error, Result},
     identifiers::{CouponId, Partition},
     redis::{
@@ -19,9 +22,10 @@ use futures::future::join_all;
 use metrics::counter;
 
 use super::{
-    CHECKED_ENTRIES,
+    CHECKED_ENTRIES, ENDED_KEPT_FOR,
     rebuild::{list_unanswered, rebuild, rebuild_missing},
 };
+use crate::epoch;
 
 const PAGE_SIZE: u32 = 500;
 /// Campaigns that are read from Redis at once, pipelined.
@@ -38,6 +42,8 @@ pub struct Reconciler {
     database: Database,
     redis: Redis,
     unconfirmed: HashMap<CouponId, Unconfirmed>,
+    /// The epoch in which campaigns that are long over were compared.
+    compared_all: Option<Epoch>,
 }
 
 /// A campaign of which Redis has accepted more claims than are issued.
@@ -62,13 +68,17 @@ pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Par
 
 impl Reconciler {
     pub fn new(database: Database, redis: Redis) -> Self {
-        Self { database, redis, unconfirmed: HashMap::new() }
+        Self { database, redis, unconfirmed: HashMap::new(), compared_all: None }
     }
 
     /// Compares every campaign that is not long over with Redis: restores its terms, and rebuilds it when its counts are
-    /// wrong. Returns the partitions of the campaigns.
+    /// wrong, or as of an epoch that is over. In the first round of an epoch, also campaigns that are long over: MySQL may
+    /// have lost the outcome of their claims. Returns the partitions of the campaigns.
     pub async fn round(&mut self) -> Result<Vec<Partition>> {
-        let since = clock::now() - KEPT_AFTER_END;
+        let Position { epoch, .. } = epoch::check(&self.database, &self.redis, Position::default()).await?;
+        let now = clock::now();
+        let (recent, mut is_complete) = (now - KEPT_AFTER_END, true);
+        let since = if self.compared_all == Some(epoch) { recent } else { now - ENDED_KEPT_FOR };
         let (mut partitions, mut after, mut unconfirmed) = (Vec::new(), None, Vec::new());
         loop {
             let pool = &self.database.pool();
@@ -78,20 +88,29 @@ impl Reconciler {
             for page in campaigns.chunks(PIPELINED) {
                 let held = join_all(page.iter().map(|campaign| campaign_state::compare(&self.redis, campaign))).await;
                 for (campaign, held) in page.iter().zip(held) {
-                    partitions.push(campaign.partition);
+                    let is_over = campaign.terms.closes_at <= recent;
                     let reconciled = match held {
+                        // Redis need not hold it. What it holds must be of this epoch.
+                        Ok(held) if is_over && (!held.exists || held.epoch >= campaign.epoch) => Ok(None),
                         Ok(held) => Box::pin(self.reconcile(campaign, &held)).await,
                         Err(error) => Err(error),
                     };
+                    if !is_over {
+                        partitions.push(campaign.partition);
+                    }
                     match reconciled {
                         Ok(Some(counts)) => unconfirmed.push((campaign.clone(), counts)),
                         Ok(None) => {}
                         // It must not hold up the others.
-                        Err(error) => reconciliation_failed(campaign, &error),
+                        Err(error) => {
+                            is_complete = false;
+                            reconciliation_failed(campaign, &error);
+                        }
                     }
                 }
             }
         }
+        self.compared_all = is_complete.then_some(epoch);
         Box::pin(self.check_unconfirmed(unconfirmed)).await;
         partitions.sort_unstable();
         partitions.dedup();
@@ -114,6 +133,14 @@ impl Reconciler {
             };
             return rebuilt.map(|_| None);
         };
+        if held.epoch > campaign.epoch {
+            // The row was read before the epoch began.
+            return Ok(None);
+        }
+        if held.epoch < campaign.epoch {
+            report(campaign, "epoch");
+            return rebuild(database, redis, campaign).await.map(|_| None);
+        }
         // Redis counts a claim before it is issued, and MySQL was read first: lower numbers in Redis mean a loss.
         let lost = [("claimed", claimed < issued), ("sequence", sequence < issued + campaign.rejected)];
         if let Some((field, _)) = lost.into_iter().find(|(_, is_lost)| *is_lost) {

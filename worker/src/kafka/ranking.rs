@@ -3,8 +3,11 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use dibs_common::{
     clock,
-    db::{self, Database},
-    domain::ranking::{EVENTS, SoldOrder, is_plausible, sales_changes},
+    db::{self, Database, epochs::Epochs},
+    domain::{
+        event::Epoch,
+        ranking::{EVENTS, SoldOrder, is_plausible, sales_changes},
+    },
     error::{Error, Result},
     identifiers::MAX_ID,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter, SalesMessage, sales, split_at_gaps},
@@ -30,8 +33,8 @@ pub struct RankingHandler {
     zone: Tz,
     has_begun: bool,
     counter: SalesCounter,
-    /// The highest sequence that an event is known to have.
-    last_sequence: u64,
+    /// As of the records that are counted.
+    epochs: Epochs,
 }
 
 /// Consumes the events of paid and cancelled orders.
@@ -48,6 +51,8 @@ impl RankingConsumer {
 struct OrderMessage {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    epoch: u64,
     sequence: u64,
     data: SoldOrder,
 }
@@ -61,6 +66,9 @@ impl Handler for RankingHandler {
             self.begin().await?;
             self.has_begun = true;
         }
+        // After the records were read, so that their events are known.
+        self.epochs = db::within(async { db::epochs::list(&mut *self.database.pool().acquire().await?).await }).await?;
+        self.counter.epoch = self.epochs.position().epoch;
         let mut messages = Vec::with_capacity(records.len());
         for record in records {
             messages.push(self.message(record).await?);
@@ -76,7 +84,14 @@ impl RankingHandler {
     /// Counts in Redis, on business days of `zone`.
     pub fn new(database: &Database, redis: &Redis, zone: Tz) -> Self {
         let counter = SalesCounter::new(redis, zone);
-        Self { database: database.clone(), redis: redis.clone(), zone, has_begun: false, counter, last_sequence: 0 }
+        Self {
+            database: database.clone(),
+            redis: redis.clone(),
+            zone,
+            has_begun: false,
+            counter,
+            epochs: Epochs::default(),
+        }
     }
 
     /// What the relay counted until now may end before the first event in Kafka. So the days are rebuilt when nothing was
@@ -128,15 +143,9 @@ impl RankingHandler {
 
     /// What a record counts. An invalid one counts nothing and is a dead letter.
     async fn message(&mut self, record: &Record) -> Result<SalesMessage> {
-        let mut decoded = decode(record);
-        if let Ok(OrderMessage { sequence, .. }) = &decoded
-            && !self.is_given(*sequence).await?
-        {
-            decoded =
-                Err(format!("its sequence is {sequence}, which no event has: the last is {}", self.last_sequence));
-        }
-        let (sequence, changes) = match decoded {
-            Ok(OrderMessage { kind, sequence, data }) => (sequence, sales_changes(&kind, &data, self.zone)),
+        let (sequence, changes) = match decode(record).and_then(|message| self.known(message)) {
+            Ok(Some(OrderMessage { kind, sequence, data, .. })) => (sequence, sales_changes(&kind, &data, self.zone)),
+            Ok(None) => (0, Vec::new()),
             Err(reason) => {
                 dead_letter(&self.database, RANKING, kind_of(record), record, &reason).await?;
                 (0, Vec::new())
@@ -146,18 +155,18 @@ impl RankingHandler {
         Ok(SalesMessage { source: record.source(), offset, sequence, changes })
     }
 
-    /// Whether an event has this sequence. If a sequence from the future was counted, the real events up to it would count
-    /// as known.
-    async fn is_given(&mut self, sequence: u64) -> Result<bool> {
-        if sequence > self.last_sequence {
-            let progress = db::within(async {
-                let mut connection = self.database.pool().acquire().await?;
-                db::outbox::find_sink_progress(&mut connection, KAFKA).await
-            });
-            let progress = progress.await?.ok_or_else(|| Error::internal("the sink kafka is not registered yet"))?;
-            self.last_sequence = progress.last_sequence;
+    /// The message when its event exists; none when a restore of `MySQL` has lost it. If a sequence from the future was
+    /// counted, the real events up to it would count as known.
+    fn known(&self, message: OrderMessage) -> Result<Option<OrderMessage>, String> {
+        let (sequence, position) = (message.sequence, self.epochs.position());
+        if Epoch(message.epoch) != self.epochs.of(sequence) {
+            tracing::info!(sequence, epoch = message.epoch, "event was lost by a restore; not counted");
+            return Ok(None);
         }
-        Ok(sequence <= self.last_sequence)
+        if sequence <= position.sequence {
+            return Ok(Some(message));
+        }
+        Err(format!("its sequence is {sequence}, which no event has: the last is {}", position.sequence))
     }
 }
 

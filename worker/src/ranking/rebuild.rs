@@ -80,8 +80,8 @@ pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now
         sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
     }
     put?;
-    tracing::info!(sequence = snapshot.sequence, days = days.len(), "sales counters rebuilt");
-    Ok(snapshot.sequence)
+    tracing::info!(position = %snapshot.position, days = days.len(), "sales counters rebuilt");
+    Ok(snapshot.position.sequence)
 }
 
 async fn stage_and_put(
@@ -99,7 +99,7 @@ async fn stage_and_put(
         sales::write_staged(redis, &staged, &scores, 1).await?;
         put.push((*day, expires_at(*day, zone)));
     }
-    if sales_put(redis, rebuild, snapshot.sequence, &put).await? {
+    if sales_put(redis, rebuild, snapshot.position, &put).await? {
         return Ok(());
     }
     Err(Error::internal("another process has rebuilt the days meanwhile"))

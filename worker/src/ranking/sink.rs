@@ -1,8 +1,11 @@
 use chrono_tz::Tz;
 use dibs_common::{
     clock,
-    db::{Database, Lease, outbox::OutboxEvent},
-    domain::ranking::{EVENTS, SalesChange, SoldOrder, sales_changes},
+    db::{Database, Lease},
+    domain::{
+        event::OutboxEvent,
+        ranking::{EVENTS, SalesChange, SoldOrder, sales_changes},
+    },
     error::Result,
     redis::{Redis, SalesBatch, SalesCounted, SalesCounter},
 };
@@ -36,7 +39,9 @@ impl Sink for RankingSink {
         let (changes, last) = self.changes(batch);
         let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
         // A new counter for each batch: for the outbox the position in Redis says all, and nothing is remembered here.
-        match SalesCounter::new(&self.redis, self.zone).count(sales).await? {
+        let mut counter = SalesCounter::new(&self.redis, self.zone);
+        counter.epoch = batch.epoch;
+        match counter.count(sales).await? {
             SalesCounted::Counted => Ok(last),
             SalesCounted::Gap { applied } => {
                 tracing::warn!(applied, next = batch.first, "rebuilding sales counters");

@@ -1,4 +1,7 @@
-use dibs_common::{clock::Timestamp, db::outbox::OutboxEvent};
+use dibs_common::{
+    clock::Timestamp,
+    domain::event::{Epoch, OutboxEvent},
+};
 
 /// The events of a range of sequences that a sink subscribes to.
 #[derive(Clone, Debug)]
@@ -9,6 +12,8 @@ pub struct Batch {
     pub last: u64,
     /// The time of delivery.
     pub at: Timestamp,
+    /// The current epoch; that of an event may be an earlier one.
+    pub epoch: Epoch,
     /// In order.
     pub events: Vec<OutboxEvent>,
 }

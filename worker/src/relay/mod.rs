@@ -143,7 +143,7 @@ impl<S: Sink> Relay<S> {
             // Not UpToDate: the next step finds the sink registered and begins at once.
             return Ok(StepOutcome::Delivered);
         };
-        let SinkProgress { delivered_through, last_sequence, .. } = progress;
+        let SinkProgress { delivered_through, last_sequence, epoch, .. } = progress;
         if delivered_through == last_sequence && self.delivered_at.is_some_and(|at| now - at < MAX_IDLE) {
             return Ok(StepOutcome::UpToDate);
         }
@@ -152,7 +152,7 @@ impl<S: Sink> Relay<S> {
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch_size()));
         let events = db::outbox::list_between(lease.connection(), first..=last, self.sink.kinds());
         let events = db::within_limit(READ_TIMEOUT, events).await?;
-        let accepted = self.sink.deliver(&Batch { first, last, at: now, events }, lease).await?;
+        let accepted = self.sink.deliver(&Batch { first, last, at: now, epoch, events }, lease).await?;
         self.delivered_at = Some(now);
         if accepted == delivered_through {
             lease.commit().await?;

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use chrono::TimeDelta;
-use dibs_common::{clock::Timestamp, integrations::messages::MessageId};
+use dibs_common::{clock::Timestamp, domain::event::MessageId};
 
 use super::retry_delay;
 
@@ -110,12 +110,12 @@ fn probe_delay(probes: u32, retry_after: Option<TimeDelta>) -> TimeDelta {
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::clock::from_millis;
+    use dibs_common::{clock::from_millis, domain::event::Epoch};
 
     use super::*;
 
     const fn id(sequence: u64) -> MessageId {
-        MessageId { sequence, place: 0 }
+        MessageId { epoch: Epoch(0), sequence, place: 0 }
     }
 
     #[test]

@@ -2,12 +2,12 @@ use std::collections::{HashMap, HashSet};
 
 use dibs_common::{
     clock::Timestamp,
-    db::{outbox::OutboxEvent, retry_queue::RetryMessage},
-    domain::dead_letter::NewDeadLetter,
-    integrations::{
-        messages::{MessageId, Receiver},
-        webhooks::Delivery,
+    db::retry_queue::RetryMessage,
+    domain::{
+        dead_letter::NewDeadLetter,
+        event::{MessageId, OutboxEvent},
     },
+    integrations::{messages::Receiver, webhooks::Delivery},
 };
 
 use super::{

@@ -1,10 +1,13 @@
 use bytes::Bytes;
 use dibs_common::{
     clock::Timestamp,
-    db::{outbox::OutboxEvent, retry_queue::RetryMessage},
-    domain::dead_letter::{DeadLetter, NewDeadLetter},
+    db::retry_queue::RetryMessage,
+    domain::{
+        dead_letter::{DeadLetter, NewDeadLetter},
+        event::{MessageId, OutboxEvent},
+    },
     integrations::{
-        messages::{Message, MessageId, Receiver, messages},
+        messages::{Message, Receiver, messages},
         webhooks::{Delivery, DeliveryFailure},
     },
 };
@@ -119,7 +122,7 @@ pub(super) fn dead_letter(sink: &str, message: &RetryMessage) -> NewDeadLetter {
 pub(super) fn undecodable(sink: &str, event: &OutboxEvent, error: &serde_json::Error) -> NewDeadLetter {
     NewDeadLetter {
         source: sink.to_owned(),
-        key: MessageId { sequence: event.sequence, place: 0 }.to_string(),
+        key: event.message_id(0).to_string(),
         kind: event.kind.clone(),
         aggregate_id: Some(event.aggregate_id.clone()),
         payload: event.payload.clone(),

@@ -152,13 +152,17 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use dibs_common::{clock::from_millis, db::retry_queue::RetryMessage, integrations::messages::MessageId};
+    use dibs_common::{
+        clock::from_millis,
+        db::retry_queue::RetryMessage,
+        domain::event::{Epoch, MessageId},
+    };
 
     use super::*;
 
     fn outgoing(sequence: u64, ordering_key: &str) -> Outgoing {
         Outgoing::new(RetryMessage {
-            id: MessageId { sequence, place: 0 },
+            id: MessageId { epoch: Epoch(0), sequence, place: 0 },
             ordering_key: ordering_key.into(),
             kind: String::new(),
             aggregate_id: String::new(),

@@ -3,10 +3,10 @@ use std::{collections::HashSet, time::Duration};
 use dibs_common::{
     clock::Timestamp,
     db::{self, Database, Lease, retry_queue::RetryMessage},
-    domain::dead_letter::Redriven,
+    domain::{dead_letter::Redriven, event::MessageId},
     error::Result,
     integrations::{
-        messages::{MessageId, Receiver},
+        messages::Receiver,
         webhooks::{Delivery, WebhookEndpoint},
     },
 };

@@ -17,7 +17,8 @@ use crate::support::{accept, work};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn start(environment: &TestEnvironment, arguments: &[&str]) -> Child {
+/// Starts `dibs-worker` with the servers of the environment.
+pub fn start(environment: &TestEnvironment, arguments: &[&str]) -> Child {
     let settings = &environment.settings;
     Command::new(env!("CARGO_BIN_EXE_dibs-worker"))
         .args(arguments)
@@ -32,7 +33,7 @@ fn start(environment: &TestEnvironment, arguments: &[&str]) -> Child {
 }
 
 /// Whether it succeeded, and what it printed: results and errors.
-async fn ended(child: Child) -> (bool, String, String) {
+pub async fn ended(child: Child) -> (bool, String, String) {
     let output = timeout(LIMIT, child.wait_with_output()).await.expect("ended").expect("a child");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (output.status.success(), text(output.stdout), text(output.stderr))

@@ -17,6 +17,7 @@ mod ranking;
 mod receiver;
 mod reconciling;
 mod relay;
+mod restoring;
 mod retention;
 mod stream_workers;
 mod supervision;

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use dibs_common::{
+    clock,
+    domain::order::{Action, Command, Line},
+    identifiers::CommandId,
+    redis::pending_commands,
+};
 use reqwest::Method;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{OrderTest, assert_refused, location, order_of, pay, send_async, text};
 use crate::app::{Answer, RULES, TestApp};
@@ -67,6 +75,26 @@ async fn paying_before_the_order_is_placed_is_too_early() {
     test.eventually_shows(&format!("/orders/{order}"), "DEPOSIT_WAIT").await;
     assert_eq!(pay(&test, 1, &order).await.status, 200);
     test.end_consistent().await;
+}
+
+/// Its outcome was in the state of the database that a restore has replaced.
+#[tokio::test]
+async fn a_command_whose_outcome_a_restore_has_lost_is_not_pending() {
+    let app = TestApp::new().await;
+    let ten_minutes_ago = clock::now() - TimeDelta::minutes(10);
+    let millis = u128::try_from(ten_minutes_ago.timestamp_millis()).expect("after 1970");
+    // A UUIDv7 of that time.
+    let id = CommandId(Uuid::from_u128(millis << 80 | 7 << 76 | 2 << 62 | 1));
+    let line = Line { product_id: 1.try_into().expect("an id"), quantity: 1 };
+    let action = Action::Place { items: vec![line], coupon: None, payment: None };
+    let command = Command { id, user: 1.try_into().expect("an id"), at: ten_minutes_ago, action };
+    pending_commands::remember(&app.place.redis, &command).await.expect("remembered");
+    let order = format!("/orders/{id}");
+    assert_eq!(app.get(&order).await.body["status"], "PENDING");
+    let restored = "INSERT INTO epochs VALUES (UNIX_TIMESTAMP() - 300, 0, 'test', NOW(3))";
+    app.place.execute(restored).await;
+    assert_refused(&app.get(&order).await, 404, "ORDER_NOT_FOUND");
+    app.end().await;
 }
 
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.

@@ -14,7 +14,7 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/campaign_put.lua"),
     keys: &["campaign", "claims", "staged"],
-    arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence", "guard"],
+    arguments: &["total", "limit", "opens_at", "closes_at", "state", "claimed", "sequence", "guard", "epoch"],
     codes: &[("UNKNOWN", 0), ("CREATED", 1), ("UPDATED", 2), ("BELOW_CLAIMED", 3)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
@@ -47,7 +47,8 @@ pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCo
     }
 }
 
-/// Updates the terms of a campaign, and returns the time by the clock of Redis; none when Redis does not hold it. It never
+/// Updates the terms of a campaign, and returns the time by the clock of Redis; none when Redis does not hold it, or
+/// holds it as of another epoch. It never
 /// creates one: a rebuild may just have deleted the campaign.
 pub async fn campaign_update(redis: &Redis, campaign: &Campaign) -> Result<Option<Timestamp>> {
     match put(redis, campaign, Uuid::nil(), [String::new(), String::new()], "").await? {
@@ -92,7 +93,8 @@ async fn put(
         redis.keys.staged_claims(campaign.partition, campaign.id, rebuild),
     ];
     let terms = term_fields(campaign).map(|(_, value)| value);
-    let arguments = terms.into_iter().chain(counts).chain([guard.to_owned()]).map(Value::from).collect();
+    let rest = [guard.to_owned(), campaign.epoch.to_string()];
+    let arguments = terms.into_iter().chain(counts).chain(rest).map(Value::from).collect();
     let answer = run(redis, &SCRIPT, keys, arguments).await?;
     let claimed = u32::try_from(integer(answer.get(2))?).map_err(Error::internal)?;
     Ok((integer(answer.first())?, from_millis(integer(answer.get(1))?), claimed))

@@ -6,6 +6,7 @@ mod campaign_put;
 mod claim;
 mod enqueue;
 mod refresh;
+mod remember_position;
 mod remove_idle_consumers;
 mod return_slots;
 mod sales_apply;
@@ -21,6 +22,7 @@ pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, 
 pub use enqueue::enqueue;
 use fred::types::{Value, scripts::Script};
 pub use refresh::refresh;
+pub use remember_position::remember_position;
 pub use remove_idle_consumers::remove_idle_consumers;
 pub use return_slots::return_slots;
 pub(super) use sales_apply::sales_apply;
@@ -81,12 +83,13 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 11] = [
+    const CONTRACTS: [(&str, &Contract); 12] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
         ("refresh", &refresh::CONTRACT),
+        ("remember_position", &remember_position::CONTRACT),
         ("remove_idle_consumers", &remove_idle_consumers::CONTRACT),
         ("return_slots", &return_slots::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),

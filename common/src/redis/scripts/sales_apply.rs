@@ -9,7 +9,7 @@ use super::{
     unexpected,
 };
 use crate::{
-    domain::ranking::SalesChange,
+    domain::{event::Epoch, ranking::SalesChange},
     error::Result,
     redis::{Redis, SalesCounted},
 };
@@ -17,21 +17,22 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: with_sales_changes!("../../../../lua/sales_apply.lua"),
     keys: &["applied", "counted", "day"],
-    arguments: &["first", "last", "days", "expires_at", "sequence, day, product, units"],
+    arguments: &["first", "last", "days", "epoch", "expires_at", "sequence, day, product, units"],
     codes: &[("GAP", 0), ("APPLIED", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Counts the changes of all events with these sequences, each once. See `lua/sales_apply.lua`.
+/// Counts the changes of all events with these sequences in `epoch`, each once. See `lua/sales_apply.lua`.
 pub(in crate::redis) async fn sales_apply(
     redis: &Redis,
+    epoch: Epoch,
     sequences: &RangeInclusive<u64>,
     changes: &[(u64, SalesChange)],
     zone: Tz,
 ) -> Result<SalesCounted> {
     let days = Days::of(changes.iter().map(|(_, change)| change));
     let mut arguments = vec![Value::from(sequences.start().to_string()), sequences.end().to_string().into()];
-    arguments.push(days.len().to_string().into());
+    arguments.extend([days.len().to_string().into(), epoch.to_string().into()]);
     arguments.extend(days.expiries(zone));
     for (sequence, change) in changes {
         arguments.push(sequence.to_string().into());

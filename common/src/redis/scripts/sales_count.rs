@@ -12,7 +12,7 @@ use super::{
     unexpected,
 };
 use crate::{
-    domain::ranking::SalesChange,
+    domain::{event::Epoch, ranking::SalesChange},
     error::Result,
     redis::{Redis, SalesCounted, SalesMessage},
 };
@@ -25,6 +25,7 @@ pub(super) const CONTRACT: Contract = Contract {
         "sources",
         "seen",
         "remembered",
+        "epoch",
         "expires_at",
         "source, first, next, sequence",
         "source, next",
@@ -71,6 +72,7 @@ struct Span {
 /// `lua/sales_count.lua`.
 pub(in crate::redis) async fn sales_count(
     redis: &Redis,
+    epoch: Epoch,
     memory: &mut SalesMemory,
     messages: &[SalesMessage],
     zone: Tz,
@@ -80,7 +82,7 @@ pub(in crate::redis) async fn sales_count(
     let days = Days::of(changes.iter().map(|(_, _, change)| change));
     let seen = memory.applied.map(|applied| applied.to_string()).unwrap_or_default();
     let mut arguments: Vec<Value> = vec![days.len().to_string().into(), sources.len().to_string().into(), seen.into()];
-    arguments.push(memory.next.len().to_string().into());
+    arguments.extend([memory.next.len().to_string().into(), epoch.to_string().into()]);
     arguments.extend(days.expiries(zone));
     for source in sources {
         let Some(Span { first, next, sequence, .. }) = spans.get(source) else { continue };

@@ -5,21 +5,26 @@ use fred::types::{Value, scripts::Script};
 use uuid::Uuid;
 
 use super::{Contract, integer, run, unexpected};
-use crate::{clock::Timestamp, error::Result, redis::Redis};
+use crate::{clock::Timestamp, domain::event::Position, error::Result, redis::Redis};
 
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/sales_put.lua"),
     keys: &["applied", "counted", "day, staged"],
-    arguments: &["sequence", "expires_at"],
+    arguments: &["position", "expires_at"],
     codes: &[("LATE", 0), ("PUT", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Replaces days by those that `rebuild` staged, which contain every event up to `sequence`. Each day comes with its expiry.
+/// Replaces days by those that `rebuild` staged, which contain every event up to `position`. Each day comes with its expiry.
 /// Returns false, and changes nothing, when another rebuild was faster: [`crate::redis::sales::invalidate`] comes first. See `lua/sales_put.lua`.
-pub async fn sales_put(redis: &Redis, rebuild: Uuid, sequence: u64, days: &[(NaiveDate, Timestamp)]) -> Result<bool> {
+pub async fn sales_put(
+    redis: &Redis,
+    rebuild: Uuid,
+    position: Position,
+    days: &[(NaiveDate, Timestamp)],
+) -> Result<bool> {
     let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
-    let mut arguments = vec![Value::from(sequence.to_string())];
+    let mut arguments = vec![Value::from(position.to_string())];
     for (day, expires_at) in days {
         let key = redis.keys.daily_sales(*day);
         let staged = redis.keys.staged(&key, rebuild);

@@ -4,8 +4,9 @@ use std::{collections::HashSet, ops::RangeInclusive};
 
 use anyhow::{Context as _, Result, anyhow};
 use dibs_common::{
-    db::{self, outbox::OutboxEvent},
-    integrations::messages::{MessageId, Receiver, messages},
+    db,
+    domain::event::{MessageId, OutboxEvent},
+    integrations::messages::{Receiver, messages},
 };
 use sqlx::MySqlPool;
 
@@ -40,7 +41,7 @@ pub const RULES: [Rule; 4] = [
         "I10",
         "retry queue: no message of an active sink",
         "webhook_retry_queue",
-        "SELECT CONCAT_WS(' ', p.sink, 'has not received', CONCAT('event-', p.sequence, '-', p.place), p.kind, \
+        "SELECT CONCAT_WS(' ', p.sink, 'has not received', CONCAT('event-', IF(p.epoch = 0, '', CONCAT(p.epoch, '-')), p.sequence, '-', p.place), p.kind, \
                  'after', p.attempts, 'attempts:', p.last_response) AS difference \
              FROM webhook_retry_queue p JOIN sinks s ON s.name = p.sink \
              WHERE s.updated_at > UTC_TIMESTAMP(3) - INTERVAL 7 DAY",
