@@ -8,6 +8,7 @@ mod consistency;
 mod containers;
 mod faults;
 mod log_capture;
+mod redis_cluster;
 mod saved_rows;
 
 use std::{
@@ -25,6 +26,7 @@ use fred::{
 };
 use futures::TryStreamExt as _;
 pub use log_capture::{LogCapture, LogLine};
+pub use redis_cluster::RedisCluster;
 pub use saved_rows::SavedRows;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};

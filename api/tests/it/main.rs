@@ -24,6 +24,7 @@ mod points;
 mod process;
 mod products;
 mod rankings;
+mod resharding;
 mod snapshots;
 mod supervision;
 mod waiting;

@@ -3,6 +3,7 @@
 
 use chrono::TimeDelta;
 use fred::{
+    clients::Client,
     interfaces::{HashesInterface as _, KeysInterface as _},
     types::{Value, scan::Scanner as _},
 };
@@ -15,7 +16,7 @@ use crate::{
     error::{Error, Result},
     identifiers::{CouponId, Partition, UserId},
     redis::{
-        Redis, redis_error,
+        Redis,
         scripts::{RECORD_BYTES, read_record, term_fields, write_record},
     },
 };
@@ -50,7 +51,7 @@ impl Counts {
 pub async fn counts(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Option<Counts>> {
     let key = redis.keys.campaign(partition, coupon);
     let fields = vec!["claimed", "total", "sequence", "closes_at", "state"];
-    let values: Vec<Value> = redis.client().hmget(key, fields).await.map_err(redis_error)?;
+    let values: Vec<Value> = redis.run(&key, async |client| client.hmget(&key, fields.clone()).await).await?;
     let number = |place: usize| values.get(place).and_then(Value::as_i64);
     // A script writes all fields at once, so a missing one means that the campaign is missing.
     let (Some(claimed), Some(total), Some(sequence), Some(closes_at)) = (number(0), number(1), number(2), number(3))
@@ -86,7 +87,7 @@ pub async fn compare(redis: &Redis, campaign: &Campaign) -> Result<HeldCampaign>
     let key = redis.keys.campaign(campaign.partition, campaign.id);
     let terms = term_fields(campaign);
     let fields: Vec<&str> = COUNTS.into_iter().chain(terms.iter().map(|(name, _)| *name)).collect();
-    let values: Vec<Option<String>> = redis.client().hmget(key, fields).await.map_err(redis_error)?;
+    let values: Vec<Option<String>> = redis.run(&key, async |client| client.hmget(&key, fields.clone()).await).await?;
     let count = |place: usize| values.get(place)?.as_deref()?.parse().ok();
     let held = values.iter().skip(COUNTS.len());
     let different = terms.iter().zip(held).filter(|((_, expected), held)| held.as_ref() != Some(expected));
@@ -106,7 +107,8 @@ pub async fn latest_claim(
     user: UserId,
 ) -> Result<Option<ClaimRecord>> {
     let key = redis.keys.claims(partition, coupon);
-    let records: Value = redis.client().hget(key, user.get().to_string()).await.map_err(redis_error)?;
+    let field = user.get().to_string();
+    let records: Value = redis.run(&key, async |client| client.hget(&key, &field).await).await?;
     Ok(records.as_bytes().unwrap_or_default().chunks_exact(RECORD_BYTES).last().and_then(read_record))
 }
 
@@ -114,14 +116,19 @@ pub async fn latest_claim(
 /// user whose claim is accepted or returned meanwhile may be missing or contained.
 pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<u64>> {
     let key = redis.keys.claims(partition, coupon);
-    let mut pages = Box::pin(redis.client().hscan(key, "*", Some(SCAN_COUNT)));
-    let mut holders = Vec::new();
-    while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
-        if let Some(users) = page.take_results() {
-            holders.extend(users.inner().into_keys().filter_map(|user| user.as_str()?.parse::<u64>().ok()));
+    // Of one server from beginning to end: the cursor of another one means nothing to it.
+    let read = async |client: Client| {
+        let mut pages = Box::pin(client.hscan(&key, "*", Some(SCAN_COUNT)));
+        let mut holders = Vec::new();
+        while let Some(mut page) = pages.try_next().await? {
+            if let Some(users) = page.take_results() {
+                holders.extend(users.inner().into_keys().filter_map(|user| user.as_str()?.parse::<u64>().ok()));
+            }
+            page.next();
         }
-        page.next();
-    }
+        Ok(holders)
+    };
+    let mut holders = redis.run(&key, read).await?;
     // A scan may return a field twice while the hash grows.
     holders.sort_unstable();
     holders.dedup();
@@ -130,12 +137,14 @@ pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> R
 
 /// Deletes the counts of a campaign, so that it accepts no claims until it is rebuilt.
 pub async fn delete(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
-    redis.client().unlink::<(), _>(redis.keys.campaign(partition, coupon)).await.map_err(redis_error)
+    let key = redis.keys.campaign(partition, coupon);
+    redis.run(&key, async |client| client.unlink::<(), _>(&key).await).await
 }
 
 pub async fn remove(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<()> {
-    let keys = vec![redis.keys.campaign(partition, coupon), redis.keys.claims(partition, coupon)];
-    redis.client().unlink::<(), _>(keys).await.map_err(redis_error)
+    let campaign = redis.keys.campaign(partition, coupon);
+    let keys = vec![campaign.clone(), redis.keys.claims(partition, coupon)];
+    redis.run(&campaign, async |client| client.unlink::<(), _>(keys.clone()).await).await
 }
 
 /// Adds users' records to the staged claims of a rebuild, in pages, so that Redis serves other clients in between. They expire
@@ -148,15 +157,14 @@ pub async fn write_staged(
     records: &[(UserId, Vec<ClaimRecord>)],
 ) -> Result<()> {
     let key = redis.keys.staged_claims(partition, coupon, rebuild);
-    let client = redis.client();
     for page in records.chunks(STAGED_PAGE) {
         let packed = page.iter().map(|(user, records)| {
             let packed: Vec<u8> = records.iter().flat_map(write_record).collect();
             (user.get().to_string(), Value::Bytes(packed.into()))
         });
         let fields: Vec<(String, Value)> = packed.collect();
-        client.hset::<(), _, _>(&key, fields).await.map_err(redis_error)?;
-        client.expire::<(), _>(&key, STAGED_TTL_SECONDS, None).await.map_err(redis_error)?;
+        redis.run(&key, async |client| client.hset::<(), _, _>(&key, fields.clone()).await).await?;
+        redis.run(&key, async |client| client.expire::<(), _>(&key, STAGED_TTL_SECONDS, None).await).await?;
     }
     Ok(())
 }

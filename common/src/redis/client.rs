@@ -2,13 +2,15 @@
 //!
 //! There are three kinds of connection, which must not wait for each other: a pool for scripts and short commands, one
 //! connection for each stream reader (a blocking read holds up every other command on it), and one for each subscriber. A
-//! command is sent once. A caller whose script is idempotent may send it again.
+//! command is sent once, unless a reply says that it was not executed, as that of a cluster which is moving its slot. A
+//! caller whose script is idempotent may send it again.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
     clients::{Client, Pool, SubscriberClient},
+    error::Error as RedisError,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{
         Builder, ClusterHash, CustomCommand, Message, Value,
@@ -22,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::silence::watch;
+use super::{blocking_reader::BlockingReader, cluster::Cluster, silence::watch};
 use crate::{
     error::{Dependency, Error, Result},
     redis::keys::Keys,
@@ -34,16 +36,38 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_millis(700);
 pub const BLOCK: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const RECONNECT_DELAY_MS: u32 = 100;
+/// Its node is asked whether Redis is ready.
+const PING_KEY: &str = "ping";
 
 /// Connections to Redis, and the spelling of keys.
 #[derive(Clone)]
 pub struct Redis {
-    pool: Pool,
-    config: Config,
-    /// Ends with the last copy.
-    _watches: Arc<JoinSet<()>>,
+    pub(super) servers: Servers,
+    pub(super) config: Config,
     /// Spells the keys of this installation.
     pub keys: Keys,
+}
+
+#[derive(Clone)]
+pub(super) enum Servers {
+    /// One server, also one that sentinels name.
+    Single(WatchedPool),
+    Cluster(Arc<Cluster>),
+}
+
+/// Connections to one server. Those that fall silent are replaced.
+#[derive(Clone)]
+pub(super) struct WatchedPool {
+    pub pool: Pool,
+    /// End with the last copy.
+    _watches: Arc<JoinSet<()>>,
+}
+
+impl WatchedPool {
+    pub fn new(pool: Pool) -> Self {
+        let watches = pool.clients().iter().cloned().map(watch).collect();
+        Self { pool, _watches: Arc::new(watches) }
+    }
 }
 
 impl Redis {
@@ -52,32 +76,63 @@ impl Redis {
         let mut config = Config::from_url(url.expose_secret()).map_err(redis_error)?;
         // A process may start before Redis does: `init` then waits for it, up to the timeout.
         config.fail_fast = false;
-        let pool = builder(config.clone(), COMMAND_TIMEOUT).build_pool(connections).map_err(redis_error)?;
-        let connected = timeout(CONNECT_TIMEOUT, pool.init()).await;
-        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
-        let watches = pool.clients().iter().cloned().map(watch).collect();
-        Ok(Self { pool, config, _watches: Arc::new(watches), keys })
+        let servers = if config.server.is_clustered() {
+            let connected = within_limit(Box::pin(Cluster::connect(config.clone(), connections))).await?;
+            Servers::Cluster(Arc::new(connected))
+        } else {
+            let pool = builder(config.clone(), COMMAND_TIMEOUT).build_pool(connections).map_err(redis_error)?;
+            within_limit(pool.init()).await?;
+            Servers::Single(WatchedPool::new(pool))
+        };
+        Ok(Self { servers, config, keys })
     }
 
-    /// A connection of the pool, the next in turn.
+    /// Runs an operation on the server that holds `key`; all keys that it touches share its hash tag. In a cluster it runs
+    /// again where a redirection leads, for up to 3 s.
+    pub async fn run<T, F>(&self, key: &str, operation: impl Fn(Client) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        self.try_run(key, operation).await.map_err(redis_error)
+    }
+
+    /// The same, with the error of the client library.
+    pub(super) async fn try_run<T, F>(&self, key: &str, operation: impl Fn(Client) -> F) -> Result<T, RedisError>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        match &self.servers {
+            Servers::Single(WatchedPool { pool, .. }) => operation(pool.next().clone()).await,
+            // Boxed, as callers outside a cluster need no room for it.
+            Servers::Cluster(cluster) => Box::pin(cluster.run(key, operation)).await,
+        }
+    }
+
+    /// A connection to the one server, the next in turn; none in a cluster.
+    pub(super) fn single(&self) -> Option<&Client> {
+        match &self.servers {
+            Servers::Single(WatchedPool { pool, .. }) => Some(pool.next()),
+            Servers::Cluster(_) => None,
+        }
+    }
+
+    /// A client for tests and tools. In a cluster it does not follow slots that are being moved.
     pub fn client(&self) -> &Client {
-        self.pool.next()
+        match &self.servers {
+            Servers::Single(WatchedPool { pool, .. }) => pool.next(),
+            Servers::Cluster(cluster) => cluster.library_client(),
+        }
     }
 
-    /// A connection of its own for blocking reads.
-    pub async fn reader(&self) -> Result<Client> {
-        // Longer than BLOCK, or every empty read would end as a command that timed out.
-        let client = builder(self.config.clone(), BLOCK + Duration::from_secs(4)).build().map_err(redis_error)?;
-        let connected = timeout(CONNECT_TIMEOUT, client.init()).await;
-        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
-        Ok(client)
+    /// A connection of its own for blocking reads of `key`.
+    pub async fn reader(&self, key: &str) -> Result<BlockingReader> {
+        BlockingReader::open(self, key.to_owned()).await
     }
 
     /// A connection of its own that listens on `channel`, again after each reconnection.
     pub async fn subscribe(&self, channel: &str) -> Result<Subscription> {
         let client = builder(self.config.clone(), COMMAND_TIMEOUT).build_subscriber_client().map_err(redis_error)?;
-        let connected = timeout(CONNECT_TIMEOUT, client.init()).await;
-        connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)?;
+        within_limit(client.init()).await?;
         client.manage_subscriptions();
         // Before SUBSCRIBE, so that no message is missed in between.
         let messages = client.message_rx();
@@ -88,25 +143,38 @@ impl Redis {
 
     /// Publishes a message to the current subscribers of `channel`.
     pub async fn publish(&self, channel: &str, message: Bytes) -> Result<()> {
-        self.client().publish::<(), _, _>(channel, message).await.map_err(redis_error)
+        // A cluster passes messages on to all its nodes, so any key's would do.
+        let publish = async |client: Client| client.publish::<(), _, _>(channel, message.clone()).await;
+        self.run(channel, publish).await
     }
 
     /// Returns when Redis answers and takes writes.
     pub async fn ping(&self) -> Result<()> {
         // A replica answers PING as well.
         let role = CustomCommand::new_static("ROLE", ClusterHash::Random, false);
-        let role: Value = self.client().custom(role, Vec::<Value>::new()).await.map_err(redis_error)?;
+        let role: Value = self
+            .run(PING_KEY, |client| {
+                let role = role.clone();
+                async move { client.custom(role, Vec::<Value>::new()).await }
+            })
+            .await?;
         if role.into_array().first().and_then(Value::as_str).is_some_and(|role| role == "master") {
             return Ok(());
         }
         // A write would make the client connect again. While this process is not ready, there may be none.
-        self.pool.force_reconnection().await.map_err(redis_error)?;
+        if let Servers::Single(WatchedPool { pool, .. }) = &self.servers {
+            pool.force_reconnection().await.map_err(redis_error)?;
+        }
         Err(Error::unavailable(Dependency::Redis, "the server is a replica"))
     }
 
     /// Ends all connections of the pool.
     pub async fn close(&self) {
-        if let Err(error) = self.pool.quit().await {
+        let closed = match &self.servers {
+            Servers::Single(WatchedPool { pool, .. }) => pool.quit().await,
+            Servers::Cluster(cluster) => cluster.quit().await,
+        };
+        if let Err(error) = closed {
             tracing::debug!(%error, "redis connections were not closed cleanly");
         }
     }
@@ -132,7 +200,19 @@ impl Subscription {
     }
 }
 
-fn builder(config: Config, command_timeout: Duration) -> Builder {
+/// A client of its own for the one server of `config`.
+pub(super) async fn connect_single(config: &Config, command_timeout: Duration) -> Result<Client> {
+    let client = builder(config.clone(), command_timeout).build().map_err(redis_error)?;
+    within_limit(client.init()).await?;
+    Ok(client)
+}
+
+async fn within_limit<T>(connecting: impl Future<Output = Result<T, RedisError>>) -> Result<T> {
+    let connected = timeout(CONNECT_TIMEOUT, connecting).await;
+    connected.map_err(|elapsed| Error::unavailable(Dependency::Redis, elapsed))?.map_err(redis_error)
+}
+
+pub(super) fn builder(config: Config, command_timeout: Duration) -> Builder {
     let mut builder = Builder::from_config(config);
     builder
         .with_performance_config(|performance| performance.default_command_timeout = command_timeout)

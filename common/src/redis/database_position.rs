@@ -5,11 +5,12 @@ use fred::interfaces::KeysInterface as _;
 use crate::{
     domain::event::Position,
     error::{Error, Result},
-    redis::{Redis, redis_error},
+    redis::Redis,
 };
 
 /// The remembered position; none when Redis has none. [`crate::redis::scripts::remember_position`] writes it.
 pub async fn find(redis: &Redis) -> Result<Option<Position>> {
-    let position: Option<String> = redis.client().get(redis.keys.database_position()).await.map_err(redis_error)?;
+    let key = redis.keys.database_position();
+    let position: Option<String> = redis.run(&key, async |client| client.get(&key).await).await?;
     position.map(|position| position.parse().map_err(Error::internal)).transpose()
 }

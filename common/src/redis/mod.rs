@@ -1,8 +1,10 @@
 //! The way to Redis: connections, the spelling of keys, one typed function for each script, streams, and the state of
 //! campaigns, sales and pending commands.
 
+mod blocking_reader;
 pub mod campaign_state;
 mod client;
+mod cluster;
 pub mod database_position;
 pub mod keys;
 pub mod pending_commands;

@@ -7,7 +7,7 @@ use crate::{
     domain::order::{Command, CommandKind},
     error::{Error, Result},
     identifiers::{CommandId, OrderId},
-    redis::{Redis, redis_error},
+    redis::Redis,
 };
 
 const TTL_SECONDS: i64 = 24 * 60 * 60;
@@ -24,12 +24,13 @@ pub async fn remember(redis: &Redis, command: &Command) -> Result<()> {
     let (key, expires) = (redis.keys.pending_command(command.id), Some(Expiration::EX(TTL_SECONDS)));
     // A kind has no space, so the first one separates.
     let value = format!("{} {}", command.kind().into_str(), command.order());
-    redis.client().set(key, value, expires, None, false).await.map_err(redis_error)
+    redis.run(&key, async |client| client.set(&key, &value, expires.clone(), None, false).await).await
 }
 
 /// A command that was remembered in the last day.
 pub async fn find(redis: &Redis, command: CommandId) -> Result<Option<PendingCommand>> {
-    let found: Option<String> = redis.client().get(redis.keys.pending_command(command)).await.map_err(redis_error)?;
+    let key = redis.keys.pending_command(command);
+    let found: Option<String> = redis.run(&key, async |client| client.get(&key).await).await?;
     let Some(found) = found else { return Ok(None) };
     let invalid = || Error::internal(format!("command {command} is remembered as '{found}'"));
     let (kind, order) = found.split_once(' ').ok_or_else(invalid)?;

@@ -3,6 +3,7 @@
 
 use chrono::NaiveDate;
 use fred::{
+    clients::Client,
     interfaces::{HashesInterface as _, KeysInterface as _, SortedSetsInterface as _},
     types::scan::Scanner as _,
 };
@@ -17,7 +18,6 @@ use crate::{
     redis::{
         Redis,
         keys::{product_of_member, sales_member},
-        redis_error,
     },
 };
 
@@ -28,32 +28,42 @@ const STAGED_TTL_SECONDS: i64 = 3 * 3_600;
 
 /// The position up to which events are counted; none when Redis does not know.
 pub async fn applied(redis: &Redis) -> Result<Option<Position>> {
-    let applied: Option<String> = redis.client().get(redis.keys.sales_applied()).await.map_err(redis_error)?;
+    let key = redis.keys.sales_applied();
+    let applied: Option<String> = redis.run(&key, async |client| client.get(&key).await).await?;
     Ok(applied.and_then(|applied| applied.parse().ok()))
 }
 
 /// Whether messages of Kafka were counted since the last rebuild.
 pub async fn is_counted_from_kafka(redis: &Redis) -> Result<bool> {
-    redis.client().exists(redis.keys.sales_counted()).await.map_err(redis_error)
+    let key = redis.keys.sales_counted();
+    redis.run(&key, async |client| client.exists(&key).await).await
 }
 
 /// Deletes the position of the counters. No process counts until the worker that notices has rebuilt them.
 pub async fn invalidate(redis: &Redis) -> Result<()> {
-    redis.client().del::<(), _>(redis.keys.sales_applied()).await.map_err(redis_error)
+    let key = redis.keys.sales_applied();
+    redis.run(&key, async |client| client.del::<(), _>(&key).await).await
 }
 
 /// The scores of a business day. Read in pages, so that Redis serves other clients in between; a score that changes
 /// meanwhile is the one before or after.
 pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
-    // ZSCAN may return a member twice while the set is rehashed. A map takes that without harm.
-    let mut pages = Box::pin(redis.client().zscan(redis.keys.daily_sales(day), "*", Some(PAGE_SIZE)));
-    let mut scores = Scores::new();
-    while let Some(mut page) = pages.try_next().await.map_err(redis_error)? {
-        for (member, score) in page.take_results().unwrap_or_default() {
-            let product = member.as_str().as_deref().and_then(product_of_member);
-            scores.insert(product.ok_or_else(|| invalid(&member))?, units(score));
+    let key = redis.keys.daily_sales(day);
+    // Of one server from beginning to end: the cursor of another one means nothing to it.
+    let read = async |client: Client| {
+        let mut pages = Box::pin(client.zscan(&key, "*", Some(PAGE_SIZE)));
+        let mut members = Vec::new();
+        while let Some(mut page) = pages.try_next().await? {
+            members.extend(page.take_results().unwrap_or_default());
+            page.next();
         }
-        page.next();
+        Ok(members)
+    };
+    // ZSCAN may return a member twice while the set is rehashed. A map takes that without harm.
+    let mut scores = Scores::new();
+    for (member, score) in redis.run(&key, read).await? {
+        let product = member.as_str().as_deref().and_then(product_of_member);
+        scores.insert(product.ok_or_else(|| invalid(&member))?, units(score));
     }
     Ok(scores)
 }
@@ -61,7 +71,6 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
 /// Adds products and their units, times `weight`, to the key `staged`, see [`crate::redis::keys::Keys::staged`]. Written in
 /// pages, so that Redis serves other clients in between. The key expires three hours after the last page.
 pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
-    let client = redis.client();
     let mut rest = scores.iter();
     loop {
         let page = rest.by_ref().take(PAGE_SIZE as usize);
@@ -70,9 +79,10 @@ pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: 
         if page.is_empty() {
             return Ok(());
         }
-        client.zadd::<(), _, _>(staged, None, None, false, false, page).await.map_err(redis_error)?;
+        let add = async |client: Client| client.zadd::<(), _, _>(staged, None, None, false, false, page.clone()).await;
+        redis.run(staged, add).await?;
         // With every page, so that a crash at any point leaves no key behind for good.
-        client.expire::<(), _>(staged, STAGED_TTL_SECONDS, None).await.map_err(redis_error)?;
+        redis.run(staged, async |client| client.expire::<(), _>(staged, STAGED_TTL_SECONDS, None).await).await?;
     }
 }
 
@@ -80,7 +90,8 @@ pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: 
 pub async fn delete_staged(redis: &Redis, keys: impl Iterator<Item = String> + Send, rebuild: Uuid) -> Result<()> {
     let staged: Vec<String> = keys.map(|key| redis.keys.staged(&key, rebuild)).collect();
     // UNLINK frees the members in the background. DEL of a million of them would stop Redis for a third of a second.
-    redis.client().unlink::<(), _>(staged).await.map_err(redis_error)
+    let Some(first) = staged.first() else { return Ok(()) };
+    redis.run(first, async |client| client.unlink::<(), _>(staged.clone()).await).await
 }
 
 /// The last day of a window, and when it was created.
@@ -94,7 +105,7 @@ pub struct WindowInfo {
 pub async fn window_info(redis: &Redis, days: u8) -> Result<Option<WindowInfo>> {
     let key = redis.keys.sales_window_info(days);
     let (to, created_at): (Option<String>, Option<i64>) =
-        redis.client().hmget(key, vec!["to", "at"]).await.map_err(redis_error)?;
+        redis.run(&key, async |client| client.hmget(&key, vec!["to", "at"]).await).await?;
     let (Some(to), Some(created_at)) = (to, created_at) else { return Ok(None) };
     Ok(Some(WindowInfo { to: to.parse().map_err(Error::internal)?, created_at: from_millis(created_at) }))
 }
@@ -103,8 +114,8 @@ pub async fn window_info(redis: &Redis, days: u8) -> Result<Option<WindowInfo>> 
 pub async fn window(redis: &Redis, days: u8, limit: u32) -> Result<Vec<(ProductId, i64)>> {
     let key = redis.keys.sales_window(days);
     // Units are negative in a window, so the ascending order begins with the best seller.
-    let range = redis.client().zrange(key, 0, i64::from(limit) - 1, None, false, None, true);
-    let members: Vec<(String, f64)> = range.await.map_err(redis_error)?;
+    let range = async |client: Client| client.zrange(&key, 0, i64::from(limit) - 1, None, false, None, true).await;
+    let members: Vec<(String, f64)> = redis.run(&key, range).await?;
     let read = |(member, score): (String, f64)| {
         Ok((product_of_member(&member).ok_or_else(|| invalid(&member))?, -units(score)))
     };
@@ -114,9 +125,8 @@ pub async fn window(redis: &Redis, days: u8, limit: u32) -> Result<Vec<(ProductI
 /// The rank of a product in the window of `days` days, from 1, and its units; none when it sold nothing.
 pub async fn window_rank(redis: &Redis, days: u8, product: ProductId) -> Result<Option<(u64, i64)>> {
     let (key, member) = (redis.keys.sales_window(days), sales_member(product));
-    let client = redis.client();
-    let rank: Option<u64> = client.zrank(&key, &member, false).await.map_err(redis_error)?;
-    let score: Option<f64> = client.zscore(&key, &member).await.map_err(redis_error)?;
+    let rank: Option<u64> = redis.run(&key, async |client| client.zrank(&key, &member, false).await).await?;
+    let score: Option<f64> = redis.run(&key, async |client| client.zscore(&key, &member).await).await?;
     Ok(rank.zip(score).map(|(rank, score)| (rank + 1, -units(score))))
 }
 

@@ -88,11 +88,11 @@ async fn a_command_whose_outcome_a_restore_has_lost_is_not_pending() {
     let line = Line { product_id: 1.try_into().expect("an id"), quantity: 1 };
     let action = Action::Place { items: vec![line], coupon: None, payment: None };
     let command = Command { id, user: 1.try_into().expect("an id"), at: ten_minutes_ago, action };
-    pending_commands::remember(&app.place.redis, &command).await.expect("remembered");
+    pending_commands::remember(&app.environment.redis, &command).await.expect("remembered");
     let order = format!("/orders/{id}");
     assert_eq!(app.get(&order).await.body["status"], "PENDING");
     let restored = "INSERT INTO epochs VALUES (UNIX_TIMESTAMP() - 300, 0, 'test', NOW(3))";
-    app.place.execute(restored).await;
+    app.environment.execute(restored).await;
     assert_refused(&app.get(&order).await, 404, "ORDER_NOT_FOUND");
     app.end().await;
 }

@@ -20,7 +20,10 @@ pub(super) use campaign_put::term_fields;
 pub use campaign_put::{CampaignCounts, CampaignLowered, CampaignPut, campaign_lower, campaign_put, campaign_update};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
 pub use enqueue::enqueue;
-use fred::types::{Value, scripts::Script};
+use fred::{
+    clients::Client,
+    types::{Value, scripts::Script},
+};
 pub use refresh::refresh;
 pub use remember_position::remember_position;
 pub use remove_idle_consumers::remove_idle_consumers;
@@ -54,7 +57,15 @@ impl Contract {
 /// Runs a script. Its source is sent only when Redis does not have it.
 async fn run(redis: &Redis, script: &Script, keys: Vec<String>, arguments: Vec<Value>) -> Result<Vec<Value>> {
     // After a restart Redis has lost its scripts, and replies NOSCRIPT: then the source is sent.
-    let answer: Value = script.evalsha_with_reload(redis.client(), keys, arguments).await.map_err(redis_error)?;
+    let answer: Value = if let Some(client) = redis.single() {
+        // Without the copies that another attempt would need: a batch of claims has hundreds of arguments.
+        script.evalsha_with_reload(client, keys, arguments).await.map_err(redis_error)?
+    } else {
+        let Some(key) = keys.first() else { return Err(unexpected(&"a script without keys")) };
+        let evaluate =
+            async |client: Client| script.evalsha_with_reload(&client, keys.clone(), arguments.clone()).await;
+        redis.run(key, evaluate).await?
+    };
     match answer {
         Value::Array(values) => Ok(values),
         other => Err(unexpected(&other)),

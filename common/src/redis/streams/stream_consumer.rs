@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use fred::{
     clients::Client,
-    error::{Error as RedisError, ErrorKind},
-    interfaces::{ClientLike, StreamsInterface},
+    error::Error as RedisError,
+    interfaces::StreamsInterface,
     types::{
         Value,
         streams::{XID, XPendingArgs},
@@ -22,7 +22,7 @@ use crate::{
     domain::claim::Claim,
     error::Result,
     identifiers::{CouponId, Partition},
-    redis::{BLOCK, Redis, keys::Keys, redis_error, scripts, silence::reconnect},
+    redis::{BLOCK, Redis, blocking_reader::BlockingReader, keys::Keys, redis_error, scripts},
 };
 
 pub trait Entry: Sized + Send + Sync {
@@ -45,7 +45,8 @@ pub trait Entry: Sized + Send + Sync {
 
 /// How many entries are on the stream of a partition, those in flight included.
 pub async fn len<E: Entry>(redis: &Redis, partition: Partition) -> Result<u64> {
-    redis.client().xlen(E::stream(&redis.keys, partition)).await.map_err(redis_error)
+    let key = E::stream(&redis.keys, partition);
+    redis.run(&key, async |client| client.xlen(&key).await).await
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ pub struct Delivery<E> {
 /// The stream of one partition, as one consumer of its group sees it.
 pub struct StreamConsumer<E> {
     redis: Redis,
-    reader: Client,
+    reader: BlockingReader,
     pub partition: Partition,
     key: String,
     consumer: String,
@@ -72,8 +73,8 @@ pub struct StreamConsumer<E> {
 impl<E: Entry> StreamConsumer<E> {
     /// Opens the stream for the consumer of that name, and makes the consumer group if it is not there.
     pub async fn open(redis: &Redis, partition: Partition, consumer: String) -> Result<Self> {
-        let reader = redis.reader().await?;
         let key = E::stream(&redis.keys, partition);
+        let reader = redis.reader(&key).await?;
         let stream = Self {
             redis: redis.clone(),
             reader,
@@ -89,8 +90,8 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// Makes the consumer group, from the first entry on; also when Redis has lost it.
     async fn make_group(&self) -> Result<()> {
-        let client = self.redis.client();
-        match client.xgroup_create::<(), _, _, _>(&self.key, E::GROUP, "0", true).await {
+        let create = async |client: Client| client.xgroup_create::<(), _, _, _>(&self.key, E::GROUP, "0", true).await;
+        match self.redis.try_run(&self.key, create).await {
             Err(error) if !error.details().starts_with("BUSYGROUP") => Err(redis_error(error)),
             _ => Ok(()),
         }
@@ -99,14 +100,10 @@ impl<E: Entry> StreamConsumer<E> {
     /// Waits up to [`BLOCK`] for entries that no consumer has seen; at most `count`, possibly none.
     pub async fn read(&self, count: u64) -> Result<Vec<Delivery<E>>> {
         let block = u64::try_from(BLOCK.as_millis()).ok();
-        let answer: Result<Value, RedisError> = self
-            .reader
-            .xreadgroup(E::GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup)
-            .await;
-        if answer.as_ref().is_err_and(|error| *error.kind() == ErrorKind::Timeout) {
-            // Redis answers after `BLOCK`, whatever there is.
-            reconnect(&self.reader).await;
-        }
+        let read = async |client: Client| {
+            client.xreadgroup(E::GROUP, &*self.consumer, Some(count), block, false, &*self.key, XID::NewInGroup).await
+        };
+        let answer: Result<Value, RedisError> = self.reader.run(read).await;
         let Some(streams) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let entries = streams_entries(streams).unwrap_or_default();
         Ok(self.deliver(entries.into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect()))
@@ -133,14 +130,17 @@ impl<E: Entry> StreamConsumer<E> {
     /// does not work on right now.
     pub async fn reclaim(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
-        let waiting = XPendingArgs {
-            idle: Some(idle),
-            start: Some("-".into()),
-            end: Some("+".into()),
-            count: Some(count),
-            consumer: None,
+        let list = async |client: Client| {
+            let waiting = XPendingArgs {
+                idle: Some(idle),
+                start: Some("-".into()),
+                end: Some("+".into()),
+                count: Some(count),
+                consumer: None,
+            };
+            client.xpending(&self.key, E::GROUP, waiting).await
         };
-        let answer: Result<Value, RedisError> = self.redis.client().xpending(&self.key, E::GROUP, waiting).await;
+        let answer: Result<Value, RedisError> = self.redis.try_run(&self.key, list).await;
         let Some(pending) = self.unless_group_is_lost(answer).await? else { return Ok(Vec::new()) };
         let mut pending: Vec<(String, String, u64, u64)> = pending.convert().map_err(redis_error)?;
         {
@@ -153,12 +153,11 @@ impl<E: Entry> StreamConsumer<E> {
         // XPENDING counts the deliveries before this one.
         let attempts = pending.iter().map(|(id, _, _, deliveries)| (id.clone(), deliveries + 1)).collect();
         let ids: Vec<XID> = pending.into_iter().map(|(id, ..)| XID::Manual(id.into())).collect();
-        let entries: Value = self
-            .redis
-            .client()
-            .xclaim(&self.key, E::GROUP, &*self.consumer, idle, ids, None, None, None, false, false)
-            .await
-            .map_err(redis_error)?;
+        let claim = async |client: Client| {
+            let (key, consumer) = (&self.key, &*self.consumer);
+            client.xclaim(key, E::GROUP, consumer, idle, ids.clone(), None, None, None, false, false).await
+        };
+        let entries: Value = self.redis.run(&self.key, claim).await?;
         Ok(self.deliver(entries.into_array().into_iter().filter_map(|entry| delivery(entry, &attempts)).collect()))
     }
 
@@ -190,7 +189,8 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// The fields of an entry; none when it is no longer on the stream.
     pub async fn fields(&self, id: &str) -> Result<Option<HashMap<String, Bytes>>> {
-        let entries: Value = self.redis.client().xrange(&self.key, id, id, None).await.map_err(redis_error)?;
+        let read = async |client: Client| client.xrange(&self.key, id, id, None).await;
+        let entries: Value = self.redis.run(&self.key, read).await?;
         let Some(fields) = entries.into_array().into_iter().next().and_then(|entry| entry.into_array().pop()) else {
             return Ok(None);
         };
@@ -208,16 +208,14 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// Leaves the group, unless something is still in this consumer's hands, and ends the reader's connection.
     pub async fn close(&self) {
-        let client = self.redis.client();
-        let mine = ("-", "+", 1, &*self.consumer);
-        let in_flight: Result<Value, RedisError> = client.xpending(&self.key, E::GROUP, mine).await;
+        let list = async |client: Client| client.xpending(&self.key, E::GROUP, ("-", "+", 1, &*self.consumer)).await;
+        let in_flight: Result<Value> = self.redis.run(&self.key, list).await;
         if in_flight.is_ok_and(|in_flight| in_flight.into_array().is_empty()) {
-            let left: Result<u64, RedisError> = client.xgroup_delconsumer(&self.key, E::GROUP, &*self.consumer).await;
+            let leave = async |client: Client| client.xgroup_delconsumer(&self.key, E::GROUP, &*self.consumer).await;
+            let left: Result<u64> = self.redis.run(&self.key, leave).await;
             tracing::debug!(consumer = self.consumer, ?left, "consumer deleted");
         }
-        if let Err(error) = self.reader.quit().await {
-            tracing::debug!(%error, "connection lost before it was closed");
-        }
+        self.reader.close().await;
     }
 
     /// The answer, or none after making the group again when Redis has lost it.
@@ -229,6 +227,8 @@ impl<E: Entry> StreamConsumer<E> {
                 tracing::warn!(stream = self.key, "consumer group missing; re-creating it");
                 self.make_group().await.map(|()| None)
             }
+            // The stream went to another node of the cluster during a blocking read.
+            Err(error) if error.details().starts_with("UNBLOCKED") => Ok(None),
             Err(error) => Err(redis_error(error)),
         }
     }
@@ -238,7 +238,8 @@ impl StreamConsumer<ClaimEntry> {
     /// When the oldest entry on the stream of a partition was appended, by the clock of Redis; none when it is empty.
     pub async fn oldest(redis: &Redis, partition: Partition) -> Result<Option<Timestamp>> {
         let key = redis.keys.claim_stream(partition);
-        let first: Value = redis.client().xrange(key, "-", "+", Some(1)).await.map_err(redis_error)?;
+        let first = async |client: Client| client.xrange(&key, "-", "+", Some(1)).await;
+        let first: Value = redis.run(&key, first).await?;
         let entry: Option<Delivery<ClaimEntry>> =
             first.into_array().into_iter().find_map(|entry| delivery(entry, &HashMap::new()));
         // An id is the time in milliseconds, a dash, and a number.
@@ -251,7 +252,8 @@ impl StreamConsumer<ClaimEntry> {
         const PAGE: u64 = 200;
         let (key, mut from, mut claims) = (redis.keys.claim_stream(partition), "-".to_owned(), Vec::new());
         loop {
-            let page: Value = redis.client().xrange(&key, from.as_str(), "+", Some(PAGE)).await.map_err(redis_error)?;
+            let read = async |client: Client| client.xrange(&key, from.as_str(), "+", Some(PAGE)).await;
+            let page: Value = redis.run(&key, read).await?;
             let page: Vec<Delivery<ClaimEntry>> =
                 page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
             let Some(last) = page.last() else { return Ok(claims) };
@@ -271,7 +273,8 @@ pub async fn append<E: Entry>(
 ) -> Result<()> {
     let fields: Vec<(String, Value)> = fields.into_iter().map(|(name, value)| (name, Value::Bytes(value))).collect();
     let key = E::stream(&redis.keys, partition);
-    redis.client().xadd::<(), _, _, _, _>(key, false, None::<()>, "*", fields).await.map_err(redis_error)
+    let add = async |client: Client| client.xadd::<(), _, _, _, _>(&key, false, None::<()>, "*", fields.clone()).await;
+    redis.run(&key, add).await
 }
 
 /// The entries of the one stream that was read: `[[key, entries]]`, or `{key: entries}` from RESP3.

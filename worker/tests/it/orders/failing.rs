@@ -86,7 +86,7 @@ async fn a_dead_workers_commands_are_reclaimed_in_time() {
         assert_eq!(mortal.next().await.expect("read").len(), 1);
     };
     let processor = |policy| command_processor(&environment.database, &environment.redis, RULES, policy);
-    expect_reclaimed_in_time(die, processor, async || environment.count("SELECT COUNT(*) FROM orders").await == 1)
-        .await;
+    let is_placed = async || environment.count("SELECT COUNT(*) FROM orders").await == 1;
+    Box::pin(expect_reclaimed_in_time(die, processor, is_placed)).await;
     environment.end().await;
 }
