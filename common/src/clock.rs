@@ -7,6 +7,14 @@ use chrono::{DateTime, SubsecRound, TimeDelta, TimeZone, Utc};
 /// A moment in UTC, to the millisecond wherever it is stored.
 pub type Timestamp = DateTime<Utc>;
 
+/// The moments that a list is restricted to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TimeRange {
+    pub from: Option<Timestamp>,
+    /// No longer part of it, so that ranges can follow each other.
+    pub until: Option<Timestamp>,
+}
+
 static OFFSET_MILLISECONDS: AtomicI64 = AtomicI64::new(0);
 
 /// Now, to the millisecond.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::decode::identifier;
 use crate::{
-    clock::Timestamp,
+    clock::{TimeRange, Timestamp},
     domain::admin_action::{ActionContext, AdminAction, NewAdminAction},
     identifiers::AdminActionId,
 };
@@ -48,8 +48,7 @@ pub struct AdminActionsFilter {
     pub actor: Option<String>,
     pub action: Option<String>,
     pub target_id: Option<String>,
-    pub from: Option<Timestamp>,
-    pub until: Option<Timestamp>,
+    pub done: TimeRange,
     /// Only those with a lower id.
     pub before: Option<AdminActionId>,
     pub limit: u32,
@@ -93,7 +92,7 @@ fn json(text: String) -> Result<Box<RawValue>, sqlx::Error> {
 /// A page of actions, the newest first.
 pub async fn list(pool: &MySqlPool, wanted: &AdminActionsFilter) -> Result<Vec<AdminAction>, sqlx::Error> {
     let texts = [("actor = ?", &wanted.actor), ("action = ?", &wanted.action), ("target_id = ?", &wanted.target_id)];
-    let times = [("created_at >= ?", wanted.from), ("created_at < ?", wanted.until)];
+    let times = [("created_at >= ?", wanted.done.from), ("created_at < ?", wanted.done.until)];
     let mut conditions = vec!["admin_action_id < ?"];
     conditions.extend(texts.iter().filter(|(_, text)| text.is_some()).map(|(condition, _)| *condition));
     conditions.extend(times.iter().filter(|(_, time)| time.is_some()).map(|(condition, _)| *condition));

@@ -11,7 +11,7 @@ use super::{
     epochs, is_duplicate,
 };
 use crate::{
-    clock::Timestamp,
+    clock::{TimeRange, Timestamp},
     domain::{
         campaign::{Campaign, CampaignState, CampaignTerms, Discount, Validity},
         event::Epoch,
@@ -297,10 +297,8 @@ const fn validity_columns(validity: Validity) -> (Option<u32>, Option<Timestamp>
 pub struct CampaignsFilter {
     /// Only those whose name contains it.
     pub name: Option<String>,
-    pub opens_from: Option<Timestamp>,
-    pub opens_until: Option<Timestamp>,
-    pub closes_from: Option<Timestamp>,
-    pub closes_until: Option<Timestamp>,
+    pub opens: TimeRange,
+    pub closes: TimeRange,
     /// Only those with a lower id.
     pub before: Option<CouponId>,
     pub limit: u32,
@@ -309,10 +307,10 @@ pub struct CampaignsFilter {
 /// A page of campaigns, the newest first.
 pub async fn list(pool: &MySqlPool, wanted: &CampaignsFilter) -> Result<Vec<Campaign>, sqlx::Error> {
     let times = [
-        ("opens_at >= ?", wanted.opens_from),
-        ("opens_at < ?", wanted.opens_until),
-        ("closes_at >= ?", wanted.closes_from),
-        ("closes_at < ?", wanted.closes_until),
+        ("opens_at >= ?", wanted.opens.from),
+        ("opens_at < ?", wanted.opens.until),
+        ("closes_at >= ?", wanted.closes.from),
+        ("closes_at < ?", wanted.closes.until),
     ];
     let mut conditions = vec!["coupon_id < ?"];
     conditions.extend(times.iter().filter(|(_, time)| time.is_some()).map(|(condition, _)| *condition));

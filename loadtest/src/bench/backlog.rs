@@ -26,10 +26,15 @@ pub struct BacklogRounds {
     pub prepared: Vec<f64>,
     /// Rows a second of plain INSERTs, in the text protocol.
     pub text: Vec<f64>,
-    /// Bytes of Redis per claim while its entry is on the stream.
-    pub bytes_on_stream: Vec<f64>,
-    /// Bytes of Redis per claim after it is confirmed.
-    pub bytes_confirmed: Vec<f64>,
+    pub bytes_per_claim: MemoryRounds,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct MemoryRounds {
+    /// While the entry of the claim is on the stream.
+    pub on_stream: Vec<f64>,
+    /// After the claim is confirmed.
+    pub confirmed: Vec<f64>,
 }
 
 /// Creates a backlog of `claims` and lets a worker confirm it; then inserts the same rows plainly if `with_inserts`.
@@ -47,7 +52,7 @@ pub async fn measure(
     // The claims go through the API, so the entries are those that it writes.
     closed_loop(target, clients, StopCondition::Requests(claims)).await?;
     let on_stream = settled_memory(harness).await?;
-    rounds.bytes_on_stream.push(real(on_stream.saturating_sub(before)) / real(claims));
+    rounds.bytes_per_claim.on_stream.push(real(on_stream.saturating_sub(before)) / real(claims));
 
     // Not started before: the backlog must be complete when the worker begins.
     harness.launch_worker()?;
@@ -57,7 +62,7 @@ pub async fn measure(
     harness.until_drained(campaign).await?;
     harness.stop_worker().await?;
     let confirmed = settled_memory(harness).await?;
-    rounds.bytes_confirmed.push(real(confirmed.saturating_sub(before)) / real(claims));
+    rounds.bytes_per_claim.confirmed.push(real(confirmed.saturating_sub(before)) / real(claims));
 
     if with_inserts {
         let pool = &harness.stores.database.pool();

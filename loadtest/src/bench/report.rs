@@ -117,9 +117,10 @@ pub fn confirmation(rounds: &BacklogRounds, backlog: u64) -> String {
 /// Bytes of Redis per claim.
 pub fn claim_memory(rounds: &BacklogRounds) -> String {
     let mut table = Table::new(&["memory of Redis", "bytes a claim", "threshold", "result"], 1);
-    for (name, bytes) in
-        [("with its entry on the stream", &rounds.bytes_on_stream), ("after it is confirmed", &rounds.bytes_confirmed)]
-    {
+    for (name, bytes) in [
+        ("with its entry on the stream", &rounds.bytes_per_claim.on_stream),
+        ("after it is confirmed", &rounds.bytes_per_claim.confirmed),
+    ] {
         let (bytes, threshold) = (median(bytes), MEMORY_THRESHOLD);
         table.row([name.to_owned(), format!("{bytes:.0}"), format!("<= {threshold:.0}"), at_most(bytes, threshold)]);
     }

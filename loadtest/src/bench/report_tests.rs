@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::{super::backlog::MemoryRounds, *};
 use crate::{latency::Latencies, processes::ResidentBytes};
 
 fn latencies(milliseconds: u64) -> Latencies {
@@ -64,8 +64,10 @@ fn confirmation_is_compared_with_the_faster_inserts() {
 
 #[test]
 fn the_memory_of_a_claim_has_an_upper_threshold() {
-    let rounds =
-        BacklogRounds { bytes_on_stream: vec![180.0], bytes_confirmed: vec![90.0, 92.0], ..BacklogRounds::default() };
+    let rounds = BacklogRounds {
+        bytes_per_claim: MemoryRounds { on_stream: vec![180.0], confirmed: vec![90.0, 92.0] },
+        ..BacklogRounds::default()
+    };
     insta::assert_snapshot!(claim_memory(&rounds));
 }
 

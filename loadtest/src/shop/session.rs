@@ -98,7 +98,7 @@ impl Session<'_> {
             }
         };
         if let (Some(first), Some(second)) = (&first, &second) {
-            self.shop.with_record(|record| compare(&mut record.duplicates, operation, duplication, (first, second)));
+            self.shop.with_record(|record| compare(&mut record.duplicates, operation, duplication, first, second));
         }
         // Either of two concurrent requests may be the one with IDEMPOTENCY_IN_PROGRESS.
         Ok(match first {
@@ -175,7 +175,8 @@ fn compare(
     duplicates: &mut DuplicateRequests,
     operation: Operation,
     duplication: Duplication,
-    (first, second): (&ApiResponse, &ApiResponse),
+    first: &ApiResponse,
+    second: &ApiResponse,
 ) {
     let DuplicateRequests { concurrent, sequential, in_progress, mismatches } = duplicates;
     let is_concurrent = duplication == Duplication::Concurrent;
@@ -202,7 +203,7 @@ mod tests {
 
     fn compared(duplication: Duplication, first: &ApiResponse, second: &ApiResponse) -> DuplicateRequests {
         let mut duplicates = DuplicateRequests::default();
-        compare(&mut duplicates, Operation::Place, duplication, (first, second));
+        compare(&mut duplicates, Operation::Place, duplication, first, second);
         duplicates
     }
 

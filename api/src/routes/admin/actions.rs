@@ -1,6 +1,7 @@
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
+    clock::TimeRange,
     db::{self, admin_actions::AdminActionsFilter},
     domain::admin_action::AdminAction,
     identifiers::AdminActionId,
@@ -51,8 +52,7 @@ pub async fn actions(
         actor: filter.actor,
         action: filter.action,
         target_id: filter.target_id,
-        from: filter.from,
-        until: filter.until,
+        done: TimeRange { from: filter.from, until: filter.until },
         before: page.cursor,
         limit: page.rows(),
     };

@@ -38,13 +38,13 @@ pub async fn assign(
     JsonBody(recipients): JsonBody<Recipients>,
 ) -> Result<Response, ApiError> {
     validate(recipients.errors())?;
-    let creating = create(app.clone(), (AssignmentId(operation), coupon), recipients.user_ids);
+    let creating = create(app.clone(), AssignmentId(operation), coupon, recipients.user_ids);
     let assignment = app.run_to_end(creating).await?;
     let location = format!("/admin/coupons/{coupon}/assignments/{}", assignment.id);
     Ok(located(StatusCode::ACCEPTED, location, assignment))
 }
 
-async fn create(app: SharedApp, (id, coupon): (AssignmentId, CouponId), users: Vec<UserId>) -> Result<Assignment> {
+async fn create(app: SharedApp, id: AssignmentId, coupon: CouponId, users: Vec<UserId>) -> Result<Assignment> {
     let pool = &app.database.pool();
     if let Some(existing) = db::within(db::assignments::find(pool, coupon, id)).await? {
         // Created by an attempt before this one. The campaign may have been closed since, which does not undo it.

@@ -1,6 +1,7 @@
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
+    clock::TimeRange,
     db::{self, campaigns::CampaignsFilter},
     domain::campaign::CampaignStatus,
     error::Result,
@@ -61,10 +62,8 @@ pub async fn campaigns(
     let status = filter.status;
     let mut wanted = CampaignsFilter {
         name: filter.name,
-        opens_from: filter.opens_from,
-        opens_until: filter.opens_until,
-        closes_from: filter.closes_from,
-        closes_until: filter.closes_until,
+        opens: TimeRange { from: filter.opens_from, until: filter.opens_until },
+        closes: TimeRange { from: filter.closes_from, until: filter.closes_until },
         before: page.cursor,
         limit: page.rows(),
     };
