@@ -77,7 +77,7 @@ where
         // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different
         // splits apart, as no part contains one.
         key_hash: hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
-        body_hash: hash(&[&body]),
+        body_hash: fingerprint(parts.uri.query(), &body),
     };
     let request = Request::from_parts(parts, Body::from(body));
     // In a task of its own: the response is stored though the client goes away.
@@ -101,6 +101,15 @@ fn key(headers: &HeaderMap) -> Result<HeaderValue> {
         Ok(key.clone())
     } else {
         Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters")))
+    }
+}
+
+/// What makes a request with a key the same as an earlier one. The query counts: with `dryRun` it decides whether there is an
+/// effect.
+fn fingerprint(query: Option<&str>, body: &[u8]) -> [u8; 32] {
+    match query {
+        Some(query) => hash(&[body, b"\n?", query.as_bytes()]),
+        None => hash(&[body]),
     }
 }
 

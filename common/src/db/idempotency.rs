@@ -30,7 +30,7 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct KeyedRequest {
     /// SHA-256 of method, path and key, with line feeds between them.
     pub key_hash: [u8; 32],
-    /// SHA-256 of the body: the fingerprint of the request.
+    /// SHA-256 of the body, and of the query where there is one: the fingerprint of the request.
     pub body_hash: [u8; 32],
 }
 
