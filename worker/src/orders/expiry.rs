@@ -11,17 +11,17 @@ use dibs_common::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-/// Commands to expire sent at once, and how many of them are on their way to Redis together.
-const PAGE: u32 = 500;
+/// Overdue orders of one query, how many of their commands are sent to Redis at once, and queries of one run.
+const PAGE_SIZE: u32 = 500;
 const MAX_CONCURRENCY: usize = 32;
-const PAGES: usize = 20;
-/// Commands to expire wait behind fewer than so many others: they are in no hurry.
+const MAX_PAGES: usize = 20;
+/// A command to expire is sent when fewer commands wait on its stream: those of callers come first.
 const MAX_STREAM_LENGTH: u64 = 5_000;
-/// How long an order is left alone after its command was sent; then its command may have got lost.
+/// How long an order gets no second command. Then the first may be lost.
 const RESEND_AFTER: TimeDelta = TimeDelta::seconds(60);
-/// Coupons swept at once, and how long that may take.
-const COUPONS: u32 = 1_000;
-const SWEEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Coupons of one transaction, and its time limit.
+const COUPON_BATCH_SIZE: u32 = 1_000;
+const COUPON_BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Finds orders that were not paid in time and puts a command for each on the stream. Remembers how far it got, so
 /// that an order that waits for its command gets no second one at once.
@@ -49,8 +49,8 @@ impl Expiry {
         let round = self.round.filter(|round| now - round.began < RESEND_AFTER);
         let mut round = round.unwrap_or(Round { began: now, after: None });
         let mut count = 0;
-        for _ in 0..PAGES {
-            let overdue = db::within(db::orders::list_overdue(&database.pool(), now, round.after, PAGE)).await?;
+        for _ in 0..MAX_PAGES {
+            let overdue = db::within(db::orders::list_overdue(&database.pool(), now, round.after, PAGE_SIZE)).await?;
             let mut commands = Vec::with_capacity(overdue.len());
             for OverdueOrder { order, user, .. } in &overdue {
                 commands.push(send_one(redis, partitions, now, *order, *user));
@@ -62,7 +62,7 @@ impl Expiry {
                 round.after = Some((*expires_at, *order));
             }
             self.round = Some(round);
-            if overdue.len() < PAGE as usize {
+            if overdue.len() < PAGE_SIZE as usize {
                 break;
             }
         }
@@ -84,12 +84,12 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
     }
 }
 
-/// Marks issued coupons whose validity was over at `moment`, and writes events of it; returns how many. They count as expired before
-/// that.
+/// Marks issued coupons whose validity was over at `moment`, with an event of it. Returns how many. They count as expired
+/// before that.
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
     db::retrying("expire_coupons", || async {
-        let sweep = db::owned_coupons::expire(database, moment, COUPONS, now);
-        let swept = tokio::time::timeout(SWEEP_TIMEOUT, sweep).await;
+        let sweep = db::owned_coupons::expire(database, moment, COUPON_BATCH_SIZE, now);
+        let swept = tokio::time::timeout(COUPON_BATCH_TIMEOUT, sweep).await;
         swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })
     .await
