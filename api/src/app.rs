@@ -72,8 +72,8 @@ impl App {
 }
 
 impl App {
-    /// Runs work in a task of its own: a client that goes away drops the handler, and must not stop a transaction half way.
-    /// The process waits for it before it ends.
+    /// Runs work in a task of its own: a client that goes away drops the handler, and must not stop a transaction half
+    /// way. The process waits for it before it ends.
     pub async fn run_to_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,

@@ -1,5 +1,5 @@
-//! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics, and
-//! `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
+//! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics,
+//! and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
 
 mod idempotency;
 mod meter;

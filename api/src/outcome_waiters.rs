@@ -1,8 +1,8 @@
 //! Callers of this process that wait for the outcome of a claim or a command.
 //!
 //! The worker publishes an outcome on the channel of the process that accepted the claim or command. Pub/sub may lose a
-//! message, so one task for each kind also asks MySQL, for all that have waited for a second at once. Callers never ask by
-//! themselves: the load on MySQL does not grow with their number.
+//! message, so one task for each kind also asks MySQL, for all that have waited for a second at once. Callers never ask
+//! by themselves: the load on MySQL does not grow with their number.
 
 use std::{
     collections::HashMap,
@@ -114,8 +114,8 @@ impl<T: AwaitedOutcome> OutcomeWaiters<T> {
         &self.channel
     }
 
-    /// Registers a caller. Register before the claim or command is sent: its outcome may be published at once. None when as
-    /// many wait as may, so that callers that wait leave room for all other calls.
+    /// Registers a caller. Register before the claim or command is sent: its outcome may be published at once. None
+    /// when as many wait as may, so that callers that wait leave room for all other calls.
     pub fn register(self: &Arc<Self>, subject: T::Subject) -> Option<OutcomeWaiter<T>> {
         let id = T::id(&subject);
         // Outside the lock, which every caller of the process takes.

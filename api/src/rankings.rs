@@ -1,6 +1,6 @@
 //! The best sellers, in the memory of the process. They are read each second from the windows that the worker builds in
-//! Redis, or from the tables while Redis is down or has none. While neither answers, the last reading is served; it says
-//! how old it is.
+//! Redis, or from the tables while Redis is down or has none. While neither answers, the last reading is served; it
+//! says how old it is.
 
 use std::{
     collections::{BTreeMap, HashMap},

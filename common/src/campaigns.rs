@@ -1,5 +1,5 @@
-//! Changes of a campaign: first in `MySQL`, then in Redis. A process that dies in between leaves the rest to the worker's
-//! reconciliation.
+//! Changes of a campaign: first in `MySQL`, then in Redis. A process that dies in between leaves the rest to the
+//! worker's reconciliation.
 
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ pub async fn create(
         epoch: created.epoch,
         enforced_since: None,
     };
-    // An attempt before this one created it otherwise. Redis has its counts, which must not be reset; if it lost them, the
-    // worker restores them from the rows.
+    // An attempt before this one created it otherwise. Redis has its counts, which must not be reset; if it lost them,
+    // the worker restores them from the rows.
     if created.is_new
         && let Err(error) = campaign_put(redis, &campaign, CampaignCounts::default()).await
     {
@@ -93,8 +93,8 @@ pub struct Changed {
     pub after: Campaign,
 }
 
-/// Changes a campaign. A lower quantity is decided by Redis, as only Redis counts claims at once; everything else by the
-/// row.
+/// Changes a campaign. A lower quantity is decided by Redis, as only Redis counts claims at once; everything else by
+/// the row.
 ///
 /// When it returns, claims are decided by the new terms, unless Redis cannot be reached: then from the moment it can.
 pub async fn change(
@@ -108,7 +108,8 @@ pub async fn change(
         retrying("change_campaign", || with_timeout(Box::pin(change_locked(database, redis, request, context))))
             .await??;
     if changed.before.revision != changed.after.revision && !request.is_dry_run {
-        // The change stands. Without Redis no claim is accepted, and the reconciliation writes the terms when it is back.
+        // The change stands. Without Redis no claim is accepted, and the reconciliation writes the terms when it is
+        // back.
         if let Err(error) = enforce(database, redis, request.coupon).await {
             tracing::warn!(coupon = %request.coupon, cause = error.chain(), "campaign terms not written to redis");
         }
@@ -162,8 +163,8 @@ async fn change_locked(
     Ok(Ok(Changed { before, after }))
 }
 
-/// Redis first, before the commit: it then accepts no claim beyond the quantity that is about to be the total. A crash leaves
-/// Redis with less than the row says, which the reconciliation restores.
+/// Redis first, before the commit: it then accepts no claim beyond the quantity that is about to be the total. A crash
+/// leaves Redis with less than the row says, which the reconciliation restores.
 async fn lower(redis: &Redis, campaign: &Campaign, total: u32, is_dry_run: bool, now: Timestamp) -> Result<()> {
     let below = |claimed| Error::QuantityBelowClaimed { requested: total, claimed };
     // The other terms are not Redis's yet: they may widen the window.

@@ -26,8 +26,8 @@ pub async fn request_redrive(database: &Database, id: DeadLetterId, now: Timesta
     }
 }
 
-/// Drops a letter. The claims of it get an outcome first: their users wait for one. One that was sent or dropped before stays unchanged. Fails with [`Error::DeadLetterRedriven`] while a
-/// redrive is requested and not done.
+/// Drops a letter. The claims of it get an outcome first: their users wait for one. One that was sent or dropped before
+/// stays unchanged. Fails with [`Error::DeadLetterRedriven`] while a redrive is requested and not done.
 ///
 /// May die between any two steps: rejections, returned quantity and status are each written once, and the letter stays
 /// DEAD until all of them are.

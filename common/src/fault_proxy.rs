@@ -132,13 +132,14 @@ impl FaultProxy {
         self.0.received.load(Ordering::Relaxed)
     }
 
-    /// The network forgets the connections through it: nothing passes any more, and neither end hears of it. New ones work.
+    /// The network forgets the connections through it: nothing passes any more, and neither end hears of it. New ones
+    /// work.
     pub fn forget(&self) {
         self.0.forgotten.send_modify(|times| *times += 1);
     }
 
-    /// The next message of a client that contains `text` reaches the server. Instead of the answer, the client finds its
-    /// connection broken. Works without TLS only.
+    /// The next message of a client that contains `text` reaches the server. Instead of the answer, the client finds
+    /// its connection broken. Works without TLS only.
     pub fn lose_answer_to(&self, text: &'static str) {
         *self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }

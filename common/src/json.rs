@@ -1,5 +1,6 @@
-//! Readers of JSON that take one spelling of a value only. Derived readers also take the fields of a struct from an array,
-//! by their places, and `{"SELLING": null}` for `"SELLING"`. A caller that sends one has made a mistake, and gets an error.
+//! Readers of JSON that take one spelling of a value only. Derived readers also take the fields of a struct from an
+//! array, by their places, and `{"SELLING": null}` for `"SELLING"`. A caller that sends one has made a mistake, and
+//! gets an error.
 
 use std::{fmt, marker::PhantomData, str::FromStr};
 

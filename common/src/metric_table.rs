@@ -1,7 +1,7 @@
 //! Every metric of both processes, in one table.
 //!
-//! `/metrics` takes its HELP lines from here. `api/tests/documents/metrics.rs` compares this table with the calls in the
-//! source and with `docs/operations.md`, whose rows have the same order and words, both ways. A histogram ends with
+//! `/metrics` takes its HELP lines from here. `api/tests/documents/metrics.rs` compares this table with the calls in
+//! the source and with `docs/operations.md`, whose rows have the same order and words, both ways. A histogram ends with
 //! `_seconds` or `_size`: `telemetry.rs` has the buckets of these.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]

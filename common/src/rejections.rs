@@ -11,8 +11,8 @@ use crate::{
     redis::{Redis, campaign_state::KEPT_AFTER_END, scripts},
 };
 
-/// Rejects claims that cannot be processed, but for those that have an outcome. Returns the outcomes, in the order of the
-/// claims. The quantity of the rejected ones still has to go back: see [`return_slots`].
+/// Rejects claims that cannot be processed, but for those that have an outcome. Returns the outcomes, in the order of
+/// the claims. The quantity of the rejected ones still has to go back: see [`return_slots`].
 pub async fn reject_failed(database: &Database, claims: &[Claim], now: Timestamp) -> Result<Vec<ClaimOutcome>> {
     let mut coupons: Vec<CouponId> = claims.iter().map(|claim| claim.coupon).collect();
     // Locks are taken in the order of ids, as batches of the worker take theirs.

@@ -56,8 +56,8 @@ impl RetryPolicy {
         self.delay_after(attempt, u8::try_from(random_below(101)).unwrap_or(0))
     }
 
-    /// The delay after attempt number `attempt`; none when the next one would begin after the deadline. `elapsed` counts
-    /// from the first attempt.
+    /// The delay after attempt number `attempt`; none when the next one would begin after the deadline. `elapsed`
+    /// counts from the first attempt.
     pub fn next_delay(&self, attempt: u32, elapsed: Duration) -> Option<Duration> {
         let delay = self.jittered_delay(attempt);
         self.deadline.is_none_or(|deadline| elapsed + delay <= deadline).then_some(delay)
@@ -92,8 +92,8 @@ impl Backoff {
         }
     }
 
-    /// Sleeps until the next attempt, also while the process stops: for short work that has begun. False when the deadline
-    /// passes before.
+    /// Sleeps until the next attempt, also while the process stops: for short work that has begun. False when the
+    /// deadline passes before.
     pub async fn pause(&mut self) -> bool {
         let delay = self.next_delay();
         if let Some(delay) = delay {

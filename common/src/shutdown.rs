@@ -17,7 +17,8 @@ use crate::{
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A task that ends the process on SIGTERM or Ctrl-C: readiness is DOWN at once, and `delay` later the process accepts
-/// nothing more. Within the delay a load balancer notices, and sends its calls elsewhere. A second signal skips the rest.
+/// nothing more. Within the delay a load balancer notices, and sends its calls elsewhere. A second signal skips the
+/// rest.
 pub fn signal_task(supervisor: &Supervisor, delay: Duration) -> Task {
     let (draining, stopping) = (supervisor.draining.clone(), supervisor.stopping.clone());
     Task::new("termination_signal", Lifetime::UntilDone, move || {

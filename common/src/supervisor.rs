@@ -1,8 +1,8 @@
 //! Runs the long-running tasks of a process and restarts those that end though nothing asked them to.
 //!
-//! A panic ends one run of one task, never the task: the supervisor catches it, waits according to [`RESTARTS`], and runs
-//! the task again. A run that lasts [`STABLE_AFTER`] resets that wait. Readiness reports a task that has not run stably
-//! for [`DOWN_AFTER`], so a task that fails right after each restart counts as down as well.
+//! A panic ends one run of one task, never the task: the supervisor catches it, waits according to [`RESTARTS`], and
+//! runs the task again. A run that lasts [`STABLE_AFTER`] resets that wait. Readiness reports a task that has not run
+//! stably for [`DOWN_AFTER`], so a task that fails right after each restart counts as down as well.
 
 use std::{
     any::Any,

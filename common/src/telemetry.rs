@@ -58,8 +58,8 @@ pub fn metrics() -> Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// A task that collects the metrics of the process, and aggregates what histograms recorded: without that they keep every
-/// sample.
+/// A task that collects the metrics of the process, and aggregates what histograms recorded: without that they keep
+/// every sample.
 pub fn upkeep_task(metrics: PrometheusHandle) -> Task {
     Task::new("metrics_upkeep", Lifetime::UntilShutdown, move || {
         let metrics = metrics.clone();

@@ -55,8 +55,8 @@ impl Api {
         &self.base
     }
 
-    /// Creates a campaign, and returns once it accepts claims. It is open from yesterday to tomorrow, so that the clocks of
-    /// this machine and of Redis may differ.
+    /// Creates a campaign, and returns once it accepts claims. It is open from yesterday to tomorrow, so that the
+    /// clocks of this machine and of Redis may differ.
     pub async fn open_campaign(&self, name: &str, quantity: u32) -> Result<CouponId> {
         self.open_campaign_of(name, quantity, &json!({"discount": {"type": "FIXED", "value": 1000}})).await
     }

@@ -1,5 +1,5 @@
-//! The HTTP baseline: an axum server without middleware that parses a claim, stores nothing, and sends responses as long
-//! as those of Dibs.
+//! The HTTP baseline: an axum server without middleware that parses a claim, stores nothing, and sends responses as
+//! long as those of Dibs.
 
 use std::net::SocketAddr;
 

@@ -22,11 +22,11 @@ pub enum Command {
     /// Many users claim one campaign at the same time; then the audit
     ///
     /// Creates a campaign on the running stack. Goose users claim it, some of them two or three times. The command then
-    /// waits until the worker has confirmed every claim, and compares MySQL, Redis and the recorded responses (I1 to I4,
-    /// I11).
+    /// waits until the worker has confirmed every claim, and compares MySQL, Redis and the recorded responses (I1 to
+    /// I4, I11).
     ///
-    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server), and
-    /// injects them while claims are accepted and confirmed: SIGKILL to any of the processes, freezes, and cuts of
+    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server),
+    /// and injects them while claims are accepted and confirmed: SIGKILL to any of the processes, freezes, and cuts of
     /// networks. Users repeat a claim whose connection broke. Whatever was answered with 2xx must be there afterwards.
     ///
     /// With --claims it is a soak that also prints what it took: time, CPU a claim, memory.
@@ -37,9 +37,10 @@ pub enum Command {
     /// are sent twice with the same Idempotency-Key, and every 202 is polled until it has an outcome. The command then
     /// waits until all commands are processed and all events are delivered, and runs the audit.
     ///
-    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server), and
-    /// injects them during the load: SIGKILL to any of the processes, freezes, and cuts of networks. Users repeat a request
-    /// whose connection broke with the same Idempotency-Key. Whatever was answered with 2xx must be there afterwards.
+    /// With faults it starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server),
+    /// and injects them during the load: SIGKILL to any of the processes, freezes, and cuts of networks. Users repeat a
+    /// request whose connection broke with the same Idempotency-Key. Whatever was answered with 2xx must be there
+    /// afterwards.
     Shop(ShopArguments),
     /// Compares MySQL with Redis: invariants I1 to I12, and that all streams are drained
     ///

@@ -1,7 +1,8 @@
 //! Load, faults, benchmarks and audits of Dibs, all from outside: over HTTP, and by reading MySQL and Redis.
 //!
 //! - [`burst`]: many users claim one campaign through goose, or a soak of campaigns; then the audit.
-//! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel through goose; then the audit.
+//! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel through goose; then the
+//!   audit.
 //! - [`faults`]: kills, freezes and cuts of networks while either of them runs.
 //! - [`audit`]: compares MySQL, Redis and the responses that a client recorded.
 //! - [`bench`]: measures Dibs and a baseline in alternation.

@@ -38,8 +38,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The lease's connection is silent for a whole round.
 const ROUND_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Executes assignments, about once a second, until the process stops. Any number of workers may; the lease lets one at a
-/// time do so.
+/// Executes assignments, about once a second, until the process stops. Any number of workers may; the lease lets one at
+/// a time do so.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
     let mut rounds = retry::every(POLL_INTERVAL, &stopping);
     while rounds.next().await {
@@ -93,8 +93,8 @@ async fn execute(
     Ok(())
 }
 
-/// Submits the claims of users whose outcome is unknown, and returns the outcomes that are known then. An accepted claim
-/// has none until the worker issues it.
+/// Submits the claims of users whose outcome is unknown, and returns the outcomes that are known then. An accepted
+/// claim has none until the worker issues it.
 pub async fn submit(
     database: &Database,
     redis: &Redis,
@@ -113,8 +113,8 @@ pub async fn submit(
         return Ok(outcomes);
     }
     let Some(decided) = scripts::assign(redis, campaign.partition, campaign.id, &claims).await? else {
-        // The reconciler rebuilds the campaigns that are not long over; to rebuild those here as well would only hold up
-        // their claims.
+        // The reconciler rebuilds the campaigns that are not long over; to rebuild those here as well would only hold
+        // up their claims.
         if clock::now() >= campaign.terms.closes_at + KEPT_AFTER_END {
             campaigns::rebuild(database, redis, campaign).await?;
         }

@@ -1,9 +1,9 @@
 //! The gauges of what waits in MySQL and on the streams.
 //!
-//! Every worker could read these numbers, and `sum()` over all workers would be a multiple of the truth. So the holder of
-//! a lease exports them, and all others export 0. Not NaN, which makes a sum NaN; and not nothing, as the recorder cannot
-//! remove the gauge of a process that loses the lease. They do not depend on who serves a sink: a sink that no process
-//! serves is just the one to be seen.
+//! Every worker could read these numbers, and `sum()` over all workers would be a multiple of the truth. So the holder
+//! of a lease exports them, and all others export 0. Not NaN, which makes a sum NaN; and not nothing, as the recorder
+//! cannot remove the gauge of a process that loses the lease. They do not depend on who serves a sink: a sink that no
+//! process serves is just the one to be seen.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -32,7 +32,8 @@ const EXPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// Assignments are few; more than this are not counted.
 const MAX_ASSIGNMENTS: u32 = 1_000;
 
-/// Exports the gauges while this process holds the lease, until it stops. Streams are those of partitions 0 to `partitions`
+/// Exports the gauges while this process holds the lease, until it stops. Streams are those of partitions 0 to
+/// `partitions`
 /// - 1, and of any other that a campaign lives in.
 pub(crate) async fn export_backlog(database: Database, redis: Redis, partitions: u16, stopping: CancellationToken) {
     let (mut exporter, mut lease) = (Exporter { redis, partitions, exported: Vec::new(), streams: Vec::new() }, None);

@@ -1,8 +1,8 @@
 //! Reconciles charges whose response from the payment gateway was lost: sends the request again until there is a
 //! decision.
 //!
-//! A due charge is leased for a minute: when a worker dies meanwhile, the next one takes it after that. Two workers that
-//! request the same charge do no harm, as the gateway knows it by its id and it is settled once.
+//! A due charge is leased for a minute: when a worker dies meanwhile, the next one takes it after that. Two workers
+//! that request the same charge do no harm, as the gateway knows it by its id and it is settled once.
 
 use std::time::Duration;
 

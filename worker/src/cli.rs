@@ -1,5 +1,5 @@
-//! Commands of `dibs-worker`. Another process may hold the lease that one needs: then it waits, says so, and fails when the
-//! lease is not released in time.
+//! Commands of `dibs-worker`. Another process may hold the lease that one needs: then it waits, says so, and fails when
+//! the lease is not released in time.
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -1,9 +1,10 @@
-//! Notices that `MySQL` was restored to an earlier state, from a backup or by an asynchronous failover, and begins an epoch.
+//! Notices that `MySQL` was restored to an earlier state, from a backup or by an asynchronous failover, and begins an
+//! epoch.
 //!
-//! Redis remembers how far `MySQL` was. Whatever is remembered was committed before, so a `MySQL` that is read later and is
-//! behind it has lost something. No event gets a sequence until an epoch has begun, so a sequence never names two events of
-//! one epoch. The rest follows by itself: what Redis holds of campaigns and sales carries the epoch that it is of, and is
-//! rebuilt when that is not the current one.
+//! Redis remembers how far `MySQL` was. Whatever is remembered was committed before, so a `MySQL` that is read later
+//! and is behind it has lost something. No event gets a sequence until an epoch has begun, so a sequence never names
+//! two events of one epoch. The rest follows by itself: what Redis holds of campaigns and sales carries the epoch that
+//! it is of, and is rebuilt when that is not the current one.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use dibs_common::{
 /// How long `MySQL` may be behind before an epoch begins: a server of a cluster may be late.
 const CONFIRMATION: RetryPolicy = RetryPolicy::constant(Duration::from_millis(200)).within(Duration::from_secs(1));
 
-/// Compares `MySQL` with the position that Redis remembers, and with one that this process has seen, and begins an epoch when
-/// `MySQL` is behind. Returns the position of `MySQL`, which Redis remembers from then on.
+/// Compares `MySQL` with the position that Redis remembers, and with one that this process has seen, and begins an
+/// epoch when `MySQL` is behind. Returns the position of `MySQL`, which Redis remembers from then on.
 pub async fn check(database: &Database, redis: &Redis, seen: Position) -> Result<Position> {
     // Before MySQL: the other way round, events that get their sequence meanwhile would look like lost ones.
     let remembered = seen.max(database_position::find(redis).await?.unwrap_or_default());

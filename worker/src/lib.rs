@@ -66,8 +66,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in. Returns when the supervisor's
-    /// `stopping` is cancelled and what is in flight is finished.
+    /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in. Returns when the
+    /// supervisor's `stopping` is cancelled and what is in flight is finished.
     pub async fn run(self, partitions: u16) {
         for task in self.tasks(partitions) {
             self.supervisor.spawn(task);

@@ -7,8 +7,8 @@ use dibs_common::{
     error::Result,
 };
 
-/// How long changes of products are remembered: as long as their idempotency keys, and a repeat that began at the end of
-/// that time runs.
+/// How long changes of products are remembered: as long as their idempotency keys, and a repeat that began at the end
+/// of that time runs.
 const PRODUCT_CHANGES_KEPT_FOR: TimeDelta = TimeDelta::hours(25);
 /// How long the outcome of a command is kept, and an event that every sink has accepted.
 const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);

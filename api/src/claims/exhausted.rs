@@ -21,9 +21,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(400);
 /// Holders kept in memory for one campaign, 8 bytes each. Claims on a larger campaign always go to Redis.
 const MAX_HOLDERS: u32 = 4_000_000;
 
-/// Remembers that a campaign is exhausted, and who holds its coupons: the claims of these go to Redis, which answers with
-/// the first claim. All other claims are refused here. A slot that comes free, a raised quantity or a change of holders
-/// takes effect within [`POLL_INTERVAL`]. When Redis does not answer, nothing is remembered.
+/// Remembers that a campaign is exhausted, and who holds its coupons: the claims of these go to Redis, which answers
+/// with the first claim. All other claims are refused here. A slot that comes free, a raised quantity or a change of
+/// holders takes effect within [`POLL_INTERVAL`]. When Redis does not answer, nothing is remembered.
 pub(super) struct Exhausted {
     coupon: CouponId,
     partition: Partition,

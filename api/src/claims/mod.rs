@@ -1,8 +1,8 @@
 //! The hot path of a claim: from the handler, through the batcher of its campaign, to the claim script and back.
 //!
-//! Each campaign has a [`CampaignBatcher`]: requests that wait for the same campaign join into one call of the script. It
-//! remembers that its campaign is exhausted, and then refuses without Redis; that memory may only refuse. A caller that
-//! prefers the outcome waits for it in [`OutcomeWaiters`].
+//! Each campaign has a [`CampaignBatcher`]: requests that wait for the same campaign join into one call of the script.
+//! It remembers that its campaign is exhausted, and then refuses without Redis; that memory may only refuse. A caller
+//! that prefers the outcome waits for it in [`OutcomeWaiters`].
 
 mod campaign_batcher;
 mod exhausted;

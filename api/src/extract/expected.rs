@@ -1,5 +1,6 @@
-//! What the OpenAPI document expects of a request. serde stops at the first wrong field and speaks of Rust's types. A request
-//! that it cannot decode is compared with the document here, so that every wrong field is named, by the names of the document.
+//! What the OpenAPI document expects of a request. serde stops at the first wrong field and speaks of Rust's types. A
+//! request that it cannot decode is compared with the document here, so that every wrong field is named, by the names
+//! of the document.
 
 use std::sync::LazyLock;
 

@@ -59,7 +59,8 @@ pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiEr
     let arriving = timeout(BODY_TIMEOUT, body::to_bytes(body, longest)).await;
     let arrived = arriving.map_err(|_| ApiError(Error::RequestTimeout(BODY_TIMEOUT.as_secs())))?;
     arrived.map_err(|error| {
-        // axum gives both cases one error type; only the cause below it distinguishes a long body from a broken connection.
+        // axum gives both cases one error type; only the cause below it distinguishes a long body from a broken
+        // connection.
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
         ApiError(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
     })

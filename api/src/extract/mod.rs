@@ -1,4 +1,5 @@
-//! Extractors: what handlers take from requests, checked. A handler's signature shows what a caller may do and must send.
+//! Extractors: what handlers take from requests, checked. A handler's signature shows what a caller may do and must
+//! send.
 
 mod action;
 mod administrator;

@@ -1,5 +1,5 @@
-//! Commands of documents that no test runs: their shell parses, and the targets of `make` exist. `dibs-loadtest` checks its
-//! own; blocks of `sh` are run by `api/tests/it/documented_commands.rs`.
+//! Commands of documents that no test runs: their shell parses, and the targets of `make` exist. `dibs-loadtest` checks
+//! its own; blocks of `sh` are run by `api/tests/it/documented_commands.rs`.
 
 use std::{
     collections::BTreeSet,

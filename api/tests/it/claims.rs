@@ -302,7 +302,8 @@ async fn a_request_id_travels_from_the_caller_to_the_stream() {
     app.end().await;
 }
 
-/// Redis returned to older terms, and accepted a claim on a paused campaign: the waiting caller reads why there is no coupon.
+/// Redis returned to older terms, and accepted a claim on a paused campaign: the waiting caller reads why there is no
+/// coupon.
 #[tokio::test]
 async fn a_waiting_caller_reads_why_the_second_check_rejects_a_claim() {
     let app = TestApp::new().await;

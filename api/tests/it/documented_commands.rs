@@ -1,5 +1,5 @@
-//! Runs the commands of the documents as a newcomer would: every block of `sh`, in order, against programs started for it.
-//! A block of `output` after it says what it prints; `…` stands for anything. After `output eventually` a block is
+//! Runs the commands of the documents as a newcomer would: every block of `sh`, in order, against programs started for
+//! it. A block of `output` after it says what it prints; `…` stands for anything. After `output eventually` a block is
 //! repeated until it prints that.
 
 use std::{

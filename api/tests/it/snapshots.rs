@@ -1,4 +1,5 @@
-//! Every problem and every list as callers see it. `INSTA_UPDATE=always` writes what changed; a review reads the difference.
+//! Every problem and every list as callers see it. `INSTA_UPDATE=always` writes what changed; a review reads the
+//! difference.
 
 use std::collections::BTreeMap;
 

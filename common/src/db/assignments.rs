@@ -45,8 +45,8 @@ impl TryFrom<AssignmentRow> for Assignment {
     }
 }
 
-/// Inserts an assignment of a coupon to `users`, each with the claim by which the user gets the coupon. A repeat with the
-/// same id returns the existing assignment.
+/// Inserts an assignment of a coupon to `users`, each with the claim by which the user gets the coupon. A repeat with
+/// the same id returns the existing assignment.
 pub async fn create(
     database: &Database,
     assignment: AssignmentId,
@@ -156,15 +156,16 @@ pub async fn list_pending(pool: &MySqlPool, limit: u32) -> Result<Vec<Assignment
     rows.into_iter().map(Assignment::try_from).collect()
 }
 
-/// At most `limit` users of an assignment without a stored outcome, in claim order, after the claim `after`; each with the
-/// outcome of the claim if it has one by now.
+/// At most `limit` users of an assignment without a stored outcome, in claim order, after the claim `after`; each with
+/// the outcome of the claim if it has one by now.
 pub async fn list_pending_users(
     pool: &MySqlPool,
     assignment: AssignmentId,
     after: Option<ClaimId>,
     limit: u32,
 ) -> Result<Vec<PendingUser>, sqlx::Error> {
-    // Joined with the outcomes of claims: a worker that acquires the lease finds here which users its predecessor has served.
+    // Joined with the outcomes of claims: a worker that acquires the lease finds here which users its predecessor has
+    // served.
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
         "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
          LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \

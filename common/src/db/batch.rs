@@ -5,8 +5,8 @@ use std::{future::Future, time::Duration};
 use super::retry::{retrying_batch, with_limit};
 use crate::error::{Error, Result};
 
-/// Whether a transaction reads what was decided of its batch before. Nearly always nothing was, and reading takes a third
-/// of the time. The keys of the tables reject a second outcome either way.
+/// Whether a transaction reads what was decided of its batch before. Nearly always nothing was, and reading takes a
+/// third of the time. The keys of the tables reject a second outcome either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateCheck {
     /// Nothing is read. Writing an entry that was decided before fails with [`super::is_duplicate`].

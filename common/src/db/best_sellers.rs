@@ -20,8 +20,8 @@ pub async fn find_last_day(pool: &MySqlPool) -> Result<Option<(NaiveDate, Timest
     .await
 }
 
-/// The products that sold most in the `days` days up to `to`, and their units. The job has ranked windows of three days;
-/// others are summed up here.
+/// The products that sold most in the `days` days up to `to`, and their units. The job has ranked windows of three
+/// days; others are summed up here.
 pub async fn list(pool: &MySqlPool, to: NaiveDate, days: u8) -> Result<Vec<(ProductId, i64)>, sqlx::Error> {
     let rows: Vec<(u64, i64)> = if days == 3 {
         sqlx::query_as(

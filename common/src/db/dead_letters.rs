@@ -1,7 +1,8 @@
 //! The table `dead_letters`: messages and stream entries that could not be processed.
 //!
-//! A component that fails a message permanently inserts it, before or in the transaction in which it moves on. An administrator requests a
-//! redrive. The process that serves the source, one at a time, redrives it and marks the outcome.
+//! A component that fails a message permanently inserts it, before or in the transaction in which it moves on. An
+//! administrator requests a redrive. The process that serves the source, one at a time, redrives it and marks the
+//! outcome.
 
 use sqlx::{MySqlConnection, MySqlPool};
 
@@ -82,7 +83,8 @@ pub struct DeadLettersPage {
     pub is_short: bool,
 }
 
-/// Inserts a dead letter; whether it is new. One that its source has inserted before stays unchanged, whatever its status.
+/// Inserts a dead letter; whether it is new. One that its source has inserted before stays unchanged, whatever its
+/// status.
 pub async fn insert(
     connection: &mut MySqlConnection,
     letter: &NewDeadLetter,

@@ -1,6 +1,7 @@
 //! The table `epochs`: which restores to an earlier state `MySQL` went through.
 //!
-//! An epoch is a row and not a column of each event: a restore brings back events of earlier epochs, which keep their ids.
+//! An epoch is a row and not a column of each event: a restore brings back events of earlier epochs, which keep their
+//! ids.
 
 use sqlx::{MySqlConnection, MySqlExecutor};
 
@@ -52,8 +53,8 @@ pub async fn position(executor: impl MySqlExecutor<'_>) -> Result<Position, sqlx
     Ok(Position { epoch: Epoch(epoch), sequence })
 }
 
-/// Begins an epoch after the last sequence, because of a restore. With a `lost` position only while `MySQL` is behind it:
-/// none when another process has begun one.
+/// Begins an epoch after the last sequence, because of a restore. With a `lost` position only while `MySQL` is behind
+/// it: none when another process has begun one.
 pub async fn begin(
     database: &Database,
     lost: Option<Position>,
@@ -81,8 +82,8 @@ async fn begin_in_transaction(
     if lost.is_some_and(|lost| Position { epoch: Epoch(current), sequence } >= lost) {
         return Ok(None);
     }
-    // The time, as the restore has taken back a counter as well. Higher than every epoch that is known, whatever the clock
-    // says.
+    // The time, as the restore has taken back a counter as well. Higher than every epoch that is known, whatever the
+    // clock says.
     let known = current.max(lost.map_or(0, |lost| lost.epoch.0));
     let epoch = u64::try_from(now.timestamp()).unwrap_or(0).max(known + 1);
     sqlx::query(

@@ -5,8 +5,8 @@ const CONTENTION: [u16; 2] = [LOCK_WAIT_TIMEOUT, 1213];
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// `ER_DUP_ENTRY`.
 const DUPLICATE_KEY: u16 = 1062;
-/// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not say it: no default (1364),
-/// wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
+/// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not say it: no default
+/// (1364), wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
 const DATA_ERRORS: [u16; 5] = [1364, 1366, 3140, 3819, 4025];
 
 /// The server refuses the password of an account without TLS.

@@ -21,8 +21,8 @@ impl Database {
     /// does not notice that a machine vanished.
     pub async fn try_lease(&self, name: &str) -> Result<Option<Lease>> {
         let mut connection = self.pool().acquire().await.map_err(database_error)?;
-        // Standbys ask often. Asking on a pooled connection costs no connection of its own while another holds the lease.
-        // Names are hashed because the server takes at most 64 characters, and shares them among its databases.
+        // Standbys ask often. Asking on a pooled connection costs no connection of its own while another holds the
+        // lease. Names are hashed because the server takes at most 64 characters, and shares them among its databases.
         let free = sqlx::query_scalar("SELECT IS_FREE_LOCK(SHA2(CONCAT(DATABASE(), '.', ?), 224))").bind(name);
         let free: Option<i64> = within(free.fetch_one(&mut *connection)).await?;
         if free != Some(1) {

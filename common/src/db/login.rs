@@ -1,8 +1,8 @@
 //! Logins without TLS.
 //!
-//! `MySQL` takes the password of an account (`caching_sha2_password`) without TLS only while it remembers the account, and a
-//! restart makes it forget. One login with TLS makes it remember again. The other way, encryption with the server's RSA
-//! key, needs the crate `rsa`: a pre-release with an open advisory (RUSTSEC-2023-0071).
+//! `MySQL` takes the password of an account (`caching_sha2_password`) without TLS only while it remembers the account,
+//! and a restart makes it forget. One login with TLS makes it remember again. The other way, encryption with the
+//! server's RSA key, needs the crate `rsa`: a pre-release with an open advisory (RUSTSEC-2023-0071).
 
 use sqlx::{
     ConnectOptions as _, Connection as _,
@@ -18,8 +18,8 @@ pub(super) fn needs_tls(error: &Error) -> bool {
 }
 
 impl Database {
-    /// Logs in once with TLS, if the server refuses a login without. For a process that does not [watch](Self::watch) its
-    /// connections. Any other error is left to the first query.
+    /// Logs in once with TLS, if the server refuses a login without. For a process that does not [watch](Self::watch)
+    /// its connections. Any other error is left to the first query.
     pub async fn ensure_login(&self) {
         if let Err(error) = log_in(self.options()).await
             && needs_tls(&error)
@@ -29,7 +29,8 @@ impl Database {
     }
 
     pub(super) async fn log_in_with_tls(&self) {
-        // Without a check of the certificate, as for all connections that do not ask for it. Nothing but the login passes.
+        // Without a check of the certificate, as for all connections that do not ask for it. Nothing but the login
+        // passes.
         match log_in(&self.options().clone().ssl_mode(MySqlSslMode::Required)).await {
             Ok(()) => tracing::info!("logged in once with TLS: the database server did not remember the account"),
             // Logged with each request that fails, too.

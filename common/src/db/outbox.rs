@@ -216,8 +216,8 @@ pub async fn list_between(
     Ok(rows.into_iter().map(event).collect())
 }
 
-/// Records that a sink has delivered the events after `from` up to `to`. Returns false, and changes nothing, when it is not
-/// at `from`: another process has moved it.
+/// Records that a sink has delivered the events after `from` up to `to`. Returns false, and changes nothing, when it is
+/// not at `from`: another process has moved it.
 pub async fn advance_sink(
     connection: &mut MySqlConnection,
     sink: &str,
@@ -255,8 +255,8 @@ pub async fn list_idle_sinks(pool: &MySqlPool, served_since: Timestamp) -> Resul
         .await
 }
 
-/// Deletes at most `limit` events that were inserted before `before` and that every sink served since `served_since` has
-/// delivered. Returns their number: 0 while no sink is served.
+/// Deletes at most `limit` events that were inserted before `before` and that every sink served since `served_since`
+/// has delivered. Returns their number: 0 while no sink is served.
 pub async fn purge(
     pool: &MySqlPool,
     before: Timestamp,
@@ -264,9 +264,8 @@ pub async fn purge(
     limit: u32,
 ) -> Result<u64, sqlx::Error> {
     // A sink without a worker does not count: a receiver that was switched off for good would keep every event for
-    // ever.
-    // In the order of delivery, so that one row shows that nothing is old enough. The DELETE then needs one range of one
-    // index, and locks nothing beyond it.
+    // ever. In the order of delivery, so that one row shows that nothing is old enough. The DELETE then needs one range
+    // of one index, and locks nothing beyond it.
     let rows: Vec<(u64, Timestamp)> = sqlx::query_as(
         "SELECT /* outbox::purge */ e.sequence, e.created_at FROM outbox_events e \
          WHERE e.sequence <= (SELECT MIN(delivered_through) FROM sinks WHERE updated_at >= ?) \

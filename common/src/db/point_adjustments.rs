@@ -24,8 +24,8 @@ pub struct Adjustment {
     pub holding_cap: i64,
 }
 
-/// Grants points or takes them back; the balance after it. A repeat of the operation has no second effect, and returns the
-/// balance after the first.
+/// Grants points or takes them back; the balance after it. A repeat of the operation has no second effect, and returns
+/// the balance after the first.
 ///
 /// # Errors
 /// [`Error::PointsCapExceeded`] and [`Error::PointsInsufficient`]: nothing changed.

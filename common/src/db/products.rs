@@ -155,7 +155,8 @@ async fn insert(
     Ok(product)
 }
 
-/// Applies a change to a product, with its event. Returns the product after it. A repeat of `operation` changes nothing.
+/// Applies a change to a product, with its event. Returns the product after it. A repeat of `operation` changes
+/// nothing.
 pub async fn update(
     database: &Database,
     product: ProductId,

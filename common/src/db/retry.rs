@@ -61,8 +61,8 @@ where
     retry_while(name, is_contention, transaction).await
 }
 
-/// Like [`retrying`], for a batch: a lock wait timeout ends it, as the rest of the batch must not wait for a locked row.
-/// Begin it with [`super::Database::begin_batch`].
+/// Like [`retrying`], for a batch: a lock wait timeout ends it, as the rest of the batch must not wait for a locked
+/// row. Begin it with [`super::Database::begin_batch`].
 pub async fn retrying_batch<T, F>(name: &'static str, transaction: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T, sqlx::Error>>,

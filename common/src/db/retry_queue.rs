@@ -1,5 +1,5 @@
-//! The table `webhook_retry_queue`: messages that a receiver did not accept at once, and those behind them with the same
-//! ordering key.
+//! The table `webhook_retry_queue`: messages that a receiver did not accept at once, and those behind them with the
+//! same ordering key.
 
 use sqlx::{MySqlConnection, MySqlPool};
 

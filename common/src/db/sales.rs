@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Sales from the tables of orders as of one event. All reads see one consistent snapshot. Orders that it contains but whose
-/// events have no sequence yet are counted without those events, because the sink will count them when they come.
+/// Sales from the tables of orders as of one event. All reads see one consistent snapshot. Orders that it contains but
+/// whose events have no sequence yet are counted without those events, because the sink will count them when they come.
 pub struct SalesSnapshot<'c> {
     /// Every event up to this one is contained, and none after it.
     pub position: Position,
@@ -149,8 +149,8 @@ pub async fn persist_day(database: &Database, day: NaiveDate, zone: Tz) -> Resul
     Ok(written.rows_affected())
 }
 
-/// Replaces the ranking of the three days up to `day` in `best_sellers`, from `product_daily_sales`. Returns the number of
-/// products. Run it inside [`super::retrying`].
+/// Replaces the ranking of the three days up to `day` in `best_sellers`, from `product_daily_sales`. Returns the number
+/// of products. Run it inside [`super::retrying`].
 pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result<u64, sqlx::Error> {
     // One transaction: a reader sees the ranking as it was or as it is, never without rows.
     let mut transaction = database.begin().await?;
@@ -174,7 +174,8 @@ pub async fn persist_best_sellers(database: &Database, day: NaiveDate) -> Result
     Ok(written.rows_affected())
 }
 
-/// Business days before `day` whose sales changed from `since` on, because orders that were sold on them were cancelled.
+/// Business days before `day` whose sales changed from `since` on, because orders that were sold on them were
+/// cancelled.
 pub async fn list_days_cancelled_since(
     pool: &MySqlPool,
     day: NaiveDate,

@@ -1,7 +1,8 @@
 //! Statements as text, sent together: a batch of any size is written in one round trip, or in few.
 //!
-//! The server parses a prepared statement with thousands of placeholders again for each batch size, so values are rendered
-//! as literals. Each is a number, an id in hexadecimal or a time, which need no escaping; text goes through [`text`].
+//! The server parses a prepared statement with thousands of placeholders again for each batch size, so values are
+//! rendered as literals. Each is a number, an id in hexadecimal or a time, which need no escaping; text goes through
+//! [`text`].
 
 use std::fmt::Write as _;
 
@@ -21,14 +22,14 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// None yet. They are sent in texts of at most `max_bytes`, see [`super::Database::statement_bytes`]; a single row or
-    /// statement that is longer is sent as it is.
+    /// None yet. They are sent in texts of at most `max_bytes`, see [`super::Database::statement_bytes`]; a single row
+    /// or statement that is longer is sent as it is.
     pub const fn new(max_bytes: usize) -> Self {
         Self { max_bytes, full: Vec::new(), sql: String::new() }
     }
 
-    /// Adds a statement of `head`, the rows with commas between them, and `tail`; several where one would be too long, and
-    /// none without rows.
+    /// Adds a statement of `head`, the rows with commas between them, and `tail`; several where one would be too long,
+    /// and none without rows.
     pub fn push_rows<R>(
         &mut self,
         head: &str,
@@ -107,8 +108,8 @@ pub fn write_into(sql: &mut String, formatted: std::fmt::Arguments<'_>) {
     let _written: std::fmt::Result = sql.write_fmt(formatted);
 }
 
-/// Appends any text as a literal. Text with a quote or a backslash is written in hexadecimal, which is safe in every SQL
-/// mode (`NO_BACKSLASH_ESCAPES`, `ANSI_QUOTES`).
+/// Appends any text as a literal. Text with a quote or a backslash is written in hexadecimal, which is safe in every
+/// SQL mode (`NO_BACKSLASH_ESCAPES`, `ANSI_QUOTES`).
 pub fn text(sql: &mut String, value: &str) {
     if value.contains(['\'', '\\']) {
         sql.push_str("_utf8mb4 x'");

@@ -27,8 +27,9 @@ impl Database {
         if is_read_only == 0 { Ok(()) } else { Err(read_only()) }
     }
 
-    /// Logs in once with TLS while the server refuses a login without. Replaces the pool while it cannot serve and a new connection can: its connections lead to a server that was made
-    /// read-only, or into a network that has forgotten them. They are noticed by no other means, as nothing is heard on them.
+    /// Logs in once with TLS while the server refuses a login without. Replaces the pool while it cannot serve and a
+    /// new connection can: its connections lead to a server that was made read-only, or into a network that has
+    /// forgotten them. They are noticed by no other means, as nothing is heard on them.
     pub async fn watch(&self, stopping: &CancellationToken) {
         let mut failed_checks = 0;
         let mut seen = self.released();

@@ -17,13 +17,14 @@ use crate::{
 /// How long after the begin of an epoch a request may still be on its stream.
 const PENDING_AFTER_RESTORE: TimeDelta = TimeDelta::minutes(1);
 
-/// Which restore of `MySQL` to an earlier state came last: the Unix time at which it was noticed, in seconds; 0 for none.
+/// Which restore of `MySQL` to an earlier state came last: the Unix time at which it was noticed, in seconds; 0 for
+/// none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
-    /// Whether what was requested at `moment` has no outcome any more: `MySQL` was restored since, and the request is no
-    /// longer on its stream.
+    /// Whether what was requested at `moment` has no outcome any more: `MySQL` was restored since, and the request is
+    /// no longer on its stream.
     pub fn has_lost(self, moment: Timestamp, now: Timestamp) -> bool {
         let began = from_millis(i64::try_from(self.0.saturating_mul(1_000)).unwrap_or(i64::MAX));
         moment < began && now - began > PENDING_AFTER_RESTORE

@@ -91,7 +91,8 @@ impl Account {
 
     /// The account with a pending charge of `amount` credited; none when no such amount is pending.
     ///
-    /// The cap was checked when the charge began. It may have been lowered since; the user has paid and gets the points.
+    /// The cap was checked when the charge began. It may have been lowered since; the user has paid and gets the
+    /// points.
     #[must_use]
     pub fn approve(self, amount: i64) -> Option<Self> {
         let declined = self.decline(amount)?;

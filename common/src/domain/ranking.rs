@@ -48,8 +48,9 @@ pub struct SoldOrder {
 }
 
 impl SoldOrder {
-    /// The day on which its units count. As stored: the shop may have changed its time zone since. Only an order without a
-    /// stored day is counted on the day of its payment in `zone`. None when that is [not plausible](is_plausible).
+    /// The day on which its units count. As stored: the shop may have changed its time zone since. Only an order
+    /// without a stored day is counted on the day of its payment in `zone`. None when that is [not
+    /// plausible](is_plausible).
     pub fn day_of_sale(&self, zone: Tz) -> Option<NaiveDate> {
         match self.paid_on {
             Some(day) => Some(day).filter(is_plausible),
@@ -306,7 +307,8 @@ mod tests {
     }
 
     proptest! {
-        /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights, other time zones.
+        /// I9 and I10: payments, cancellations, redelivery, death before the cursor is moved, midnights, other time
+        /// zones.
         #[test]
         fn i9_scores_are_the_sums_of_the_orders_after_any_steps(steps in steps()) {
             let (mut model, mut now) = (Model::default(), at("2026-11-21T14:00:00Z"));

@@ -71,7 +71,8 @@ pub struct Shutdown {
     pub drain_limit: Duration,
 }
 
-/// A listener at the address of a setting. Call it before the servers are connected: an address in use is reported at once.
+/// A listener at the address of a setting. Call it before the servers are connected: an address in use is reported at
+/// once.
 pub async fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|error| Error::Setting(setting, format!("{address} cannot be listened on: {error}")))

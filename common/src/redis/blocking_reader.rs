@@ -19,8 +19,8 @@ use crate::error::Result;
 /// Longer than [`BLOCK`], or every empty read would end as a command that timed out.
 const READ_TIMEOUT: Duration = BLOCK.saturating_add(Duration::from_secs(4));
 
-/// A connection of its own for blocking reads of one key: a blocking read holds up every other command on its connection.
-/// In a cluster it leads to the node that owns the key's slot.
+/// A connection of its own for blocking reads of one key: a blocking read holds up every other command on its
+/// connection. In a cluster it leads to the node that owns the key's slot.
 pub struct BlockingReader {
     redis: Redis,
     key: String,

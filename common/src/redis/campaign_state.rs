@@ -1,5 +1,5 @@
-//! The state of a campaign in Redis: its terms, its counts, and the accepted claims. Scripts write them; this module reads
-//! them, and writes the staged claims that a script renames at the end of a rebuild.
+//! The state of a campaign in Redis: its terms, its counts, and the accepted claims. Scripts write them; this module
+//! reads them, and writes the staged claims that a script renames at the end of a rebuild.
 
 use chrono::TimeDelta;
 use fred::{
@@ -112,8 +112,8 @@ pub async fn latest_claim(
     Ok(records.as_bytes().unwrap_or_default().chunks_exact(RECORD_BYTES).last().and_then(read_record))
 }
 
-/// The users with an accepted claim on a campaign, sorted. Read in pages, so that Redis serves other clients in between; a
-/// user whose claim is accepted or returned meanwhile may be missing or contained.
+/// The users with an accepted claim on a campaign, sorted. Read in pages, so that Redis serves other clients in
+/// between; a user whose claim is accepted or returned meanwhile may be missing or contained.
 pub async fn holders(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<u64>> {
     let key = redis.keys.claims(partition, coupon);
     // Of one server from beginning to end: the cursor of another one means nothing to it.
@@ -147,8 +147,8 @@ pub async fn remove(redis: &Redis, partition: Partition, coupon: CouponId) -> Re
     redis.run(&campaign, async |client| client.unlink::<(), _>(keys.clone()).await).await
 }
 
-/// Adds users' records to the staged claims of a rebuild, in pages, so that Redis serves other clients in between. They expire
-/// an hour after the last page.
+/// Adds users' records to the staged claims of a rebuild, in pages, so that Redis serves other clients in between. They
+/// expire an hour after the last page.
 pub async fn write_staged(
     redis: &Redis,
     partition: Partition,

@@ -1,7 +1,7 @@
 //! The only place that spells a Redis key.
 //!
-//! A campaign's keys and its stream carry the hash tag of its partition, `{p0}` .. `{pN-1}`, and so share one
-//! slot of a cluster: one script may touch them all. So do all keys of sales, whose tag is `{sales}`. A prefix keeps several
+//! A campaign's keys and its stream carry the hash tag of its partition, `{p0}` .. `{pN-1}`, and so share one slot of a
+//! cluster: one script may touch them all. So do all keys of sales, whose tag is `{sales}`. A prefix keeps several
 //! installations, and tests, apart.
 
 use chrono::NaiveDate;
@@ -99,8 +99,8 @@ impl Keys {
     }
 }
 
-/// The member of a product in a sorted set of sales: its id in 16 digits, so that members with equal scores are in the order
-/// of ids.
+/// The member of a product in a sorted set of sales: its id in 16 digits, so that members with equal scores are in the
+/// order of ids.
 pub fn sales_member(product: ProductId) -> String {
     format!("{:016}", product.get())
 }

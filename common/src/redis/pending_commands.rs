@@ -1,5 +1,5 @@
-//! Commands whose caller did not wait for the outcome. Redis remembers them, so that a command that is still on its stream is
-//! reported as pending and not as unknown.
+//! Commands whose caller did not wait for the outcome. Redis remembers them, so that a command that is still on its
+//! stream is reported as pending and not as unknown.
 
 use fred::{interfaces::KeysInterface as _, types::Expiration};
 

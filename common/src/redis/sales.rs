@@ -1,5 +1,5 @@
-//! Sales in Redis: days and windows as sorted sets. Scripts write them; this module reads them, and writes the staged keys
-//! that a script renames at the end of a rebuild.
+//! Sales in Redis: days and windows as sorted sets. Scripts write them; this module reads them, and writes the staged
+//! keys that a script renames at the end of a rebuild.
 
 use chrono::NaiveDate;
 use fred::{
@@ -68,8 +68,8 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
     Ok(scores)
 }
 
-/// Adds products and their units, times `weight`, to the key `staged`, see [`crate::redis::keys::Keys::staged`]. Written in
-/// pages, so that Redis serves other clients in between. The key expires three hours after the last page.
+/// Adds products and their units, times `weight`, to the key `staged`, see [`crate::redis::keys::Keys::staged`].
+/// Written in pages, so that Redis serves other clients in between. The key expires three hours after the last page.
 pub async fn write_staged(redis: &Redis, staged: &str, scores: &Scores, weight: i64) -> Result<()> {
     let mut rest = scores.iter();
     loop {

@@ -13,8 +13,8 @@ use crate::{
 
 /// Counts sales in Redis by business day, each event once, however often it is delivered.
 ///
-/// The events come from the outbox or from Kafka, never from both at a time: while Redis counts from Kafka, a batch of the
-/// outbox is a gap.
+/// The events come from the outbox or from Kafka, never from both at a time: while Redis counts from Kafka, a batch of
+/// the outbox is a gap.
 #[derive(Clone)]
 pub struct SalesCounter {
     redis: Redis,
@@ -78,9 +78,9 @@ impl SalesCounter {
 /// Changes of one call, unless a single message has more: a few milliseconds in which Redis serves no other client.
 const MAX_CHANGES: usize = 5_000;
 
-/// Splits messages into batches to count one after the other: before a message that leaves a gap in its source, which the
-/// script cannot see within a batch, and where a batch would have too many changes. No messages are one batch, as an empty
-/// one shows that Redis returned to an older state.
+/// Splits messages into batches to count one after the other: before a message that leaves a gap in its source, which
+/// the script cannot see within a batch, and where a batch would have too many changes. No messages are one batch, as
+/// an empty one shows that Redis returned to an older state.
 pub fn split_at_gaps(messages: &[SalesMessage]) -> Vec<&[SalesMessage]> {
     let (mut batches, mut begin, mut size) = (Vec::new(), 0, 0);
     let mut next: HashMap<&str, u64> = HashMap::new();

@@ -1,7 +1,7 @@
 //! Connections that a network has forgotten: nothing comes back, and neither end is notified.
 //!
-//! The client library has a check of its own, by the time since the last write. So a connection that is written to all the
-//! time, that waits for a blocking read, or that only listens, never counts as silent there.
+//! The client library has a check of its own, by the time since the last write. So a connection that is written to all
+//! the time, that waits for a blocking read, or that only listens, never counts as silent there.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const MISSED_MAX: u32 = 2;
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends a PING once a second, and lets the client connect again when its answers do not come. Returns when the client was
-/// closed.
+/// Sends a PING once a second, and lets the client connect again when its answers do not come. Returns when the client
+/// was closed.
 pub(super) async fn watch<C: ClientLike>(client: C) {
     let mut missed = 0;
     loop {

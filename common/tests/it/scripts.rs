@@ -332,8 +332,8 @@ async fn lazily_freed(environment: &TestEnvironment) -> u64 {
     freed.and_then(|freed| freed.trim().parse().ok()).expect("a number of freed objects")
 }
 
-/// A rebuild and a late rebuild replace and drop the claims of many holders. Neither may hold up other clients: DEL of a
-/// million holders takes 380 ms, so the values are freed in the background.
+/// A rebuild and a late rebuild replace and drop the claims of many holders. Neither may hold up other clients: DEL of
+/// a million holders takes 380 ms, so the values are freed in the background.
 #[tokio::test]
 async fn a_rebuild_with_many_holders_frees_them_in_the_background() {
     const HOLDERS: u64 = 2_000;

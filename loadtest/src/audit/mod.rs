@@ -1,4 +1,5 @@
-//! The audit of a drained stack: compares MySQL, Redis and the record of a client. Campaigns here, the shop in [`shop`].
+//! The audit of a drained stack: compares MySQL, Redis and the record of a client. Campaigns here, the shop in
+//! [`shop`].
 //!
 //! Counts are compared by aggregates, single claims in batches in both directions: every claim in Redis must have its
 //! row, and every row its claim. Memory does not grow with the size of a campaign.

@@ -23,8 +23,8 @@ const SCAN_COUNT: u32 = 1000;
 /// The claims of a user, in the order of acceptance.
 pub type Claims = (UserId, Vec<ClaimRecord>);
 
-/// All claims of a campaign, some users at a time. HSCAN returns a user twice only while the hash is resized, and that of
-/// a drained stack is not.
+/// All claims of a campaign, some users at a time. HSCAN returns a user twice only while the hash is resized, and that
+/// of a drained stack is not.
 pub fn scan(redis: &Redis, partition: Partition, coupon: CouponId) -> impl Stream<Item = Result<Vec<Claims>>> {
     let key = redis.keys.claims(partition, coupon);
     // HSCAN does not block Redis for the size of the hash, as HGETALL would.

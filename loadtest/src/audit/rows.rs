@@ -28,8 +28,8 @@ pub struct Totals {
 }
 
 pub async fn totals(pool: &MySqlPool, coupon: CouponId) -> Result<Totals> {
-    // One statement, so that issuances and rejections are of the same snapshot. MySQL and MariaDB differ in the types of
-    // aggregates, hence the casts.
+    // One statement, so that issuances and rejections are of the same snapshot. MySQL and MariaDB differ in the types
+    // of aggregates, hence the casts.
     let totals = sqlx::query_as(
         "SELECT /* audit totals */ CAST(i.issued AS UNSIGNED) AS issued, CAST(i.users AS UNSIGNED) AS users, \
              CAST(i.sequences AS UNSIGNED) AS sequences, CAST(i.highest AS UNSIGNED) AS highest, \

@@ -129,7 +129,8 @@ fn text(rows: &[Row]) -> String {
         let cap = row.discount_max_amount.map_or_else(|| "NULL".into(), |amount| amount.to_string());
         let moment = |moment: Timestamp| moment.format("'%Y-%m-%d %H:%M:%S%.3f'");
         let used = row.used_at.map_or_else(|| "NULL".into(), |used| moment(used).to_string());
-        // Writing to a String cannot fail. The strings come from columns with CHECK constraints, so they need no escaping.
+        // Writing to a String cannot fail. The strings come from columns with CHECK constraints, so they need no
+        // escaping.
         let _ = write!(
             sql,
             "{separator}(0x{},{},{},{},{},{},'{}',{},{cap},{},'{}',{},{},{},{used})",

@@ -55,7 +55,8 @@ impl Harness {
     /// Starts API and baseline server, without a worker.
     pub async fn start(arguments: &StoreArguments) -> Result<Self> {
         let folder = WorkDirectory::new("bench")?;
-        // Users of a bench come again in each round. The limits are high, not off: what they cost is part of the result.
+        // Users of a bench come again in each round. The limits are high, not off: what they cost is part of the
+        // result.
         let no_rejection = ["UNPAID_ORDERS_LIMIT", "UNPAID_UNITS_LIMIT"].map(|name| (name, "1000000".to_owned()));
         let (stores, folder_path) = (arguments.clone(), folder.path().to_owned());
         let settings = StackSettings { stores, folder: folder_path, extra: no_rejection.into() };
@@ -190,8 +191,8 @@ async fn delete_rows(pool: &MySqlPool, table: &str, coupon: CouponId) -> Result<
     }
 }
 
-/// Waits until `InnoDB` has purged the deleted rows, which would slow the next measurement down. A timeout is only noted:
-/// the user of the database may lack the privilege to read the metric.
+/// Waits until `InnoDB` has purged the deleted rows, which would slow the next measurement down. A timeout is only
+/// noted: the user of the database may lack the privilege to read the metric.
 async fn until_purged(pool: &MySqlPool) {
     let every = Duration::from_millis(200);
     let purged = wait::until("InnoDB to purge deleted rows", PURGE_TIMEOUT, every, async || {

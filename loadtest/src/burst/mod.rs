@@ -48,8 +48,8 @@ pub struct BurstArguments {
     /// Claims of all users together; those beyond one claim a user are second and third claims of some users
     #[arg(long, default_value_t = 130_000, value_parser = clap::value_parser!(u64).range(1..=30_000_000))]
     pub requests: u64,
-    /// A soak of so many accepted claims, on a stack of the run's own: ten campaigns one after the other, each claimed by
-    /// as many users as it has coupons and audited before the next; then an audit of everything, and what it took
+    /// A soak of so many accepted claims, on a stack of the run's own: ten campaigns one after the other, each claimed
+    /// by as many users as it has coupons and audited before the next; then an audit of everything, and what it took
     #[arg(long, conflicts_with_all = ["coupons", "users", "requests"],
         value_parser = clap::value_parser!(u32).range(i64::from(SOAK_CAMPAIGNS)..=100_000_000))]
     pub claims: Option<u32>,
@@ -201,7 +201,8 @@ impl Load for AcceptedClaims<'_> {
     }
 
     async fn is_busy(&self) -> bool {
-        // A fault of an idle worker is reported as such, and is no error. Redis may still restart after the fault before.
+        // A fault of an idle worker is reported as such, and is no error. Redis may still restart after the fault
+        // before.
         wait::until("a backlog", BACKLOG_TIMEOUT, POLL_INTERVAL, async || {
             Ok(self.stores.backlog(self.partition).await.unwrap_or(0) > 0)
         })

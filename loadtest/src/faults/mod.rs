@@ -1,7 +1,7 @@
 //! Faults of a run: which, when, and their outcome.
 //!
-//! A fault is due at a point of the load, so that all of them fall into the time in which the stack works. One is injected
-//! at a time, and the next one after the stack has recovered.
+//! A fault is due at a point of the load, so that all of them fall into the time in which the stack works. One is
+//! injected at a time, and the next one after the stack has recovered.
 
 mod report;
 mod schedule;
@@ -34,15 +34,15 @@ pub struct FaultArguments {
     /// Send SIGKILL to Redis so many times, and start it again after 1.5 s
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX))]
     pub redis_kills: u64,
-    /// Send SIGKILL to MySQL so many times, and start it again after 1.5 s: a server of the run's own, mysqld or mariadbd
-    /// on PATH
+    /// Send SIGKILL to MySQL so many times, and start it again after 1.5 s: a server of the run's own, mysqld or
+    /// mariadbd on PATH
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX))]
     pub database_kills: u64,
     /// Stop the API and the worker in turn with SIGSTOP, and let it go on after 4 s, so many times
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX))]
     pub freezes: u64,
-    /// Cut the network between the programs and MySQL or Redis for 4 s, so many times. In turn: connections break and new
-    /// ones are refused; nothing passes, and then goes on; connections stay silent for good, and new ones work
+    /// Cut the network between the programs and MySQL or Redis for 4 s, so many times. In turn: connections break and
+    /// new ones are refused; nothing passes, and then goes on; connections stay silent for good, and new ones work
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX))]
     pub cuts: u64,
 }

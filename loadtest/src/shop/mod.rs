@@ -65,8 +65,8 @@ pub struct ShopArguments {
     #[command(flatten)]
     pub settings: ShopSettings,
     /// Listen here for the webhooks of the running stack, and compare them with its events. Its worker's
-    /// `DATA_PLATFORM_URL` must be this address with /data-platform, its `NOTIFICATION_URL` with /notifications. A stack of
-    /// the run's own is always compared
+    /// `DATA_PLATFORM_URL` must be this address with /data-platform, its `NOTIFICATION_URL` with /notifications. A
+    /// stack of the run's own is always compared
     #[arg(long, requires = "webhook_secret")]
     pub receiver_address: Option<SocketAddr>,
     /// `WEBHOOK_SECRET` of the running stack's worker

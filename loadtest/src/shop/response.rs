@@ -58,8 +58,8 @@ impl ApiResponse {
         self.status == 409 && self.code() == "IDEMPOTENCY_IN_PROGRESS"
     }
 
-    /// Whether these may be the responses to two requests with the same key: equal except for `requestId`, or one of them
-    /// in progress or to be retried.
+    /// Whether these may be the responses to two requests with the same key: equal except for `requestId`, or one of
+    /// them in progress or to be retried.
     pub fn is_consistent_with(&self, other: &Self) -> bool {
         let either = |holds: fn(&Self) -> bool| holds(self) || holds(other);
         either(Self::is_in_progress)

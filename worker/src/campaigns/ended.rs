@@ -17,8 +17,8 @@ use super::{
 /// Campaigns that are removed at once. The next run goes on.
 const REMOVED_AT_ONCE: u32 = 1_000;
 
-/// Removes campaigns from Redis that ended 7 days before `now`. MySQL still has their claims, and an assignment rebuilds its
-/// campaign. Returns how many were removed.
+/// Removes campaigns from Redis that ended 7 days before `now`. MySQL still has their claims, and an assignment
+/// rebuilds its campaign. Returns how many were removed.
 pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) -> Result<u64> {
     let pool = &database.pool();
     let ended = db::campaigns::list_ended(pool, now - ENDED_KEPT_FOR, REMOVED_AT_ONCE);

@@ -26,9 +26,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lease's connection is silent for the whole rebuild.
 const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not know
-/// the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none when another
-/// process rebuilds it.
+/// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not
+/// know the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none
+/// when another process rebuilds it.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Option<CampaignCounts>> {
     let steps = async {
         campaign_state::delete(redis, campaign.partition, campaign.id).await?;

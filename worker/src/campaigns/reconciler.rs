@@ -30,7 +30,8 @@ use crate::epoch;
 const PAGE_SIZE: u32 = 500;
 /// Campaigns that are read from Redis at once, pipelined.
 const PIPELINED: usize = 50;
-/// Counts that have not changed for so long belong to a campaign whose claims are all confirmed, unless a worker is late.
+/// Counts that have not changed for so long belong to a campaign whose claims are all confirmed, unless a worker is
+/// late.
 const UNCHANGED_FOR: Duration = Duration::from_secs(2);
 /// After that a campaign is checked again whose claims without an outcome explained its count.
 const RECHECK_AFTER: Duration = Duration::from_mins(1);
@@ -71,9 +72,9 @@ impl Reconciler {
         Self { database, redis, unconfirmed: HashMap::new(), compared_all: None }
     }
 
-    /// Compares every campaign that is not long over with Redis: restores its terms, and rebuilds it when its counts are
-    /// wrong, or as of an epoch that is over. In the first round of an epoch, also campaigns that are long over: MySQL may
-    /// have lost the outcome of their claims. Returns the partitions of the campaigns.
+    /// Compares every campaign that is not long over with Redis: restores its terms, and rebuilds it when its counts
+    /// are wrong, or as of an epoch that is over. In the first round of an epoch, also campaigns that are long over:
+    /// MySQL may have lost the outcome of their claims. Returns the partitions of the campaigns.
     pub async fn round(&mut self) -> Result<Vec<Partition>> {
         let Position { epoch, .. } = epoch::check(&self.database, &self.redis, Position::default()).await?;
         let now = clock::now();
@@ -117,8 +118,8 @@ impl Reconciler {
         Ok(partitions)
     }
 
-    /// Restores the terms of a campaign, or rebuilds it when Redis has lost claims. Returns its counts when not all of its
-    /// claims are issued.
+    /// Restores the terms of a campaign, or rebuilds it when Redis has lost claims. Returns its counts when not all of
+    /// its claims are issued.
     async fn reconcile(&self, campaign: &Campaign, held: &HeldCampaign) -> Result<Option<Counts>> {
         let (database, redis, issued) = (&self.database, &self.redis, campaign.issued);
         let Some((claimed, sequence)) = held.counts else {
@@ -156,8 +157,8 @@ impl Reconciler {
         Ok((claimed > issued).then_some(Counts { claimed, sequence, issued }))
     }
 
-    /// Rebuilds campaigns that count more claims than are issued and unconfirmed. In a burst some are always unconfirmed, so
-    /// a campaign is checked when its counts no longer change.
+    /// Rebuilds campaigns that count more claims than are issued and unconfirmed. In a burst some are always
+    /// unconfirmed, so a campaign is checked when its counts no longer change.
     async fn check_unconfirmed(&mut self, campaigns: Vec<(Campaign, Counts)>) {
         let (before, now, mut checks) = (std::mem::take(&mut self.unconfirmed), Instant::now(), 0);
         for (campaign, counts) in campaigns {
@@ -176,9 +177,9 @@ impl Reconciler {
 
     /// Rebuilds a campaign when Redis counts claims that are neither issued nor without an outcome.
     ///
-    /// Each counted claim was on the stream when the counts were read, or had left it with an outcome, which MySQL shows
-    /// when it is read after the stream. Only the slot of a rejected claim could be counted and return meanwhile: so the
-    /// counts must be the same before and after.
+    /// Each counted claim was on the stream when the counts were read, or had left it with an outcome, which MySQL
+    /// shows when it is read after the stream. Only the slot of a rejected claim could be counted and return meanwhile:
+    /// so the counts must be the same before and after.
     async fn check_surplus(&self, campaign: &Campaign, counts: Counts) -> Result<()> {
         let (database, redis) = (&self.database, &self.redis);
         if streams::len::<ClaimEntry>(redis, campaign.partition).await? > CHECKED_ENTRIES {

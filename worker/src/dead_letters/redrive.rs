@@ -72,9 +72,9 @@ async fn redrive_requested(database: &Database, redis: &Redis, lease: &mut Lease
     Ok(redriven)
 }
 
-/// Appends the entry of a letter to its stream again, with the same fields: a claim keeps its id, and a claim or command
-/// that has its outcome meanwhile keeps that. The append comes before the status, so a death between them appends the
-/// entry twice, which the same ids make harmless.
+/// Appends the entry of a letter to its stream again, with the same fields: a claim keeps its id, and a claim or
+/// command that has its outcome meanwhile keeps that. The append comes before the status, so a death between them
+/// appends the entry twice, which the same ids make harmless.
 async fn redrive_letter(database: &Database, redis: &Redis, lease: &mut Lease, letter: &DeadLetter) -> Result<bool> {
     let (partition, fields) = match streams::stored_entry(letter) {
         Ok(stored) => stored,
@@ -88,8 +88,8 @@ async fn redrive_letter(database: &Database, redis: &Redis, lease: &mut Lease, l
         streams::append::<OrderEntry>(redis, partition, fields).await?;
         return mark(lease, letter, &sent).await.map(|()| true);
     }
-    // A rebuild reads the stream and then the letters. Were the entry to move the other way meanwhile, the rebuild would
-    // not count its claims.
+    // A rebuild reads the stream and then the letters. Were the entry to move the other way meanwhile, the rebuild
+    // would not count its claims.
     let Some(rebuild) = lease_of_rebuild(database, letter).await? else { return Ok(false) };
     let redriven = async {
         streams::append::<ClaimEntry>(redis, partition, fields).await?;
@@ -99,8 +99,8 @@ async fn redrive_letter(database: &Database, redis: &Redis, lease: &mut Lease, l
     rebuild.release().await.and(redriven).map(|()| true)
 }
 
-/// None while the campaign of a letter is rebuilt: the letter waits for the next round. Without a known campaign no rebuild
-/// reads the letter, and a lease of its own serves.
+/// None while the campaign of a letter is rebuilt: the letter waits for the next round. Without a known campaign no
+/// rebuild reads the letter, and a lease of its own serves.
 async fn lease_of_rebuild(database: &Database, letter: &DeadLetter) -> Result<Option<Lease>> {
     let coupon: Option<u64> = letter.aggregate_id.as_ref().and_then(|id| id.parse().ok());
     let name = match coupon.and_then(|id| CouponId::try_from(id).ok()) {

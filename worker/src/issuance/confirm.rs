@@ -37,7 +37,8 @@ async fn attempt(
     };
     let plan = claim::confirm(&campaigns, &existing, claims, now);
     if check == DuplicateCheck::Optimistic && !plan.rejections.is_empty() {
-        // Rows that go in prove that no outcome exists. A rejection writes none of the keys that could, so it reads first.
+        // Rows that go in prove that no outcome exists. A rejection writes none of the keys that could, so it reads
+        // first.
         return Ok(None);
     }
     let batch = PlannedClaims { campaigns: &campaigns, claims, plan: &plan };

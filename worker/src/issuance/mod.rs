@@ -1,5 +1,5 @@
-//! Confirms claims: decides each batch in one transaction, gives the quantity of rejected claims back to Redis, and only
-//! then lets the entries leave their stream.
+//! Confirms claims: decides each batch in one transaction, gives the quantity of rejected claims back to Redis, and
+//! only then lets the entries leave their stream.
 
 mod confirm;
 mod handler;

@@ -1,8 +1,8 @@
 //! Scheduled jobs; `dibs-worker job NAME` runs one on demand.
 //!
-//! Every worker has the same schedule. A lease lets one at a time run a job, and `job_runs` has the business days that are
-//! done: so a day is done once, by whichever worker comes first, and a missed day is caught up later. A job that runs again
-//! gives the same result.
+//! Every worker has the same schedule. A lease lets one at a time run a job, and `job_runs` has the business days that
+//! are done: so a day is done once, by whichever worker comes first, and a missed day is caught up later. A job that
+//! runs again gives the same result.
 
 mod persist;
 mod schedule;
@@ -85,8 +85,8 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Runs a job for `day`, or for its default day, and records that in `job_runs`. Returns what it did; none when another
-    /// process runs it.
+    /// Runs a job for `day`, or for its default day, and records that in `job_runs`. Returns what it did; none when
+    /// another process runs it.
     pub async fn run(&self, job: Job, day: Option<NaiveDate>, now: Timestamp) -> Result<Option<String>> {
         let today = business_day(now, self.zone);
         // The day that is over is the last one whose sales are complete.
@@ -167,8 +167,8 @@ impl Jobs {
         }
     }
 
-    /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or since
-    /// the last that was, the earliest first; yesterday again when orders of earlier days were cancelled since.
+    /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or
+    /// since the last that was, the earliest first; yesterday again when orders of earlier days were cancelled since.
     pub async fn run_due(&self, now: Timestamp) -> Result<()> {
         // First, as days are summed by it. There is nothing to store once all workers are of this version.
         let stored = store_missing_days(&self.database, self.zone).await?;

@@ -27,9 +27,9 @@ pub async fn store_missing_days(database: &Database, zone: Tz) -> Result<u64> {
     }
 }
 
-/// Writes the sales of `day` into `product_daily_sales`, and those of the three days up to it into `best_sellers`, each in
-/// place of what was there. It rewrites the two days before, and every earlier day with orders that were cancelled from
-/// `since` on: a cancelled order no longer counts on the day of its sale. Returns a description of what it did.
+/// Writes the sales of `day` into `product_daily_sales`, and those of the three days up to it into `best_sellers`, each
+/// in place of what was there. It rewrites the two days before, and every earlier day with orders that were cancelled
+/// from `since` on: a cancelled order no longer counts on the day of its sale. Returns a description of what it did.
 pub async fn persist_daily_sales(database: &Database, day: NaiveDate, zone: Tz, since: Timestamp) -> Result<String> {
     let pool = &database.pool();
     let touched = db::sales::list_days_cancelled_since(pool, day, since, zone);

@@ -20,8 +20,8 @@ const OTHERS: [(&str, Job); 3] =
 /// When jobs that are due at the start are retried.
 const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_secs(30));
 
-/// Runs what is due: at the start, each hour, and at 00:10; and the other jobs at their times. A time that comes while no
-/// worker runs is made up for at the next.
+/// Runs what is due: at the start, each hour, and at 00:10; and the other jobs at their times. A time that comes while
+/// no worker runs is made up for at the next.
 ///
 /// # Errors
 ///

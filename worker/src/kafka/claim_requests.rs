@@ -41,10 +41,10 @@ const MAX_REQUEST_ID_LENGTH: usize = 128;
 
 /// Submits the claim requests of Kafka as claims.
 ///
-/// The claim id of a request never changes: it is derived from the request's own id, user and coupon, or from its position
-/// in Kafka when it has no id. So a redelivered request is the same claim: Redis replays what it has accepted, and what was
-/// issued or rejected is found in MySQL. An id that several requests share does no harm: for another user or coupon it
-/// gives another claim.
+/// The claim id of a request never changes: it is derived from the request's own id, user and coupon, or from its
+/// position in Kafka when it has no id. So a redelivered request is the same claim: Redis replays what it has accepted,
+/// and what was issued or rejected is found in MySQL. An id that several requests share does no harm: for another user
+/// or coupon it gives another claim.
 pub struct ClaimRequestHandler {
     database: Database,
     redis: Redis,
@@ -241,8 +241,8 @@ fn decode(record: &Record) -> Result<Request<'_>, String> {
     Ok(Request { record, user: user_id, coupon: coupon_id, claim, name })
 }
 
-/// The claim id of a request that has an id: the same in every delivery, so its time can only be that of the request's id,
-/// if that is a `UUIDv7`.
+/// The claim id of a request that has an id: the same in every delivery, so its time can only be that of the request's
+/// id, if that is a `UUIDv7`.
 fn id_of_request(id: &str, user: UserId, coupon: CouponId) -> ClaimId {
     // User and coupon are part of it, so that a producer that reuses ids cannot take another user's claim.
     let identity = format!("{user}/{coupon}/{id}");

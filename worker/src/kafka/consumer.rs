@@ -73,8 +73,8 @@ pub trait Handler: Send {
     /// Its name in logs, metrics and the name of its consumer group. It never changes.
     const NAME: &'static str;
 
-    /// Processes records in order. After an error or a crash the same records come again, perhaps with others behind them.
-    /// When there are none, an empty batch comes about once a second, for upkeep.
+    /// Processes records in order. After an error or a crash the same records come again, perhaps with others behind
+    /// them. When there are none, an empty batch comes about once a second, for upkeep.
     fn handle(&mut self, records: &[Record]) -> impl Future<Output = Result<()>> + Send;
 }
 

@@ -94,8 +94,8 @@ impl RankingHandler {
         }
     }
 
-    /// What the relay counted until now may end before the first event in Kafka. So the days are rebuilt when nothing was
-    /// counted from Kafka yet.
+    /// What the relay counted until now may end before the first event in Kafka. So the days are rebuilt when nothing
+    /// was counted from Kafka yet.
     async fn begin(&mut self) -> Result<()> {
         if sales::is_counted_from_kafka(&self.redis).await? {
             return Ok(());

@@ -69,7 +69,8 @@ pub struct KafkaSettings {
     /// Prefix of the name of every topic and consumer group, to share brokers with others
     #[arg(long, env, default_value = "", value_parser = topic_prefix)]
     pub kafka_topic_prefix: String,
-    /// The protocol of connections to brokers; SSL and `SASL_SSL` need a worker that was built with the feature kafka-tls
+    /// The protocol of connections to brokers; SSL and `SASL_SSL` need a worker that was built with the feature
+    /// kafka-tls
     #[arg(long, env, value_enum, default_value = "PLAINTEXT", ignore_case = true)]
     pub kafka_security_protocol: SecurityProtocol,
     /// The SASL mechanism, with `SASL_PLAINTEXT` and `SASL_SSL`; SCRAM needs the feature kafka-tls
@@ -81,10 +82,12 @@ pub struct KafkaSettings {
     /// The SASL password
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub kafka_sasl_password: Option<SecretString>,
-    /// A file of certificates (PEM) that broker certificates are verified with, with SSL and `SASL_SSL`; without one, the system's
+    /// A file of certificates (PEM) that broker certificates are verified with, with SSL and `SASL_SSL`; without one,
+    /// the system's
     #[arg(long, env, value_parser = path)]
     pub kafka_ssl_ca: Option<PathBuf>,
-    /// The source of the ranking's sales: the outbox, or Kafka's topics order.paid and order.cancelled. The same for all workers
+    /// The source of the ranking's sales: the outbox, or Kafka's topics order.paid and order.cancelled. The same for
+    /// all workers
     #[arg(long, env, value_enum, default_value = "outbox", ignore_case = true)]
     pub ranking_source: RankingSource,
 }

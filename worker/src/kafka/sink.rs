@@ -37,17 +37,17 @@ pub const ACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// `sequence`, however often they are repeated. For:
 ///
 /// - one process at a time sends, in ascending sequence, from the first event that is not known to be acknowledged;
-/// - the producer is idempotent: what it sends to a partition is appended in that order without a gap, or not at all. So
-///   one producer never leaves a message out before the last one that it appends;
-/// - the producer never drops a message by itself, which would let later ones pass: it has no delivery timeout. Whatever
-///   fails or takes too long closes that producer, with all that it still holds, and the next one begins where
+/// - the producer is idempotent: what it sends to a partition is appended in that order without a gap, or not at all.
+///   So one producer never leaves a message out before the last one that it appends;
+/// - the producer never drops a message by itself, which would let later ones pass: it has no delivery timeout.
+///   Whatever fails or takes too long closes that producer, with all that it still holds, and the next one begins where
 ///   acknowledgements ended;
-/// - messages of a closed producer, or of a process that has lost its lease, may still be appended late. The next producer
-///   begins with the same messages, so the earlier copy of a message is still behind all messages before it.
+/// - messages of a closed producer, or of a process that has lost its lease, may still be appended late. The next
+///   producer begins with the same messages, so the earlier copy of a message is still behind all messages before it.
 ///
-/// A message that brokers reject permanently, because it is too large or invalid, is dead-lettered, and those behind it go
-/// on. Brokers reject a batch as a whole. So after such a rejection only one message is in flight at a time, from the first
-/// unacknowledged one to the end of the batch, and what is rejected then is rejected itself.
+/// A message that brokers reject permanently, because it is too large or invalid, is dead-lettered, and those behind it
+/// go on. Brokers reject a batch as a whole. So after such a rejection only one message is in flight at a time, from
+/// the first unacknowledged one to the end of the batch, and what is rejected then is rejected itself.
 ///
 /// The guarantee holds as long as the number of partitions of a topic stays: a raise moves keys to other partitions.
 #[derive(Clone)]

@@ -1,5 +1,5 @@
-//! Counts sales in Redis: [`RankingSink`] counts each paid or cancelled order of the outbox once, and rebuilds the days from
-//! the orders when Redis has lost them.
+//! Counts sales in Redis: [`RankingSink`] counts each paid or cancelled order of the outbox once, and rebuilds the days
+//! from the orders when Redis has lost them.
 
 mod rebuild;
 mod sink;

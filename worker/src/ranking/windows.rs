@@ -7,11 +7,12 @@ use dibs_common::{
     redis::{Redis, sales, scripts::sales_window},
 };
 
-/// Rebuilds the windows that the API reads: the sales of the last 1, 3 and 7 business days up to `now`. Returns how many
-/// products sold in the longest; none when Redis does not know up to where it has counted, and nothing was rebuilt.
+/// Rebuilds the windows that the API reads: the sales of the last 1, 3 and 7 business days up to `now`. Returns how
+/// many products sold in the longest; none when Redis does not know up to where it has counted, and nothing was
+/// rebuilt.
 ///
-/// The sums are calculated here, a page at a time: Redis would serve no other client for six seconds while it sums seven
-/// days of a million products, and coupon campaigns open on the hour, when this runs.
+/// The sums are calculated here, a page at a time: Redis would serve no other client for six seconds while it sums
+/// seven days of a million products, and coupon campaigns open on the hour, when this runs.
 pub async fn warm(redis: &Redis, zone: Tz, now: Timestamp) -> Result<Option<usize>> {
     if sales::applied(redis).await?.is_none() {
         return Ok(None);

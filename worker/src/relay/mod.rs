@@ -1,9 +1,9 @@
 //! The outbox relay: delivers events from `outbox_events` to each sink, in order, at least once.
 //!
-//! Every worker sequences events and is on standby for every sink. The holder of a sink's lease serves it. It advances the
-//! sink after the sink has accepted events, on the connection that holds the lease: a process that has lost the lease
-//! without noticing cannot advance it. What was accepted by then is delivered again. Each sink has a relay of its own, so
-//! a sink that fails holds up no other.
+//! Every worker sequences events and is on standby for every sink. The holder of a sink's lease serves it. It advances
+//! the sink after the sink has accepted events, on the connection that holds the lease: a process that has lost the
+//! lease without noticing cannot advance it. What was accepted by then is delivered again. Each sink has a relay of its
+//! own, so a sink that fails holds up no other.
 
 mod batch;
 mod sequencing;

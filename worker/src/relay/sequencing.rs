@@ -18,8 +18,8 @@ use crate::epoch;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const RETRIES: RetryPolicy = RetryPolicy::exponential(Duration::from_millis(200), Duration::from_secs(2));
 
-/// Gives committed events their sequence until the process stops. Every worker does; a row lock lets one at a time do so,
-/// and passes to another at once when its holder dies.
+/// Gives committed events their sequence until the process stops. Every worker does; a row lock lets one at a time do
+/// so, and passes to another at once when its holder dies.
 pub async fn sequence_events(database: Database, redis: Redis, stopping: CancellationToken) {
     let mut sequencer = Sequencer { database, redis, remembered: Position::default() };
     let mut backoff = Backoff::new(RETRIES);

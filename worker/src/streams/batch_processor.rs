@@ -86,7 +86,8 @@ impl<H: Handler> BatchProcessor<H> {
         processed
     }
 
-    /// What can be processed now, in parts, the first one last: held entries whose rows are free again, then `new` ones.
+    /// What can be processed now, in parts, the first one last: held entries whose rows are free again, then `new`
+    /// ones.
     async fn split(&self, new: Vec<InFlight<H::Entry>>) -> Vec<Vec<InFlight<H::Entry>>> {
         if self.held.is_empty() {
             return vec![new];
@@ -195,8 +196,8 @@ impl<H: Handler> BatchProcessor<H> {
         }
     }
 
-    /// The row is committed before the entry leaves its stream. After a death between them the entry comes again, and its
-    /// row is there already. Returns whether the row is new.
+    /// The row is committed before the entry leaves its stream. After a death between them the entry comes again, and
+    /// its row is there already. Returns whether the row is new.
     async fn dead_letter(&self, entry: &InFlight<H::Entry>, reason: &str) -> Result<bool> {
         let InFlight { stream, delivery } = entry;
         let is_failed = self.fail_permanently(entry).await?;

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dibs_common::{error::Result, redis::Redis};
 
-/// Publishes outcomes, each on the channel of the process that waits for it, at most `limit` in a message. A lost message
-/// costs its waiter some time: it looks into the database as well.
+/// Publishes outcomes, each on the channel of the process that waits for it, at most `limit` in a message. A lost
+/// message costs its waiter some time: it looks into the database as well.
 pub(crate) async fn publish_outcomes<M>(
     redis: &Redis,
     outcomes: Vec<(&str, M)>,

@@ -27,7 +27,8 @@ pub struct ReclaimPolicy {
     pub poll_interval: Duration,
 }
 
-// A constant, not a setting. A failing entry is delivered again after `min_idle`: a shorter time dead-letters it sooner.
+// A constant, not a setting. A failing entry is delivered again after `min_idle`: a shorter time dead-letters it
+// sooner.
 impl Default for ReclaimPolicy {
     fn default() -> Self {
         Self { min_idle: Duration::from_secs(10), poll_interval: Duration::from_secs(2) }

@@ -30,8 +30,8 @@ impl<H: Handler> StreamWorker<H> {
         Self { redis: redis.clone(), policy, batches: Arc::new(BatchProcessor::new(handler, database)) }
     }
 
-    /// Works until `stopping`, then finishes what is in flight and leaves the consumer groups. Panics when a batch does:
-    /// the caller starts another worker, which reclaims the entries of that batch.
+    /// Works until `stopping`, then finishes what is in flight and leaves the consumer groups. Panics when a batch
+    /// does: the caller starts another worker, which reclaims the entries of that batch.
     pub async fn run(&self, partitions: impl IntoIterator<Item = Partition>, stopping: CancellationToken) {
         let (tx, rx) = mpsc::channel(H::LIMITS.queued_reads);
         let worked = CancellationToken::new();
@@ -81,7 +81,8 @@ impl<H: Handler> StreamWorker<H> {
         Ok(entries)
     }
 
-    /// Keeps what it read in flight until `worked`. Returns the stream that it read; none when it was stopped before it could join.
+    /// Keeps what it read in flight until `worked`. Returns the stream that it read; none when it was stopped before it
+    /// could join.
     async fn read(
         &self,
         partition: Partition,

@@ -1,9 +1,9 @@
 //! Whether a receiver is reachable at all.
 //!
-//! After so many attempts in a row without a response the circuit opens; 429, 502, 503 and 504 count as none. While it is
-//! open, one message at a time probes the receiver, each time another one, after delays that grow. Any response closes the
-//! circuit, that of a failure too. A message that got no response when the circuit opened is suspect from then on: when it
-//! fails again while others get responses, that says nothing about the receiver.
+//! After so many attempts in a row without a response the circuit opens; 429, 502, 503 and 504 count as none. While it
+//! is open, one message at a time probes the receiver, each time another one, after delays that grow. Any response
+//! closes the circuit, that of a failure too. A message that got no response when the circuit opened is suspect from
+//! then on: when it fails again while others get responses, that says nothing about the receiver.
 
 use std::collections::HashSet;
 
@@ -52,8 +52,8 @@ impl CircuitBreaker {
         self.open.is_some()
     }
 
-    /// Whether the receiver responded since then and the circuit is closed. Of the time before this process began nothing
-    /// is known.
+    /// Whether the receiver responded since then and the circuit is closed. Of the time before this process began
+    /// nothing is known.
     pub fn was_reachable_since(&self, then: Timestamp) -> bool {
         !self.is_open() && self.responded_at.is_some_and(|responded| responded >= then)
     }

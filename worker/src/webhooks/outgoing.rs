@@ -84,8 +84,8 @@ fn outgoing_message(message: &Message, receiver: Receiver, now: Timestamp) -> Re
     }))
 }
 
-/// The message that redrives a dead letter. Later events of its aggregate were delivered since, so it holds up only other
-/// dead letters of the same aggregate, and those only where the receiver is ordered.
+/// The message that redrives a dead letter. Later events of its aggregate were delivered since, so it holds up only
+/// other dead letters of the same aggregate, and those only where the receiver is ordered.
 pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, now: Timestamp) -> RetryMessage {
     let aggregate_id = letter.aggregate_id.clone().unwrap_or_default();
     // A key of its own: under the key of the aggregate, an old failure would block its new messages.
@@ -117,8 +117,8 @@ pub(super) fn dead_letter(sink: &str, message: &RetryMessage) -> NewDeadLetter {
     }
 }
 
-/// The dead letter of an event that cannot be decoded. Dibs writes the payload itself, so this is a defect, which must not
-/// hold up the events behind it.
+/// The dead letter of an event that cannot be decoded. Dibs writes the payload itself, so this is a defect, which must
+/// not hold up the events behind it.
 pub(super) fn undecodable(sink: &str, event: &OutboxEvent, error: &serde_json::Error) -> NewDeadLetter {
     NewDeadLetter {
         source: sink.to_owned(),

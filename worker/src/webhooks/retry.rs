@@ -6,7 +6,8 @@ use dibs_common::retry::RetryPolicy;
 /// How long a message is tried, from its first attempt on.
 pub const RETRIED_FOR: TimeDelta = TimeDelta::days(1);
 
-/// From 1 s to 10 minutes, and up to half as long again, so that messages that failed together do not come back together.
+/// From 1 s to 10 minutes, and up to half as long again, so that messages that failed together do not come back
+/// together.
 // A policy only ever shortens a delay. So its base and cap are half as long again as the shortest delays meant here.
 const RETRIES: RetryPolicy =
     RetryPolicy { jitter: 33, ..RetryPolicy::exponential(Duration::from_millis(1_500), Duration::from_mins(15)) };

@@ -1,4 +1,5 @@
-//! Entries of claims and commands that fail for good: one row each, redriven or dropped, and no claim without an outcome.
+//! Entries of claims and commands that fail for good: one row each, redriven or dropped, and no claim without an
+//! outcome.
 
 use std::time::Duration;
 
@@ -243,7 +244,8 @@ async fn i11_a_rebuild_counts_dead_lettered_claims_and_a_redrive_waits_for_it() 
     test.end().await;
 }
 
-/// An entry of another version has no claims that could be rejected. It is redriven under a key of its own, and dropped.
+/// An entry of another version has no claims that could be rejected. It is redriven under a key of its own, and
+/// dropped.
 #[tokio::test]
 async fn an_entry_that_cannot_be_decoded_is_redrivable_and_can_be_dropped() {
     let environment = TestEnvironment::new().await;

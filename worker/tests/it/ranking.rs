@@ -132,8 +132,8 @@ async fn seed_002_3_2_2_a_paid_order_counts_and_a_cancelled_one_no_longer() {
     environment.end().await;
 }
 
-/// I9 and I10: whatever order payments, cancellations, deliveries, deaths, losses, rebuilds, jobs and midnights come in,
-/// for eight days, scores and stored days are what the orders themselves come to.
+/// I9 and I10: whatever order payments, cancellations, deliveries, deaths, losses, rebuilds, jobs and midnights come
+/// in, for eight days, scores and stored days are what the orders themselves come to.
 #[tokio::test]
 async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens() {
     let (environment, products) = shop(3).await;

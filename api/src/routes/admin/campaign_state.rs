@@ -13,7 +13,8 @@ use crate::{
 
 /// Pause a campaign
 ///
-/// Claims are refused with `CAMPAIGN_PAUSED`; those that are accepted are issued. Pausing it twice has no further effect.
+/// Claims are refused with `CAMPAIGN_PAUSED`; those that are accepted are issued. Pausing it twice has no further
+/// effect.
 #[utoipa::path(
     post, path = "/admin/coupons/{couponId}/pause", tag = "administration",
     params(("couponId" = CouponId, Path), ChangeQuery),

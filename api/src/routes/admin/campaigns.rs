@@ -68,8 +68,8 @@ pub async fn campaigns(
         limit: page.rows(),
     };
     let mut found = Vec::new();
-    // The status follows from the clock and from Redis, so MySQL cannot filter by it. Without a bound a rare status would
-    // read every campaign for one page.
+    // The status follows from the clock and from Redis, so MySQL cannot filter by it. Without a bound a rare status
+    // would read every campaign for one page.
     for _ in 0..MAX_PAGES_READ {
         let campaigns = db::within(db::campaigns::list(&app.database.pool(), &wanted)).await?;
         let is_last = campaigns.len() < wanted.limit as usize;

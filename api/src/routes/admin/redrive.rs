@@ -15,8 +15,8 @@ problems! {
 
 /// Request the redrive of a dead letter
 ///
-/// Requesting it twice has no further effect, and one that was sent stays so. The worker that serves the source redrives
-/// it; the list has the outcome.
+/// Requesting it twice has no further effect, and one that was sent stays so. The worker that serves the source
+/// redrives it; the list has the outcome.
 #[utoipa::path(
     post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration",
     params(("deadLetterId" = DeadLetterId, Path)),

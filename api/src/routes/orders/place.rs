@@ -43,9 +43,9 @@ problems! {
 
 /// Place an order
 ///
-/// Stock and coupon are taken at once. The order can be paid until `expiresAt`. With `pay: true` it is paid in the
-/// same step. A user's unpaid orders are limited. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower, or with
-/// `Prefer: respond-async`, the answer is 202, and `Location` shows the outcome.
+/// Stock and coupon are taken at once. The order can be paid until `expiresAt`. With `pay: true` it is paid in the same
+/// step. A user's unpaid orders are limited. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower,
+/// or with `Prefer: respond-async`, the answer is 202, and `Location` shows the outcome.
 #[utoipa::path(
     post, path = "/orders", tag = "orders", request_body = OrderBody,
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),

@@ -60,8 +60,8 @@ fn optional_moment(value: Option<Timestamp>) -> String {
 }
 
 fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPlan) -> usize {
-    // Changes go before inserts: a new order may use the coupon that a cancelled order of the same batch gives back, and
-    // the key `coupon_used_once` rejects two live orders with one coupon after every statement.
+    // Changes go before inserts: a new order may use the coupon that a cancelled order of the same batch gives back,
+    // and the key `coupon_used_once` rejects two live orders with one coupon after every statement.
     let head = "UPDATE /* orders::write_orders */ JSON_TABLE('[";
     let tail = "]', '$[*]' COLUMNS(order_id CHAR(32) PATH '$[0]', status VARCHAR(12) PATH '$[1]', \
         payment_id CHAR(32) PATH '$[2]', paid_at DATETIME(3) PATH '$[3]', confirmed_at DATETIME(3) PATH '$[4]', \
@@ -228,8 +228,8 @@ pub async fn purge_commands(pool: &MySqlPool, before: Timestamp, limit: u32) -> 
     delete_older(pool, sql, before, limit).await
 }
 
-/// Deletes at most `limit` rejected orders that would have expired before `before`, with their items and failed payments.
-/// Returns their number.
+/// Deletes at most `limit` rejected orders that would have expired before `before`, with their items and failed
+/// payments. Returns their number.
 pub async fn purge_rejected(pool: &MySqlPool, before: Timestamp, limit: u32) -> Result<u64, sqlx::Error> {
     let orders: Vec<Uuid> = sqlx::query_scalar(
         "SELECT /* orders::purge_rejected */ order_id FROM orders WHERE status = 'REJECTED' AND expires_at < ? \

@@ -1,9 +1,9 @@
 //! A Redis Cluster: which node owns a slot, and a pool of connections to each node.
 //!
-//! The client library can follow redirections itself, but not while a slot is moved: it counts a redirection as one more
-//! attempt, of which a command has one; it sends ASKING between commands in flight, whose replies it then confuses; and a
-//! redirection that fails ends the client for good. So each node has clients that know nothing of the cluster, and
-//! redirections are followed here.
+//! The client library can follow redirections itself, but not while a slot is moved: it counts a redirection as one
+//! more attempt, of which a command has one; it sends ASKING between commands in flight, whose replies it then
+//! confuses; and a redirection that fails ends the client for good. So each node has clients that know nothing of the
+//! cluster, and redirections are followed here.
 
 mod route;
 

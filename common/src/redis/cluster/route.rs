@@ -60,8 +60,8 @@ impl<'c> Route<'c> {
         Ok(Target { server, client: owner.pool().next().clone(), is_asked })
     }
 
-    /// Prepares another attempt after a redirection, or an error that passes. Such a reply means that the operation was not
-    /// executed. Any other error is returned.
+    /// Prepares another attempt after a redirection, or an error that passes. Such a reply means that the operation was
+    /// not executed. Any other error is returned.
     pub async fn follow(&mut self, error: RedisError) -> Result<(), RedisError> {
         let mut words = error.details().split(' ');
         let (word, server) = (words.next().unwrap_or_default(), words.nth(1));

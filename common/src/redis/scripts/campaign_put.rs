@@ -69,7 +69,8 @@ pub enum CampaignLowered {
     Unknown,
 }
 
-/// Lowers the quantity of a campaign, unless more is claimed already. Decided by Redis, so that no claim slips in between.
+/// Lowers the quantity of a campaign, unless more is claimed already. Decided by Redis, so that no claim slips in
+/// between.
 pub async fn campaign_lower(redis: &Redis, campaign: &Campaign) -> Result<CampaignLowered> {
     match put(redis, campaign, Uuid::nil(), [String::new(), String::new()], "NOT_BELOW_CLAIMED").await? {
         (0, ..) => Ok(CampaignLowered::Unknown),

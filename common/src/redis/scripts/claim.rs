@@ -84,9 +84,9 @@ pub async fn claim(
     decide(redis, Call { partition, coupon, reply_channel, issuer: "" }, claims).await
 }
 
-/// The same for claims by which an administrator assigns the coupon. Neither the claim window nor a pause applies, so no
-/// decision is [`Decision::NotOpen`] or [`Decision::Paused`], and [`Decision::Closed`] means that an administrator closed
-/// the campaign.
+/// The same for claims by which an administrator assigns the coupon. Neither the claim window nor a pause applies, so
+/// no decision is [`Decision::NotOpen`] or [`Decision::Paused`], and [`Decision::Closed`] means that an administrator
+/// closed the campaign.
 pub async fn assign(
     redis: &Redis,
     partition: Partition,

@@ -35,8 +35,8 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// What the consumer remembers of what Redis has counted for it, to notice that Redis returned to an older state. It grows
-/// with the number of sources only.
+/// What the consumer remembers of what Redis has counted for it, to notice that Redis returned to an older state. It
+/// grows with the number of sources only.
 #[derive(Clone, Debug, Default)]
 pub(in crate::redis) struct SalesMemory {
     /// The `applied` that was seen last.
@@ -108,7 +108,8 @@ pub(in crate::redis) async fn sales_count(
     }
 }
 
-/// The changes of messages with the number of their source and their sequence. A message that occurs twice changes once.
+/// The changes of messages with the number of their source and their sequence. A message that occurs twice changes
+/// once.
 fn new_changes(messages: &[SalesMessage], spans: &HashMap<&str, Span>) -> Vec<(usize, u64, SalesChange)> {
     let mut new = Vec::new();
     let mut highest: HashMap<&str, u64> = HashMap::new();

@@ -15,8 +15,9 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Replaces days by those that `rebuild` staged, which contain every event up to `position`. Each day comes with its expiry.
-/// Returns false, and changes nothing, when another rebuild was faster: [`crate::redis::sales::invalidate`] comes first. See `lua/sales_put.lua`.
+/// Replaces days by those that `rebuild` staged, which contain every event up to `position`. Each day comes with its
+/// expiry. Returns false, and changes nothing, when another rebuild was faster: [`crate::redis::sales::invalidate`]
+/// comes first. See `lua/sales_put.lua`.
 pub async fn sales_put(
     redis: &Redis,
     rebuild: Uuid,

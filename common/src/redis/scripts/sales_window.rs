@@ -18,8 +18,8 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// How long a window is served when no worker replaces it. Its info says how old it is.
 const RETENTION_SECONDS: i64 = 24 * 60 * 60;
 
-/// Replaces the window of `days` days up to `to` by the one that `rebuild` staged. Returns false, and changes nothing, when
-/// Redis does not know which events are counted. See `lua/sales_window.lua`.
+/// Replaces the window of `days` days up to `to` by the one that `rebuild` staged. Returns false, and changes nothing,
+/// when Redis does not know which events are counted. See `lua/sales_window.lua`.
 pub async fn sales_window(redis: &Redis, days: u8, rebuild: Uuid, to: NaiveDate, now: Timestamp) -> Result<bool> {
     let window = redis.keys.sales_window(days);
     let staged = redis.keys.staged(&window, rebuild);

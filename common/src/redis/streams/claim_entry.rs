@@ -20,8 +20,8 @@ use crate::{
 /// Accepted claims of one campaign, in order, as one call of the claim script appended them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimEntry {
-    /// Where a process waits for the outcome of one of them; empty for none. The field `answers` of an entry, whose names
-    /// every version reads.
+    /// Where a process waits for the outcome of one of them; empty for none. The field `answers` of an entry, whose
+    /// names every version reads.
     pub reply_channel: String,
     /// In the order of acceptance.
     pub claims: Vec<Claim>,

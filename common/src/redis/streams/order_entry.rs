@@ -17,8 +17,8 @@ use crate::{
 /// One command, as the API appended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrderEntry {
-    /// Where a process waits for the outcome; empty for none. The field `answers` of an entry, whose names every version
-    /// reads.
+    /// Where a process waits for the outcome; empty for none. The field `answers` of an entry, whose names every
+    /// version reads.
     pub reply_channel: String,
     /// The id of the request that sent it.
     pub request: String,

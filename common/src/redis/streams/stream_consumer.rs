@@ -126,8 +126,8 @@ impl<E: Entry> StreamConsumer<E> {
         }
     }
 
-    /// Reclaims at most `count` entries that their consumer has had in flight for longer than `idle`, and which this one
-    /// does not work on right now.
+    /// Reclaims at most `count` entries that their consumer has had in flight for longer than `idle`, and which this
+    /// one does not work on right now.
     pub async fn reclaim(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let list = async |client: Client| {
@@ -181,8 +181,8 @@ impl<E: Entry> StreamConsumer<E> {
         Ok(removed)
     }
 
-    /// Removes consumers of the group that have nothing pending and did not read for `min_idle`, and returns their number. One
-    /// that still runs joins again with its next read.
+    /// Removes consumers of the group that have nothing pending and did not read for `min_idle`, and returns their
+    /// number. One that still runs joins again with its next read.
     pub async fn remove_idle_consumers(&self, min_idle: Duration) -> Result<u64> {
         scripts::remove_idle_consumers(&self.redis, self.key.clone(), E::GROUP, min_idle).await
     }

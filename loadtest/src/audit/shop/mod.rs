@@ -1,8 +1,8 @@
-//! The audit of the shop: products, points, orders, payments, events and idempotency keys in MySQL, its streams in Redis,
-//! and the record of a client.
+//! The audit of the shop: products, points, orders, payments, events and idempotency keys in MySQL, its streams in
+//! Redis, and the record of a client.
 //!
-//! The conditions on the tables are a list of rules, one statement each. Each reads all rows in one pass instead of a row
-//! at a time.
+//! The conditions on the tables are a list of rules, one statement each. Each reads all rows in one pass instead of a
+//! row at a time.
 
 mod client;
 mod deliveries;

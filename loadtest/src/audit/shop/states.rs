@@ -55,8 +55,8 @@ pub const RULES: [Rule; 6] = [
                      ELSE o.status = 'CANCELLED' END, FALSE)) \
                  OR (c.type = 'PAY' AND c.code = 'POINTS_INSUFFICIENT') <> COALESCE(p.status = 'FAIL', FALSE)",
     ),
-    // Each state change of an order has one event, after that of the change before. Old events are purged in their order,
-    // so orders from before the oldest event are left out.
+    // Each state change of an order has one event, after that of the change before. Old events are purged in their
+    // order, so orders from before the oldest event are left out.
     Rule::new(
         "I8",
         "orders: the events of each are one legal path to its status",

@@ -20,8 +20,8 @@ use dibs_worker::kafka::{CLAIM_REQUESTS, ClaimRequestConsumer, ClaimRequestHandl
 use super::{Brokers, LIMIT, handle, letters, live_and_die, request_consumer, wanted};
 use crate::support::{user, work};
 
-/// I1 and I2: a thousand requests of four hundred users for a hundred coupons, some twice with the same id, some without
-/// one. The consumer dies when it has claimed, so all come again, which changes nothing.
+/// I1 and I2: a thousand requests of four hundred users for a hundred coupons, some twice with the same id, some
+/// without one. The consumer dies when it has claimed, so all come again, which changes nothing.
 #[tokio::test]
 async fn i1_and_i2_a_burst_by_kafka_issues_each_coupon_once_however_often_requests_come() {
     let (brokers, environment) = (Brokers::new().await, TestEnvironment::new().await);

@@ -208,7 +208,8 @@ impl BatchExecutor<'_> {
         self.state.orders.insert(order.order_id, order);
     }
 
-    /// Counts an unpaid order that begins (1) or ends (-1), so that the next command of the batch finds the right numbers.
+    /// Counts an unpaid order that begins (1) or ends (-1), so that the next command of the batch finds the right
+    /// numbers.
     fn count_unpaid(&mut self, order: &Order, change: i64) {
         // The rows of a user who places no unpaid order in this batch were not read, and are not needed.
         let Some(held) = self.state.unpaid.get_mut(&order.user_id) else { return };

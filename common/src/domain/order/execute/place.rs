@@ -19,8 +19,8 @@ struct Pricing {
 }
 
 impl BatchExecutor<'_> {
-    /// Checks coupon, products, stock, amount, and then with `payment` the points, without it what the user's unpaid orders
-    /// hold. In this order.
+    /// Checks coupon, products, stock, amount, and then with `payment` the points, without it what the user's unpaid
+    /// orders hold. In this order.
     ///
     /// Source: 000 section 4, 001 section 1, 003 section 4.
     pub(super) fn place(

@@ -74,8 +74,8 @@ fn assert_same_shop(tables: &Tables, model: &Model) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// I5 to I8 and I12 for any commands, in any order, delivered any number of times, in batches of any sizes: outcomes
-    /// and rows are those of the model.
+    /// I5 to I8 and I12 for any commands, in any order, delivered any number of times, in batches of any sizes:
+    /// outcomes and rows are those of the model.
     #[test]
     fn batches_of_any_size_do_what_the_model_does_one_command_at_a_time(
         requests in prop::collection::vec((0..3_usize, request()), 1..40),
