@@ -13,13 +13,14 @@
 //! - Anything else (another status, another body, a redirect, a broken connection, no response within 2 s) leaves the
 //!   charge pending. The worker sends the request again until there is a decision.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::describe_url,
     domain::charge::{Decision, NewCharge},
     error::{Cause, Error, Result},
     identifiers::{ChargeId, UserId},
@@ -32,10 +33,16 @@ pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(2);
 /// A longer response is invalid, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PaymentGateway {
     client: Client,
     payments: Url,
+}
+
+impl fmt::Debug for PaymentGateway {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("PaymentGateway").field(&describe_url(&self.payments.as_str().into())).finish()
+    }
 }
 
 #[derive(Serialize)]
@@ -137,6 +144,12 @@ mod tests {
         for wrong in ["", "pay.example", "ftp://pay.example", "https://", "mailto:pay@example", "http://pay/?key=1"] {
             assert!(at(wrong).is_err_and(|why| why.contains("http:// or https://")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn its_secrets_are_not_shown() {
+        let gateway = PaymentGateway::at(&"https://shop:secret@pay.example/v1".into()).expect("a gateway");
+        assert_eq!(format!("{gateway:?}"), "PaymentGateway(\"https://***@pay.example/v1/payments\")");
     }
 
     /// The certificates and the TLS provider of https are there.

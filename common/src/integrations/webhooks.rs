@@ -22,6 +22,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::{self, Timestamp},
+    config::describe_url,
     domain::dead_letter::beginning,
     error::{Error, Result},
     integrations::http::{describe, http_url},
@@ -124,11 +125,17 @@ pub struct DeliveryFailure {
     pub is_reachable: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebhookEndpoint {
     client: Client,
     url: Url,
     secrets: WebhookSecrets,
+}
+
+impl fmt::Debug for WebhookEndpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("WebhookEndpoint").field(&describe_url(&self.url.as_str().into())).finish()
+    }
 }
 
 impl WebhookEndpoint {
@@ -237,6 +244,14 @@ mod tests {
         assert!(!secrets.verify("msg_other", timestamp, body, signature));
         assert!(!secrets.verify(id, timestamp, b"{}", signature));
         assert!(!secrets.verify(id, timestamp, body, ""));
+    }
+
+    #[test]
+    fn secrets_of_an_endpoint_are_not_shown() {
+        let url = "https://user:secret@hooks.example/in?token=secret".into();
+        let endpoint =
+            WebhookEndpoint::at("NOTIFICATION_URL", &url, secrets(SECRET).expect("a secret")).expect("valid");
+        assert_eq!(format!("{endpoint:?}"), "WebhookEndpoint(\"https://***@hooks.example/in?***\")");
     }
 
     #[test]
