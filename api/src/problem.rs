@@ -45,6 +45,7 @@ pub struct Problem<'p> {
     claim: Option<ClaimRecord>,
     /// When the campaign opens, for `CAMPAIGN_NOT_OPEN`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     opens_at: Option<DateTime<Utc>>,
     /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +98,13 @@ impl IntoResponse for ApiError {
         response.extensions_mut().insert(ErrorExtension(std::sync::Arc::new(self.0)));
         response
     }
+}
+
+/// Whether a response asks the caller to come again with another operation: the command of this one is decided, without an
+/// effect, and its cause passes.
+pub fn needs_new_operation(response: &Response) -> bool {
+    let error = response.extensions().get::<ErrorExtension>();
+    error.is_some_and(|ErrorExtension(error)| matches!(**error, Error::OrderPending(_)))
 }
 
 /// Renders the error of a response, if it has one, as a problem.

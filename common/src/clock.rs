@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use chrono::{DateTime, SubsecRound, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, TimeZone, Utc};
+use serde::Serializer;
 
 /// A moment in UTC, to the millisecond wherever it is stored.
 pub type Timestamp = DateTime<Utc>;
@@ -33,4 +34,50 @@ pub fn set_offset(by: TimeDelta) {
 /// The moment so many milliseconds after 1970; the end of representable time when there is none.
 pub fn from_millis(millis: i64) -> Timestamp {
     Utc.timestamp_millis_opt(millis).single().unwrap_or(Timestamp::MAX_UTC)
+}
+
+/// A time as Dibs writes it: RFC 3339 in UTC, to the millisecond. chrono itself leaves out a fraction of zero, so that one time
+/// in a thousand would have another form than all others.
+pub fn text(time: Timestamp) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// A time that a field may lack.
+pub trait OptionalTime {
+    fn time(&self) -> Option<Timestamp>;
+}
+
+impl OptionalTime for Timestamp {
+    fn time(&self) -> Option<Timestamp> {
+        Some(*self)
+    }
+}
+
+impl OptionalTime for Option<Timestamp> {
+    fn time(&self) -> Option<Timestamp> {
+        *self
+    }
+}
+
+/// Writes a time in JSON: `#[serde(serialize_with = "clock::serialize")]`. A test finds fields without it.
+pub fn serialize<S: Serializer>(time: &impl OptionalTime, serializer: S) -> Result<S::Ok, S::Error> {
+    match time.time() {
+        Some(time) => serializer.serialize_str(&text(time)),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_always_has_three_digits_of_milliseconds() {
+        assert_eq!(text(from_millis(1_900_000_000_000)), "2030-03-17T17:46:40.000Z");
+        assert_eq!(text(from_millis(1_900_000_000_070)), "2030-03-17T17:46:40.070Z");
+        let mut json = Vec::new();
+        let mut serializer = serde_json::Serializer::new(&mut json);
+        serialize(&Some(from_millis(0)), &mut serializer).expect("JSON");
+        assert_eq!(json, b"\"1970-01-01T00:00:00.000Z\"");
+    }
 }

@@ -32,7 +32,7 @@ use super::{InProgress, panicked};
 use crate::{
     app::SharedApp,
     extract::{Administrator, OperationId, max_body_bytes, read_body},
-    problem::{ApiError, PROBLEM_JSON, render},
+    problem::{ApiError, PROBLEM_JSON, needs_new_operation, render},
     request_id::RequestId,
 };
 
@@ -155,6 +155,7 @@ where
         never = renew(app, &mut attempt) => match never {},
     };
     let answered = answered.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {});
+    let needs_new_operation = needs_new_operation(&answered);
     let (head, body) = render(answered, id.as_str(), &uri).into_parts();
     // Read whole before it is sent, as the row must hold what the caller receives.
     let body = match body::to_bytes(body, MAX_STORED_BYTES).await {
@@ -162,7 +163,7 @@ where
         Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
     // The effect is durable, so the caller gets its response. A repeat runs the operation again under the same id.
-    if let Err(error) = finish(app, &attempt, &head, &body).await {
+    if let Err(error) = finish(app, &attempt, &head, &body, needs_new_operation).await {
         let (request_id, cause) = (id.as_str(), error.chain());
         tracing::warn!(request_id, cause, "idempotent response not stored");
     }
@@ -181,15 +182,22 @@ async fn renew(app: &SharedApp, attempt: &mut Attempt) -> Infallible {
 }
 
 /// Stores a final response, else lets a repeat run again.
-async fn finish(app: &SharedApp, attempt: &Attempt, head: &response::Parts, body: &Bytes) -> Result<()> {
+async fn finish(
+    app: &SharedApp,
+    attempt: &Attempt,
+    head: &response::Parts,
+    body: &Bytes,
+    needs_new_operation: bool,
+) -> Result<()> {
     let pool = &app.database.pool();
     if is_final(head) {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
         let answer = StoredResponse { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
         db::within(db::idempotency::store_response(pool, attempt, &answer)).await
-    // Only of a first attempt: an earlier one may have had an effect before it died.
-    } else if attempt.is_first && head.status.is_client_error() {
+    // Only of a first attempt: an earlier one may have had an effect before it died. With the same operation a command that
+    // is decided would be refused again, though its cause has passed.
+    } else if needs_new_operation || (attempt.is_first && head.status.is_client_error()) {
         // The request had no effect, so the caller may correct the body and keep the key.
         db::within(db::idempotency::discard(pool, attempt)).await
     } else {

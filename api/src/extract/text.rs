@@ -81,9 +81,18 @@ impl<'de> Deserializer<'de> for Text<'_> {
         visitor.visit_seq(SeqDeserializer::new(self.0.iter().map(|value| Text(slice::from_ref(value)))))
     }
 
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_enum(self.value().into_deserializer())
+    }
+
     forward_to_deserialize_any! {
         i8 i16 i32 i64 i128 u16 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple_struct map
-        struct enum identifier ignored_any
+        struct identifier ignored_any
     }
 }
 

@@ -13,7 +13,7 @@ use dibs_common::{
     db::{self, Database, orders::AwaitedCommand},
     domain::order::{Action, Command, CommandKind, CommandResult, OrderOutcome, OrderRejectReason, RejectCode},
     error::{Error, Result},
-    identifiers::{CommandId, OrderId, Partition, UserId, created_at},
+    identifiers::{CommandId, Partition, UserId, created_at},
     redis::{
         Redis,
         pending_commands::{self, PendingCommand},
@@ -103,22 +103,26 @@ impl Orders {
         Ok((!is_lost).then_some(found))
     }
 
-    async fn is_missing(&self, order: OrderId) -> bool {
-        matches!(db::within(db::orders::find(&self.database.pool(), order)).await, Ok(None))
+    /// Whether the order of a command that did not find it appears later, or has appeared since.
+    async fn appears_later(&self, command: &Command) -> bool {
+        let order = command.order();
+        // Redis before the database: an order that is placed between the two reads is found in the second.
+        let pending = self.pending(CommandId(order.0)).await;
+        match db::within(db::orders::find(&self.database.pool(), order)).await {
+            // Another user's order is not found, whenever the caller comes.
+            Ok(Some(found)) => found.user_id == command.user,
+            Ok(None) => matches!(pending, Ok(Some(pending)) if pending.kind == CommandKind::Place),
+            Err(_) => false,
+        }
     }
 
     /// A rejection as an error. Where the order is missing it may be on its stream still, read by a slow worker: then the
     /// caller is to come back.
     async fn rejection(&self, command: &Command, reason: OrderRejectReason) -> Error {
-        let order = command.order();
         match reason.code {
-            RejectCode::OrderNotFound => match self.pending(CommandId(order.0)).await {
-                Ok(Some(found)) if found.kind == CommandKind::Place && self.is_missing(order).await => {
-                    Error::OrderPending(order)
-                }
-                _ => Error::OrderRejected(reason),
-            },
-            RejectCode::ValidationFailed => Error::field("items", reason.detail),
+            RejectCode::OrderNotFound if self.appears_later(command).await => Error::OrderPending(command.order()),
+            // A field's message is no sentence: the problem's text ends it.
+            RejectCode::ValidationFailed => Error::field("items", reason.detail.trim_end_matches('.')),
             _ => Error::OrderRejected(reason),
         }
     }

@@ -38,3 +38,36 @@ fn collect(path: &Path, found: &mut Vec<PathBuf>) {
 pub fn documents() -> Vec<(String, String)> {
     files(&[""], &[".md"])
 }
+
+/// chrono's own serializer leaves out a fraction of zero.
+#[test]
+fn every_time_that_is_serialized_has_three_digits_of_milliseconds() {
+    const SERIALIZER: &str = "clock::serialize\"";
+    let mut found = Vec::new();
+    let mut serialized = 0;
+    for (path, text) in files(&["common/src", "api/src", "worker/src"], &[".rs"]) {
+        for item in text.split("#[derive(").skip(1) {
+            let item = item.split("\n}").next().unwrap_or_default();
+            let (traits, body) = item.split_once(")]").unwrap_or_default();
+            if !traits.split(',').any(|name| name.trim() == "Serialize") {
+                continue;
+            }
+            let mut attributes = String::new();
+            for line in body.lines().map(str::trim) {
+                let is_time = ["DateTime<Utc>", "Timestamp"].iter().any(|kind| line.contains(kind));
+                match () {
+                    () if line.starts_with("#[") => attributes.push_str(line),
+                    () if line.starts_with("//") => {}
+                    () if is_time && attributes.contains(SERIALIZER) => serialized += 1,
+                    () if is_time => found.push(format!("{path}: {line}")),
+                    () => {}
+                }
+                if !line.starts_with(['#', '/']) {
+                    attributes.clear();
+                }
+            }
+        }
+    }
+    assert!(serialized > 30, "{serialized}");
+    assert_eq!(found, Vec::<String>::new(), "fields without serialize_with = \"{SERIALIZER}");
+}

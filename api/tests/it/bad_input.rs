@@ -168,6 +168,48 @@ async fn parameters_are_named_and_have_one_spelling() {
     app.end().await;
 }
 
+#[tokio::test]
+async fn names_are_visible_and_have_no_control_characters() {
+    let app = TestApp::new().await;
+    let product = app.environment.product(5_000, 3).await;
+    for (name, message) in [
+        ("a\0b", "expected no control characters, got U+0000"),
+        ("a\nb", "expected no control characters, got U+000A"),
+        ("a\u{202e}b", "expected no control characters, got U+202E"),
+        ("\u{3164}", "expected a visible character"),
+    ] {
+        let campaign = terms_body(|terms| terms.name = name.into());
+        let terms = json!({ "name": name, "price": 1, "stock": 1 });
+        let change = app.request(Method::PATCH, &format!("/admin/products/{product}")).bearer_auth(ADMIN_TOKEN);
+        for answer in [
+            app.administer("/admin/coupons", campaign).await,
+            app.administer("/admin/products", terms).await,
+            Answer::of(change.json(&json!({ "name": name }))).await,
+        ] {
+            assert_eq!(errors_of(&answer), [format!("name: {message}")], "{name:?}");
+        }
+    }
+    let charge = app.post("/points", json!({ "userId": 1, "amount": 10_000, "paymentMethod": "card\n" })).await;
+    assert_eq!(errors_of(&charge), ["paymentMethod: expected no control characters, got U+000A"]);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn texts_of_refusals_say_what_is_expected() {
+    let app = TestApp::new().await;
+    let largest = 9_007_199_254_740_991_i64;
+    let body = terms_body(|terms| {
+        terms.discount.value = largest + 1;
+        terms.minimum_order_amount = largest + 1;
+    });
+    let expected = [
+        format!("discount.value: expected 1 to {largest} won"),
+        format!("minimumOrderAmount: expected 0 to {largest} won"),
+    ];
+    assert_eq!(errors_of(&app.administer("/admin/coupons", body).await), expected);
+    app.end().await;
+}
+
 /// Such a campaign would give out coupons that are expired when they are issued, or none at all.
 #[tokio::test]
 async fn terms_that_contradict_each_other_or_the_clock_are_refused() {

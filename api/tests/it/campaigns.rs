@@ -47,3 +47,25 @@ async fn an_unknown_campaign_is_found_once_it_is_created() {
     app.work().await;
     app.end().await;
 }
+
+/// Strict readers take one form of a time only.
+#[tokio::test]
+async fn times_always_have_milliseconds() {
+    let app = TestApp::new().await;
+    let mut body = crate::app::terms_body(|_| ());
+    body["opensAt"] = "2031-01-01T09:00:00+09:00".into();
+    body["closesAt"] = "2031-01-02T00:00:00.5Z".into();
+    body["validity"] = serde_json::json!({ "until": "2031-01-03T00:00:00Z" });
+    let created = app.administer("/admin/coupons", body).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    assert_eq!(created.body["opensAt"], "2031-01-01T00:00:00.000Z");
+    assert_eq!(created.body["closesAt"], "2031-01-02T00:00:00.500Z");
+    assert_eq!(created.body["validity"]["until"], "2031-01-03T00:00:00.000Z");
+    let shown = app.get(created.header("location").expect("where")).await;
+    assert_eq!(shown.body["opensAt"], created.body["opensAt"]);
+    let coupon = created.body["couponId"].as_u64().expect("an id").try_into().expect("an id");
+    let early = app.claim(coupon, 1).await;
+    assert_eq!((early.code(), &early.body["opensAt"]), ("CAMPAIGN_NOT_OPEN", &created.body["opensAt"]));
+    assert!(early.body["detail"].as_str().expect("text").contains("2031-01-01T00:00:00.000Z"), "{early:?}");
+    app.end().await;
+}

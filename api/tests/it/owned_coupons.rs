@@ -35,6 +35,33 @@ async fn a_users_coupons_are_listed_newest_first_page_by_page() {
     app.end().await;
 }
 
+/// The id of a claim that came by Kafka may follow from a plain request id: it says nothing of the time.
+#[tokio::test]
+async fn the_newest_coupon_comes_first_whatever_its_id() {
+    let app = TestApp::new().await;
+    let mut coupons = Vec::new();
+    for claim in ["02", "ff", "01"] {
+        let coupon = app.environment.campaign(1).await.id;
+        assert_eq!(app.claim(coupon, 1).await.status, 202);
+        app.work().await;
+        let sql =
+            format!("UPDATE user_coupons SET user_coupon_id = UNHEX(REPEAT('{claim}', 16)) WHERE coupon_id = {coupon}");
+        app.environment.execute(&sql).await;
+        // Of another millisecond than the next one.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        coupons.insert(0, json!(coupon));
+    }
+    let (mut listed, mut query) = (Vec::new(), "limit=1".to_owned());
+    loop {
+        let (page, cursor) = ids(&app, &query).await;
+        listed.extend(page);
+        let Some(cursor) = cursor.as_str() else { break };
+        query = format!("limit=1&cursor={cursor}");
+    }
+    assert_eq!(listed, coupons);
+    app.end().await;
+}
+
 #[tokio::test]
 async fn a_coupon_past_its_validity_shows_as_expired_at_once() {
     let app = TestApp::new().await;

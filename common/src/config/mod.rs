@@ -19,7 +19,7 @@ use url::{check_database_url, check_redis_url};
 use crate::{
     db::Database,
     domain::{campaign::MAX_AMOUNT, points::PointRules},
-    error::{Error, Result},
+    error::{Dependency, Error, Result},
     identifiers::Partition,
     integrations::payment_gateway::{PaymentGateway, payments_url},
     redis::{Redis, keys::Keys},
@@ -151,13 +151,27 @@ pub fn read_environment_file() {
 /// Prints for a person at the terminal why a process ends, with the causes.
 #[expect(clippy::print_stderr, reason = "it is read by the person who started the process")]
 pub fn report(error: &Error) {
-    let mut line = format!("error: {error}");
+    eprintln!("{}", description(error));
+}
+
+fn description(error: &Error) -> String {
+    let mut line = match error {
+        // The text for callers says to come again. At a start the setting may be wrong, such as its password.
+        Error::DependencyUnavailable { dependency, .. } => {
+            let setting = match dependency {
+                Dependency::MySql => "DATABASE_URL",
+                Dependency::Redis => "REDIS_URL",
+            };
+            format!("error: {setting}: {} cannot be used with it", dependency.into_str())
+        }
+        error => format!("error: {error}"),
+    };
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         line = format!("{line}\n  because: {inner}");
         cause = inner.source();
     }
-    eprintln!("{line}");
+    line
 }
 
 /// Any text, which is not printed when it is wrong.
@@ -177,6 +191,15 @@ fn key_prefix(prefix: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_refuses_the_process_is_named_by_its_setting() {
+        let refused = Error::unavailable(Dependency::MySql, "Access denied for user 'dibs'");
+        let expected = "error: DATABASE_URL: mysql cannot be used with it\n  because: Access denied for user 'dibs'";
+        assert_eq!(description(&refused), expected);
+        let setting = Error::Setting("REDIS_URL", "expected redis://".into());
+        assert_eq!(description(&setting), "error: REDIS_URL: expected redis://");
+    }
 
     #[test]
     fn a_key_prefix_has_no_braces() {

@@ -13,11 +13,8 @@ use super::{
     statements::{self, Statements},
 };
 use crate::{
-    clock::Timestamp,
-    domain::{
-        campaign::Discount,
-        event::{Aggregate, Event},
-    },
+    clock::{Timestamp, from_millis},
+    domain::{campaign::Discount, claim::CouponExpired, event::Event},
     identifiers::{ClaimId, CouponId, UserId},
 };
 
@@ -50,10 +47,13 @@ pub struct OwnedCoupon {
     pub discount: Discount,
     pub status: OwnedStatus,
     /// When it was issued.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub issued_at: DateTime<Utc>,
     /// Until when it can be used.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub valid_until: DateTime<Utc>,
     /// When an order used it.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub used_at: Option<DateTime<Utc>>,
 }
 
@@ -102,13 +102,16 @@ impl OwnedRow {
     }
 }
 
+/// The end of the year 9999, after which MySQL has no times.
+const LAST_MILLISECOND: i64 = 253_402_300_799_999;
+
 /// Which of a user's coupons to list.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnedCouponsFilter {
     pub user: UserId,
     /// Only coupons of this status.
     pub status: Option<OwnedStatus>,
-    /// Only coupons that were claimed before this one.
+    /// Only coupons that were issued before this one.
     pub before: Option<ClaimId>,
     pub limit: u32,
 }
@@ -126,21 +129,37 @@ pub async fn list(
         Some(OwnedStatus::Used) => "AND u.status = 'USED'",
         Some(OwnedStatus::Revoked) => "AND u.status = 'REVOKED'",
     };
-    // Claim ids are UUIDv7, so descending ids are newest first.
+    // Not by id alone: the id of a claim that came by Kafka may follow from a request id, and then says nothing of its time.
+    let (issued_at, id) = match wanted.before {
+        None => (from_millis(LAST_MILLISECOND), Uuid::max()),
+        Some(before) => (find_issued_at(pool, before).await?.unwrap_or(Timestamp::UNIX_EPOCH), before.0),
+    };
     let sql = format!(
         "SELECT /* owned_coupons::list */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
          u.discount_max_amount, u.status, u.issued_at, u.valid_until, u.used_at \
          FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
-         WHERE u.user_id = ? AND u.user_coupon_id < ? {status} ORDER BY u.user_coupon_id DESC LIMIT ?"
+         WHERE u.user_id = ? AND u.issued_at <= ? AND (u.issued_at < ? OR u.user_coupon_id < ?) {status} \
+         ORDER BY u.issued_at DESC, u.user_coupon_id DESC LIMIT ?"
     );
     let mut query = sqlx::query_as::<_, OwnedRow>(sqlx::AssertSqlSafe(sql))
         .bind(wanted.user.get())
-        .bind(wanted.before.map_or(Uuid::max(), |claim| claim.0));
+        .bind(issued_at)
+        .bind(issued_at)
+        .bind(id);
     if matches!(wanted.status, Some(OwnedStatus::Usable | OwnedStatus::Expired)) {
         query = query.bind(now);
     }
     let rows = query.bind(wanted.limit).fetch_all(pool).await?;
     rows.into_iter().map(|row| row.into_owned_coupon(now)).collect()
+}
+
+async fn find_issued_at(pool: &MySqlPool, coupon: ClaimId) -> Result<Option<Timestamp>, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT /* owned_coupons::find_issued_at */ issued_at FROM user_coupons WHERE user_coupon_id = ?",
+    )
+    .bind(coupon.0)
+    .fetch_optional(pool)
+    .await
 }
 
 /// Marks at most `limit` issued coupons whose validity ended by `moment` as expired, with an event each. Returns their
@@ -177,10 +196,7 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
             expired_at: now,
         });
     }
-    let events: Vec<Event> = expired
-        .iter()
-        .map(|coupon| Event::new(Aggregate::Coupon(coupon.coupon_id), "coupon.expired", coupon))
-        .collect();
+    let events: Vec<Event> = expired.iter().map(CouponExpired::event).collect();
     let mut statements = Statements::new(database.statement_bytes());
     let head = "UPDATE user_coupons /* owned_coupons::expire */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
     statements.push_rows(head, ")", &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
@@ -188,13 +204,4 @@ pub async fn expire(database: &Database, moment: Timestamp, limit: u32, now: Tim
     statements.send(&mut transaction).await?;
     transaction.commit().await?;
     Ok(expired.len() as u64)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CouponExpired {
-    user_coupon_id: ClaimId,
-    coupon_id: CouponId,
-    user_id: UserId,
-    expired_at: Timestamp,
 }

@@ -98,6 +98,7 @@ pub struct LedgerEntry {
     /// The order of that payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<OrderId>,
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
 }
 

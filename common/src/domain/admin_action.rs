@@ -60,5 +60,6 @@ pub struct AdminAction {
     pub reason: Option<String>,
     /// Finds the request in the log.
     pub request_id: String,
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
 }

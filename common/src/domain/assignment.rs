@@ -87,9 +87,11 @@ pub struct AssignmentState {
     /// Users who do not get it, counted by the code that says why.
     pub refused: BTreeMap<String, u32>,
     /// When it was asked for.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
     /// When the last user had an outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub done_at: Option<DateTime<Utc>>,
 }
 

@@ -7,7 +7,11 @@ use utoipa::ToSchema;
 
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::{FieldError, event::Epoch},
+    domain::{
+        FieldError,
+        event::Epoch,
+        text::{text_error, trimmed},
+    },
     identifiers::{CouponId, Partition},
 };
 
@@ -65,7 +69,7 @@ pub enum Validity {
     #[schema(value_type = ValidityDays)]
     Days(u32),
     /// Up to that moment.
-    #[serde(deserialize_with = "crate::json::time")]
+    #[serde(deserialize_with = "crate::json::time", serialize_with = "crate::clock::serialize")]
     Until(DateTime<Utc>),
 }
 
@@ -108,10 +112,10 @@ pub struct CampaignTerms {
     #[schema(minimum = 1, maximum = 100)]
     pub per_user_limit: u16,
     /// From then on claims are accepted.
-    #[serde(deserialize_with = "crate::json::time")]
+    #[serde(deserialize_with = "crate::json::time", serialize_with = "crate::clock::serialize")]
     pub opens_at: DateTime<Utc>,
     /// From then on they are not.
-    #[serde(deserialize_with = "crate::json::time")]
+    #[serde(deserialize_with = "crate::json::time", serialize_with = "crate::clock::serialize")]
     pub closes_at: DateTime<Utc>,
     /// How long an issued coupon can be used.
     pub validity: Validity,
@@ -133,23 +137,22 @@ impl CampaignTerms {
         if let Validity::Until(until) = self.validity {
             self.validity = Validity::Until(to_millisecond(until));
         }
-        self.name = self.name.trim().to_owned();
+        self.name = trimmed(&self.name).to_owned();
         self
     }
 
     pub fn errors(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+        let mut errors: Vec<FieldError> = text_error("name", &self.name, 100).into_iter().collect();
         let mut expect = |holds: bool, field: &'static str, message: &str| {
             if !holds {
                 errors.push(FieldError::new(field, message));
             }
         };
-        let characters = self.name.trim().chars().count();
-        expect((1..=100).contains(&characters), "name", "expected 1 to 100 characters");
+        let money = format!("expected 1 to {MAX_AMOUNT} won");
         match self.discount.kind {
             DiscountType::Fixed => {
                 let amount = (1..=MAX_AMOUNT).contains(&self.discount.value);
-                expect(amount, "discount.value", "expected at least 1 won");
+                expect(amount, "discount.value", &money);
                 let uncapped = self.discount.max_amount.is_none();
                 expect(uncapped, "discount.maxAmount", "expected only with a PERCENT discount");
             }
@@ -157,11 +160,11 @@ impl CampaignTerms {
                 let percent = (1..=100).contains(&self.discount.value);
                 expect(percent, "discount.value", "expected 1 to 100 percent");
                 let cap = self.discount.max_amount.is_none_or(|amount| (1..=MAX_AMOUNT).contains(&amount));
-                expect(cap, "discount.maxAmount", "expected at least 1 won");
+                expect(cap, "discount.maxAmount", &money);
             }
         }
         let minimum = (0..=MAX_AMOUNT).contains(&self.minimum_order_amount);
-        expect(minimum, "minimumOrderAmount", "expected 0 won or more");
+        expect(minimum, "minimumOrderAmount", &format!("expected 0 to {MAX_AMOUNT} won"));
         let quantity = (1..=MAX_QUANTITY).contains(&self.total_quantity);
         expect(quantity, "totalQuantity", "expected 1 to 4000000000");
         expect((1..=100).contains(&self.per_user_limit), "perUserLimit", "expected 1 to 100");

@@ -26,9 +26,11 @@ pub struct CampaignPatch {
     pub total_quantity: Option<u32>,
     /// From then on claims are accepted.
     #[serde(default, deserialize_with = "crate::json::optional_time")]
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub opens_at: Option<DateTime<Utc>>,
     /// From then on they are not.
     #[serde(default, deserialize_with = "crate::json::optional_time")]
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub closes_at: Option<DateTime<Utc>>,
     /// How long a coupon that is issued from now on can be used.
     pub validity: Option<Validity>,

@@ -25,6 +25,7 @@ pub struct ClaimRecord {
     /// Its place in the order of acceptance, from 1.
     pub sequence: u32,
     /// When it was accepted, by the clock of Redis.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub accepted_at: DateTime<Utc>,
 }
 
@@ -147,10 +148,28 @@ pub const COUPON_ISSUED: &str = "coupon.issued";
 
 const EVENT_BATCH_SIZE: usize = 100;
 
+/// The payload of `coupon.expired`: a coupon that ended unused, or came back from an order after its validity.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CouponExpired {
+    pub user_coupon_id: ClaimId,
+    pub coupon_id: CouponId,
+    pub user_id: UserId,
+    #[serde(serialize_with = "crate::clock::serialize")]
+    pub expired_at: Timestamp,
+}
+
+impl CouponExpired {
+    pub fn event(&self) -> Event {
+        Event::new(Aggregate::Coupon(self.coupon_id), "coupon.expired", self)
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CouponsIssued<'i> {
     coupon_id: CouponId,
+    #[serde(serialize_with = "crate::clock::serialize")]
     issued_at: Timestamp,
     issuances: &'i [IssuedCouponPayload],
 }
@@ -160,6 +179,7 @@ struct CouponsIssued<'i> {
 struct IssuedCouponPayload {
     user_coupon_id: ClaimId,
     user_id: UserId,
+    #[serde(serialize_with = "crate::clock::serialize")]
     valid_until: Timestamp,
 }
 

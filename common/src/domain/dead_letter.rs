@@ -79,12 +79,16 @@ pub struct DeadLetter {
     pub attempts: u32,
     pub status: DeadLetterStatus,
     /// When its last attempt failed.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub dead_lettered_at: DateTime<Utc>,
     /// When a redrive was last requested; null when none was.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub redrive_at: Option<DateTime<Utc>>,
     /// When a redrive succeeded; null when none did.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub sent_at: Option<DateTime<Utc>>,
     /// When it was dropped; null when it was not.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub dropped_at: Option<DateTime<Utc>>,
 }
 

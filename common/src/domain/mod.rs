@@ -13,6 +13,7 @@ pub mod order;
 pub mod points;
 pub mod product;
 pub mod ranking;
+pub mod text;
 
 pub use field_error::FieldError;
 

@@ -5,7 +5,11 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{FieldError, campaign::MAX_AMOUNT},
+    domain::{
+        FieldError,
+        campaign::MAX_AMOUNT,
+        text::{text_error, trimmed},
+    },
     identifiers::ProductId,
 };
 
@@ -72,7 +76,7 @@ impl ProductTerms {
     /// The terms as they are stored: the name trimmed.
     #[must_use]
     pub fn normalized(mut self) -> Self {
-        self.name = self.name.trim().to_owned();
+        self.name = trimmed(&self.name).to_owned();
         self
     }
 
@@ -114,7 +118,7 @@ impl ProductChange {
     /// The change as it is stored: the name trimmed.
     #[must_use]
     pub fn normalized(mut self) -> Self {
-        self.name = self.name.map(|name| name.trim().to_owned());
+        self.name = self.name.map(|name| trimmed(&name).to_owned());
         self
     }
 
@@ -153,9 +157,7 @@ impl ProductChange {
 }
 
 fn name_error(name: &str) -> Option<FieldError> {
-    // Characters and not bytes, as the column counts: a Korean letter has three bytes.
-    let characters = name.trim().chars().count();
-    (!(1..=200).contains(&characters)).then(|| FieldError::new("name", "expected 1 to 200 characters"))
+    text_error("name", name, 200)
 }
 
 fn price_error(price: i64) -> Option<FieldError> {

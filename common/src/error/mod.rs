@@ -10,7 +10,7 @@ use strum::IntoStaticStr;
 use utoipa::ToSchema;
 
 use crate::{
-    clock::Timestamp,
+    clock::{self, Timestamp},
     domain::{
         FieldError, campaign_change::CampaignChangeRejectReason, claim::ClaimRecord, order::OrderRejectReason,
         points::ChargeRejectReason,
@@ -72,7 +72,7 @@ pub enum Error {
     ClaimFailed(ClaimId),
     #[error("The user has claimed this coupon already; 'claim' is the first claim.")]
     CouponAlreadyIssued(ClaimRecord),
-    #[error("This coupon opens at {opens_at}.")]
+    #[error("This coupon opens at {}.", clock::text(*.opens_at))]
     CampaignNotOpen {
         opens_at: Timestamp,
         /// By the clock of Redis.

@@ -24,6 +24,7 @@ pub struct Message {
     #[serde(rename = "type")]
     pub kind: String,
     /// When the event was created.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub timestamp: Timestamp,
     /// ORDER, COUPON, POINTS or PRODUCT.
     pub aggregate_type: String,

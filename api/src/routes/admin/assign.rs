@@ -58,7 +58,7 @@ async fn create(app: SharedApp, id: AssignmentId, coupon: CouponId, users: Vec<U
     let now = clock::now();
     let valid_until = campaign.terms.validity.end(now);
     if valid_until <= now {
-        let message = format!("expected a coupon whose validity is not over; it ended at {}", valid_until.to_rfc3339());
+        let message = format!("expected a coupon whose validity is not over; it ended at {}", clock::text(valid_until));
         return Err(Error::field("couponId", message));
     }
     db::assignments::create(&app.database, id, coupon, &users, now).await

@@ -72,6 +72,7 @@ pub struct CampaignDetail {
     campaign: AdminCampaign,
     /// Since when Redis decides claims by these terms; left out until it does.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     enforced_since: Option<DateTime<Utc>>,
     /// What Redis holds; left out while Redis does not hold the campaign or cannot be reached.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,10 +34,12 @@ pub struct ClaimState {
     sequence: u32,
     status: ClaimStatus,
     /// When it was accepted; refused, when that was at once.
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_coupon_id: Option<ClaimId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     valid_until: Option<DateTime<Utc>>,
     /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]

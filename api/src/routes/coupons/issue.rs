@@ -45,10 +45,12 @@ pub struct ClaimAnswer {
     /// The remaining quantity right after it.
     remaining: u32,
     status: ClaimStatus,
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_coupon_id: Option<ClaimId>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     valid_until: Option<DateTime<Utc>>,
 }
 

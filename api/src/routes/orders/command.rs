@@ -35,6 +35,7 @@ pub struct CommandState {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     decided_at: Option<DateTime<Utc>>,
 }
 

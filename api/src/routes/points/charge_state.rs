@@ -22,9 +22,11 @@ pub struct ChargeState {
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_method: Option<String>,
     status: ChargeStatus,
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     created_at: DateTime<Utc>,
     /// When it was approved or declined.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     decided_at: Option<DateTime<Utc>>,
 }
 

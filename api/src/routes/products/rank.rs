@@ -39,6 +39,7 @@ pub struct ProductRank {
     /// The last business day that is counted: today, or an earlier one while today's sales cannot be read.
     to: NaiveDate,
     /// When these days were counted; null when nothing was counted yet.
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
     updated_at: Option<DateTime<Utc>>,
 }
 

@@ -97,6 +97,41 @@ async fn a_command_whose_outcome_a_restore_has_lost_is_not_pending() {
     app.end().await;
 }
 
+/// An answer with `Retry-After` decides nothing for good, also where its key has an operation of an attempt before it.
+#[tokio::test]
+async fn a_key_that_came_too_early_pays_once_the_order_is_there() {
+    let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;
+    let placed = send_async(&test, "/orders", test.order(1, 1)).await;
+    let order = text(&placed, "orderId").to_owned();
+    let late =
+        dibs_common::redis::streams::OrderStream::open(&test.environment.redis, crate::app::ONLY, "late".into()).await;
+    assert_eq!(late.expect("opened").read(10).await.expect("read").len(), 1);
+    test.start_worker(RULES);
+    let body = format!("{{\"userId\":1,\"orderId\":\"{order}\"}}");
+    // As an attempt leaves it that was answered with 503.
+    test.environment
+        .execute(&format!(
+            "INSERT INTO idempotency_keys (key_hash, body_hash, operation_id, in_progress_until, created_at) VALUES \
+             (UNHEX(SHA2('POST\n/payments/confirm\nagain', 256)), UNHEX(SHA2('{body}', 256)), UNHEX(REPEAT('07', 16)), \
+             UTC_TIMESTAMP(3), UTC_TIMESTAMP(3))"
+        ))
+        .await;
+    let pay = || {
+        let request = test.request(Method::POST, "/payments/confirm").header("idempotency-key", "again");
+        Answer::of(request.header("content-type", "application/json").body(body.clone()))
+    };
+    let early = pay().await;
+    assert_refused(&early, 409, "ORDER_STATE_CONFLICT");
+    assert_eq!(early.header("retry-after"), Some("1"));
+    test.eventually_shows(&format!("/orders/{order}"), "DEPOSIT_WAIT").await;
+    let paid = pay().await;
+    assert_eq!((paid.status.as_u16(), &paid.body["status"]), (200, &json!("DONE")), "{paid:?}");
+    let again = pay().await;
+    assert_eq!((again.status.as_u16(), again.header("idempotent-replayed")), (200, Some("true")));
+    assert_eq!(again.body, paid.body);
+    test.end_consistent().await;
+}
+
 /// Without the database an order is taken and waits on its stream; what has to be read is refused in time.
 #[tokio::test]
 async fn without_the_database_an_order_is_taken_and_executed_later() {

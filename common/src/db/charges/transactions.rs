@@ -225,6 +225,7 @@ struct PointsCharged {
     charge_id: ChargeId,
     amount: i64,
     balance: i64,
+    #[serde(serialize_with = "crate::clock::serialize")]
     charged_at: Timestamp,
 }
 

@@ -144,6 +144,7 @@ async fn count_unpaid(
 #[derive(FromRow)]
 struct CouponRow {
     user_coupon_id: Uuid,
+    coupon_id: u64,
     user_id: u64,
     discount_type: String,
     discount_value: i64,
@@ -158,14 +159,15 @@ async fn lock_coupons(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<ClaimId>,
 ) -> Result<BTreeMap<ClaimId, IssuedCoupon>, sqlx::Error> {
-    let head = "SELECT /* orders::lock_coupons */ user_coupon_id, user_id, discount_type, discount_value, discount_max_amount, \
-         minimum_order_amount, status, valid_until, used_at FROM user_coupons FORCE INDEX (PRIMARY) \
+    let head = "SELECT /* orders::lock_coupons */ user_coupon_id, coupon_id, user_id, discount_type, discount_value, \
+         discount_max_amount, minimum_order_amount, status, valid_until, used_at FROM user_coupons FORCE INDEX (PRIMARY) \
          WHERE user_coupon_id IN";
     let tail = "ORDER BY user_coupon_id FOR UPDATE";
     let rows: Vec<CouponRow> = list_locked(connection, head, tail, literals(ids, |id| statements::id(id.0))).await?;
     let coupon = |row: CouponRow| {
         let id = row.user_coupon_id;
         let coupon = IssuedCoupon {
+            campaign: identifier(row.coupon_id)?,
             user: identifier(row.user_id)?,
             discount: Discount {
                 kind: parse("user_coupons.discount_type", &row.discount_type)?,

@@ -70,9 +70,11 @@ pub struct PaymentView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<RejectCode>,
     /// When it was executed, or failed.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
     /// When it was refunded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub cancelled_at: Option<DateTime<Utc>>,
 }
 

@@ -96,6 +96,7 @@ pub struct Command {
     pub id: CommandId,
     pub user: UserId,
     /// When the API accepted it. Deadlines are compared with this time, not with the time of execution.
+    #[serde(serialize_with = "crate::clock::serialize")]
     pub at: Timestamp,
     pub action: Action,
 }

@@ -13,7 +13,7 @@ use crate::{
         points::{Account, LedgerType},
         product::Product,
     },
-    identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{ClaimId, CommandId, CouponId, OrderId, PaymentId, ProductId, UserId},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
@@ -30,6 +30,8 @@ pub enum CouponStatus {
 /// The columns of `user_coupons` that orders need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCoupon {
+    /// The campaign that issued it.
+    pub campaign: CouponId,
     pub user: UserId,
     pub discount: Discount,
     /// The smallest total of an order that can use it, in won.

@@ -1,6 +1,7 @@
 use super::{BatchExecutor, Decision, PointsMovement, reject, status_conflict};
 use crate::{
     domain::{
+        claim::CouponExpired,
         order::{Command, CouponStatus, Order, OrderStatus, PaymentStatus, RejectCode},
         points::LedgerType,
         ranking::business_day,
@@ -66,6 +67,11 @@ impl BatchExecutor<'_> {
             coupon.status = if is_valid { CouponStatus::Issued } else { CouponStatus::Expired };
             coupon.used_at = None;
             self.plan.coupons.insert(id);
+            if !is_valid {
+                let (coupon_id, user_id) = (coupon.campaign, coupon.user);
+                let expired = CouponExpired { user_coupon_id: id, coupon_id, user_id, expired_at: self.now };
+                self.plan.events.push(expired.event());
+            }
         }
     }
 }

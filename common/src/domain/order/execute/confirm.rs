@@ -1,6 +1,6 @@
-use super::{BatchExecutor, Decision, status_conflict};
+use super::{BatchExecutor, Decision, reject, status_conflict};
 use crate::{
-    domain::order::{Command, OrderStatus},
+    domain::order::{Command, OrderStatus, RejectCode},
     identifiers::OrderId,
 };
 
@@ -18,9 +18,10 @@ impl BatchExecutor<'_> {
                 self.transition(order, OrderStatus::BuyConfirm, "order.confirmed");
                 Ok(())
             }
-            OrderStatus::DepositWait | OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => {
-                status_conflict(order)
+            OrderStatus::DepositWait => {
+                reject(RejectCode::OrderStateConflict, format!("Order {id} is DEPOSIT_WAIT; it must be paid first."))
             }
+            OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => status_conflict(order),
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::{BatchExecutor, Decision, PointsMovement, reject, status_conflict};
 use crate::{
+    clock,
     domain::{
         order::{Command, OrderStatus, Payment, PaymentStatus, RejectCode},
         points::LedgerType,
@@ -19,7 +20,7 @@ impl BatchExecutor<'_> {
             // Compared with the time of the request: waiting in the stream does not make a payment late.
             OrderStatus::DepositWait if command.at < order.expires_at => {}
             OrderStatus::DepositWait => {
-                let detail = format!("Order {id} was to be paid until {}.", order.expires_at);
+                let detail = format!("Order {id} was to be paid until {}.", clock::text(order.expires_at));
                 return reject(RejectCode::OrderStateConflict, detail);
             }
             OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => return status_conflict(order),

@@ -69,5 +69,12 @@ fn a_coupon_is_issued_again_or_expired() {
         let restored = &state.coupons[&coupon_id(2)];
         assert_eq!((restored.status, restored.used_at), (status, None));
         assert_eq!(plan.coupons, [coupon_id(2)].into());
+        let kinds: Vec<&str> = plan.events.iter().map(|event| event.kind).collect();
+        let expected = if status == CouponStatus::Expired {
+            vec!["coupon.expired", "order.cancelled"]
+        } else {
+            vec!["order.cancelled"]
+        };
+        assert_eq!(kinds, expected);
     }
 }

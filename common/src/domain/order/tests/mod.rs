@@ -24,7 +24,7 @@ use crate::{
         product::{Product, ProductStatus},
         ranking::business_day,
     },
-    identifiers::CommandId,
+    identifiers::{CommandId, CouponId},
 };
 
 const HOLDING_CAP: i64 = 60_000;
@@ -74,6 +74,7 @@ fn coupon(index: usize) -> IssuedCoupon {
         (2, DiscountType::Fixed, 500, 0, false),
     ][index];
     IssuedCoupon {
+        campaign: CouponId::try_from(1).expect("an id"),
         user: user_id(owner),
         discount: Discount { kind, value, max_amount: None },
         minimum_order_amount,
