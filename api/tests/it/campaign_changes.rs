@@ -88,6 +88,11 @@ async fn a_change_needs_the_version_that_it_is_based_on() {
     assert_eq!(same.body["changes"]["after"], json!({}));
     let public = shop.app.get(&format!("/coupons/{}", shop.coupon)).await;
     assert_eq!(public.body["name"], "winter");
+    // A year beyond the range of TIMESTAMP columns.
+    let far = json!({ "closesAt": "2990-01-01T00:00:00.500Z", "validity": { "until": "2991-01-01T00:00:00.500Z" } });
+    let changed = shop.patch("", Some("*"), far.clone()).await;
+    assert_eq!((&changed.body["closesAt"], &changed.body["validity"]), (&far["closesAt"], &far["validity"]));
+    assert_eq!(shop.shown().await.body["closesAt"], far["closesAt"]);
     shop.app.end().await;
 }
 
@@ -265,7 +270,8 @@ async fn campaigns_are_listed_by_status_name_and_window() {
             terms.closes_at = year(2990).parse().expect("a time");
             terms.total_quantity = quantity;
         });
-        app.administer("/admin/coupons", body).await.body["couponId"].as_u64().expect("an id")
+        let created = app.administer("/admin/coupons", body).await;
+        created.body["couponId"].as_u64().unwrap_or_else(|| panic!("created: {created:?}"))
     };
     let open = create("spring 50%_off", 2020, 5).await;
     let exhausted = create("summer", 2021, 1).await;

@@ -109,7 +109,8 @@ pub async fn list(pool: &MySqlPool, wanted: &AdminActionsFilter) -> Result<Vec<A
         query = query.bind(text);
     }
     for time in times.into_iter().filter_map(|(_, time)| time) {
-        query = query.bind(time);
+        // Without a time zone, see `campaigns::create`: a caller may ask for any year.
+        query = query.bind(time.naive_utc());
     }
     query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(AdminAction::try_from).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use chrono::NaiveDateTime;
 use sqlx::{MySqlConnection, MySqlExecutor, MySqlPool};
 use uuid::Uuid;
 
@@ -126,8 +127,8 @@ pub async fn create(
     .bind(terms.minimum_order_amount)
     .bind(terms.total_quantity)
     .bind(terms.per_user_limit)
-    .bind(terms.opens_at)
-    .bind(terms.closes_at)
+    .bind(terms.opens_at.naive_utc())
+    .bind(terms.closes_at.naive_utc())
     .bind(days)
     .bind(until)
     .bind(partition.0)
@@ -272,8 +273,8 @@ pub async fn update(connection: &mut MySqlConnection, campaign: &Campaign, now: 
     .bind(&terms.name)
     .bind(terms.minimum_order_amount)
     .bind(terms.total_quantity)
-    .bind(terms.opens_at)
-    .bind(terms.closes_at)
+    .bind(terms.opens_at.naive_utc())
+    .bind(terms.closes_at.naive_utc())
     .bind(days)
     .bind(until)
     .bind(campaign.state.into_str())
@@ -285,10 +286,12 @@ pub async fn update(connection: &mut MySqlConnection, campaign: &Campaign, now: 
     .map(drop)
 }
 
-const fn validity_columns(validity: Validity) -> (Option<u32>, Option<Timestamp>) {
+/// Times that administrators give are bound without a time zone. sqlx binds a time with one as TIMESTAMP, which ends in 2038
+/// on MariaDB: the server then stores NULL.
+const fn validity_columns(validity: Validity) -> (Option<u32>, Option<NaiveDateTime>) {
     match validity {
         Validity::Days(days) => (Some(days), None),
-        Validity::Until(until) => (None, Some(until)),
+        Validity::Until(until) => (None, Some(until.naive_utc())),
     }
 }
 
@@ -323,7 +326,7 @@ pub async fn list(pool: &MySqlPool, wanted: &CampaignsFilter) -> Result<Vec<Camp
     let mut query = sqlx::query_as::<_, CampaignRow>(sqlx::AssertSqlSafe(sql));
     query = query.bind(wanted.before.map_or(u64::MAX, CouponId::get));
     for time in times.into_iter().filter_map(|(_, time)| time) {
-        query = query.bind(time);
+        query = query.bind(time.naive_utc());
     }
     if let Some(name) = &wanted.name {
         query = query.bind(name);
