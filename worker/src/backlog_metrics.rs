@@ -13,7 +13,7 @@ use std::{
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, Lease, outbox::SinkBacklog},
+    db::{self, Database, HeldLease, Lease, outbox::SinkBacklog},
     domain::dead_letter::{CLAIMS, COMMANDS},
     error::Result,
     identifiers::Partition,
@@ -36,26 +36,20 @@ const MAX_ASSIGNMENTS: u32 = 1_000;
 /// `partitions`
 /// - 1, and of any other that a campaign lives in.
 pub(crate) async fn export_backlog(database: Database, redis: Redis, partitions: u16, stopping: CancellationToken) {
-    let (mut exporter, mut lease) = (Exporter { redis, partitions, exported: Vec::new(), streams: Vec::new() }, None);
+    let mut exporter = Exporter { redis, partitions, exported: Vec::new(), streams: Vec::new() };
+    let mut lease = HeldLease::new(&database, "backlog metrics");
     let mut rounds = retry::every(EXPORT_INTERVAL, &stopping);
     while rounds.next().await {
-        lease = match exporter.step(&database, lease.take()).await {
-            Ok(lease) => lease,
-            Err(error) => {
-                tracing::debug!(cause = error.chain(), "backlog not exported");
-                None
-            }
-        };
-        if lease.is_none() {
+        let is_exported = exporter.step(&database, &mut lease).await.unwrap_or_else(|error| {
+            tracing::debug!(cause = error.chain(), "backlog not exported");
+            false
+        });
+        if !is_exported {
             exporter.clear();
         }
     }
     exporter.clear();
-    if let Some(lease) = lease
-        && let Err(error) = lease.release().await
-    {
-        tracing::debug!(cause = error.chain(), "lease lost before its release");
-    }
+    lease.release().await;
 }
 
 struct Exporter {
@@ -68,13 +62,14 @@ struct Exporter {
 }
 
 impl Exporter {
-    /// Exports all gauges under the lease; none when another process holds it.
-    async fn step(&mut self, database: &Database, lease: Option<Lease>) -> Result<Option<Lease>> {
-        let lease = match lease {
-            Some(lease) => Some(lease),
-            None => database.try_lease("backlog metrics").await?,
-        };
-        let Some(mut lease) = lease else { return Ok(None) };
+    /// Exports all gauges under the lease; false when another process holds it.
+    async fn step(&mut self, database: &Database, held: &mut HeldLease) -> Result<bool> {
+        let Some(mut lease) = held.begin().await? else { return Ok(false) };
+        let exported = self.export(database, &mut lease).await;
+        held.finish(lease, exported).await.map(|()| true)
+    }
+
+    async fn export(&mut self, database: &Database, lease: &mut Lease) -> Result<()> {
         let (pool, now) = (&database.pool(), clock::now());
         self.exported.clear();
         // On the lease's connection, so that a process that has lost the lease notices.
@@ -108,7 +103,7 @@ impl Exporter {
         if let Err(error) = self.export_streams(in_use).await {
             tracing::debug!(cause = error.chain(), "backlog of streams not exported");
         }
-        Ok(Some(lease))
+        Ok(())
     }
 
     async fn export_streams(&mut self, in_use: Vec<Partition>) -> Result<()> {

@@ -84,3 +84,46 @@ impl Lease {
         within(self.connection.close()).await
     }
 }
+
+/// A lease that is kept over many rounds of work, as long as none fails.
+pub struct HeldLease {
+    database: Database,
+    name: String,
+    lease: Option<Lease>,
+}
+
+impl HeldLease {
+    pub fn new(database: &Database, name: impl Into<String>) -> Self {
+        Self { database: database.clone(), name: name.into(), lease: None }
+    }
+
+    /// The lease for one round, which ends with [`Self::finish`]; none while another process holds it.
+    pub async fn begin(&mut self) -> Result<Option<Lease>> {
+        // Taken out: when the round is dropped half way, its connection ends, and no half-done transaction is found by the
+        // next round.
+        match self.lease.take() {
+            Some(lease) => Ok(Some(lease)),
+            None => self.database.try_lease(&self.name).await,
+        }
+    }
+
+    /// Keeps the lease for the next round, unless this one failed: its connection may be what failed, or another process
+    /// may succeed.
+    pub async fn finish<T>(&mut self, lease: Lease, done: Result<T>) -> Result<T> {
+        self.lease = Some(lease);
+        if done.is_err() {
+            self.release().await;
+        }
+        done
+    }
+
+    /// Lets another process take the lease.
+    pub async fn release(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && let Err(error) = lease.release().await
+        {
+            // Its connection is gone, and the lease with it.
+            tracing::debug!(lease = self.name, cause = error.chain(), "lease lost before its release");
+        }
+    }
+}

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use dibs_common::{
     clock,
-    db::{self, Database, Lease},
+    db::{self, Database, HeldLease, Lease},
     domain::dead_letter::{CLAIMS, COMMANDS, DeadLetter, Redriven},
     error::Result,
     identifiers::{CouponId, DeadLetterId},
@@ -23,36 +23,29 @@ const BATCH_SIZE: u32 = 100;
 
 /// Redrives the letters of claims and commands. One process does so at a time, any number may run this.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
+    let mut lease = HeldLease::new(&database, LEASE);
     let mut rounds = retry::every(POLL_INTERVAL, &stopping);
     while rounds.next().await {
-        match database.try_lease(LEASE).await {
-            Ok(Some(lease)) => serve(&database, &redis, lease, &stopping).await,
-            Ok(None) => {}
-            Err(error) => tracing::warn!(cause = error.chain(), "dead letters cannot be served; retrying"),
+        if let Err(error) = redrive_under(&database, &redis, &mut lease).await {
+            tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
         }
     }
+    lease.release().await;
 }
 
 /// Redrives the letters of claims and commands whose redrive is requested. Returns how many; none when another process
 /// holds the lease.
 pub async fn redrive_once(database: &Database, redis: &Redis) -> Result<usize> {
-    let Some(mut lease) = database.try_lease(LEASE).await? else { return Ok(0) };
-    let redriven = redrive_requested(database, redis, &mut lease).await;
-    lease.release().await.and(redriven)
+    let mut lease = HeldLease::new(database, LEASE);
+    let redriven = redrive_under(database, redis, &mut lease).await;
+    lease.release().await;
+    redriven
 }
 
-/// Works until `stopping`, or until a round fails: then the lease may be lost.
-async fn serve(database: &Database, redis: &Redis, mut lease: Lease, stopping: &CancellationToken) {
-    let mut rounds = retry::every(POLL_INTERVAL, stopping);
-    while rounds.next().await {
-        if let Err(error) = redrive_requested(database, redis, &mut lease).await {
-            tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
-            break;
-        }
-    }
-    if let Err(error) = lease.release().await {
-        tracing::debug!(cause = error.chain(), "lease of dead letters was lost before it was released");
-    }
+async fn redrive_under(database: &Database, redis: &Redis, held: &mut HeldLease) -> Result<usize> {
+    let Some(mut lease) = held.begin().await? else { return Ok(0) };
+    let redriven = redrive_requested(database, redis, &mut lease).await;
+    held.finish(lease, redriven).await
 }
 
 async fn redrive_requested(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {

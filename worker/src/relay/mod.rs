@@ -14,7 +14,7 @@ pub use batch::Batch;
 use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
-    db::{self, Database, Lease, outbox::SinkProgress},
+    db::{self, Database, HeldLease, Lease, outbox::SinkProgress},
     error::{Error, Result},
     metric_table::label,
     retry::{self, Backoff, RetryPolicy},
@@ -58,7 +58,7 @@ pub trait Sink: Send + Sync {
 pub struct Relay<S> {
     database: Database,
     sink: S,
-    lease: Option<Lease>,
+    lease: HeldLease,
     delivered_at: Option<Timestamp>,
     marked_active_at: Option<Timestamp>,
 }
@@ -76,7 +76,8 @@ pub enum StepOutcome {
 
 impl<S: Sink> Relay<S> {
     pub fn new(database: &Database, sink: S) -> Self {
-        Self { database: database.clone(), sink, lease: None, delivered_at: None, marked_active_at: None }
+        let lease = HeldLease::new(database, format!("sink {}", sink.name()));
+        Self { database: database.clone(), sink, lease, delivered_at: None, marked_active_at: None }
     }
 
     /// Delivers events until the process stops.
@@ -106,34 +107,18 @@ impl<S: Sink> Relay<S> {
 
     /// Lets another process serve the sink.
     pub async fn release_lease(&mut self) {
-        if let Some(lease) = self.lease.take()
-            && let Err(error) = lease.release().await
-        {
-            // Its connection is gone, and the lease with it.
-            tracing::debug!(sink = self.sink.name(), cause = error.chain(), "lease lost before its release");
-        }
+        self.lease.release().await;
     }
 
     /// Delivers the next batch, once.
     pub async fn step(&mut self, now: Timestamp) -> Result<StepOutcome> {
-        // Taken out of the relay: when this step is dropped half way, its connection ends, and no half-done transaction
-        // is found by the next step.
-        let lease = match self.lease.take() {
-            Some(lease) => Some(lease),
-            None => self.database.try_lease(&format!("sink {}", self.sink.name())).await?,
-        };
-        let Some(mut lease) = lease else {
+        let Some(mut lease) = self.lease.begin().await? else {
             // So that the next turn of this process as holder checks again whether events were purged meanwhile.
             self.marked_active_at = None;
             return Ok(StepOutcome::Standby);
         };
         let outcome = self.deliver_next(&mut lease, now).await;
-        self.lease = Some(lease);
-        if outcome.is_err() {
-            // Its connection may be what failed, or another process may reach the sink.
-            self.release_lease().await;
-        }
-        outcome
+        self.lease.finish(lease, outcome).await
     }
 
     async fn deliver_next(&mut self, lease: &mut Lease, now: Timestamp) -> Result<StepOutcome> {
