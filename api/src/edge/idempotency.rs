@@ -4,7 +4,7 @@
 //! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, so that
 //! whatever it creates is created once, and its response is stored in the row. See `db::idempotency::begin` for what a repeat meets.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe};
+use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     body::{self, Body},
@@ -21,6 +21,7 @@ use dibs_common::{
     },
     error::{Error, Result},
     identifiers::new_uuid,
+    retry::{Backoff, RetryPolicy},
 };
 use futures::FutureExt as _;
 use serde_json::Value;
@@ -42,6 +43,9 @@ pub const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
 static IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// In characters.
 pub const MAX_KEY_LENGTH: usize = 255;
+/// For about as long as the request counts as in progress for a repeat.
+const FINISHING: RetryPolicy =
+    RetryPolicy::exponential(Duration::from_millis(200), Duration::from_secs(2)).within(Duration::from_secs(10));
 /// What the column of stored bodies holds.
 const MAX_STORED_BYTES: usize = (1 << 24) - 1;
 
@@ -163,11 +167,32 @@ where
         Err(error) => return ApiError(Error::internal(error)).into_response(),
     };
     // The effect is durable, so the caller gets its response. A repeat runs the operation again under the same id.
-    if let Err(error) = finish(app, &attempt, &head, &body, needs_new_operation).await {
+    let ended = EndedAttempt { attempt, head, body, needs_new_operation };
+    if let Err(error) = finish(app, &ended).await {
         let (request_id, cause) = (id.as_str(), error.chain());
-        tracing::warn!(request_id, cause, "idempotent response not stored");
+        tracing::warn!(request_id, cause, "idempotent response not stored; retrying");
+        app.tasks.spawn(finish_later(app.clone(), ended.clone()));
     }
-    Response::from_parts(head, Body::from(body))
+    Response::from_parts(ended.head, Body::from(ended.body))
+}
+
+/// An attempt, and its response.
+#[derive(Clone)]
+struct EndedAttempt {
+    attempt: Attempt,
+    head: response::Parts,
+    body: Bytes,
+    needs_new_operation: bool,
+}
+
+/// Stores a response that the caller has, and that a repeat would otherwise get from another attempt.
+async fn finish_later(app: SharedApp, ended: EndedAttempt) {
+    let mut backoff = Backoff::new(FINISHING);
+    while backoff.pause().await {
+        if finish(&app, &ended).await.is_ok() {
+            return;
+        }
+    }
 }
 
 /// Renews an attempt until it is dropped.
@@ -182,13 +207,8 @@ async fn renew(app: &SharedApp, attempt: &mut Attempt) -> Infallible {
 }
 
 /// Stores a final response, else lets a repeat run again.
-async fn finish(
-    app: &SharedApp,
-    attempt: &Attempt,
-    head: &response::Parts,
-    body: &Bytes,
-    needs_new_operation: bool,
-) -> Result<()> {
+async fn finish(app: &SharedApp, ended: &EndedAttempt) -> Result<()> {
+    let EndedAttempt { attempt, head, body, needs_new_operation } = ended;
     let pool = &app.database.pool();
     if is_final(head) {
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
@@ -197,7 +217,7 @@ async fn finish(
         db::within(db::idempotency::store_response(pool, attempt, &answer)).await
     // Only of a first attempt: an earlier one may have had an effect before it died. With the same operation a command that
     // is decided would be refused again, though its cause has passed.
-    } else if needs_new_operation || (attempt.is_first && head.status.is_client_error()) {
+    } else if *needs_new_operation || (attempt.is_first && head.status.is_client_error()) {
         // The request had no effect, so the caller may correct the body and keep the key.
         db::within(db::idempotency::discard(pool, attempt)).await
     } else {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -9,12 +9,17 @@ use dibs_common::{
     domain::order::{Action, Command},
     identifiers::{CommandId, OrderId, PaymentId},
     redis::{Redis, pending_commands},
+    retry::{Backoff, RetryPolicy},
 };
 use serde::Serialize;
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
 };
+
+/// For as long as an outage of Redis usually lasts.
+const REMEMBERING: RetryPolicy =
+    RetryPolicy::exponential(Duration::from_millis(50), Duration::from_millis(500)).within(Duration::from_mins(1));
 
 /// A command that was accepted and has no outcome yet.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -39,8 +44,9 @@ impl AcceptedCommand {
     pub(super) async fn remember(redis: &Redis, command: &Command) -> Self {
         let (order_id, id) = (command.order(), command.id);
         if let Err(error) = pending_commands::remember(redis, command).await {
-            // The command is on the stream: only requests for it before its outcome are answered 404.
-            tracing::debug!(cause = error.chain(), "pending command not remembered");
+            // The command is on the stream. Until it is remembered, or has its outcome, requests for it are answered 404.
+            tracing::debug!(cause = error.chain(), "pending command not remembered; retrying");
+            tokio::spawn(remember_later(redis.clone(), command.clone()));
         }
         let (payment_id, location) = match command.action {
             // The payment of a placing has an id only once it is created: a repeat may have been first.
@@ -56,6 +62,15 @@ impl AcceptedCommand {
         // An order takes the id of the command that places it.
         let command_id = CommandId(order.0);
         Self { command_id, order_id: order, payment_id: None, status: "PENDING", location: String::new() }
+    }
+}
+
+async fn remember_later(redis: Redis, command: Command) {
+    let mut backoff = Backoff::new(REMEMBERING);
+    while backoff.pause().await {
+        if pending_commands::remember(&redis, &command).await.is_ok() {
+            return;
+        }
     }
 }
 

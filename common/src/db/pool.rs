@@ -27,6 +27,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to come back to the pool. It keeps its place in the pool meanwhile.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 #[derive(Clone)]
@@ -115,7 +116,10 @@ impl Database {
     }
 
     pub async fn close(&self) {
-        self.pool().close().await;
+        // A connection that leads nowhere must not hold up the end of the process.
+        if timeout(CLOSE_TIMEOUT, self.pool().close()).await.is_err() {
+            tracing::debug!("database connections were not closed cleanly");
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_millis(700);
 /// How long a blocking read waits for an entry.
 pub const BLOCK: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_DELAY_MS: u32 = 100;
 /// Its node is asked whether Redis is ready.
 const PING_KEY: &str = "ping";
@@ -170,12 +171,16 @@ impl Redis {
 
     /// Ends all connections of the pool.
     pub async fn close(&self) {
-        let closed = match &self.servers {
-            Servers::Single(WatchedPool { pool, .. }) => pool.quit().await,
-            Servers::Cluster(cluster) => cluster.quit().await,
+        let closing = async {
+            match &self.servers {
+                Servers::Single(WatchedPool { pool, .. }) => pool.quit().await,
+                Servers::Cluster(cluster) => cluster.quit().await,
+            }
         };
-        if let Err(error) = closed {
-            tracing::debug!(%error, "redis connections were not closed cleanly");
+        // A connection that leads nowhere must not hold up the end of the process.
+        match timeout(CLOSE_TIMEOUT, closing).await {
+            Ok(Ok(())) => {}
+            closed => tracing::debug!(?closed, "redis connections were not closed cleanly"),
         }
     }
 }
