@@ -125,8 +125,8 @@ impl Session<'_> {
                 Some(response) if response.status == 503 => {
                     Duration::from_secs(response.retry_after.unwrap_or(0)).clamp(REPEAT_DELAY, MAX_REPEAT_DELAY)
                 }
-                // The attempt whose response got lost.
-                Some(response) if response.is_in_progress() && self.uncertain_attempts > 0 => REPEAT_DELAY,
+                // The attempt whose response got lost, or could not be stored yet.
+                Some(response) if response.is_in_progress() && self.shop.has_faults => REPEAT_DELAY,
                 Some(_) => return Ok(response),
             };
             match copy {

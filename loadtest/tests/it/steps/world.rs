@@ -74,11 +74,14 @@ pub struct World {
 }
 
 /// The responses to a caller that repeats.
+#[derive(Default)]
 struct Received {
     history: String,
     last: Value,
     status: StatusCode,
     attempts: u32,
+    /// Whether the last one is that of the `Location` of a 202.
+    was_followed: bool,
 }
 
 impl World {
@@ -356,18 +359,32 @@ impl World {
 
     /// Posts with a key of its own, and repeats with the same key as a sensible client does, until the outcome is known. A
     /// 202 with a `Location` of an order, payment or command is followed.
-    async fn post(&self, path: &str, body: Value) -> Received {
+    async fn post(&mut self, path: &str, body: Value) -> Received {
         let key = new_uuid().to_string();
+        let received = self.send(path, &body, &key).await;
+        // I12: the same key gets the same response. What a 202 was followed to is another one.
+        let again = self.send(path, &body, &key).await;
+        if !received.was_followed && !received.is_like(&again) {
+            let (status, status_again) = (received.status, again.status);
+            self.shop
+                .duplicates
+                .mismatches
+                .add(format!("{path}: {status} {}, then {status_again} {}", received.last, again.last));
+        }
+        received
+    }
+
+    async fn send(&self, path: &str, body: &Value, key: &str) -> Received {
         let end = Instant::now() + LIMIT;
-        let mut received = Received { history: String::new(), last: Value::Null, status: StatusCode::OK, attempts: 0 };
+        let mut received = Received::default();
         let mut location = None;
         loop {
             received.attempts += 1;
             let request = match &location {
-                None => self.client.request(Method::POST, format!("{}{path}", self.base)).json(&body),
+                None => self.client.request(Method::POST, format!("{}{path}", self.base)).json(body),
                 Some(location) => self.client.get(format!("{}{location}", self.base)),
             };
-            let response = request.header("idempotency-key", &key).bearer_auth_of(path).send().await;
+            let response = request.header("idempotency-key", key).bearer_auth_of(path).send().await;
             let Ok(response) = response else {
                 received.push("no response");
                 assert!(Instant::now() < end, "{path}: {}", received.history);
@@ -384,6 +401,7 @@ impl World {
                 (503, _) | (409, "IDEMPOTENCY_IN_PROGRESS") => true,
                 (202, _) if path == "/orders" || path.starts_with("/orders/") || path.starts_with("/payments") => {
                     location = to_follow;
+                    received.was_followed = true;
                     true
                 }
                 // Of what was answered with 202.
@@ -399,6 +417,16 @@ impl World {
 }
 
 impl Received {
+    /// Whether both are the same response, but for the id of the request.
+    fn is_like(&self, other: &Self) -> bool {
+        let body = |received: &Self| {
+            let mut body = received.last.clone();
+            body.as_object_mut().and_then(|members| members.remove("requestId"));
+            body
+        };
+        self.status == other.status && body(self) == body(other)
+    }
+
     /// Adds a response; equal ones in a row are one.
     fn push(&mut self, response: &str) {
         if self.history.rsplit(", ").next() != Some(response) {
