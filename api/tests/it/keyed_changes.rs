@@ -129,16 +129,16 @@ async fn a_key_belongs_to_one_method() {
 async fn i12_a_dry_run_and_the_change_need_keys_of_their_own() {
     let app = TestApp::new().await;
     let path = format!("/admin/coupons/{}", app.environment.campaign(5).await.id);
-    let patch = async |query: &str, key: &str| {
+    let send = async |query: &str, key: &str| {
         let request = app.request(Method::PATCH, &format!("{path}{query}")).bearer_auth(ADMIN_TOKEN);
         let request = request.header("idempotency-key", key).header("if-match", "*");
         Answer::of(request.json(&json!({ "totalQuantity": 7 }))).await
     };
-    assert_eq!(patch("?dryRun=true", "dry").await.body["dryRun"], true);
-    assert_eq!(patch("", "dry").await.code(), "IDEMPOTENCY_KEY_REUSED");
-    assert_eq!(patch("", "real").await.body["dryRun"], false);
-    assert_eq!(patch("", "real").await.header(REPLAYED), Some("true"));
-    assert_eq!(patch("?dryRun=true", "dry").await.header(REPLAYED), Some("true"));
+    assert_eq!(send("?dryRun=true", "dry").await.body["dryRun"], true);
+    assert_eq!(send("", "dry").await.code(), "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(send("", "real").await.body["dryRun"], false);
+    assert_eq!(send("", "real").await.header(REPLAYED), Some("true"));
+    assert_eq!(send("?dryRun=true", "dry").await.header(REPLAYED), Some("true"));
     assert_eq!(app.environment.count("SELECT total_quantity FROM coupons").await, 7);
     app.end().await;
 }
