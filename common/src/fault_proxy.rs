@@ -109,6 +109,7 @@ impl FaultProxy {
 
     async fn accept(self, listener: TcpListener) {
         while let Ok((client, _)) = listener.accept().await {
+            // Accepted before it is refused, so that attempts can be counted; the drop closes it at once.
             if *self.0.network.borrow() == Network::Shut {
                 self.0.refused.fetch_add(1, Ordering::Relaxed);
             } else {
@@ -179,6 +180,7 @@ impl Shared {
         forgotten.mark_unchanged();
         let passed = async {
             let server = TcpStream::connect(&self.server).await?;
+            // The proxy must add no delay of its own: small messages would wait for an acknowledgement.
             server.set_nodelay(true)?;
             client.set_nodelay(true)?;
             let (from_client, to_client) = client.into_split();
@@ -190,6 +192,7 @@ impl Shared {
             )
         };
         tokio::pin!(passed);
+        // Whatever ends the wait drops both halves, which breaks the connection at both ends.
         let is_forgotten = tokio::select! {
             _ended = &mut passed => false,
             Ok(()) = forgotten.changed() => true,
@@ -206,6 +209,7 @@ impl Shared {
         let counter = if side == Side::Client { &self.sent } else { &self.received };
         counter.fetch_add(1, Ordering::Relaxed);
         let mut messages = self.messages();
+        // Both directions count: a fault strikes an answer as well as a statement.
         messages.count += 1;
         let count = messages.count;
         let (_, fault) = messages.planned.take_if(|(number, _)| *number == count)?;

@@ -80,6 +80,7 @@ pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::
 
 /// Reads a time that may be left out: `#[serde(default, deserialize_with = "json::optional_time")]`.
 pub fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    // serde applies `deserialize_with` to a whole field, and so not to what is inside an Option.
     #[derive(Deserialize)]
     struct Time(#[serde(deserialize_with = "time")] Timestamp);
     Ok(Option::<Time>::deserialize(deserializer)?.map(|Time(time)| time))

@@ -82,6 +82,7 @@ pub async fn insert_batch(
     let head = "INSERT INTO webhook_retry_queue /* retry_queue::insert_batch */ (sink, epoch, sequence, place, ordering_key, \
                 kind, aggregate_id, payload, attempts, first_attempt_at, next_attempt_at, last_response, \
                 dead_letter_id) VALUES ";
+    // Not INSERT IGNORE: that would also turn errors, such as a text that is too long, into warnings.
     let mut statements = Statements::new(longest_statement);
     statements.push_rows(head, " ON DUPLICATE KEY UPDATE sink = webhook_retry_queue.sink", messages, |sql, message| {
         sql.push('(');

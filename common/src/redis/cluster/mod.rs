@@ -100,6 +100,7 @@ impl Cluster {
             asking: Mutex::default(),
             library_client: OnceLock::new(),
         };
+        // At once: a cluster that no host of the URL knows fails the start, not the first command.
         cluster.read_topology(None).await?;
         Ok(cluster)
     }
@@ -181,6 +182,7 @@ impl Cluster {
     /// A node has said who owns the slot.
     fn set_owner(&self, slot: u16, server: &Server) -> Result<(), RedisError> {
         let mut current = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        // All commands in flight are redirected; the first of them to come here has put it right.
         if current.owner(slot).is_some_and(|owner| owner.server == *server) {
             return Ok(());
         }
@@ -249,6 +251,7 @@ impl Cluster {
         }
         let gone = current.nodes.iter().filter(|node| topology.node(&node.server).is_none());
         for node in gone {
+            // In a task of its own: it waits for the node, and the lock of the topology must not be held that long.
             let pool = node.pool().clone();
             tokio::spawn(async move { pool.quit().await });
         }

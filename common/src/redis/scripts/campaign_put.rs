@@ -48,8 +48,7 @@ pub async fn campaign_put(redis: &Redis, campaign: &Campaign, counts: CampaignCo
 }
 
 /// Updates the terms of a campaign, and returns the time by the clock of Redis; none when Redis does not hold it, or
-/// holds it as of another epoch. It never
-/// creates one: a rebuild may just have deleted the campaign.
+/// holds it as of another epoch. It never creates one: a rebuild may just have deleted the campaign.
 pub async fn campaign_update(redis: &Redis, campaign: &Campaign) -> Result<Option<Timestamp>> {
     match put(redis, campaign, Uuid::nil(), [String::new(), String::new()], "").await? {
         (0, ..) => Ok(None),
@@ -88,6 +87,7 @@ async fn put(
     counts: [String; 2],
     guard: &'static str,
 ) -> Result<(i64, Timestamp, u32)> {
+    // All of one partition, and so of one slot: a script reaches no other node of a cluster.
     let keys = vec![
         redis.keys.campaign(campaign.partition, campaign.id),
         redis.keys.claims(campaign.partition, campaign.id),
