@@ -100,8 +100,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Whether a response asks the caller to come again with another operation: the command of this one is decided, without an
-/// effect, and its cause passes.
+/// Whether a response asks the caller to come again with another operation: the command of this one is decided, without
+/// an effect, and its cause passes.
 pub fn needs_new_operation(response: &Response) -> bool {
     let error = response.extensions().get::<ErrorExtension>();
     error.is_some_and(|ErrorExtension(error)| matches!(**error, Error::OrderPending(_)))

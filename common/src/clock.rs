@@ -36,8 +36,8 @@ pub fn from_millis(millis: i64) -> Timestamp {
     Utc.timestamp_millis_opt(millis).single().unwrap_or(Timestamp::MAX_UTC)
 }
 
-/// A time as Dibs writes it: RFC 3339 in UTC, to the millisecond. chrono itself leaves out a fraction of zero, so that one time
-/// in a thousand would have another form than all others.
+/// A time as Dibs writes it: RFC 3339 in UTC, to the millisecond. chrono itself leaves out a fraction of zero, so that
+/// one time in a thousand would have another form than all others.
 pub fn text(time: Timestamp) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -207,7 +207,8 @@ impl TestEnvironment {
         keys
     }
 
-    /// Lets Redis lose all keys of this test, like a restart without data. [`Self::end`] compares the rows of MySQL then.
+    /// Lets Redis lose all keys of this test, like a restart without data. [`Self::end`] compares the rows of MySQL
+    /// then.
     pub async fn lose_redis(&self) {
         self.redis_was_lost.store(true, Ordering::Relaxed);
         self.delete_keys().await;
@@ -220,8 +221,8 @@ impl TestEnvironment {
         }
     }
 
-    /// Ends the test. Fails when it leaves something behind: an entry on a stream, a dead letter, a pending delivery, an
-    /// open transaction, and after a loss of Redis inconsistent rows.
+    /// Ends the test. Fails when it leaves something behind: an entry on a stream, a dead letter, a pending delivery,
+    /// an open transaction, and after a loss of Redis inconsistent rows.
     pub async fn end(self) {
         self.expect_drained_streams().await;
         if self.redis_was_lost.load(Ordering::Relaxed) {

@@ -19,8 +19,8 @@ pub(super) fn decode_path<T: DeserializeOwned>(values: &[&str]) -> Result<T, Err
     T::deserialize(Text(values))
 }
 
-/// Text of a URL: one value, or those of a tuple. An integer has one spelling: with a sign or a zero in front, one resource
-/// would have several URLs.
+/// Text of a URL: one value, or those of a tuple. An integer has one spelling: with a sign or a zero in front, one
+/// resource would have several URLs.
 #[derive(Clone, Copy)]
 struct Text<'t>(&'t [&'t str]);
 

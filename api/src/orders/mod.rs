@@ -59,8 +59,8 @@ impl Orders {
         Ok(Self { database: database.clone(), redis: redis.clone(), partitions, waiters })
     }
 
-    /// Puts a command on the stream and waits for its outcome, for as long as the caller prefers. A rejection is an error.
-    /// A command whose id was submitted before is executed once, and has the same outcome.
+    /// Puts a command on the stream and waits for its outcome, for as long as the caller prefers. A rejection is an
+    /// error. A command whose id was submitted before is executed once, and has the same outcome.
     pub async fn submit(&self, context: CommandContext, user: UserId, action: Action) -> Result<Submitted> {
         let CommandContext { id, request_id, prefer } = context;
         let command = Command { id, user, at: clock::now(), action };
@@ -94,8 +94,8 @@ impl Orders {
         scripts::enqueue(&self.redis, stream, MAX_STREAM_LENGTH, entry.fields()?).await
     }
 
-    /// A command whose caller did not get the outcome; it may have one by now. None when a restore of the database has lost
-    /// the outcome: it would be pending for a day.
+    /// A command whose caller did not get the outcome; it may have one by now. None when a restore of the database has
+    /// lost the outcome: it would be pending for a day.
     pub async fn pending(&self, id: CommandId) -> Result<Option<PendingCommand>> {
         let Some(found) = pending_commands::find(&self.redis, id).await? else { return Ok(None) };
         let epoch = db::within(db::epochs::position(&self.database.pool())).await?.epoch;
@@ -116,8 +116,8 @@ impl Orders {
         }
     }
 
-    /// A rejection as an error. Where the order is missing it may be on its stream still, read by a slow worker: then the
-    /// caller is to come back.
+    /// A rejection as an error. Where the order is missing it may be on its stream still, read by a slow worker: then
+    /// the caller is to come back.
     async fn rejection(&self, command: &Command, reason: OrderRejectReason) -> Error {
         match reason.code {
             RejectCode::OrderNotFound if self.appears_later(command).await => Error::OrderPending(command.order()),

@@ -1,9 +1,9 @@
 //! The table `idempotency_keys`: requests with an `Idempotency-Key` and their responses, as in the IETF draft
 //! `draft-ietf-httpapi-idempotency-key-header`.
 //!
-//! A row begins with the id of its operation and a time until which it is in progress. The process that runs the request
-//! renews that time and stores the response. If it passes without a response, the process counts as dead: the next repeat acquires
-//! the row and runs the request again with the same operation id.
+//! A row begins with the id of its operation and a time until which it is in progress. The process that runs the
+//! request renews that time and stores the response. If it passes without a response, the process counts as dead: the
+//! next repeat acquires the row and runs the request again with the same operation id.
 
 use std::time::Duration;
 
@@ -95,8 +95,8 @@ pub async fn begin(
             Ok(attempt) => return Ok(KeyState::Acquired(attempt)),
             Err(error) if is_duplicate(&error) => {}
             Err(error) if is_contention(&error) => continue,
-            // The row may be there all the same. Left behind, it would keep the caller out until it counts as abandoned,
-            // so another connection finds out.
+            // The row may be there all the same. Left behind, it would keep the caller out until it counts as
+            // abandoned, so another connection finds out.
             Err(sqlx::Error::Io(_)) if !is_uncertain => {
                 is_uncertain = true;
                 continue;

@@ -129,7 +129,8 @@ pub async fn list(
         Some(OwnedStatus::Used) => "AND u.status = 'USED'",
         Some(OwnedStatus::Revoked) => "AND u.status = 'REVOKED'",
     };
-    // Not by id alone: the id of a claim that came by Kafka may follow from a request id, and then says nothing of its time.
+    // Not by id alone: the id of a claim that came by Kafka may follow from a request id, and then says nothing of its
+    // time.
     let (issued_at, id) = match wanted.before {
         None => (from_millis(LAST_MILLISECOND), Uuid::max()),
         Some(before) => (find_issued_at(pool, before).await?.unwrap_or(Timestamp::UNIX_EPOCH), before.0),

@@ -13,8 +13,8 @@ use crate::{
     identifiers::{AdjustmentId, ChargeId, OrderId, PaymentId, PointHistoryId, UserId},
 };
 
-/// Locks a user's account, and creates it if it does not exist. Every transaction on a charge begins with it, so that the
-/// transactions of one user run one after the other.
+/// Locks a user's account, and creates it if it does not exist. Every transaction on a charge begins with it, so that
+/// the transactions of one user run one after the other.
 pub async fn lock(connection: &mut MySqlConnection, user: UserId, now: Timestamp) -> Result<Account, sqlx::Error> {
     if let Some(account) = lock_existing(connection, user).await? {
         return Ok(account);

@@ -227,7 +227,8 @@ pub struct Campaign {
     pub rejected: u32,
     /// The current epoch of the database.
     pub epoch: Epoch,
-    /// Since when Redis has enforced this state and window, by its clock. None: it enforces others, or MySQL does not know.
+    /// Since when Redis has enforced this state and window, by its clock. None: it enforces others, or MySQL does not
+    /// know.
     pub enforced_since: Option<Timestamp>,
 }
 

@@ -121,8 +121,8 @@ pub struct IssuancePlan {
 }
 
 impl IssuancePlan {
-    /// Events of the issuances. An event has up to [`EVENT_BATCH_SIZE`] issuances of a campaign: a row of the outbox for
-    /// each issuance would cost more than the issuance itself.
+    /// Events of the issuances. An event has up to [`EVENT_BATCH_SIZE`] issuances of a campaign: a row of the outbox
+    /// for each issuance would cost more than the issuance itself.
     pub fn events(&self, now: Timestamp) -> Vec<Event> {
         let mut by_coupon: BTreeMap<CouponId, Vec<IssuedCouponPayload>> = BTreeMap::new();
         for Issuance { coupon, user, record, valid_until, .. } in &self.issuances {
@@ -185,8 +185,8 @@ struct IssuedCouponPayload {
 
 /// Decides a batch of claims in order, on the locked campaigns and what the database already holds.
 ///
-/// A claim that has an outcome keeps it. Otherwise it must meet the state and window that were in force when Redis accepted
-/// it, the user must be below the campaign's limit, and the campaign below its quantity.
+/// A claim that has an outcome keeps it. Otherwise it must meet the state and window that were in force when Redis
+/// accepted it, the user must be below the campaign's limit, and the campaign below its quantity.
 ///
 /// Source: `002` section 2-1-2, where the scheduler confirms under a pessimistic lock.
 pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Claim], now: Timestamp) -> IssuancePlan {
@@ -244,8 +244,8 @@ pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::milliseconds(100);
 /// Why a claim is rejected that Redis accepted although the state or the window did not allow it: Redis had returned to
 /// older terms, such as those of a replica.
 ///
-/// MySQL knows the present terms only, so they say nothing about a claim that was accepted before Redis had them. Both times
-/// are by the clock of Redis.
+/// MySQL knows the present terms only, so they say nothing about a claim that was accepted before Redis had them. Both
+/// times are by the clock of Redis.
 fn outside_terms(campaign: &Campaign, claim: &Claim) -> Option<ClaimRejectReason> {
     let accepted_at = claim.record.accepted_at;
     if accepted_at <= campaign.enforced_since? + CLOCK_TOLERANCE {
@@ -281,9 +281,9 @@ pub fn reject_failed(existing: &ExistingClaims, claims: &[Claim]) -> IssuancePla
     plan
 }
 
-/// Whether a batch may be decided with [`ExistingClaims::default`], without a query, as long as the plan rejects nothing:
-/// the unique keys of `user_coupons` refuse what exists already. They do not where a user may hold several coupons, or
-/// where a claim may have been rejected before.
+/// Whether a batch may be decided with [`ExistingClaims::default`], without a query, as long as the plan rejects
+/// nothing: the unique keys of `user_coupons` refuse what exists already. They do not where a user may hold several
+/// coupons, or where a claim may have been rejected before.
 pub fn may_skip_existing(campaigns: &[Campaign], claims: &[Claim]) -> bool {
     let known: HashSet<CouponId> = campaigns.iter().map(|campaign| campaign.id).collect();
     let is_covered_by_keys = |campaign: &Campaign| campaign.terms.per_user_limit == 1 && campaign.rejected == 0;
@@ -394,8 +394,8 @@ mod tests {
     }
 
     proptest! {
-        /// The second check agrees with the script once Redis had these terms; before that it takes the word of the script.
-        /// The window of the terms is 1,000 s to 2,000 s.
+        /// The second check agrees with the script once Redis had these terms; before that it takes the word of the
+        /// script. The window of the terms is 1,000 s to 2,000 s.
         #[test]
         fn terms_apply_to_claims_that_were_accepted_after_redis_had_them(
             state in prop::sample::select(CampaignState::VARIANTS),

@@ -1,4 +1,5 @@
-//! Dead letters: messages and stream entries that could not be processed, until an administrator redrives or drops them.
+//! Dead letters: messages and stream entries that could not be processed, until an administrator redrives or drops
+//! them.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;

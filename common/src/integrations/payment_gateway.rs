@@ -70,8 +70,8 @@ impl PaymentGateway {
         Ok(Self { client, payments })
     }
 
-    /// Requests a charge, or the decision of an earlier request for it; none when that is unknown and the request has to
-    /// be sent again.
+    /// Requests a charge, or the decision of an earlier request for it; none when that is unknown and the request has
+    /// to be sent again.
     pub async fn charge(&self, charge: &NewCharge) -> Option<Decision> {
         match self.request(charge).await {
             Ok(decision) => Some(decision),

@@ -142,7 +142,8 @@ impl WebhookEndpoint {
     /// The receiver at the URL in `setting`. It is not connected to yet.
     pub fn at(setting: &'static str, url: &SecretString, secrets: WebhookSecrets) -> Result<Self> {
         let url = http_url(url.expose_secret()).map_err(|why| Error::Setting(setting, why))?;
-        // A redirect would be followed with a GET, without the message; and only the setting decides who receives events.
+        // A redirect would be followed with a GET, without the message; and only the setting decides who receives
+        // events.
         let client = Client::builder()
             .timeout(WEBHOOK_TIMEOUT)
             .redirect(redirect::Policy::none())

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path as PathOf, State},
+    extract::{self, DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode},
     routing::post,
 };
@@ -173,7 +173,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
 
 async fn receive(
     State(state): State<Arc<ReceiverState>>,
-    PathOf(sink): PathOf<String>,
+    extract::Path(sink): extract::Path<String>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {

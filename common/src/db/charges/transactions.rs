@@ -47,7 +47,8 @@ impl From<ChargeRejectReason> for TransactionError {
     }
 }
 
-/// Begins a charge: its amount is reserved until the charge is settled. Returns an existing charge of that id unchanged.
+/// Begins a charge: its amount is reserved until the charge is settled. Returns an existing charge of that id
+/// unchanged.
 pub async fn begin(
     database: &Database,
     wanted: &NewCharge,
@@ -84,8 +85,8 @@ pub async fn begin_approved(
     .await
 }
 
-/// Settles a charge of `user`: credits its amount, or gives the reservation back. Returns a charge that was settled before
-/// unchanged, whatever the decision.
+/// Settles a charge of `user`: credits its amount, or gives the reservation back. Returns a charge that was settled
+/// before unchanged, whatever the decision.
 pub async fn settle(
     database: &Database,
     charge: ChargeId,

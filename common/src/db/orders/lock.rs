@@ -24,8 +24,8 @@ use crate::{
     identifiers::{ClaimId, CommandId, OrderId, ProductId, UserId},
 };
 
-/// Locks every row that the commands need and reads it. Locks go by table (orders, products, coupons, accounts) and by id,
-/// so that no two batches wait for each other in a circle.
+/// Locks every row that the commands need and reads it. Locks go by table (orders, products, coupons, accounts) and by
+/// id, so that no two batches wait for each other in a circle.
 pub async fn lock_state(
     connection: &mut MySqlConnection,
     commands: &[Command],
@@ -55,7 +55,8 @@ pub async fn lock_state(
     })
 }
 
-/// Rows whose key is among `keys`, literals in ascending order. `head` and `tail` are the SQL before and after the list.
+/// Rows whose key is among `keys`, literals in ascending order. `head` and `tail` are the SQL before and after the
+/// list.
 pub(super) async fn list_locked<R: for<'r> FromRow<'r, MySqlRow> + Send + Unpin>(
     connection: &mut MySqlConnection,
     head: &str,

@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl BatchExecutor<'_> {
-    /// Pays an order with the user's points. Paying twice pays once. A payment that fails for lack of points is recorded.
+    /// Pays an order with the user's points. Paying twice pays once. A payment that fails for lack of points is
+    /// recorded.
     ///
     /// Source: 003 section 5, 004 payment.
     pub(super) fn pay(&mut self, command: &Command, id: OrderId) -> Decision<()> {
