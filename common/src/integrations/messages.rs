@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(
             messages[1],
             concat!(
-                r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00Z","aggregateType":"COUPON","#,
+                r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00.000Z","aggregateType":"COUPON","#,
                 r#""aggregateId":"3","epoch":0,"sequence":7,"data":{"userCouponId":"b","couponId":3,"userId":2,"#,
                 r#""issuedAt":"2026-11-21T03:00:00Z","validUntil":"2026-12-21T03:00:00Z"}}"#
             )
