@@ -144,8 +144,9 @@ pub async fn list(
     );
     let mut query = sqlx::query_as::<_, OwnedRow>(sqlx::AssertSqlSafe(sql))
         .bind(wanted.user.get())
-        .bind(issued_at)
-        .bind(issued_at)
+        // Without a time zone: with one MariaDB takes it for a TIMESTAMP, which ends in 2038.
+        .bind(issued_at.naive_utc())
+        .bind(issued_at.naive_utc())
         .bind(id);
     if matches!(wanted.status, Some(OwnedStatus::Usable | OwnedStatus::Expired)) {
         query = query.bind(now);
