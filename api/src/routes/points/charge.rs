@@ -7,7 +7,6 @@ use dibs_common::{
         campaign::MAX_AMOUNT,
         charge::{ChargeStatus, NewCharge},
         points::PointRules,
-        text::text_error,
     },
     error::{Error, Result},
     identifiers::{ChargeId, UserId},
@@ -43,7 +42,11 @@ impl ChargeBody {
         if self.amount > MAX_AMOUNT {
             errors.push(FieldError::new("amount", format!("expected at most {MAX_AMOUNT} won")));
         }
-        errors.extend(self.payment_method.as_ref().and_then(|method| text_error("paymentMethod", method, 40)));
+        // The gateway's own word, in any script: unlike a name, it is not shown to anyone.
+        let characters = self.payment_method.as_ref().map(|method| method.chars().count());
+        if characters.is_some_and(|characters| !(1..=40).contains(&characters)) {
+            errors.push(FieldError::new("paymentMethod", "expected 1 to 40 characters"));
+        }
         if !errors.is_empty() {
             return Err(Error::ValidationFailed(errors));
         }
