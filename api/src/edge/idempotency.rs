@@ -2,7 +2,8 @@
 //! its own.
 //!
 //! A key begins as a row of `idempotency_keys`, with the id of an operation. The request runs with this id, so that
-//! whatever it creates is created once, and its response is stored in the row. See `db::idempotency::begin` for what a repeat meets.
+//! whatever it creates is created once, and its response is stored in the row. See `db::idempotency::begin` for what a
+//! repeat meets.
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
@@ -51,8 +52,8 @@ const MAX_STORED_BYTES: usize = (1 << 24) - 1;
 
 /// Whether the key of the request counts. A path without a route has no effect to repeat.
 pub(super) fn has_key(request: &Request) -> bool {
-    // Every method that changes something, also those that RFC 9110 calls idempotent: a repeat may come after the change
-    // of another, and would undo it.
+    // Every method that changes something, also those that RFC 9110 calls idempotent: a repeat may come after the
+    // change of another, and would undo it.
     !request.method().is_safe()
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
         && request.extensions().get::<MatchedPath>().is_some()
@@ -108,8 +109,8 @@ fn key(headers: &HeaderMap) -> Result<HeaderValue> {
     }
 }
 
-/// What makes a request with a key the same as an earlier one. The query counts: with `dryRun` it decides whether there is an
-/// effect.
+/// What makes a request with a key the same as an earlier one. The query counts: with `dryRun` it decides whether there
+/// is an effect.
 fn fingerprint(query: Option<&str>, body: &[u8]) -> [u8; 32] {
     match query {
         Some(query) => hash(&[body, b"\n?", query.as_bytes()]),
@@ -215,8 +216,8 @@ async fn finish(app: &SharedApp, ended: &EndedAttempt) -> Result<()> {
         let (content_type, location) = (text(header::CONTENT_TYPE), text(header::LOCATION));
         let answer = StoredResponse { status: head.status.as_u16(), content_type, location, body: body.to_vec() };
         db::within(db::idempotency::store_response(pool, attempt, &answer)).await
-    // Only of a first attempt: an earlier one may have had an effect before it died. With the same operation a command that
-    // is decided would be refused again, though its cause has passed.
+    // Only of a first attempt: an earlier one may have had an effect before it died. With the same operation a command
+    // that is decided would be refused again, though its cause has passed.
     } else if *needs_new_operation || (attempt.is_first && head.status.is_client_error()) {
         // The request had no effect, so the caller may correct the body and keep the key.
         db::within(db::idempotency::discard(pool, attempt)).await

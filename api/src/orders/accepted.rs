@@ -39,12 +39,13 @@ pub struct AcceptedCommand {
 }
 
 impl AcceptedCommand {
-    /// Remembers in Redis that the command is pending, so that a request for its outcome finds it. Only a caller that did
-    /// not get the outcome asks for it, so this costs nothing while callers wait.
+    /// Remembers in Redis that the command is pending, so that a request for its outcome finds it. Only a caller that
+    /// did not get the outcome asks for it, so this costs nothing while callers wait.
     pub(super) async fn remember(redis: &Redis, command: &Command) -> Self {
         let (order_id, id) = (command.order(), command.id);
         if let Err(error) = pending_commands::remember(redis, command).await {
-            // The command is on the stream. Until it is remembered, or has its outcome, requests for it are answered 404.
+            // The command is on the stream. Until it is remembered, or has its outcome, requests for it are answered
+            // 404.
             tracing::debug!(cause = error.chain(), "pending command not remembered; retrying");
             tokio::spawn(remember_later(redis.clone(), command.clone()));
         }

@@ -286,8 +286,8 @@ pub async fn update(connection: &mut MySqlConnection, campaign: &Campaign, now: 
     .map(drop)
 }
 
-/// Times that administrators give are bound without a time zone. sqlx binds a time with one as TIMESTAMP, which ends in 2038
-/// on MariaDB: the server then stores NULL.
+/// Times that administrators give are bound without a time zone. sqlx binds a time with one as TIMESTAMP, which ends in
+/// 2038 on MariaDB: the server then stores NULL.
 const fn validity_columns(validity: Validity) -> (Option<u32>, Option<NaiveDateTime>) {
     match validity {
         Validity::Days(days) => (Some(days), None),

@@ -99,16 +99,16 @@ impl HeldLease {
 
     /// The lease for one round, which ends with [`Self::finish`]; none while another process holds it.
     pub async fn begin(&mut self) -> Result<Option<Lease>> {
-        // Taken out: when the round is dropped half way, its connection ends, and no half-done transaction is found by the
-        // next round.
+        // Taken out: when the round is dropped half way, its connection ends, and no half-done transaction is found by
+        // the next round.
         match self.lease.take() {
             Some(lease) => Ok(Some(lease)),
             None => self.database.try_lease(&self.name).await,
         }
     }
 
-    /// Keeps the lease for the next round, unless this one failed: its connection may be what failed, or another process
-    /// may succeed.
+    /// Keeps the lease for the next round, unless this one failed: its connection may be what failed, or another
+    /// process may succeed.
     pub async fn finish<T>(&mut self, lease: Lease, done: Result<T>) -> Result<T> {
         self.lease = Some(lease);
         if done.is_err() {

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 const PING_AFTER: Duration = Duration::from_millis(500);
 /// A connection that was idle for longer is closed: before the server does, as [`SESSION_TIMEOUT`] says.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
-/// The server ends a session that is silent for longer, rolls back and releases its locks. So a client that is frozen, or
-/// whose machine vanished, holds up others for no longer than this.
+/// The server ends a session that is silent for longer, rolls back and releases its locks. So a client that is frozen,
+/// or whose machine vanished, holds up others for no longer than this.
 pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to come back to the pool. It keeps its place in the pool meanwhile.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,8 +71,8 @@ impl Database {
         self.pool().begin().await
     }
 
-    /// Begins the transaction of a batch, which waits for a lock for a second only. In one round trip; the session's own
-    /// limit is restored when the connection is released. Run it inside [`super::retrying_batch`].
+    /// Begins the transaction of a batch, which waits for a lock for a second only. In one round trip; the session's
+    /// own limit is restored when the connection is released. Run it inside [`super::retrying_batch`].
     pub async fn begin_batch(&self) -> Result<Transaction<'static, MySql>, sqlx::Error> {
         self.pool().begin_with("SET SESSION innodb_lock_wait_timeout = 1; BEGIN").await
     }
@@ -180,8 +180,8 @@ async fn prepare_session(connection: &mut MySqlConnection) -> Result<bool, sqlx:
         sqlx::query_as("SHOW SESSION STATUS LIKE 'Ssl_cipher'").fetch_optional(&mut *connection).await?;
     // Dibs locks rows by their keys. The gap locks of REPEATABLE READ would only add deadlocks.
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-    // The server's default lock wait of 50 s would outlast every time-out of Dibs, which then could not distinguish a lock
-    // that is held from a server that is gone.
+    // The server's default lock wait of 50 s would outlast every time-out of Dibs, which then could not distinguish a
+    // lock that is held from a server that is gone.
     let timeout = SESSION_TIMEOUT.as_secs();
     // A statement that a frozen client has sent half of counts as silence, too.
     let limits =

@@ -1,9 +1,9 @@
 //! The way to Redis: one small module between Dibs and its client library.
 //!
 //! There are three kinds of connection, which must not wait for each other: a pool for scripts and short commands, one
-//! connection for each stream reader (a blocking read holds up every other command on it), and one for each subscriber. A
-//! command is sent once, unless a reply says that it was not executed, as that of a cluster which is moving its slot. A
-//! caller whose script is idempotent may send it again.
+//! connection for each stream reader (a blocking read holds up every other command on it), and one for each subscriber.
+//! A command is sent once, unless a reply says that it was not executed, as that of a cluster which is moving its slot.
+//! A caller whose script is idempotent may send it again.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -88,8 +88,8 @@ impl Redis {
         Ok(Self { servers, config, keys })
     }
 
-    /// Runs an operation on the server that holds `key`; all keys that it touches share its hash tag. In a cluster it runs
-    /// again where a redirection leads, for up to 3 s.
+    /// Runs an operation on the server that holds `key`; all keys that it touches share its hash tag. In a cluster it
+    /// runs again where a redirection leads, for up to 3 s.
     pub async fn run<T, F>(&self, key: &str, operation: impl Fn(Client) -> F) -> Result<T>
     where
         F: Future<Output = Result<T, RedisError>>,
@@ -248,12 +248,12 @@ pub(super) fn builder(config: Config, command_timeout: Duration) -> Builder {
     builder
 }
 
-/// The client library's error as an error of Dibs: an error of a script is a defect, all else means that Redis cannot be
-/// used now.
+/// The client library's error as an error of Dibs: an error of a script is a defect, all else means that Redis cannot
+/// be used now.
 pub fn redis_error(error: fred::error::Error) -> Error {
     use fred::error::ErrorKind;
-    // What the client library does not classify, and what passes when the server recovers: its own words for a connection
-    // that has just broken, and error replies.
+    // What the client library does not classify, and what passes when the server recovers: its own words for a
+    // connection that has just broken, and error replies.
     let of_library = ["Failed to route command", "Too many failed write attempts"];
     let of_server =
         ["BUSY", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOREPLICAS"];

@@ -107,7 +107,8 @@ impl Session<'_> {
         })
     }
 
-    /// Sends a request, and repeats it as a sensible client does while faults are injected: the same body with the same key.
+    /// Sends a request, and repeats it as a sensible client does while faults are injected: the same body with the same
+    /// key.
     async fn send(
         &mut self,
         operation: Operation,

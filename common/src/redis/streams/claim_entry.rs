@@ -108,7 +108,8 @@ impl ClaimOutcomeMessage {
         let mut message = BytesMut::with_capacity(outcomes.len() * OUTCOME_BYTES);
         for one in outcomes {
             message.put_slice(one.claim.0.as_bytes());
-            // Spelled one by one, not taken from the order of the variants: processes of other versions read these codes.
+            // Spelled one by one, not taken from the order of the variants: processes of other versions read these
+            // codes.
             let (code, valid_until) = match one.outcome {
                 ClaimOutcome::Issued { valid_until } => (0, valid_until.timestamp_millis()),
                 ClaimOutcome::Rejected(ClaimRejectReason::CouponNotFound) => (1, 0),

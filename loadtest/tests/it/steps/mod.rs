@@ -1,6 +1,6 @@
-//! Every message of every operation, struck: the proxies before MySQL and Redis count the messages, and for every number
-//! the connection is cut before that message, cut after it, or frozen there. Then the system is left to recover, and the
-//! invariants are audited.
+//! Every message of every operation, struck: the proxies before MySQL and Redis count the messages, and for every
+//! number the connection is cut before that message, cut after it, or frozen there. Then the system is left to recover,
+//! and the invariants are audited.
 //!
 //! The short form runs with all tests. `make steps` runs the exhaustive one and prints its table.
 

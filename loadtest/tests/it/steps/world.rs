@@ -158,8 +158,8 @@ impl World {
         Subject { user, campaign: self.campaign.clone(), user_coupon: None, order: None }
     }
 
-    /// Performs the operation as its caller, or as the worker, does: it is repeated until it succeeded. Returns what was
-    /// received.
+    /// Performs the operation as its caller, or as the worker, does: it is repeated until it succeeded. Returns what
+    /// was received.
     pub async fn perform(&mut self, operation: Operation, subject: &Subject) -> String {
         match operation {
             Operation::Claim => self.claim(subject).await,
@@ -357,8 +357,8 @@ impl World {
         all.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ")
     }
 
-    /// Posts with a key of its own, and repeats with the same key as a sensible client does, until the outcome is known. A
-    /// 202 with a `Location` of an order, payment or command is followed.
+    /// Posts with a key of its own, and repeats with the same key as a sensible client does, until the outcome is
+    /// known. A 202 with a `Location` of an order, payment or command is followed.
     async fn post(&mut self, path: &str, body: Value) -> Received {
         let key = new_uuid().to_string();
         let received = self.send(path, &body, &key).await;
