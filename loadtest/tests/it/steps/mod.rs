@@ -147,8 +147,8 @@ fn chains(operations: impl IntoIterator<Item = Operation>, faults: &[Fault], str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_cut_message_of_a_claim_or_an_order_leaves_a_difference() {
-    let cuts = [Fault::CutBefore, Fault::CutAfter];
-    expect_no_difference(chains([Operation::Claim, Operation::Order], &cuts, 1)).await;
+    // A cut after a message is much the same as one before the next: the exhaustive form makes both.
+    expect_no_difference(chains([Operation::Claim, Operation::Order], &[Fault::CutBefore], 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
