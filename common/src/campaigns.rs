@@ -63,12 +63,7 @@ async fn insert(
     let mut transaction = database.begin().await?;
     let created = db::campaigns::create(&mut transaction, terms, partition, context.operation, context.at).await?;
     if created.is_new {
-        let action = NewAdminAction {
-            action: "campaign.create",
-            target_id: created.id.to_string(),
-            before: None,
-            after: serde_json::to_string(terms).ok(),
-        };
+        let action = NewAdminAction::created("campaign.create", &created.id, terms);
         db::admin_actions::insert(&mut transaction, context, &action).await?;
         transaction.commit().await?;
     }
@@ -150,13 +145,8 @@ async fn change_locked(
     if request.is_dry_run {
         return Ok(Ok(Changed { before, after }));
     }
-    let (old, new) = differences(&before, &after);
-    let action = NewAdminAction {
-        action: request.change.action(),
-        target_id: request.coupon.to_string(),
-        before: Some(serde_json::Value::from(old).to_string()),
-        after: Some(serde_json::Value::from(new).to_string()),
-    };
+    let fields = differences(&before, &after);
+    let action = NewAdminAction::changed(request.change.action(), &request.coupon, &fields);
     db::campaigns::update(&mut transaction, &after, context.at).await?;
     db::admin_actions::insert(&mut transaction, context, &action).await?;
     transaction.commit().await?;

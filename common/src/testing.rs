@@ -38,6 +38,7 @@ use crate::{
     config::Settings,
     db::{self, Database},
     domain::{
+        admin_action::ActionContext,
         campaign::{Campaign, CampaignState, CampaignTerms},
         product::{ProductStatus, ProductTerms},
     },
@@ -150,7 +151,7 @@ impl TestEnvironment {
     pub async fn product(&self, price: i64, stock: i64) -> ProductId {
         let name = "커피 'Guji' \\ 200 g".into();
         let terms = ProductTerms { name, price, stock, status: ProductStatus::Selling, payment_required: false };
-        db::products::create(&self.database, &terms, new_uuid(), clock::now()).await.expect("created").id
+        db::products::create(&self.database, &terms, &action()).await.expect("created").id
     }
 
     /// Credits points to a user, as an approved charge does.
@@ -282,6 +283,12 @@ pub fn open_terms() -> CampaignTerms {
 pub const FIRST: Partition = Partition(0);
 
 /// A handle of metrics without a recorder.
+/// The context of a new action of an administrator.
+pub fn action() -> ActionContext {
+    ActionContext::of_process("test", new_uuid(), clock::now())
+}
+
+/// A recorder of metrics that counts nothing.
 pub fn no_metrics() -> metrics_exporter_prometheus::PrometheusHandle {
     metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle()
 }

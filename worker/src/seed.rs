@@ -6,6 +6,7 @@ use dibs_common::{
     config::Settings,
     db::{self, Database},
     domain::{
+        admin_action::ActionContext,
         campaign::{CampaignTerms, Discount, DiscountType, Validity},
         product::{ProductStatus, ProductTerms},
     },
@@ -27,7 +28,8 @@ pub async fn seed(settings: &Settings, database: &Database) -> Result<CouponId> 
                 status: ProductStatus::Selling,
                 payment_required: false,
             };
-            db::products::create(database, &terms, new_uuid(), now).await?;
+            db::products::create(database, &terms, &ActionContext::of_process("dibs-worker seed", new_uuid(), now))
+                .await?;
         }
     }
     let alive = db::within(db::campaigns::list_not_ended(pool, now, None, 100)).await?;

@@ -1,4 +1,5 @@
 use futures::future::join_all;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::app::{ADMIN_TOKEN, Answer, TestApp};
@@ -186,5 +187,22 @@ async fn products_are_the_administrators_to_change() {
         let answer = Answer::of(request.json(&json!({ "price": 1 }))).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHENTICATED"));
     }
+    app.end().await;
+}
+
+#[tokio::test]
+async fn changes_of_products_are_kept_with_their_reason() {
+    let app = TestApp::new().await;
+    let created = app.administer("/admin/products", json!({ "name": "Mug", "price": 9_000, "stock": 1 })).await;
+    let product = &created.body["productId"];
+    let path = format!("/admin/products/{product}?reason=restock");
+    assert_eq!(app.patch(&path, json!({ "stockChange": 4 })).await.body["stock"], 5);
+    assert_eq!(app.patch(&path, json!({ "stockChange": -6 })).await.code(), "STOCK_INSUFFICIENT");
+    let actions = app.request(Method::GET, &format!("/admin/actions?targetId={product}")).bearer_auth(ADMIN_TOKEN);
+    let actions = Answer::of(actions).await.body["items"].clone();
+    assert_eq!(actions.as_array().map(Vec::len), Some(2), "{actions}");
+    assert_eq!((&actions[0]["action"], &actions[0]["reason"]), (&json!("product.change"), &json!("restock")));
+    assert_eq!((&actions[0]["before"], &actions[0]["after"]), (&json!({ "stock": 1 }), &json!({ "stock": 5 })));
+    assert_eq!((&actions[1]["action"], &actions[1]["after"]["name"]), (&json!("product.create"), &json!("Mug")));
     app.end().await;
 }

@@ -6,7 +6,7 @@ use sqlx::MySqlConnection;
 use super::{Database, admin_actions, points, retrying, statements::insert_event, with_timeout};
 use crate::{
     domain::{
-        admin_action::{ActionContext, NewAdminAction},
+        admin_action::{ActionContext, ChangedFields, NewAdminAction},
         event::{Aggregate, Event},
         points::{AdjustmentRejectReason, LedgerType},
     },
@@ -77,13 +77,10 @@ async fn adjust_locked(
     };
     insert_event(&mut transaction, Event::new(Aggregate::Points(user), "points.adjusted", &payload), context.at)
         .await?;
-    let balance = |won: i64| Some(format!("{{\"balance\":{won}}}"));
-    let action = NewAdminAction {
-        action: if amount > 0 { "points.grant" } else { "points.deduct" },
-        target_id: user.to_string(),
-        before: balance(account.balance),
-        after: balance(adjusted.balance),
-    };
+    let balance = |balance| Balance { balance };
+    let fields = ChangedFields::between(&balance(account.balance), &balance(adjusted.balance));
+    let name = if amount > 0 { "points.grant" } else { "points.deduct" };
+    let action = NewAdminAction::changed(name, &user, &fields);
     admin_actions::insert(&mut transaction, context, &action).await?;
     transaction.commit().await?;
     Ok(Ok(adjusted.balance))
@@ -95,6 +92,12 @@ struct PointsAdjusted {
     user_id: UserId,
     adjustment_id: AdjustmentId,
     amount: i64,
+    balance: i64,
+}
+
+/// What an adjustment changes, as `admin_actions` shows it.
+#[derive(Serialize)]
+struct Balance {
     balance: i64,
 }
 

@@ -4,7 +4,7 @@ use sqlx::{FromRow as _, MySqlConnection, MySqlPool, types::Json};
 use uuid::Uuid;
 
 use super::{
-    Database,
+    Database, admin_actions,
     decode::{identifier, parse},
     is_duplicate,
     retention::delete_older,
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     domain::{
+        admin_action::{ActionContext, ChangedFields, NewAdminAction},
         campaign::MAX_AMOUNT,
         event::{Aggregate, Event},
         product::{Product, ProductChange, ProductRejectReason, ProductStatus, ProductTerms},
@@ -107,10 +108,10 @@ pub async fn list_by_ids(
 }
 
 /// Inserts a product with its event. A repeat of `operation` returns the existing product.
-pub async fn create(database: &Database, terms: &ProductTerms, operation: Uuid, now: Timestamp) -> Result<Product> {
+pub async fn create(database: &Database, terms: &ProductTerms, context: &ActionContext) -> Result<Product> {
     retrying("create_product", || async {
-        match with_timeout(insert(database, terms, operation, now)).await {
-            Err(error) if is_duplicate(&error) => find_created_by(&database.pool(), operation).await,
+        match with_timeout(insert(database, terms, context)).await {
+            Err(error) if is_duplicate(&error) => find_created_by(&database.pool(), context.operation).await,
             created => created,
         }
     })
@@ -123,12 +124,7 @@ async fn find_created_by(pool: &MySqlPool, operation: Uuid) -> Result<Product, s
     Product::try_from(row)
 }
 
-async fn insert(
-    database: &Database,
-    terms: &ProductTerms,
-    operation: Uuid,
-    now: Timestamp,
-) -> Result<Product, sqlx::Error> {
+async fn insert(database: &Database, terms: &ProductTerms, context: &ActionContext) -> Result<Product, sqlx::Error> {
     let mut transaction = database.begin().await?;
     // The key on `operation_id` refuses a repeat, and `create` then returns the first product.
     let inserted = sqlx::query(
@@ -142,15 +138,17 @@ async fn insert(
     .bind(terms.stock)
     .bind(terms.status.into_str())
     .bind(terms.payment_required)
-    .bind(operation)
-    .bind(now)
-    .bind(now)
+    .bind(context.operation)
+    .bind(context.at)
+    .bind(context.at)
     .execute(&mut *transaction)
     .await?;
     let id = identifier(inserted.last_insert_id())?;
     let ProductTerms { name, price, stock, status, payment_required } = terms.clone();
     let product = Product { id, name, price, stock, status, payment_required };
-    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.created", &product), now).await?;
+    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.created", &product), context.at).await?;
+    let action = NewAdminAction::created("product.create", &id, &product);
+    admin_actions::insert(&mut transaction, context, &action).await?;
     transaction.commit().await?;
     Ok(product)
 }
@@ -161,19 +159,17 @@ pub async fn update(
     database: &Database,
     product: ProductId,
     change: &ProductChange,
-    operation: Uuid,
-    now: Timestamp,
+    context: &ActionContext,
 ) -> Result<Product> {
     // The outer result is the database's, the inner one the rules': a rejection is not retried.
-    retrying("change_product", || with_timeout(update_locked(database, product, change, operation, now))).await?
+    retrying("change_product", || with_timeout(update_locked(database, product, change, context))).await?
 }
 
 async fn update_locked(
     database: &Database,
     id: ProductId,
     change: &ProductChange,
-    operation: Uuid,
-    now: Timestamp,
+    context: &ActionContext,
 ) -> Result<Result<Product>, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let Some(product) = lock(&mut transaction, id).await? else {
@@ -181,10 +177,11 @@ async fn update_locked(
         return Ok(Err(Error::ProductNotFound(id)));
     };
     // Under the lock: an earlier attempt whose COMMIT is still under way is waited for.
-    if let Some(Json(changed)) = find_change(&mut transaction, operation).await? {
+    if let Some(Json(changed)) = find_change(&mut transaction, context.operation).await? {
         return Ok(Ok(changed));
     }
     let stock = product.stock;
+    let before = product.clone();
     let changed = match change.apply(product) {
         Ok(changed) => changed,
         Err(reason) => return Ok(Err(rejection(reason, id, stock, change))),
@@ -200,12 +197,15 @@ async fn update_locked(
     .bind(changed.stock - stock)
     .bind(changed.status.into_str())
     .bind(changed.payment_required)
-    .bind(now)
+    .bind(context.at)
     .bind(id.get())
     .execute(&mut *transaction)
     .await?;
-    insert_change(&mut transaction, operation, &changed, now).await?;
-    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.changed", &changed), now).await?;
+    let fields = ChangedFields::between(&before, &changed);
+    insert_change(&mut transaction, context.operation, &changed, context.at).await?;
+    insert_event(&mut transaction, Event::new(Aggregate::Product(id), "product.changed", &changed), context.at).await?;
+    let action = NewAdminAction::changed("product.change", &id, &fields);
+    admin_actions::insert(&mut transaction, context, &action).await?;
     transaction.commit().await?;
     Ok(Ok(changed))
 }

@@ -2,11 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::{
     FieldError,
+    admin_action::ChangedFields,
     campaign::{Campaign, CampaignState, CampaignTerms, Validity},
 };
 use crate::clock::Timestamp;
@@ -112,26 +112,23 @@ impl CampaignPatch {
     }
 }
 
-/// The fields in which two versions of a campaign differ, as JSON objects: before and after.
-pub fn differences(before: &Campaign, after: &Campaign) -> (Map<String, Value>, Map<String, Value>) {
-    let (mut old, mut new) = (fields(before), fields(after));
-    let same: Vec<String> =
-        old.iter().filter(|(name, value)| new.get(*name) == Some(value)).map(|(n, _)| n.clone()).collect();
-    for name in same {
-        old.remove(&name);
-        new.remove(&name);
-    }
-    (old, new)
+/// The fields in which two versions of a campaign differ.
+pub fn differences(before: &Campaign, after: &Campaign) -> ChangedFields {
+    ChangedFields::between(&Fields::of(before), &Fields::of(after))
 }
 
-fn fields(campaign: &Campaign) -> Map<String, Value> {
-    // Terms serialize to an object: they are a struct, and no field of theirs can fail.
-    let mut fields = match serde_json::to_value(&campaign.terms) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    };
-    fields.insert("state".into(), campaign.state.into_str().into());
-    fields
+/// What administrators change of a campaign.
+#[derive(Serialize)]
+struct Fields<'c> {
+    #[serde(flatten)]
+    terms: &'c CampaignTerms,
+    state: CampaignState,
+}
+
+impl<'c> Fields<'c> {
+    const fn of(campaign: &'c Campaign) -> Self {
+        Self { terms: &campaign.terms, state: campaign.state }
+    }
 }
 
 #[cfg(test)]
@@ -171,11 +168,8 @@ mod tests {
         assert_eq!(after.terms, CampaignTerms { total_quantity: 20, ..terms() });
         assert_eq!((after.revision, after.state), (8, CampaignState::Active));
         assert_eq!(quantity(10).apply(&before, now).expect("valid").revision, 7, "nothing changes");
-        let (old, new) = differences(&before, &after);
-        assert_eq!(
-            (Value::from(old), Value::from(new)),
-            (serde_json::json!({"totalQuantity": 10}), serde_json::json!({"totalQuantity": 20}))
-        );
+        let json = serde_json::to_value(differences(&before, &after)).expect("JSON");
+        assert_eq!(json, serde_json::json!({ "before": { "totalQuantity": 10 }, "after": { "totalQuantity": 20 } }));
     }
 
     #[test]

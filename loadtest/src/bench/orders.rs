@@ -7,6 +7,7 @@ use dibs_common::{
     clock,
     db::{self, Database},
     domain::{
+        admin_action::ActionContext,
         order::{Action, Command, Line},
         product::{ProductStatus, ProductTerms},
     },
@@ -54,7 +55,12 @@ pub struct OrderRounds {
 pub async fn hot_product(harness: &Harness) -> Result<ProductId> {
     let (name, stock, status) = ("Hot".into(), UNLIMITED_STOCK, ProductStatus::Selling);
     let terms = ProductTerms { name, price: 1_000, stock, status, payment_required: false };
-    let created = db::products::create(&harness.stores.database, &terms, new_uuid(), clock::now()).await;
+    let created = db::products::create(
+        &harness.stores.database,
+        &terms,
+        &ActionContext::of_process("dibs-loadtest bench", new_uuid(), clock::now()),
+    )
+    .await;
     Ok(created.context("creating a product")?.id)
 }
 

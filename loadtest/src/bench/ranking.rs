@@ -9,6 +9,7 @@ use dibs_common::{
     clock,
     db::{self, Database},
     domain::{
+        admin_action::ActionContext,
         event::Position,
         product::{ProductStatus, ProductTerms},
         ranking::{Scores, business_day, days_after, last_days, start_of},
@@ -67,7 +68,12 @@ async fn create_products(database: &Database, products: u64) -> Result<Vec<Produ
         let name = format!("Bench product {number}");
         let terms =
             ProductTerms { name, price: 12_000, stock: 1_000, status: ProductStatus::Selling, payment_required: false };
-        let product = db::products::create(database, &terms, new_uuid(), clock::now()).await;
+        let product = db::products::create(
+            database,
+            &terms,
+            &ActionContext::of_process("dibs-loadtest bench", new_uuid(), clock::now()),
+        )
+        .await;
         created.push(product.context("creating a product")?.id);
     }
     Ok(created)

@@ -6,11 +6,13 @@ use axum::{
 };
 use dibs_common::{
     campaigns::{self, ChangeRequest},
-    domain::campaign_change::{CampaignChange, CampaignPatch, differences},
+    domain::{
+        admin_action::ChangedFields,
+        campaign_change::{CampaignChange, CampaignPatch, differences},
+    },
     identifiers::CouponId,
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::campaign::AdminCampaign;
@@ -28,18 +30,9 @@ pub struct ChangedCampaign {
     #[serde(flatten)]
     campaign: AdminCampaign,
     /// The changed fields before and after; empty when nothing changed.
-    changes: FieldChanges,
+    changes: ChangedFields,
     /// Whether nothing was changed, as `dryRun` asked.
     dry_run: bool,
-}
-
-/// The fields that a change changes.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-struct FieldChanges {
-    #[schema(value_type = Object)]
-    before: Map<String, Value>,
-    #[schema(value_type = Object)]
-    after: Map<String, Value>,
 }
 
 problems! {
@@ -85,10 +78,10 @@ pub(super) async fn change(
     let changed =
         app.run_to_end(async move { campaigns::change(&changing.database, &changing.redis, &request, &context).await });
     let changed = changed.await?;
-    let (before, after) = differences(&changed.before, &changed.after);
+    let fields = differences(&changed.before, &changed.after);
     let tag = entity_tag(changed.after.revision);
     // After the change, so that the counts are those that the new terms are decided by.
     let campaign = AdminCampaign::read(&app.redis, changed.after).await;
-    let body = ChangedCampaign { campaign, changes: FieldChanges { before, after }, dry_run: is_dry_run };
+    let body = ChangedCampaign { campaign, changes: fields, dry_run: is_dry_run };
     Ok(([(header::ETAG, tag)], Json(body)).into_response())
 }
