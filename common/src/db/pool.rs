@@ -160,9 +160,13 @@ fn open(
             Box::pin(async move {
                 // A future that is dropped while BEGIN is on the wire leaves a transaction open: it would hold
                 // locks, and hide writes from other connections. An error discards the connection.
-                match timeout(RELEASE_TIMEOUT, connection.execute("ROLLBACK; SET SESSION innodb_lock_wait_timeout = 5"))
-                    .await
-                {
+                let ending = async {
+                    // A future that is dropped while a statement is prepared leaves a reply on the wire. A statement
+                    // would take it for its own, and the client library panic; a ping fails.
+                    connection.ping().await?;
+                    connection.execute("ROLLBACK; SET SESSION innodb_lock_wait_timeout = 5").await
+                };
+                match timeout(RELEASE_TIMEOUT, ending).await {
                     Ok(ended) => ended?,
                     Err(elapsed) => return Err(sqlx::Error::Io(elapsed.into())),
                 };

@@ -45,6 +45,31 @@ async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open(
     environment.end().await;
 }
 
+/// The reply to PREPARE that was not read must not pass for that of the next statement.
+#[tokio::test]
+async fn a_future_dropped_while_a_statement_is_prepared_leaves_no_reply_to_others() {
+    let environment = TestEnvironment::new().await;
+    let database = single(&environment);
+    let mut dropped = 0;
+    for number in 0..20_i64 {
+        let mut connection = database.pool().acquire().await.expect("connected");
+        // A text of its own each time, or it would be prepared already. One poll sends PREPARE.
+        let text = format!("SELECT ?, ?, {number} AS number");
+        let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(1).bind(2).fetch_one(&mut *connection);
+        dropped += u32::from(query.now_or_never().is_none());
+        drop(connection);
+        let read: i64 = sqlx::query_scalar("SELECT CAST(? AS SIGNED)")
+            .bind(number)
+            .fetch_one(&database.pool())
+            .await
+            .expect("a connection of its own");
+        assert_eq!(read, number, "the result of another statement");
+    }
+    assert!(dropped > 0, "PREPARE needs a round trip");
+    database.close().await;
+    environment.end().await;
+}
+
 #[tokio::test]
 async fn sessions_read_committed_rows_and_wait_five_seconds_for_a_lock() {
     let environment = TestEnvironment::new().await;
