@@ -8,7 +8,7 @@ use crate::{
     domain::claim::{self, Claim, ClaimOutcome},
     error::{Error, Result},
     identifiers::{ClaimId, CouponId, Partition, UserId},
-    redis::{Redis, campaign_state::KEPT_AFTER_END, scripts},
+    redis::{Redis, campaign_state::RECONCILED_AFTER_END, scripts},
 };
 
 /// Rejects claims that cannot be processed, but for those that have an outcome. Returns the outcomes, in the order of
@@ -67,5 +67,5 @@ pub async fn return_slots(
 
 async fn is_kept(database: &Database, coupon: CouponId) -> Result<bool> {
     let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
-    Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + KEPT_AFTER_END))
+    Ok(campaign.is_some_and(|campaign| clock::now() < campaign.terms.closes_at + RECONCILED_AFTER_END))
 }

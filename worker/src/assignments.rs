@@ -19,7 +19,7 @@ use dibs_common::{
     identifiers::{AssignmentId, ClaimId},
     redis::{
         Redis,
-        campaign_state::KEPT_AFTER_END,
+        campaign_state::RECONCILED_AFTER_END,
         scripts::{self, ClaimRequest, Decision},
     },
     retry,
@@ -115,7 +115,7 @@ pub async fn submit(
     let Some(decided) = scripts::assign(redis, campaign.partition, campaign.id, &claims).await? else {
         // The reconciler rebuilds the campaigns that are not long over; to rebuild those here as well would only hold
         // up their claims.
-        if clock::now() >= campaign.terms.closes_at + KEPT_AFTER_END {
+        if clock::now() >= campaign.terms.closes_at + RECONCILED_AFTER_END {
             campaigns::rebuild(database, redis, campaign).await?;
         }
         return Err(Error::CampaignUnavailable(campaign.id));

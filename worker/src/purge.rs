@@ -12,7 +12,7 @@ use dibs_common::{
 const PRODUCT_CHANGES_KEPT_FOR: TimeDelta = TimeDelta::hours(25);
 /// How long the outcome of a command is kept, and an event that every sink has accepted.
 const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// How long closed dead letters and rejected claim requests are kept.
+/// How long dead letters that were sent or dropped, and refused claim requests, are kept.
 const DEAD_LETTERS_KEPT_FOR: TimeDelta = TimeDelta::days(30);
 /// How long rejected orders and declined charges are kept, counted from their end.
 const REJECTED_KEPT_FOR: TimeDelta = TimeDelta::days(90);

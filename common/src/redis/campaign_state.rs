@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// How long after its end a campaign stays in Redis: late claims are then rejected as closed, not as unknown.
-pub const KEPT_AFTER_END: TimeDelta = TimeDelta::hours(1);
+/// How long after its end workers still compare and rebuild a campaign: late claims are then rejected as closed, not as
+/// unknown.
+pub const RECONCILED_AFTER_END: TimeDelta = TimeDelta::hours(1);
 /// Users of one page of a scan.
 const SCAN_COUNT: u32 = 1_000;
 /// Users of one write of staged claims.

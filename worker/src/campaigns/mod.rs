@@ -10,7 +10,7 @@ pub use rebuild::rebuild;
 pub(crate) use rebuild::rebuild_lease;
 pub use reconciler::{Reconciler, reconcile_all};
 
-/// How long after the end of its window Redis keeps the claims of a campaign.
+/// How long after the end of its window a campaign is removed from Redis.
 const ENDED_KEPT_FOR: TimeDelta = TimeDelta::days(7);
 /// Entries of a stream that are read to find claims without an outcome. With more the workers are late, and it waits.
 const CHECKED_ENTRIES: u64 = 10_000;

@@ -14,7 +14,7 @@ use dibs_common::{
     identifiers::{CouponId, Partition},
     redis::{
         Redis,
-        campaign_state::{self, HeldCampaign, KEPT_AFTER_END},
+        campaign_state::{self, HeldCampaign, RECONCILED_AFTER_END},
         streams::{self, ClaimEntry},
     },
 };
@@ -78,7 +78,7 @@ impl Reconciler {
     pub async fn round(&mut self) -> Result<Vec<Partition>> {
         let Position { epoch, .. } = epoch::check(&self.database, &self.redis, Position::default()).await?;
         let now = clock::now();
-        let (recent, mut is_complete) = (now - KEPT_AFTER_END, true);
+        let (recent, mut is_complete) = (now - RECONCILED_AFTER_END, true);
         let since = if self.compared_all == Some(epoch) { recent } else { now - ENDED_KEPT_FOR };
         let (mut partitions, mut after, mut unconfirmed) = (Vec::new(), None, Vec::new());
         loop {

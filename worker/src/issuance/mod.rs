@@ -10,10 +10,8 @@ pub use handler::ClaimHandler;
 
 use crate::streams::{ReclaimPolicy, StreamWorker};
 
-/// Confirms the claims of one partition.
 pub type ClaimWorker = StreamWorker<ClaimHandler>;
 
-/// A worker for the claims of `partition`, and of no other.
 pub fn claim_worker(database: &Database, redis: &Redis, partition: Partition, policy: ReclaimPolicy) -> ClaimWorker {
     StreamWorker::new(ClaimHandler::new(database, redis, partition), database, redis, policy)
 }
