@@ -94,7 +94,7 @@ mod tests {
     #[tokio::test]
     async fn an_unavailable_api_is_no_anomaly_and_leaves_claims_uncertain() {
         let unavailable = async || (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"code": "OVERLOADED"})));
-        let record = record_of(Router::new().fallback(unavailable), 300).await;
+        let record = record_of(Router::new().fallback(unavailable), 1_000).await;
         assert_eq!((record.anomalies.count(), record.expectations.len()), (0, 0), "{:?}", record.anomalies.samples());
         assert_eq!(record.duplicates.mismatches.count(), 0);
         let claims = record.claims.values().flat_map(|claims| &claims.observations);
