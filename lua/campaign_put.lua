@@ -4,7 +4,7 @@
 -- KEYS[1] campaign   hash, see claim.lua
 -- KEYS[2] claims     hash, see claim.lua
 -- KEYS[3] staged     claims that a rebuild gathered; renamed to claims when the campaign is created, else deleted
--- ARGV[1] total        quantity
+-- ARGV[1] total        claims that may be accepted: the quantity, and a claim more for each revoked coupon
 -- ARGV[2] limit        claims a user may have accepted
 -- ARGV[3] opens_at     ms
 -- ARGV[4] closes_at    ms

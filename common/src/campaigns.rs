@@ -40,6 +40,7 @@ pub async fn create(
         state: CampaignState::Active,
         revision: 1,
         issued: 0,
+        revoked: 0,
         rejected: 0,
         epoch: created.epoch,
         enforced_since: None,
@@ -156,14 +157,18 @@ async fn change_locked(
 /// Redis first, before the commit: it then accepts no claim beyond the quantity that is about to be the total. A crash
 /// leaves Redis with less than the row says, which the reconciliation restores.
 async fn lower(redis: &Redis, campaign: &Campaign, total: u32, is_dry_run: bool, now: Timestamp) -> Result<()> {
-    let below = |claimed| Error::QuantityBelowClaimed { requested: total, claimed };
+    // Revoked coupons are claimed no longer.
+    let below = |claimed: u32| {
+        let claimed = claimed.saturating_sub(campaign.revoked);
+        Error::QuantityBelowClaimed { requested: total, claimed }
+    };
     // The other terms are not Redis's yet: they may widen the window.
     let lowered =
         Campaign { terms: CampaignTerms { total_quantity: total, ..campaign.terms.clone() }, ..campaign.clone() };
     let decided = if is_dry_run {
         let counts = crate::redis::campaign_state::counts(redis, campaign.partition, campaign.id).await?;
         counts.map_or(CampaignLowered::Unknown, |counts| {
-            if counts.claimed > total {
+            if counts.claimed > lowered.capacity() {
                 CampaignLowered::BelowClaimed(counts.claimed)
             } else {
                 CampaignLowered::Lowered
@@ -176,7 +181,7 @@ async fn lower(redis: &Redis, campaign: &Campaign, total: u32, is_dry_run: bool,
         CampaignLowered::BelowClaimed(claimed) => Err(below(claimed)),
         // It left Redis after its end. The row counts all of its claims.
         CampaignLowered::Unknown if now < campaign.terms.closes_at => Err(Error::CampaignUnavailable(campaign.id)),
-        CampaignLowered::Unknown if campaign.issued > total => Err(below(campaign.issued)),
+        CampaignLowered::Unknown if campaign.issued > lowered.capacity() => Err(below(campaign.issued)),
         CampaignLowered::Lowered | CampaignLowered::Unknown => Ok(()),
     }
 }

@@ -21,6 +21,7 @@ pub mod metric_table;
 pub mod redis;
 pub mod rejections;
 pub mod retry;
+pub mod revocations;
 pub mod secret;
 pub mod shutdown;
 pub mod supervisor;

@@ -142,6 +142,7 @@ impl TestEnvironment {
             state: CampaignState::Active,
             revision: 1,
             issued: 0,
+            revoked: 0,
             rejected: 0,
             epoch,
             enforced_since: None,

@@ -61,6 +61,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(coupons::show::show))
         .routes(routes!(coupons::claim_status::claim_status))
         .routes(routes!(users::coupons::coupons))
+        .routes(routes!(users::revoke::revoke))
         .routes(routes!(orders::place::place, orders::list::list))
         .routes(routes!(orders::show::show))
         .routes(routes!(orders::confirm::confirm))

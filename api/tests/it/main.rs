@@ -25,6 +25,7 @@ mod process;
 mod products;
 mod rankings;
 mod resharding;
+mod revocations;
 mod snapshots;
 mod supervision;
 mod waiting;

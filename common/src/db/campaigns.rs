@@ -30,6 +30,7 @@ struct CampaignRow {
     minimum_order_amount: i64,
     total_quantity: u32,
     issued_quantity: u32,
+    revoked_quantity: u32,
     rejected_quantity: u32,
     per_user_limit: u16,
     opens_at: Timestamp,
@@ -45,7 +46,7 @@ struct CampaignRow {
 }
 
 const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
-    total_quantity, issued_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
+    total_quantity, issued_quantity, revoked_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
     valid_until, state, revision, partition_number, enforced_terms, enforced_since, (SELECT MAX(epoch) FROM epochs) AS epoch";
 
 impl TryFrom<CampaignRow> for Campaign {
@@ -80,6 +81,7 @@ impl TryFrom<CampaignRow> for Campaign {
             state,
             revision: row.revision,
             issued: row.issued_quantity,
+            revoked: row.revoked_quantity,
             rejected: row.rejected_quantity,
             epoch: Epoch(row.epoch),
             enforced_since: row.enforced_since.filter(|_| is_enforced),

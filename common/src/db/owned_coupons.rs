@@ -1,10 +1,6 @@
 //! The table `user_coupons`, as its owners see it.
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use sqlx::{FromRow as _, MySqlPool};
-use strum::EnumString;
-use utoipa::ToSchema;
+use sqlx::{FromRow as _, MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::{
@@ -14,48 +10,14 @@ use super::{
 };
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::{campaign::Discount, claim::CouponExpired, event::Event},
+    domain::{
+        campaign::Discount,
+        claim::CouponExpired,
+        event::Event,
+        owned_coupon::{OwnedCoupon, OwnedStatus},
+    },
     identifiers::{ClaimId, CouponId, UserId},
 };
-
-/// The status of a user's coupon. It expires at its time, also before the job has marked it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema, EnumString)]
-#[serde(rename_all = "UPPERCASE")]
-#[strum(serialize_all = "UPPERCASE")]
-pub enum OwnedStatus {
-    Usable,
-    /// An order uses it.
-    Used,
-    Expired,
-    /// By an administrator.
-    Revoked,
-}
-
-crate::json::read_by_spelling!(OwnedStatus);
-
-/// A coupon that a user owns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct OwnedCoupon {
-    /// The id of the claim that it was issued for.
-    pub user_coupon_id: ClaimId,
-    /// The campaign that issued it.
-    pub coupon_id: CouponId,
-    /// The name of the campaign.
-    pub name: String,
-    /// What it takes off an order.
-    pub discount: Discount,
-    pub status: OwnedStatus,
-    /// When it was issued.
-    #[serde(serialize_with = "crate::clock::serialize")]
-    pub issued_at: DateTime<Utc>,
-    /// Until when it can be used.
-    #[serde(serialize_with = "crate::clock::serialize")]
-    pub valid_until: DateTime<Utc>,
-    /// When an order used it.
-    #[serde(serialize_with = "crate::clock::serialize")]
-    pub used_at: Option<DateTime<Utc>>,
-}
 
 #[derive(sqlx::FromRow)]
 struct OwnedRow {
@@ -70,6 +32,10 @@ struct OwnedRow {
     valid_until: Timestamp,
     used_at: Option<Timestamp>,
 }
+
+/// The columns of an [`OwnedRow`], of `user_coupons` as u and `coupons` as c.
+const COLUMNS: &str = "u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, u.discount_max_amount, \
+    u.status, u.issued_at, u.valid_until, u.used_at";
 
 impl OwnedRow {
     fn into_owned_coupon(self, now: Timestamp) -> Result<OwnedCoupon, sqlx::Error> {
@@ -136,9 +102,7 @@ pub async fn list(
         Some(before) => (find_issued_at(pool, before).await?.unwrap_or(Timestamp::UNIX_EPOCH), before.0),
     };
     let sql = format!(
-        "SELECT /* owned_coupons::list */ u.user_coupon_id, u.coupon_id, c.name, u.discount_type, u.discount_value, \
-         u.discount_max_amount, u.status, u.issued_at, u.valid_until, u.used_at \
-         FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
+        "SELECT /* owned_coupons::list */ {COLUMNS} FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
          WHERE u.user_id = ? AND u.issued_at <= ? AND (u.issued_at < ? OR u.user_coupon_id < ?) {status} \
          ORDER BY u.issued_at DESC, u.user_coupon_id DESC LIMIT ?"
     );
@@ -162,6 +126,45 @@ async fn find_issued_at(pool: &MySqlPool, coupon: ClaimId) -> Result<Option<Time
     .bind(coupon.0)
     .fetch_optional(pool)
     .await
+}
+
+/// The campaign of a user's coupon; none when the user has no such coupon.
+pub async fn find_campaign(
+    connection: &mut MySqlConnection,
+    user: UserId,
+    coupon: ClaimId,
+) -> Result<Option<CouponId>, sqlx::Error> {
+    let sql = "SELECT /* owned_coupons::find_campaign */ coupon_id FROM user_coupons \
+        WHERE user_coupon_id = ? AND user_id = ?";
+    let campaign: Option<u64> =
+        sqlx::query_scalar(sql).bind(coupon.0).bind(user.get()).fetch_optional(connection).await?;
+    campaign.map(identifier).transpose()
+}
+
+/// Locks a coupon and its campaign, and reads the coupon.
+pub async fn lock(
+    connection: &mut MySqlConnection,
+    coupon: ClaimId,
+    now: Timestamp,
+) -> Result<Option<OwnedCoupon>, sqlx::Error> {
+    let sql = format!(
+        "SELECT /* owned_coupons::lock */ {COLUMNS} FROM user_coupons u JOIN coupons c ON c.coupon_id = u.coupon_id \
+         WHERE u.user_coupon_id = ? FOR UPDATE"
+    );
+    let row: Option<OwnedRow> =
+        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(coupon.0).fetch_optional(connection).await?;
+    row.map(|row| row.into_owned_coupon(now)).transpose()
+}
+
+/// Revokes a coupon that the caller has locked, and counts it in its campaign.
+pub fn revoke(statements: &mut Statements, campaign: CouponId, coupon: ClaimId) {
+    let id = statements::id(coupon.0);
+    statements.push(&format!(
+        "UPDATE user_coupons /* owned_coupons::revoke */ SET status = 'REVOKED' WHERE user_coupon_id = {id}"
+    ));
+    statements.push(&format!(
+        "UPDATE coupons /* owned_coupons::revoke */ SET revoked_quantity = revoked_quantity + 1 WHERE coupon_id = {campaign}"
+    ));
 }
 
 /// Marks at most `limit` issued coupons whose validity ended by `moment` as expired, with an event each. Returns their

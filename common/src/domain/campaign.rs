@@ -223,6 +223,8 @@ pub struct Campaign {
     /// Raised by each change of an administrator, from 1.
     pub revision: u32,
     pub issued: u32,
+    /// Of those that are issued, the coupons that an administrator revoked.
+    pub revoked: u32,
     /// Claims that Redis accepted and MySQL rejected.
     pub rejected: u32,
     /// The current epoch of the database.
@@ -250,7 +252,16 @@ pub enum CampaignStatus {
 }
 
 impl Campaign {
-    /// The status at `now`, when `claimed` of the quantity are claimed.
+    /// How many claims may be accepted in all: one for each coupon of the quantity, and one more for each that was
+    /// revoked.
+    ///
+    /// Redis enforces it as a term, and never lowers its count of claims for a revocation. So a revocation takes effect
+    /// once, however often it is written.
+    pub const fn capacity(&self) -> u32 {
+        self.terms.total_quantity.saturating_add(self.revoked)
+    }
+
+    /// The status at `now`, when `claimed` claims are accepted.
     pub fn status(&self, claimed: u32, now: Timestamp) -> CampaignStatus {
         if self.state == CampaignState::Closed || now >= self.terms.closes_at {
             CampaignStatus::Closed
@@ -258,7 +269,7 @@ impl Campaign {
             CampaignStatus::Scheduled
         } else if self.state == CampaignState::Paused {
             CampaignStatus::Paused
-        } else if claimed >= self.terms.total_quantity {
+        } else if claimed >= self.capacity() {
             CampaignStatus::Exhausted
         } else {
             CampaignStatus::Open
@@ -343,6 +354,7 @@ pub(crate) mod tests {
             state,
             revision: 1,
             issued: 0,
+            revoked: 0,
             rejected: 0,
             epoch: Epoch::default(),
             enforced_since: None,

@@ -150,6 +150,7 @@ mod tests {
             state,
             revision: 7,
             issued: 0,
+            revoked: 0,
             rejected: 0,
             epoch: crate::domain::event::Epoch::default(),
             enforced_since: None,

@@ -212,7 +212,7 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
                     ClaimOutcome::Rejected(reason)
                 } else if held >= campaign.terms.per_user_limit {
                     ClaimOutcome::Rejected(ClaimRejectReason::CouponAlreadyIssued)
-                } else if *issued >= campaign.terms.total_quantity {
+                } else if *issued >= campaign.capacity() {
                     ClaimOutcome::Rejected(ClaimRejectReason::CouponExhausted)
                 } else {
                     *issued += 1;
@@ -306,6 +306,7 @@ mod tests {
             state: CampaignState::Active,
             revision: 1,
             issued: 0,
+            revoked: 0,
             rejected: 0,
             epoch: crate::domain::event::Epoch::default(),
             enforced_since: None,

@@ -10,6 +10,7 @@ pub mod dead_letter;
 pub mod event;
 mod field_error;
 pub mod order;
+pub mod owned_coupon;
 pub mod points;
 pub mod product;
 pub mod ranking;

@@ -58,6 +58,8 @@ pub enum Error {
     MethodNotAllowed,
     #[error("There is no coupon {0}.")]
     CouponNotFound(CouponId),
+    #[error("User {user} has no coupon {user_coupon}.")]
+    UserCouponNotFound { user: UserId, user_coupon: ClaimId },
     #[error("User {user} has no claim on coupon {coupon}.")]
     ClaimNotFound { coupon: CouponId, user: UserId },
     #[error("There is no assignment {0} of this coupon.")]
@@ -183,7 +185,7 @@ impl Error {
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
-            Self::CouponNotFound(_) => ErrorCode::CouponNotFound,
+            Self::CouponNotFound(_) | Self::UserCouponNotFound { .. } => ErrorCode::CouponNotFound,
             Self::ClaimNotFound { .. } => ErrorCode::ClaimNotFound,
             Self::AssignmentNotFound(_) => ErrorCode::AssignmentNotFound,
             Self::DeadLetterNotFound(_) => ErrorCode::DeadLetterNotFound,

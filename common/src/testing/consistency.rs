@@ -1,11 +1,16 @@
 //! Queries that count the rows which violate an invariant, whatever a test did.
 
 /// The invariant, and the query. Each counts 0.
-pub(super) const CONSISTENCY_QUERIES: [(&str, &str); 8] = [
+pub(super) const CONSISTENCY_QUERIES: [(&str, &str); 9] = [
     (
         "I2: the counter of a campaign is the number of its issued coupons",
         "SELECT COUNT(*) FROM coupons c WHERE c.issued_quantity <> (SELECT COUNT(*) FROM user_coupons u \
          WHERE u.coupon_id = c.coupon_id)",
+    ),
+    (
+        "I1: the counter of revoked coupons is the number of them",
+        "SELECT COUNT(*) FROM coupons c WHERE c.revoked_quantity <> (SELECT COUNT(*) FROM user_coupons u \
+         WHERE u.coupon_id = c.coupon_id AND u.status = 'REVOKED')",
     ),
     (
         "I5: sold units are those of the placed orders",

@@ -2,8 +2,9 @@ use dibs_common::{
     clock,
     db::{
         self,
-        owned_coupons::{self, OwnedCouponsFilter, OwnedStatus},
+        owned_coupons::{self, OwnedCouponsFilter},
     },
+    domain::owned_coupon::OwnedStatus,
     identifiers::ClaimId,
     testing::{TestEnvironment, open_terms},
 };
@@ -33,6 +34,9 @@ async fn with_coupons() -> (TestEnvironment, Vec<ClaimId>) {
         environment.execute(&format!("UPDATE user_coupons SET {change} WHERE coupon_id = {}", campaign.id)).await;
         ids.push(id);
     }
+    let counted = "UPDATE coupons c SET revoked_quantity = (SELECT COUNT(*) FROM user_coupons u \
+        WHERE u.coupon_id = c.coupon_id AND u.status = 'REVOKED')";
+    environment.execute(counted).await;
     (environment, ids)
 }
 

@@ -22,7 +22,8 @@ use crate::{numbers::grouped, stores::Stores};
 /// I1: no more coupons are issued than the total quantity, in Redis and in MySQL.
 pub fn quantity(campaign: &Campaign, totals: Totals, counts: Option<Counts>) -> Check {
     let mut check = Check::new("I1");
-    let total = u64::from(campaign.terms.total_quantity);
+    // A revoked coupon has freed its place, and its claim is counted still.
+    let total = u64::from(campaign.terms.total_quantity) + totals.revoked;
     // A campaign that Redis does not hold has claimed nothing; I11 checks whether it must be there.
     let claimed = counts.map_or(0, |counts| counts.claimed.into());
     check.require(totals.issued <= total, || format!("{} issued of {total}", totals.issued));
@@ -173,12 +174,13 @@ pub async fn stores_agree(
     let mut equal =
         |what: &str, one: u64, other: u64| check.require(one == other, || format!("{what}: {one} and {other}"));
     equal("rows of user_coupons, coupons.issued_quantity", totals.issued, u64::from(campaign.issued));
+    equal("revoked rows of user_coupons, coupons.revoked_quantity", totals.revoked, u64::from(campaign.revoked));
     equal("rows of claim_rejections, coupons.rejected_quantity", totals.rejected, u64::from(campaign.rejected));
     match counts {
         Some(counts) => {
             equal("issued in MySQL, claimed in Redis", totals.issued, counts.claimed.into());
             equal("claimed in Redis, claims in Redis", counts.claimed.into(), claims.records);
-            equal("quantity in MySQL, in Redis", campaign.terms.total_quantity.into(), counts.total.into());
+            equal("quantity in MySQL, in Redis", campaign.capacity().into(), counts.total.into());
             let users = redis_claims::users(&stores.redis, campaign.partition, campaign.id).await?;
             equal("users in Redis, users scanned", users, claims.users);
             // Redis may be ahead: a rejected claim keeps its sequence. Behind, it would assign a sequence twice.
@@ -209,7 +211,7 @@ mod tests {
 
     /// Totals of so many issued coupons, one of each user.
     const fn issued(issued: u64) -> Totals {
-        Totals { issued, users: issued, sequences: issued, highest: 0, rejected: 0, contradictory: 0 }
+        Totals { issued, revoked: 0, users: issued, sequences: issued, highest: 0, rejected: 0, contradictory: 0 }
     }
 
     #[tokio::test]

@@ -16,6 +16,8 @@ use super::BATCH_SIZE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromRow)]
 pub struct Totals {
     pub issued: u64,
+    /// Of those, the ones that are revoked.
+    pub revoked: u64,
     pub users: u64,
     /// Different sequence numbers.
     pub sequences: u64,
@@ -31,10 +33,12 @@ pub async fn totals(pool: &MySqlPool, coupon: CouponId) -> Result<Totals> {
     // One statement, so that issuances and rejections are of the same snapshot. MySQL and MariaDB differ in the types
     // of aggregates, hence the casts.
     let totals = sqlx::query_as(
-        "SELECT /* audit totals */ CAST(i.issued AS UNSIGNED) AS issued, CAST(i.users AS UNSIGNED) AS users, \
+        "SELECT /* audit totals */ CAST(i.issued AS UNSIGNED) AS issued, CAST(i.revoked AS UNSIGNED) AS revoked, \
+             CAST(i.users AS UNSIGNED) AS users, \
              CAST(i.sequences AS UNSIGNED) AS sequences, CAST(i.highest AS UNSIGNED) AS highest, \
              CAST(r.rejected AS UNSIGNED) AS rejected, CAST(r.contradictory AS UNSIGNED) AS contradictory \
-         FROM (SELECT COUNT(*) AS issued, COUNT(DISTINCT user_id) AS users, COUNT(DISTINCT sequence) AS sequences, \
+         FROM (SELECT COUNT(*) AS issued, COUNT(CASE WHEN status = 'REVOKED' THEN 1 END) AS revoked, \
+                 COUNT(DISTINCT user_id) AS users, COUNT(DISTINCT sequence) AS sequences, \
                  COALESCE(MAX(sequence), 0) AS highest FROM user_coupons WHERE coupon_id = ?) AS i \
          CROSS JOIN (SELECT COUNT(*) AS rejected, COUNT(u.user_coupon_id) AS contradictory FROM claim_rejections c \
                  LEFT JOIN user_coupons u ON u.user_coupon_id = c.claim_id WHERE c.coupon_id = ?) AS r",
@@ -211,13 +215,15 @@ mod tests {
         let environment = TestEnvironment::new().await;
         let (coupon, other) = (environment.campaign(10).await.id, environment.campaign(10).await.id);
         let pool = &environment.database.pool();
-        let none = Totals { issued: 0, users: 0, sequences: 0, highest: 0, rejected: 0, contradictory: 0 };
+        let none = Totals { issued: 0, revoked: 0, users: 0, sequences: 0, highest: 0, rejected: 0, contradictory: 0 };
         assert_eq!(totals(pool, coupon).await.expect("totals"), none);
         issue(&environment, coupon, &[1, 2, 2]).await;
+        environment.execute("UPDATE user_coupons SET status = 'REVOKED' WHERE user_id = 1").await;
         reject(&environment, coupon, 9).await;
         // A claim with both outcomes.
         reject(&environment, coupon, 3).await;
-        let expected = Totals { issued: 3, users: 2, sequences: 3, highest: 3, rejected: 2, contradictory: 1 };
+        let expected =
+            Totals { issued: 3, revoked: 1, users: 2, sequences: 3, highest: 3, rejected: 2, contradictory: 1 };
         assert_eq!(totals(pool, coupon).await.expect("totals"), expected);
         assert_eq!(totals(pool, other).await.expect("totals"), none);
         environment.end().await;

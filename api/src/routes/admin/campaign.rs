@@ -38,6 +38,8 @@ pub struct AdminCampaign {
     revision: u32,
     /// Issued coupons, as MySQL counts them.
     issued: u32,
+    /// Of the issued coupons, those that are revoked. Each freed a place.
+    revoked: u32,
     /// Accepted claims that MySQL rejected.
     rejected: u32,
     /// Accepted claims, as Redis counts them; left out while Redis does not hold the campaign or cannot be reached.
@@ -47,10 +49,10 @@ pub struct AdminCampaign {
 
 impl AdminCampaign {
     pub fn new(campaign: Campaign, claimed: Option<u32>) -> Self {
-        let Campaign { state, revision, issued, rejected, .. } = campaign;
+        let Campaign { state, revision, issued, revoked, rejected, .. } = campaign;
         // Without Redis, the issued quantity is the best count there is.
         let campaign = CampaignView::new(campaign, claimed.unwrap_or(issued));
-        Self { campaign, state, revision, issued, rejected, claimed }
+        Self { campaign, state, revision, issued, revoked, rejected, claimed }
     }
 
     /// The campaign with its count in Redis.

@@ -23,11 +23,11 @@ pub struct CampaignView {
 }
 
 impl CampaignView {
-    /// The campaign now, of which `claimed` are claimed.
+    /// The campaign now, when `claimed` claims are accepted.
     pub fn new(campaign: Campaign, claimed: u32) -> Self {
         Self {
             coupon_id: campaign.id,
-            remaining: campaign.terms.total_quantity.saturating_sub(claimed),
+            remaining: campaign.capacity().saturating_sub(claimed),
             status: campaign.status(claimed, clock::now()),
             terms: campaign.terms,
         }

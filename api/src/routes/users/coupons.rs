@@ -1,10 +1,8 @@
 use axum::{Json, extract::State};
 use dibs_common::{
     clock,
-    db::{
-        self,
-        owned_coupons::{OwnedCoupon, OwnedCouponsFilter, OwnedStatus},
-    },
+    db::{self, owned_coupons::OwnedCouponsFilter},
+    domain::owned_coupon::{OwnedCoupon, OwnedStatus},
     identifiers::{ClaimId, UserId},
 };
 use serde::Deserialize;

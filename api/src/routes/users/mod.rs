@@ -1,3 +1,4 @@
 //! What belongs to a user.
 
 pub mod coupons;
+pub mod revoke;

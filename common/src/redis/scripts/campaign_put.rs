@@ -105,7 +105,7 @@ async fn put(
 pub(in crate::redis) fn term_fields(campaign: &Campaign) -> [(&'static str, String); 5] {
     let terms = &campaign.terms;
     [
-        ("total", terms.total_quantity.to_string()),
+        ("total", campaign.capacity().to_string()),
         ("limit", terms.per_user_limit.to_string()),
         ("opens_at", terms.opens_at.timestamp_millis().to_string()),
         ("closes_at", terms.closes_at.timestamp_millis().to_string()),

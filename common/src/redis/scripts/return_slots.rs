@@ -18,7 +18,7 @@ pub(super) const CONTRACT: Contract = Contract {
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
-/// Returns the slots of claims that were refused after their acceptance; a slot returns once, however often
+/// Returns the slots of claims that were rejected; a slot returns once, however often
 /// this is called. Returns how many went back now, or [`Error::CampaignUnavailable`] when Redis does not hold the
 /// campaign: then it must be called again when Redis does. See `lua/return_slots.lua`.
 pub async fn return_slots(

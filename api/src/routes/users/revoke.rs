@@ -1,0 +1,36 @@
+use axum::{Json, extract::State};
+use dibs_common::{
+    domain::owned_coupon::OwnedCoupon,
+    identifiers::{ClaimId, UserId},
+    revocations::{self, RevocationRequest},
+};
+
+use crate::{
+    app::SharedApp,
+    extract::{Change, ChangeQuery, PathParams},
+    problem::ApiError,
+    routes::responses::problems,
+};
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND", 422 "COUPON_NOT_USABLE: it is used or over" }
+
+/// Revoke a user's coupon
+///
+/// By an administrator, while no order uses it. Its place in the campaign's quantity is free again; the user cannot
+/// claim a second time. Revoking it twice has no further effect.
+#[utoipa::path(
+    delete, path = "/users/{userId}/coupons/{userCouponId}", tag = "administration",
+    params(("userId" = UserId, Path), ("userCouponId" = ClaimId, Path), ChangeQuery),
+    responses((status = 200, description = "the coupon, REVOKED", body = OwnedCoupon), Problems),
+)]
+pub async fn revoke(
+    State(app): State<SharedApp>,
+    Change { context, is_dry_run }: Change,
+    PathParams((user, user_coupon)): PathParams<(UserId, ClaimId)>,
+) -> Result<Json<OwnedCoupon>, ApiError> {
+    let request = RevocationRequest { user, user_coupon, is_dry_run };
+    let revoking = app.clone();
+    let revoked = app
+        .run_to_end(async move { revocations::revoke(&revoking.database, &revoking.redis, request, &context).await });
+    Ok(Json(revoked.await?))
+}
