@@ -1,16 +1,12 @@
 use std::{fmt::Write as _, time::Duration};
 
-use clap::Parser as _;
-use dibs_api::{app::App, serve, settings::ApiSettings};
 use dibs_common::{
     clock,
-    config::Settings,
     db::{self, Database},
     domain::{campaign::Campaign, order::OrderRules},
     identifiers::{ClaimId, ProductId, UserId, new_uuid},
     redis::Redis,
-    supervisor::Supervisor,
-    testing::{FIRST, FaultProxy, TestEnvironment, no_metrics},
+    testing::{FIRST, FaultProxy, TestEnvironment},
 };
 use dibs_loadtest::{
     audit::{AuditReport, Evidence, ShopSettings, audit, audit_shop},
@@ -30,7 +26,6 @@ use dibs_worker::{
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
-    net::TcpListener,
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -38,11 +33,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    super::api::{ADMIN_TOKEN, serve_api},
     Network,
     operation::{Operation, Subject},
 };
 
-const ADMIN_TOKEN: &str = "a token of the tests";
 const RULES: OrderRules = OrderRules::DEFAULT;
 const RECLAIM: ReclaimPolicy =
     ReclaimPolicy { min_idle: Duration::from_secs(1), poll_interval: Duration::from_millis(200) };
@@ -470,16 +465,4 @@ async fn repeat(mut attempt: impl AsyncFnMut() -> dibs_common::Result<bool>) -> 
 fn described(report: &AuditReport) -> impl Iterator<Item = String> {
     let different = report.checks.iter().filter(|check| check.differences() > 0);
     different.map(|check| format!("{}: {}", check.invariant(), check.examples().join(", ")))
-}
-
-/// The API on a port of its own.
-async fn serve_api(shared: Settings, stopping: &CancellationToken) -> (String, JoinHandle<()>) {
-    let given =
-        ["test", "--database-url=mysql://unused/unused", "--redis-url=redis://unused", "--admin-token", ADMIN_TOKEN];
-    let mut settings = ApiSettings::try_parse_from(given).expect("settings");
-    settings.shared = shared;
-    let app = App::start(settings, no_metrics(), Supervisor::new(stopping.clone())).await.expect("the API");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let base = format!("http://{}", listener.local_addr().expect("an address"));
-    (base, tokio::spawn(async move { serve(app, listener).await.expect("served") }))
 }
