@@ -11,6 +11,7 @@ use dibs_common::{
     supervisor::Supervisor,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{claims::Claims, extract::AdminToken, orders::Orders, rankings::Rankings, settings::ApiSettings};
@@ -31,12 +32,16 @@ pub struct App {
     /// Cancelled when the process is about to end.
     pub stopping: CancellationToken,
     pub in_progress: AtomicU32,
+    /// One place for each list of users that is arriving.
+    pub uploads: Semaphore,
 }
 
 pub type SharedApp = Arc<App>;
 
 const DATABASE_CONNECTIONS: u32 = 48;
 const REDIS_CONNECTIONS: usize = 2;
+/// Lists of users that arrive at once. Each keeps a connection to the database busy.
+const MAX_UPLOADS: usize = 4;
 
 impl App {
     /// Connects to the servers that the settings name.
@@ -67,6 +72,7 @@ impl App {
             supervisor,
             stopping,
             in_progress,
+            uploads: Semaphore::new(MAX_UPLOADS),
         }))
     }
 }

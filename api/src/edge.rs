@@ -21,7 +21,7 @@ use axum::{
 };
 use dibs_common::Error;
 use futures::{FutureExt as _, future::Either};
-pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH};
+pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH, is_upload};
 use meter::Meter;
 use tower::{Layer, Service};
 use tracing::Instrument as _;

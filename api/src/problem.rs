@@ -5,10 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use dibs_common::{
     Error,
-    domain::{FieldError, claim::ClaimRecord},
+    domain::{FieldError, assignment::AssignmentStatus, claim::ClaimRecord},
     error::Dependency,
     identifiers::PaymentId,
 };
@@ -50,7 +50,8 @@ pub struct Problem<'p> {
     /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<PaymentId>,
-    /// The requested quantity, for `QUANTITY_BELOW_CLAIMED`.
+    /// The requested quantity, for `QUANTITY_BELOW_CLAIMED`; the users of the assignment, for
+    /// `ASSIGNMENT_BUDGET_EXCEEDED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     requested: Option<u32>,
     /// The claimed quantity, for `QUANTITY_BELOW_CLAIMED`.
@@ -62,6 +63,18 @@ pub struct Problem<'p> {
     /// What would have been taken in won, for `POINTS_INSUFFICIENT` of an administrator's call.
     #[serde(skip_serializing_if = "Option::is_none")]
     required: Option<i64>,
+    /// What is assigned on that day, for `ASSIGNMENT_BUDGET_EXCEEDED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assigned: Option<u32>,
+    /// What may be assigned on a day, for `ASSIGNMENT_BUDGET_EXCEEDED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<u32>,
+    /// The day of the budget, for `ASSIGNMENT_BUDGET_EXCEEDED`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    business_day: Option<NaiveDate>,
+    /// The status of the assignment, for `ASSIGNMENT_STATE_CONFLICT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    assignment_status: Option<AssignmentStatus>,
     /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
@@ -132,6 +145,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         }
         _ => {}
     }
+    let exceeded = if let Error::AssignmentBudgetExceeded(exceeded) = error { Some(exceeded) } else { None };
     let problem = Problem {
         kind: PagePath(code),
         title,
@@ -144,10 +158,17 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         claim: if let Error::CouponAlreadyIssued(claim) = error { Some(*claim) } else { None },
         opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
         payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
-        requested: if let Error::QuantityBelowClaimed { requested, .. } = error { Some(*requested) } else { None },
+        requested: match error {
+            Error::QuantityBelowClaimed { requested, .. } => Some(*requested),
+            _ => exceeded.map(|exceeded| exceeded.requested),
+        },
         claimed: if let Error::QuantityBelowClaimed { claimed, .. } = error { Some(*claimed) } else { None },
         balance: if let Error::PointsInsufficient { balance, .. } = error { Some(*balance) } else { None },
         required: if let Error::PointsInsufficient { required, .. } = error { Some(*required) } else { None },
+        assigned: exceeded.map(|exceeded| exceeded.assigned),
+        budget: exceeded.map(|exceeded| exceeded.budget),
+        business_day: exceeded.map(|exceeded| exceeded.business_day),
+        assignment_status: if let Error::AssignmentStateConflict(status) = error { Some(*status) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
     let mut body = Vec::with_capacity(BODY_CAPACITY);

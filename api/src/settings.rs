@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use clap::{Parser, Subcommand};
+use chrono::TimeDelta;
+use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{ListenerSettings, Settings, secret},
+    domain::assignment_rules::AssignmentRules,
     error::{Error, Result},
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -33,9 +35,31 @@ pub struct ApiSettings {
     pub shutdown_delay_seconds: u32,
     #[command(flatten)]
     pub listener: ListenerSettings,
+    #[command(flatten)]
+    pub assignments: AssignmentSettings,
     /// Other commands
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// What administrators may assign.
+#[derive(Clone, Debug, Args)]
+pub struct AssignmentSettings {
+    /// The most users of one assignment
+    #[arg(long, env, default_value_t = 5_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub assignment_max_users: u32,
+    /// The longest line of a list of users, in bytes
+    #[arg(long, env, default_value_t = 200, value_parser = clap::value_parser!(u32).range(32..=65_536))]
+    pub assignment_max_line_bytes: u32,
+    /// The most users whom all assignments of a campaign give the coupon in a business day
+    #[arg(long, env, default_value_t = 1_000_000)]
+    pub assignment_daily_budget: u32,
+    /// An assignment of more users needs the approval of a second administrator
+    #[arg(long, env, default_value_t = 10_000)]
+    pub assignment_approval_threshold: u32,
+    /// How many hours such an approval is awaited
+    #[arg(long, env, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=720))]
+    pub assignment_approval_hours: u32,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -47,6 +71,16 @@ pub enum Command {
 }
 
 impl ApiSettings {
+    pub fn assignment_rules(&self) -> AssignmentRules {
+        let assignments = &self.assignments;
+        AssignmentRules {
+            daily_budget: assignments.assignment_daily_budget,
+            approval_threshold: assignments.assignment_approval_threshold,
+            approval_timeout: TimeDelta::hours(assignments.assignment_approval_hours.into()),
+            time_zone: self.shared.time_zone,
+        }
+    }
+
     /// Refuses settings with which nothing can work; an empty token is none.
     pub fn checked(mut self) -> Result<Self> {
         self.shared.check()?;

@@ -3,6 +3,7 @@
 //! Data flows one way: route -> script or stream -> worker -> plan (pure) -> rows -> events. [`domain`] decides
 //! and depends on no other module but time and identifiers; every other module carries its decisions.
 
+pub mod assignments;
 pub mod campaigns;
 pub mod clock;
 pub mod config;

@@ -34,20 +34,31 @@ use tokio::net::TcpListener;
 
 pub use crate::fault_proxy::{FaultProxy, MessageFault, Struck};
 use crate::{
+    assignments::{self, NewAssignment, UserList},
     clock,
     config::Settings,
-    db::{self, Database},
+    db::{self, Database, assignments::users::ListUser},
     domain::{
         admin_action::ActionContext,
+        assignment::Assignment,
+        assignment_rules::AssignmentRules,
         campaign::{Campaign, CampaignState, CampaignTerms},
         product::{ProductStatus, ProductTerms},
     },
-    identifiers::{Partition, ProductId, new_uuid},
+    identifiers::{AssignmentId, CouponId, Partition, ProductId, UserId, new_uuid},
     redis::{
         Redis,
         keys::{ISSUANCE_GROUP, ORDERS_GROUP},
         scripts::{CampaignCounts, campaign_put},
     },
+};
+
+/// Without a budget and an approval.
+pub const ASSIGNMENT_RULES: AssignmentRules = AssignmentRules {
+    daily_budget: u32::MAX,
+    approval_threshold: u32::MAX,
+    approval_timeout: chrono::TimeDelta::hours(1),
+    time_zone: chrono_tz::Asia::Seoul,
 };
 
 /// A database and a key prefix of its own.
@@ -163,6 +174,17 @@ impl TestEnvironment {
              VALUES ({user}, 'CHARGE', {amount}, {amount}, UNHEX(REPLACE(UUID(), '-', '')), NOW(3))"
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&self.database.pool()).await.expect("charged");
+    }
+
+    /// An assignment of the coupon to users, in this order.
+    pub async fn assign(&self, coupon: CouponId, users: impl IntoIterator<Item = u64>) -> Assignment {
+        let user = |id| ListUser::new(UserId::try_from(id).expect("an id"));
+        let users: Vec<ListUser> = users.into_iter().map(user).collect();
+        let (id, requested) = (AssignmentId::generate(), u32::try_from(users.len()).expect("a number"));
+        let list = UserList::Whole(&users);
+        let new = NewAssignment { id, coupon, key: &id.into(), requested, list, list_hash: &[0; 32] };
+        let created = assignments::create(&self.database, new, &ASSIGNMENT_RULES, &action()).await;
+        created.expect("an assignment").state.assignment
     }
 
     pub async fn execute(&self, sql: &str) {

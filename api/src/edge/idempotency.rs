@@ -10,7 +10,7 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 use axum::{
     body::{self, Body},
     extract::{FromRequestParts as _, MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -56,7 +56,12 @@ pub(super) fn has_key(request: &Request) -> bool {
     // change of another, and would undo it.
     !request.method().is_safe()
         && request.headers().contains_key(&IDEMPOTENCY_KEY)
-        && request.extensions().get::<MatchedPath>().is_some()
+        && request.extensions().get::<MatchedPath>().is_some_and(|route| !is_upload(request.method(), route.as_str()))
+}
+
+/// Whether a call sends a list of any length. Its path names the request, and its body is never in memory as a whole.
+pub fn is_upload(method: &Method, route: &str) -> bool {
+    method == Method::PUT && route == "/admin/coupons/{couponId}/assignments/{key}"
 }
 
 /// Responds to a request that has a key.

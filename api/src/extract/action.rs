@@ -73,7 +73,11 @@ where
     }
 }
 
-fn context(administrator: &Administrator, reason: Option<String>, parts: &Parts) -> Result<ActionContext, ApiError> {
+pub(super) fn context(
+    administrator: &Administrator,
+    reason: Option<String>,
+    parts: &Parts,
+) -> Result<ActionContext, ApiError> {
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > MAX_REASON_LENGTH) {
         return Err(ApiError(Error::field("reason", format!("expected up to {MAX_REASON_LENGTH} characters"))));
     }

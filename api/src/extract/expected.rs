@@ -8,7 +8,12 @@ use axum::{
     extract::MatchedPath,
     http::{Extensions, Method},
 };
-use dibs_common::{Error, domain::FieldError, identifiers::parse_uuid, json::parse_time};
+use dibs_common::{
+    Error,
+    domain::{FieldError, assignment::AssignmentKey},
+    identifiers::parse_uuid,
+    json::parse_time,
+};
 use serde_json::{Map, Value};
 
 use crate::routes;
@@ -154,6 +159,7 @@ fn is_text(schema: &Value, text: &str, value: &Value) -> bool {
     let in_format = match schema["format"].as_str() {
         Some("uuid") => parse_uuid(text).is_some(),
         Some("date-time") => parse_time(text).is_some(),
+        Some("assignment-key") => AssignmentKey::try_from(text.to_owned()).is_ok(),
         _ => true,
     };
     let in_list = schema["enum"].as_array().is_none_or(|words| words.contains(value));
@@ -206,6 +212,7 @@ fn described(schema: &'static Value) -> String {
     match schema["format"].as_str() {
         _ if schema["enum"].is_array() => alternatives(strings(&schema["enum"])),
         Some("uuid") => "a UUID in lower case with hyphens".into(),
+        Some("assignment-key") => AssignmentKey::EXPECTED.into(),
         Some("date-time") => "a time such as 2026-01-31T09:00:00Z".into(),
         _ if schema["oneOf"].is_array() => {
             format!("an object with {}", alternatives(variants(schema).flat_map(required)))

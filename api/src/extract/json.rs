@@ -19,7 +19,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// The route whose bodies may be longer: a list of 10,000 users, each on a line of its own.
 const LONG_BODIES: (&str, usize) = ("/admin/coupons/{couponId}/assignments", 512 * 1024);
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A JSON body, decoded and checked by serde.
 pub struct JsonBody<T>(pub T);
@@ -67,7 +67,7 @@ pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiEr
 }
 
 /// Whether the body is sent as it is. A compressed one would be limited by its length on the wire only.
-fn is_identity(headers: &HeaderMap) -> bool {
+pub(super) fn is_identity(headers: &HeaderMap) -> bool {
     let encodings = headers.get_all(header::CONTENT_ENCODING);
     encodings.iter().all(|encoding| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }

@@ -11,6 +11,7 @@ mod parameters;
 mod precondition;
 mod prefer;
 mod text;
+mod upload;
 
 pub use action::{Action, ActionQuery, Change, ChangeQuery};
 pub use administrator::{AdminToken, Administrator};
@@ -21,3 +22,4 @@ pub use page::{List, ListParams, Page};
 pub use parameters::{PathParams, QueryParams};
 pub use precondition::{IfMatch, entity_tag};
 pub use prefer::Prefer;
+pub use upload::{Upload, UploadQuery, UserLines};

@@ -12,7 +12,7 @@ mod users;
 
 use std::mem;
 
-use axum::{Json, Router, routing::get};
+use axum::{Json, Router, http::Method, routing::get};
 use dibs_common::health::{self, ProcessHealth};
 use utoipa::{
     OpenApi,
@@ -83,8 +83,11 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::campaign_state::close))
         .routes(routes!(admin::actions::actions))
         .routes(routes!(admin::adjust_points::adjust_points))
-        .routes(routes!(admin::assign::assign))
-        .routes(routes!(admin::assignment::assignment))
+        .routes(routes!(admin::assign::assign, admin::assignments::assignments))
+        .routes(routes!(admin::assignment::assignment, admin::upload_assignment::upload_assignment))
+        .routes(routes!(admin::refused_users::refused_users))
+        .routes(routes!(admin::approval::approve))
+        .routes(routes!(admin::approval::reject))
         .routes(routes!(admin::create_product::create_product))
         .routes(routes!(admin::change_product::change_product))
         .routes(routes!(admin::dead_letters::dead_letters))
@@ -107,12 +110,15 @@ fn with_keys(mut document: Document) -> Document {
         .description(Some("names this request: a repeat with the same key has no effect of its own"))
         .schema(Some(text))
         .build();
-    let calls = document.paths.paths.values_mut();
-    for call in calls.flat_map(|path| [&mut path.post, &mut path.put, &mut path.patch, &mut path.delete]).flatten() {
-        call.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
+    for (route, path) in &mut document.paths.paths {
+        let put = path.put.as_mut().filter(|_| !edge::is_upload(&Method::PUT, route));
+        let calls = [path.post.as_mut(), put, path.patch.as_mut(), path.delete.as_mut()];
+        for call in calls.into_iter().flatten() {
+            call.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
+        }
     }
     for path in document.paths.paths.values_mut() {
-        let calls = [&mut path.get, &mut path.post, &mut path.patch, &mut path.delete];
+        let calls = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
         for (status, response) in calls.into_iter().flatten().flat_map(|call| &mut call.responses.responses) {
             if let RefOr::T(response) = response
                 && status.as_str() >= "400"

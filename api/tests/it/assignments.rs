@@ -142,8 +142,11 @@ async fn an_assignment_is_shown_to_administrators_of_its_coupon_only() {
     let elsewhere = app.request(Method::GET, &format!("{}/{id}", path(other))).bearer_auth(ADMIN_TOKEN);
     let elsewhere = Answer::of(elsewhere).await;
     assert_eq!((elsewhere.status.as_u16(), elsewhere.code()), (404, "ASSIGNMENT_NOT_FOUND"));
-    let invalid = app.request(Method::GET, &format!("{}/x", path(coupon))).bearer_auth(ADMIN_TOKEN);
-    assert_eq!(Answer::of(invalid).await.code(), "VALIDATION_FAILED");
+    for (key, expected) in [("x", "ASSIGNMENT_NOT_FOUND"), ("-x", "VALIDATION_FAILED"), ("a%20b", "VALIDATION_FAILED")]
+    {
+        let unknown = app.request(Method::GET, &format!("{}/{key}", path(coupon))).bearer_auth(ADMIN_TOKEN);
+        assert_eq!(Answer::of(unknown).await.code(), expected, "{key}");
+    }
     execute(&app).await;
     app.end().await;
 }

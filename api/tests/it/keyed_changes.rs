@@ -143,7 +143,7 @@ async fn i12_a_dry_run_and_the_change_need_keys_of_their_own() {
     app.end().await;
 }
 
-/// The rule has no exception: every call that changes something takes a key, and no other does.
+/// Every call that changes something takes a key, and no other does, but for a list whose path is its key.
 #[tokio::test]
 async fn every_call_that_changes_something_takes_a_key() {
     let app = TestApp::new().await;
@@ -153,7 +153,8 @@ async fn every_call_that_changes_something_takes_a_key() {
         for (method, call) in methods.as_object().expect("methods").iter().filter(|(_, call)| call.is_object()) {
             let named = |parameter: &Value| parameter["name"] == "Idempotency-Key";
             let takes_key = call["parameters"].as_array().is_some_and(|parameters| parameters.iter().any(named));
-            assert_eq!(takes_key, method != "get", "{method} {path}");
+            let is_upload = method == "put" && path == "/admin/coupons/{couponId}/assignments/{key}";
+            assert_eq!(takes_key, method != "get" && !is_upload, "{method} {path}");
             calls += usize::from(takes_key);
         }
     }

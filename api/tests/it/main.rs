@@ -1,6 +1,7 @@
 //! The API over HTTP, on real servers, with the worker's steps driven by the test.
 
 mod app;
+mod assignment_lists;
 mod assignments;
 mod bad_input;
 mod campaign_changes;

@@ -8,13 +8,15 @@ use axum::{
     http::Uri,
     response::{IntoResponse as _, Response},
 };
-use chrono::DateTime;
+use chrono::{DateTime, NaiveDate};
 use dibs_api::problem::{ApiError, render};
 use dibs_common::{
     Error,
     clock::from_millis,
     domain::{
         FieldError,
+        assignment::AssignmentStatus,
+        assignment_rules::BudgetExceeded,
         claim::ClaimRecord,
         order::{OrderRejectReason, RejectCode},
     },
@@ -66,7 +68,7 @@ fn errors() -> Vec<Error> {
         Error::MethodNotAllowed,
         Error::CouponNotFound(coupon),
         Error::ClaimNotFound { coupon, user },
-        Error::AssignmentNotFound(AssignmentId(ID)),
+        Error::AssignmentNotFound(AssignmentId(ID).into()),
         Error::DeadLetterNotFound(4.try_into().expect("an id")),
         Error::DeadLetterNotRedrivable(4.try_into().expect("an id")),
         Error::CouponAlreadyIssued(claim),
@@ -101,6 +103,14 @@ fn errors() -> Vec<Error> {
 fn errors_of_changes() -> Vec<Error> {
     vec![
         Error::QuantityBelowClaimed { requested: 3, claimed: 4 },
+        Error::AssignmentKeyReused(AssignmentId(ID).into()),
+        Error::AssignmentStateConflict(AssignmentStatus::Rejected),
+        Error::AssignmentBudgetExceeded(BudgetExceeded {
+            requested: 3,
+            assigned: 8,
+            budget: 10,
+            business_day: NaiveDate::from_ymd_opt(2026, 5, 1).expect("a day"),
+        }),
         Error::PreconditionRequired,
         Error::PreconditionFailed,
     ]

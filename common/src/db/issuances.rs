@@ -1,16 +1,18 @@
 //! The tables `user_coupons` (issuances) and `claim_rejections`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
+use super::assignments::users::{Outcomes, push_outcomes};
 use super::decode::{identifier, parse};
 use super::statements::{Statements, moment, or_null, write_into};
 use crate::{
     clock::Timestamp,
     domain::{
+        assignment::{AssignmentOutcome, assignment_of},
         campaign::{Campaign, Discount},
         claim::{
             Claim, ClaimOutcome, ClaimRecord, ClaimRejectReason, DecidedClaim, ExistingClaims, Issuance, IssuancePlan,
@@ -103,6 +105,7 @@ pub async fn insert_batch(
     let mut statements = Statements::new(statement_bytes);
     insert_issuances(&mut statements, campaigns, plan, now)?;
     update_counts(&mut statements, claims, plan);
+    push_outcomes(&mut statements, &outcomes_of_assignments(claims, plan));
     statements.push_events(&plan.events(now), now);
     statements.send(connection).await.map(drop)
 }
@@ -123,6 +126,29 @@ fn update_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuanceP
              rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
         ));
     }
+}
+
+/// The outcomes of those of the claims by which an administrator gives the coupon: they commit with the issuances.
+fn outcomes_of_assignments(claims: &[Claim], plan: &IssuancePlan) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    let assignment = |claim: &Claim| assignment_of(&claim.request).filter(|_| claim.is_assigned);
+    // Nearly all batches have none.
+    if !claims.iter().any(|claim| claim.is_assigned) {
+        return outcomes;
+    }
+    let issued: HashSet<ClaimId> = plan.issuances.iter().map(|issuance| issuance.record.claim_id).collect();
+    for claim in claims.iter().filter(|claim| issued.contains(&claim.record.claim_id)) {
+        if let Some(assignment) = assignment(claim) {
+            outcomes.entry((assignment, AssignmentOutcome::Issued)).or_default().push(claim.record.claim_id);
+        }
+    }
+    for (place, reason) in &plan.rejections {
+        if let Some(assignment) = assignment(&claims[*place]) {
+            let outcome = AssignmentOutcome::Rejected(*reason);
+            outcomes.entry((assignment, outcome)).or_default().push(claims[*place].record.claim_id);
+        }
+    }
+    outcomes
 }
 
 fn insert_issuances(

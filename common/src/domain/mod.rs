@@ -2,6 +2,8 @@
 
 pub mod admin_action;
 pub mod assignment;
+pub mod assignment_list;
+pub mod assignment_rules;
 pub mod campaign;
 pub mod campaign_change;
 pub mod charge;

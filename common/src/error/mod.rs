@@ -12,12 +12,15 @@ use utoipa::ToSchema;
 use crate::{
     clock::{self, Timestamp},
     domain::{
-        FieldError, campaign_change::CampaignChangeRejectReason, claim::ClaimRecord, order::OrderRejectReason,
+        FieldError,
+        assignment::{AssignmentKey, AssignmentStatus},
+        assignment_rules::{AssignmentRejectReason, BudgetExceeded},
+        campaign_change::CampaignChangeRejectReason,
+        claim::ClaimRecord,
+        order::OrderRejectReason,
         points::ChargeRejectReason,
     },
-    identifiers::{
-        AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId,
-    },
+    identifiers::{ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
 };
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -43,6 +46,8 @@ pub enum Error {
     PayloadTooLarge(usize),
     #[error("Expected a body of content type application/json.")]
     UnsupportedMediaType,
+    #[error("Expected a body of content type application/x-ndjson: a user a line.")]
+    ExpectedNdjson,
     #[error("Expected a body without a content coding.")]
     UnsupportedContentEncoding,
     /// Seconds.
@@ -63,7 +68,16 @@ pub enum Error {
     #[error("User {user} has no claim on coupon {coupon}.")]
     ClaimNotFound { coupon: CouponId, user: UserId },
     #[error("There is no assignment {0} of this coupon.")]
-    AssignmentNotFound(AssignmentId),
+    AssignmentNotFound(AssignmentKey),
+    #[error("Assignment {0} has another list of users; expected the same list, or a new key.")]
+    AssignmentKeyReused(AssignmentKey),
+    #[error(
+        "{} of this coupon are assigned on {}, and {} more would exceed the budget of {} a day.",
+        .0.assigned, .0.business_day, .0.requested, .0.budget
+    )]
+    AssignmentBudgetExceeded(BudgetExceeded),
+    #[error("The assignment is {}; only one that awaits approval can be approved or rejected.", .0.into_str())]
+    AssignmentStateConflict(AssignmentStatus),
     #[error("There is no dead letter {0}.")]
     DeadLetterNotFound(DeadLetterId),
     #[error("Dead letter {0} cannot be redriven: its reason says why, or it was dropped.")]
@@ -179,7 +193,9 @@ impl Error {
             Self::ValidationFailed(_) => ErrorCode::ValidationFailed,
             Self::MalformedJson(_) => ErrorCode::MalformedJson,
             Self::PayloadTooLarge(_) => ErrorCode::PayloadTooLarge,
-            Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => ErrorCode::UnsupportedMediaType,
+            Self::UnsupportedMediaType | Self::ExpectedNdjson | Self::UnsupportedContentEncoding => {
+                ErrorCode::UnsupportedMediaType
+            }
             Self::RequestTimeout(_) => ErrorCode::RequestTimeout,
             Self::Unauthenticated => ErrorCode::Unauthenticated,
             Self::Forbidden(_) => ErrorCode::Forbidden,
@@ -188,6 +204,9 @@ impl Error {
             Self::CouponNotFound(_) | Self::UserCouponNotFound { .. } => ErrorCode::CouponNotFound,
             Self::ClaimNotFound { .. } => ErrorCode::ClaimNotFound,
             Self::AssignmentNotFound(_) => ErrorCode::AssignmentNotFound,
+            Self::AssignmentKeyReused(_) => ErrorCode::AssignmentKeyReused,
+            Self::AssignmentBudgetExceeded(_) => ErrorCode::AssignmentBudgetExceeded,
+            Self::AssignmentStateConflict(_) => ErrorCode::AssignmentStateConflict,
             Self::DeadLetterNotFound(_) => ErrorCode::DeadLetterNotFound,
             Self::DeadLetterNotRedrivable(_) | Self::DeadLetterRedriven(_) => ErrorCode::DeadLetterNotRedrivable,
             Self::ClaimFailed(_) => ErrorCode::ClaimFailed,
@@ -260,6 +279,23 @@ impl From<CampaignChangeRejectReason> for Error {
         match reason {
             CampaignChangeRejectReason::Invalid(errors) => Self::ValidationFailed(errors),
             CampaignChangeRejectReason::Closed => Self::CampaignClosed,
+        }
+    }
+}
+
+impl From<AssignmentRejectReason> for Error {
+    fn from(reason: AssignmentRejectReason) -> Self {
+        match reason {
+            AssignmentRejectReason::Closed => Self::CampaignClosed,
+            AssignmentRejectReason::ValidityOver(end) => {
+                let end = clock::text(end);
+                Self::field("couponId", format!("expected a coupon whose validity is not over; it ended at {end}"))
+            }
+            AssignmentRejectReason::BudgetExceeded(exceeded) => Self::AssignmentBudgetExceeded(exceeded),
+            AssignmentRejectReason::State(status) => Self::AssignmentStateConflict(status),
+            AssignmentRejectReason::OwnRequest => {
+                Self::Forbidden("An assignment is approved by another administrator than the one who asked for it.")
+            }
         }
     }
 }

@@ -1,5 +1,9 @@
 use dibs_common::{
-    clock, db,
+    clock,
+    db::{
+        self,
+        assignments::users::{self, list_pending_users},
+    },
     domain::{
         assignment::{AssignmentOutcome, AssignmentStatus},
         claim::ClaimRejectReason,
@@ -8,37 +12,19 @@ use dibs_common::{
     testing::{TestEnvironment, open_terms},
 };
 
-use crate::support::{confirm, user};
+use crate::support::confirm;
 
 /// An assignment of a new campaign to users 1 to `users`.
 async fn assignment(environment: &TestEnvironment, users: u64) -> (AssignmentId, CouponId) {
-    let (id, coupon) = (AssignmentId::generate(), environment.campaign_in_database(open_terms()).await.id);
-    let users: Vec<_> = (1..=users).map(user).collect();
-    let created =
-        db::assignments::create(&environment.database, id, coupon, &users, clock::now()).await.expect("created");
-    assert_eq!((created.id, created.requested, created.status), (id, 3, AssignmentStatus::Pending));
-    (id, coupon)
+    let coupon = environment.campaign_in_database(open_terms()).await.id;
+    let created = environment.assign(coupon, 1..=users).await;
+    assert_eq!((created.requested, created.status), (3, AssignmentStatus::Pending));
+    (created.id, coupon)
 }
 
 async fn pending(environment: &TestEnvironment, id: AssignmentId) -> Vec<(u64, ClaimId, Option<AssignmentOutcome>)> {
-    let users = db::assignments::list_pending_users(&environment.database.pool(), id, None, 10).await.expect("read");
+    let users = list_pending_users(&environment.database.pool(), id, None, 10).await.expect("read");
     users.iter().map(|pending| (pending.user.get(), pending.claim, pending.found)).collect()
-}
-
-#[tokio::test]
-async fn a_repeat_returns_the_existing_assignment_and_another_coupon_is_an_error() {
-    let environment = TestEnvironment::new().await;
-    let (id, coupon) = assignment(&environment, 3).await;
-    let users = [user(8)];
-    let repeat = db::assignments::create(&environment.database, id, coupon, &users, clock::now()).await.expect("found");
-    assert_eq!(repeat.requested, 3, "the users of the first request");
-    let other = environment.campaign_in_database(open_terms()).await.id;
-    db::assignments::create(&environment.database, id, other, &users, clock::now()).await.expect_err("the id is taken");
-    let find = async |coupon| db::assignments::find(&environment.database.pool(), coupon, id).await.expect("read");
-    assert_eq!(find(coupon).await, Some(repeat));
-    assert_eq!(find(other).await, None);
-    assert_eq!(environment.count("SELECT COUNT(*) FROM assignment_users").await, 3);
-    environment.end().await;
 }
 
 #[tokio::test]
@@ -49,10 +35,9 @@ async fn users_without_an_outcome_are_listed_in_order_after_a_position() {
     assert_eq!(all.iter().map(|(user, ..)| *user).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(all.windows(2).all(|pair| pair[0].1 < pair[1].1), "claims ascend");
     let after = Some(all[0].1);
-    let page = db::assignments::list_pending_users(&environment.database.pool(), id, after, 1).await.expect("read");
+    let page = list_pending_users(&environment.database.pool(), id, after, 1).await.expect("read");
     assert_eq!(page.iter().map(|pending| pending.user.get()).collect::<Vec<_>>(), [2]);
-    let none =
-        db::assignments::list_pending_users(&environment.database.pool(), AssignmentId::generate(), None, 9).await;
+    let none = list_pending_users(&environment.database.pool(), AssignmentId::generate(), None, 9).await;
     assert!(none.expect("read").is_empty());
     environment.end().await;
 }
@@ -85,10 +70,10 @@ async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes
     let (id, coupon) = assignment(&environment, 3).await;
     let pool = &environment.database.pool();
     let listed = async || db::assignments::list_pending(pool, 10).await.expect("read").len();
-    let finish = async || db::assignments::finish(pool, id, clock::now()).await.expect("written");
+    let finish = async || users::finish(&environment.database, id, clock::now()).await.expect("written");
     let claims: Vec<ClaimId> = pending(&environment, id).await.into_iter().map(|(_, claim, _)| claim).collect();
     let update = async |claim: ClaimId, outcome| {
-        db::assignments::update_outcomes(&environment.database, &[(claim, outcome)]).await.expect("written");
+        users::update_outcomes(&environment.database, id, &[(claim, outcome)]).await.expect("written");
     };
     update(claims[0], AssignmentOutcome::Issued).await;
     update(claims[0], AssignmentOutcome::Rejected(ClaimRejectReason::CampaignClosed)).await;
@@ -98,11 +83,11 @@ async fn an_assignment_is_done_once_every_user_has_an_outcome_that_never_changes
     update(claims[2], AssignmentOutcome::Issued).await;
     assert!(finish().await && finish().await, "also when it is done");
     assert_eq!(listed().await, 0);
-    let state = db::assignments::find_state(pool, coupon, id).await.expect("read").expect("it exists");
+    let state = db::assignments::find_state(pool, coupon, &id.into()).await.expect("read").expect("it exists");
     assert_eq!((state.assignment.status, state.assigned), (AssignmentStatus::Done, 2));
     assert_eq!(state.refused.into_iter().collect::<Vec<_>>(), [("CAMPAIGN_CLOSED".to_owned(), 1)]);
     assert!(state.done_at.is_some());
-    assert!(db::assignments::find_state(pool, coupon, AssignmentId::generate()).await.expect("read").is_none());
-    db::assignments::update_outcomes(&environment.database, &[]).await.expect("nothing to write");
+    assert!(db::assignments::find_state(pool, coupon, &AssignmentId::generate().into()).await.expect("read").is_none());
+    users::update_outcomes(&environment.database, id, &[]).await.expect("nothing to write");
     environment.end().await;
 }

@@ -158,6 +158,9 @@ pub async fn assignments_match(stores: &Stores, campaign: &Campaign) -> Result<C
         format!("{} users of assignments have an outcome that does not match the issuances", assigned.wrong)
     });
     check.require(assigned.missing == 0, || format!("{} users of assignments have no row", assigned.missing));
+    check.require(assigned.miscounted == 0, || {
+        format!("{} outcomes of assignments are miscounted", assigned.miscounted)
+    });
     check.compared(format!("{} users of assignments: each outcome matches the issuances", assigned.users));
     Ok(check)
 }

@@ -97,7 +97,11 @@ pub async fn assigned(pool: &MySqlPool, claims: &HashSet<ClaimId>) -> Result<Vec
     if claims.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = QueryBuilder::new("SELECT /* audit assigned */ claim_id FROM assignment_users WHERE claim_id IN (");
+    // A list without an effect gives no coupon.
+    let mut query = QueryBuilder::new(
+        "SELECT /* audit assigned */ u.claim_id FROM assignment_users u JOIN assignments a \
+         ON a.assignment_id = u.assignment_id AND a.status IN ('PENDING', 'DONE') WHERE u.claim_id IN (",
+    );
     let mut ids = query.separated(", ");
     for claim in claims {
         ids.push_bind(claim.0);
@@ -119,6 +123,8 @@ pub struct AssignmentTotals {
     pub wrong: i64,
     /// Users that assignments count and that have no row.
     pub missing: i64,
+    /// Outcomes that finished assignments count and that they do not have.
+    pub miscounted: i64,
 }
 
 /// Compares a campaign's assignments with its issuances.
@@ -128,12 +134,22 @@ pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<Assignmen
              COUNT(CASE WHEN a.status = 'DONE' AND u.outcome IS NULL THEN 1 END) AS without_outcome, \
              COUNT(CASE WHEN u.outcome IS NOT NULL AND (u.outcome = 'ISSUED') <> (c.user_coupon_id IS NOT NULL) \
                  THEN 1 END) AS wrong, \
-             CAST((SELECT COALESCE(SUM(requested), 0) FROM assignments WHERE coupon_id = ?) AS SIGNED) - COUNT(*) AS missing \
+             CAST((SELECT COALESCE(SUM(requested), 0) FROM assignments WHERE coupon_id = ? \
+                 AND status IN ('PENDING', 'DONE')) AS SIGNED) - COUNT(*) AS missing, \
+             CAST((SELECT COALESCE(SUM(o.users), 0) FROM assignments d JOIN assignment_outcomes o \
+                 ON o.assignment_id = d.assignment_id WHERE d.coupon_id = ? AND d.status = 'DONE') AS SIGNED) \
+                 - COUNT(CASE WHEN a.status = 'DONE' THEN u.outcome END) AS miscounted \
          FROM assignments a JOIN assignment_users u ON u.assignment_id = a.assignment_id \
          LEFT JOIN user_coupons c ON c.user_coupon_id = u.claim_id AND c.coupon_id = a.coupon_id AND c.user_id = u.user_id \
-         WHERE a.coupon_id = ?",
+         WHERE a.coupon_id = ? AND a.status IN ('PENDING', 'DONE')",
     );
-    assigned.bind(coupon.get()).bind(coupon.get()).fetch_one(pool).await.context("reading assignments")
+    assigned
+        .bind(coupon.get())
+        .bind(coupon.get())
+        .bind(coupon.get())
+        .fetch_one(pool)
+        .await
+        .context("reading assignments")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dibs_common::{
-    clock, db,
     domain::campaign::Campaign,
-    identifiers::{AssignmentId, ClaimId, UserId},
+    identifiers::{ClaimId, UserId},
     redis::scripts::{ClaimRequest, Decision, claim},
     testing::{FIRST, TestEnvironment},
 };
@@ -180,10 +179,7 @@ async fn valid_assignments_pass_and_every_difference_in_them_is_found() {
     let environment = TestEnvironment::new().await;
     let campaign_with = async || {
         let (campaign, record) = confirmed_campaign(&environment).await;
-        let assignment = AssignmentId::generate();
-        db::assignments::create(&environment.database, assignment, campaign.id, &[user(1), user(8)], clock::now())
-            .await
-            .expect("made");
+        let assignment = environment.assign(campaign.id, [1, 8]).await.id;
         while assign_once(&environment.database, &environment.redis, &CancellationToken::new()).await.expect("looked")
             > 0
         {
@@ -199,6 +195,8 @@ async fn valid_assignments_pass_and_every_difference_in_them_is_found() {
         ("UPDATE assignment_users SET outcome = NULL WHERE user_id = 1", &["I4"]),
         ("DELETE FROM assignment_users WHERE user_id = 1", &["I4"]),
         ("DELETE FROM assignment_users WHERE user_id = 8", &["I4", "I4"]),
+        ("UPDATE assignment_outcomes SET users = 2 WHERE outcome = 'ISSUED'", &["I4"]),
+        ("UPDATE assignments SET status = 'REJECTED', done_at = NULL WHERE TRUE", &["I4"]),
     ] {
         let (campaign, record, assignment) = Box::pin(campaign_with()).await;
         environment.execute(&format!("{fault} AND assignment_id = x'{assignment}'")).await;

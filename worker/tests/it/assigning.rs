@@ -3,12 +3,17 @@ use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 use chrono::TimeDelta;
 use dibs_common::{
     clock,
-    db::{self, Database},
+    db::{
+        Database,
+        assignments::{
+            find_state,
+            users::{finish as finish_assignment, list_pending_users, update_outcomes},
+        },
+    },
     domain::{
         assignment::{Assignment, AssignmentState, AssignmentStatus},
         campaign::{Campaign, CampaignTerms},
     },
-    identifiers::{AssignmentId, UserId},
     redis::{Redis, scripts::claim},
     testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
@@ -18,13 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     campaign_test::CampaignTest,
-    support::{request, user, work},
+    support::{request, work},
 };
 
 async fn make(environment: &TestEnvironment, campaign: &Campaign, users: impl IntoIterator<Item = u64>) -> Assignment {
-    let users: Vec<UserId> = users.into_iter().map(user).collect();
-    let assignment = AssignmentId::generate();
-    db::assignments::create(&environment.database, assignment, campaign.id, &users, clock::now()).await.expect("made")
+    environment.assign(campaign.id, users).await
 }
 
 async fn look(database: &Database, redis: &Redis) -> usize {
@@ -51,7 +54,7 @@ async fn finish(environment: &TestEnvironment, rounds: usize) {
 }
 
 async fn state(environment: &TestEnvironment, assignment: Assignment) -> AssignmentState {
-    let state = db::assignments::find_state(&environment.database.pool(), assignment.coupon, assignment.id).await;
+    let state = find_state(&environment.database.pool(), assignment.coupon, &assignment.id.into()).await;
     state.expect("read").expect("an assignment")
 }
 
@@ -68,7 +71,7 @@ const PUBLISHED: &str =
 async fn die_after(environment: &TestEnvironment, campaign: &Campaign, assignment: Assignment, steps: usize) {
     let waiting = async || {
         let pool = &environment.database.pool();
-        let waiting = db::assignments::list_pending_users(pool, assignment.id, None, 250);
+        let waiting = list_pending_users(pool, assignment.id, None, 250);
         waiting.await.expect("read")
     };
     let mut seen = waiting().await;
@@ -81,11 +84,12 @@ async fn die_after(environment: &TestEnvironment, campaign: &Campaign, assignmen
                         .await
                         .expect("given");
                 }
-                2 | 5 => db::assignments::update_outcomes(&environment.database, &outcomes).await.expect("written"),
+                2 | 5 => {
+                    update_outcomes(&environment.database, assignment.id, &outcomes).await.expect("written");
+                }
                 3 => work(environment).await,
                 _ => {
-                    let pool = &environment.database.pool();
-                    let finished = db::assignments::finish(pool, assignment.id, clock::now());
+                    let finished = finish_assignment(&environment.database, assignment.id, clock::now());
                     assert!(finished.await.expect("finished"));
                 }
             }

@@ -1,6 +1,7 @@
 //! The worker on real servers: every entry twice, every death between two steps, every loss.
 
 mod assigning;
+mod assigning_at_scale;
 mod campaign_test;
 mod commands;
 mod confirming;

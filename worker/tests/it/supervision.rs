@@ -3,11 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use dibs_common::{
-    clock, db,
+    clock,
     domain::{order::OrderRules, ranking::business_day},
     health::{self, ProcessHealth},
     http_server::ConnectionLimits,
-    identifiers::AssignmentId,
     redis::sales,
     supervisor::Supervisor,
     telemetry,
@@ -22,11 +21,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    ranking::ZONE,
-    receiver::TestReceiver,
-    support::{accept, user},
-};
+use crate::{ranking::ZONE, receiver::TestReceiver, support::accept};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -115,10 +110,7 @@ async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
 
     let campaign = environment.campaign(2).await;
     accept(&environment, &campaign, [8]).await;
-    let assignment = AssignmentId::generate();
-    let users = [user(9)];
-    let created = db::assignments::create(&environment.database, assignment, campaign.id, &users, clock::now());
-    created.await.expect("created");
+    environment.assign(campaign.id, [9]).await;
     environment.points(1, 100_000).await;
     let product = environment.product(10, 100).await;
     environment.enqueue(&with_payment(place_order(1, product, 3))).await;

@@ -1,65 +1,69 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
-    clock, db,
+    assignments::{NewAssignment, UserList, create},
+    db::assignments::{FoundAssignment, users::ListUser},
     domain::{
-        assignment::{Assignment, Recipients},
-        campaign::CampaignState,
+        admin_action::ActionContext,
+        assignment::{AssignmentKey, AssignmentState, Recipients},
     },
     error::{Error, Result},
-    identifiers::{AssignmentId, CouponId, UserId},
+    identifiers::{AssignmentId, CouponId},
 };
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, JsonBody, OperationId, PathParams},
+    extract::{Action, ActionQuery, JsonBody, PathParams},
     problem::ApiError,
     routes::responses::{located, problems, validate},
 };
 
 problems! {
     AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "COUPON_NOT_FOUND", 413 "PAYLOAD_TOO_LARGE",
-    422 "CAMPAIGN_CLOSED: by an administrator"
+    422 "CAMPAIGN_CLOSED: by an administrator, ASSIGNMENT_BUDGET_EXCEEDED"
 }
 
 /// Give a coupon to many users
 ///
 /// It counts against the total quantity and each user's limit, but the claim window and a pause do not matter. The
-/// worker executes it; `Location` shows its progress.
+/// worker executes it, at once or when a second administrator has approved it; `Location` shows its progress. Lists of
+/// more than 10,000 users are uploaded.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration", params(("couponId" = CouponId, Path)),
-    request_body = Recipients,
-    responses((status = 202, description = "accepted; the users get it shortly", body = Assignment), Problems),
+    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration",
+    params(("couponId" = CouponId, Path), ActionQuery), request_body = Recipients,
+    responses((status = 202, description = "accepted; the users get it shortly", body = AssignmentState), Problems),
 )]
 pub async fn assign(
     State(app): State<SharedApp>,
-    _: Administrator,
+    Action(context): Action,
     PathParams(coupon): PathParams<CouponId>,
-    OperationId(operation): OperationId,
     JsonBody(recipients): JsonBody<Recipients>,
 ) -> Result<Response, ApiError> {
     validate(recipients.errors())?;
-    let creating = create(app.clone(), AssignmentId(operation), coupon, recipients.user_ids);
-    let assignment = app.run_to_end(creating).await?;
-    let location = format!("/admin/coupons/{coupon}/assignments/{}", assignment.id);
-    Ok(located(StatusCode::ACCEPTED, location, assignment))
+    let assigning = assign_all(app.clone(), coupon, recipients, context);
+    let state = app.run_to_end(assigning).await?;
+    let location = format!("/admin/coupons/{coupon}/assignments/{}", state.key);
+    Ok(located(StatusCode::ACCEPTED, location, state))
 }
 
-async fn create(app: SharedApp, id: AssignmentId, coupon: CouponId, users: Vec<UserId>) -> Result<Assignment> {
-    let pool = &app.database.pool();
-    if let Some(existing) = db::within(db::assignments::find(pool, coupon, id)).await? {
-        // Created by an attempt before this one. The campaign may have been closed since, which does not undo it.
-        return Ok(existing);
+async fn assign_all(
+    app: SharedApp,
+    coupon: CouponId,
+    recipients: Recipients,
+    context: ActionContext,
+) -> Result<AssignmentState> {
+    let id = AssignmentId(context.operation);
+    let key = AssignmentKey::from(id);
+    let mut hash = Sha256::new();
+    for user in &recipients.user_ids {
+        hash.update(user.get().to_be_bytes());
     }
-    let campaign = db::within(db::campaigns::find(pool, coupon)).await?.ok_or(Error::CouponNotFound(coupon))?;
-    if campaign.state == CampaignState::Closed {
-        return Err(Error::CampaignClosed);
-    }
-    // Issued now, it would be expired at once, and still count against the quantity and each user's limit.
-    let now = clock::now();
-    let valid_until = campaign.terms.validity.end(now);
-    if valid_until <= now {
-        let message = format!("expected a coupon whose validity is not over; it ended at {}", clock::text(valid_until));
-        return Err(Error::field("couponId", message));
-    }
-    db::assignments::create(&app.database, id, coupon, &users, now).await
+    let hash = hash.finalize().into();
+    let users: Vec<ListUser> = recipients.user_ids.iter().copied().map(ListUser::new).collect();
+    let requested = u32::try_from(users.len()).map_err(Error::internal)?;
+    let list = UserList::Whole(&users);
+    let new = NewAssignment { id, coupon, key: &key, requested, list, list_hash: &hash };
+    let rules = app.settings.assignment_rules();
+    let FoundAssignment { state, .. } = create(&app.database, new, &rules, &context).await?;
+    Ok(state)
 }

@@ -1,9 +1,9 @@
 use axum::{Json, extract::State};
 use dibs_common::{
     db,
-    domain::assignment::AssignmentState,
+    domain::assignment::{AssignmentKey, AssignmentState},
     error::Error,
-    identifiers::{AssignmentId, CouponId},
+    identifiers::CouponId,
 };
 
 use crate::{
@@ -16,18 +16,19 @@ use crate::{
 problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "ASSIGNMENT_NOT_FOUND" }
 
 /// Look at an assignment
+///
+/// Its key is the one that it was uploaded with, or its id.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/assignments/{assignmentId}", tag = "administration",
-    params(("couponId" = CouponId, Path), ("assignmentId" = AssignmentId, Path)),
+    get, path = "/admin/coupons/{couponId}/assignments/{key}", tag = "administration",
+    params(("couponId" = CouponId, Path), ("key" = AssignmentKey, Path)),
     responses((status = 200, description = "the assignment now", body = AssignmentState), Problems),
 )]
 pub async fn assignment(
     State(app): State<SharedApp>,
     _: Administrator,
-    PathParams((coupon, assignment)): PathParams<(CouponId, AssignmentId)>,
+    PathParams((coupon, key)): PathParams<(CouponId, AssignmentKey)>,
 ) -> Result<Json<AssignmentState>, ApiError> {
-    let pool = &app.database.pool();
-    let assignment =
-        db::found(db::assignments::find_state(pool, coupon, assignment), Error::AssignmentNotFound(assignment));
-    Ok(Json(assignment.await?))
+    let pool = app.database.pool();
+    let missing = Error::AssignmentNotFound(key.clone());
+    Ok(Json(db::found(db::assignments::find_state(&pool, coupon, &key), missing).await?))
 }

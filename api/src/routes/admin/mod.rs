@@ -2,8 +2,10 @@
 
 pub mod actions;
 pub mod adjust_points;
+pub mod approval;
 pub mod assign;
 pub mod assignment;
+pub mod assignments;
 pub mod campaign;
 pub mod campaign_state;
 pub mod campaigns;
@@ -14,3 +16,5 @@ pub mod create_product;
 pub mod dead_letters;
 pub mod drop_dead_letter;
 pub mod redrive;
+pub mod refused_users;
+pub mod upload_assignment;

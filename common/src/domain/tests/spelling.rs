@@ -39,7 +39,8 @@ fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
     assert_eq!(spellings::<DiscountType>(), ["FIXED", "PERCENT"]);
     assert_eq!(spellings::<CampaignState>(), ["ACTIVE", "PAUSED", "CLOSED"]);
     assert_eq!(spellings::<CampaignStatus>(), ["SCHEDULED", "OPEN", "EXHAUSTED", "PAUSED", "CLOSED"]);
-    assert_eq!(spellings::<AssignmentStatus>(), ["PENDING", "DONE"]);
+    let statuses = ["AWAITING_APPROVAL", "REJECTED", "EXPIRED", "PENDING", "DONE"];
+    assert_eq!(spellings::<AssignmentStatus>(), statuses);
     assert_eq!(spellings::<DeadLetterStatus>(), ["DEAD", "REDRIVE", "SENT", "DROPPED"]);
     let claim_reject_reasons = [
         "COUPON_NOT_FOUND",
