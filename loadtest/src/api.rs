@@ -8,7 +8,7 @@ use dibs_common::{
     clock,
     identifiers::{CouponId, ProductId},
 };
-use reqwest::{Client, Method};
+use reqwest::{Body, Client, Method, RequestBuilder, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::wait;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a list of millions.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(30);
 /// A campaign is created in MySQL first, and in Redis by the worker soon after.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -36,6 +38,14 @@ struct Created {
 struct Product {
     product_id: ProductId,
     stock: i64,
+}
+
+/// How far an assignment is.
+#[derive(Debug, Deserialize)]
+pub struct AssignmentProgress {
+    pub status: String,
+    /// Users who have the coupon by it.
+    pub assigned: u32,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +102,27 @@ impl Api {
         Ok(())
     }
 
+    /// Uploads the list of an assignment, however long it takes.
+    pub async fn upload_assignment(
+        &self,
+        coupon: CouponId,
+        key: &str,
+        users: u32,
+        list: Body,
+    ) -> Result<AssignmentProgress> {
+        let path = format!("/admin/coupons/{coupon}/assignments/{key}?expectedCount={users}");
+        let call = self.client.put(format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
+        let call = call.header(CONTENT_TYPE, "application/x-ndjson").timeout(UPLOAD_TIMEOUT).body(list);
+        read_success(call, &format!("PUT {path}")).await
+    }
+
+    /// How far an assignment is.
+    pub async fn assignment(&self, coupon: CouponId, key: &str) -> Result<AssignmentProgress> {
+        let path = format!("/admin/coupons/{coupon}/assignments/{key}");
+        let call = self.client.get(format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
+        read_success(call, &format!("GET {path}")).await
+    }
+
     /// The stock of a product.
     pub async fn stock(&self, product: ProductId) -> Result<i64> {
         let url = format!("{}/products/{product}", self.base);
@@ -121,14 +152,7 @@ impl Api {
     async fn administer<T: DeserializeOwned>(&self, method: Method, path: &str, body: &Value) -> Result<T> {
         let what = format!("{method} {path}");
         let call = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.expose_secret());
-        // The body of a rejection goes into the error: it names the invalid field.
-        let response = call.json(body).send().await.with_context(|| what.clone())?;
-        let status = response.status();
-        let text = response.text().await.with_context(|| what.clone())?;
-        if !status.is_success() {
-            bail!("{what} returned {status}: {text}");
-        }
-        serde_json::from_str(&text).with_context(|| format!("reading the response of {what}"))
+        read_success(call.json(body), &what).await
     }
 
     async fn until_open(&self, coupon: CouponId) -> Result<()> {
@@ -142,6 +166,17 @@ impl Api {
         })
         .await
     }
+}
+
+/// The body of a rejection goes into the error: it names the invalid field.
+async fn read_success<T: DeserializeOwned>(call: RequestBuilder, what: &str) -> Result<T> {
+    let response = call.send().await.with_context(|| what.to_owned())?;
+    let status = response.status();
+    let text = response.text().await.with_context(|| what.to_owned())?;
+    if !status.is_success() {
+        bail!("{what} returned {status}: {text}");
+    }
+    serde_json::from_str(&text).with_context(|| format!("reading the response of {what}"))
 }
 
 /// Whether the process at `base` reports that it is ready.

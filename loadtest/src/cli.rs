@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    audit::AuditArguments, baseline::BaselineArguments, bench::BenchArguments, burst::BurstArguments,
-    receiver::ReceiverArguments, shop::ShopArguments,
+    assignments::AssignmentsArguments, audit::AuditArguments, baseline::BaselineArguments, bench::BenchArguments,
+    burst::BurstArguments, receiver::ReceiverArguments, shop::ShopArguments,
 };
 
 /// Load tests, fault runs, benchmarks and audits of Dibs
@@ -42,6 +42,12 @@ pub enum Command {
     /// request whose connection broke with the same Idempotency-Key. Whatever was answered with 2xx must be there
     /// afterwards.
     Shop(ShopArguments),
+    /// An administrator gives a coupon to up to millions of users; then the audit
+    ///
+    /// Starts a stack of its own (API, worker, Redis, and a second database on the given MySQL server), uploads the list
+    /// as one stream, kills the worker on demand while it issues the coupons, sends the same list again, and prints what
+    /// it took: users a second, and the memory of API and worker.
+    Assignments(AssignmentsArguments),
     /// Compares MySQL with Redis: invariants I1 to I12, and that all streams are drained
     ///
     /// Prints one line for each check: the invariant, what was compared, and the number of differences. Reads only.
@@ -96,7 +102,7 @@ mod tests {
 
     #[test]
     fn the_help_of_every_subcommand_is_as_reviewed() {
-        for subcommand in ["burst", "shop", "audit", "bench", "baseline", "receiver"] {
+        for subcommand in ["burst", "shop", "assignments", "audit", "bench", "baseline", "receiver"] {
             insta::assert_snapshot!(format!("help_{subcommand}"), help_of(subcommand));
         }
     }
@@ -138,6 +144,7 @@ mod tests {
             ["shop", "--freezes=1001"],
             ["burst", "--claims=9"],
             ["bench", "--rounds=0"],
+            ["assignments", "--users=99"],
         ] {
             assert_eq!(error(&[arguments[0], DATABASE, arguments[1]]), ErrorKind::ValueValidation, "{arguments:?}");
         }

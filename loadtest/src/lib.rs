@@ -3,6 +3,7 @@
 //! - [`burst`]: many users claim one campaign through goose, or a soak of campaigns; then the audit.
 //! - [`shop`]: users browse, charge points, claim coupons, order, pay, confirm and cancel through goose; then the
 //!   audit.
+//! - [`assignments`]: a list of users is uploaded and gets a coupon while the worker is killed; then the audit.
 //! - [`faults`]: kills, freezes and cuts of networks while either of them runs.
 //! - [`audit`]: compares MySQL, Redis and the responses that a client recorded.
 //! - [`bench`]: measures Dibs and a baseline in alternation.
@@ -14,6 +15,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result};
 
 pub mod api;
+pub mod assignments;
 pub mod audit;
 pub mod baseline;
 pub mod bench;
@@ -81,6 +83,7 @@ async fn execute(cli: Cli) -> Result<Option<RunStatus>> {
         match cli.command {
             Command::Burst(arguments) => burst::run(arguments).await,
             Command::Shop(arguments) => shop::run(arguments).await,
+            Command::Assignments(arguments) => assignments::run(arguments).await,
             Command::Audit(arguments) => audit::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Baseline(arguments) => baseline::run(arguments).await,
