@@ -32,7 +32,7 @@ use dibs_common::{
         scripts::{self, ClaimRequest, Decision},
         streams::{self, ClaimEntry},
     },
-    retry::{self, RetryPolicy},
+    retry::{self, Backoff, RetryPolicy},
 };
 pub use lists::clean_up;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,8 @@ struct Assigner<'a> {
     /// The last claim that this pass over an assignment has submitted. Lost with the process, which costs no more than
     /// reading users again who have no outcome.
     submitted: HashMap<AssignmentId, ClaimId>,
+    /// The shortest that the stream of a partition was.
+    shortest: HashMap<Partition, u64>,
 }
 
 struct Round {
@@ -92,7 +94,7 @@ struct Round {
 
 impl<'a> Assigner<'a> {
     fn new(database: &'a Database, redis: &'a Redis) -> Self {
-        Self { database, redis, submitted: HashMap::new() }
+        Self { database, redis, submitted: HashMap::new(), shortest: HashMap::new() }
     }
 
     /// Whether another round has users to submit.
@@ -168,15 +170,24 @@ impl<'a> Assigner<'a> {
     }
 
     /// Waits until the stream has room for more claims; false when it has none for a second.
-    async fn has_room(&self, partition: Partition, full: &mut HashSet<Partition>) -> Result<bool> {
+    async fn has_room(&mut self, partition: Partition, full: &mut HashSet<Partition>) -> Result<bool> {
         if full.contains(&partition) {
             return Ok(false);
         }
-        let room = retry::await_value(ROOM, async || {
+        // What was there before may belong to a worker that was killed, whose entries stay for a while: it does not
+        // count.
+        let shortest = self.shortest.entry(partition).or_insert(u64::MAX);
+        let mut backoff = Backoff::new(ROOM);
+        let has_room = loop {
             let backlog = streams::len::<ClaimEntry>(self.redis, partition).await?;
-            Ok::<_, Error>((backlog < MAX_BACKLOG_ENTRIES).then_some(()))
-        });
-        let has_room = room.await?.is_some();
+            *shortest = backlog.min(*shortest);
+            if backlog < *shortest + MAX_BACKLOG_ENTRIES {
+                break true;
+            }
+            if !backoff.pause().await {
+                break false;
+            }
+        };
         if !has_room {
             // Other assignments of this round do not wait for it as well.
             full.insert(partition);
