@@ -54,10 +54,12 @@ pub async fn run(arguments: AssignmentsArguments) -> Result<RunStatus> {
     let api = stack.stack().api()?;
     let coupon = api.open_campaign("assignments", users).await?;
     let (uploaded_in, uploading) = upload(&stack, &api, coupon, users).await?;
-    let (issued_in, issuing, kills) = issue(&mut stack, &api, coupon, &arguments).await?;
+    let Issuing { elapsed: issued_in, memory: issuing, kills, progress } =
+        issue(&mut stack, &api, coupon, &arguments).await?;
     let began = Instant::now();
     let repeated = api.upload_assignment(coupon, KEY, users, list_body(users)).await?;
-    let measured = Measured { users, uploaded_in, issued_in, repeated_in: began.elapsed(), kills, uploading, issuing };
+    let repeated_in = began.elapsed();
+    let measured = Measured { users, uploaded_in, issued_in, repeated_in, kills, uploading, issuing, progress };
     let mut report = audit::audit_drained(&stores, coupon, STALL_TIMEOUT, None).await?;
     report.checks.push(each_has_one(&stores, coupon, users, &repeated).await?);
     output::line(&report.render());
@@ -83,20 +85,29 @@ async fn upload(stack: &DedicatedStack, api: &Api, coupon: CouponId, users: u32)
     }
 }
 
-/// Waits until the assignment is done, and kills the worker meanwhile; how long that took from the acceptance on, the
-/// memory of the programs, and how often the worker was killed.
+struct Issuing {
+    /// From the acceptance to the outcome of the last user.
+    elapsed: Duration,
+    memory: Memory,
+    kills: u32,
+    /// How many had the coupon at what time.
+    progress: Vec<(Duration, u32)>,
+}
+
+/// Waits until the assignment is done, and kills the worker meanwhile.
 async fn issue(
     stack: &mut DedicatedStack,
     api: &Api,
     coupon: CouponId,
     arguments: &AssignmentsArguments,
-) -> Result<(Duration, Memory, u32)> {
-    let (began, mut memory, mut kills) = (Instant::now(), Memory::default(), 0);
+) -> Result<Issuing> {
+    let (began, mut memory, mut kills, mut samples) = (Instant::now(), Memory::default(), 0, Vec::new());
     let (mut progressed, mut before) = (began, 0);
     loop {
         let progress = api.assignment(coupon, KEY).await?;
+        samples.push((began.elapsed(), progress.assigned));
         if progress.status == "DONE" {
-            return Ok((began.elapsed(), memory, kills));
+            return Ok(Issuing { elapsed: began.elapsed(), memory, kills, progress: samples });
         }
         if progress.assigned > before {
             (progressed, before) = (Instant::now(), progress.assigned);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::{
-    numbers::{grouped, grouped_rate, per_second},
+    numbers::{grouped, grouped_rate, median, per_second},
     output::Table,
     processes::{Program, ResidentBytes, Stack},
 };
@@ -36,6 +36,28 @@ pub struct Measured {
     pub kills: u32,
     pub uploading: Memory,
     pub issuing: Memory,
+    /// How many had the coupon at what time.
+    pub progress: Vec<(Duration, u32)>,
+}
+
+/// Of a rate.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Users a second, in the median second in which a worker issued.
+fn median_rate(progress: &[(Duration, u32)]) -> f64 {
+    let mut rates = Vec::new();
+    let Some(mut begin) = progress.first().copied() else { return 0.0 };
+    for &(at, users) in progress {
+        let elapsed = at.saturating_sub(begin.0);
+        if elapsed >= WINDOW {
+            // A worker that is killed, or starts, issues nothing for a while.
+            if users > begin.1 {
+                rates.push(per_second((users - begin.1).into(), elapsed));
+            }
+            begin = (at, users);
+        }
+    }
+    median(&rates)
 }
 
 impl Measured {
@@ -51,6 +73,7 @@ impl Measured {
             ("users a second uploaded", rate(self.uploaded_in)),
             ("issued, kills included", seconds(self.issued_in)),
             ("users a second issued", rate(self.issued_in)),
+            ("the same, in the median second of a worker", grouped_rate(median_rate(&self.progress))),
             ("the same list again, compared", seconds(self.repeated_in)),
             ("memory of the API, upload: early, late, highest", self.uploading.render(|sample| sample.api)),
             ("memory of the worker, issuing: early, late, highest", self.issuing.render(|sample| sample.worker)),
@@ -66,6 +89,14 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_median_second_is_one_in_which_something_was_issued() {
+        let at = |seconds, users| (Duration::from_secs(seconds), users);
+        let progress = [at(0, 0), at(1, 10), at(2, 40), at(3, 40), at(4, 60)];
+        assert!((median_rate(&progress) - 20.0).abs() < f64::EPSILON);
+        assert!(median_rate(&[]).abs() < f64::EPSILON);
+    }
 
     #[test]
     fn memory_is_that_of_a_program_that_runs() {

@@ -30,5 +30,6 @@ pub async fn assignment(
 ) -> Result<Json<AssignmentState>, ApiError> {
     let pool = app.database.pool();
     let missing = Error::AssignmentNotFound(key.clone());
-    Ok(Json(db::found(db::assignments::find_state(&pool, coupon, &key), missing).await?))
+    let finding = Box::pin(db::found(db::assignments::find_state(&pool, coupon, &key), missing));
+    finding.await.map(Json).map_err(ApiError::from)
 }

@@ -46,7 +46,7 @@ pub async fn refused_users(
 ) -> Result<Json<List<RefusedUser, ClaimId>>, ApiError> {
     let pool = app.database.pool();
     let missing = Error::AssignmentNotFound(key.clone());
-    let found = db::found(db::assignments::find_state(&pool, coupon, &key), missing).await?;
+    let found = Box::pin(db::found(db::assignments::find_state(&pool, coupon, &key), missing)).await?;
     let code = filter.code.map(<&str>::from);
     let refused = db::assignments::users::list_refused(&pool, found.assignment.id, code, page.cursor, page.rows());
     Ok(page.list(db::within(refused).await?, |user| user.claim_id))
