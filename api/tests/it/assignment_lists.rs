@@ -34,7 +34,8 @@ async fn upload(app: &TestApp, coupon: CouponId, key: &str, list: &str) -> Answe
 }
 
 fn list(users: impl IntoIterator<Item = u64>) -> String {
-    users.into_iter().map(|user| format!("{{\"userId\":{user}}}\n")).collect()
+    let lines = users.into_iter().map(|user| format!("{{\"userId\":{user}}}"));
+    lines.collect::<Vec<_>>().join("\n") + "\n"
 }
 
 async fn administer(app: &TestApp, method: Method, path: &str) -> Answer {
@@ -217,7 +218,9 @@ async fn only_four_lists_arrive_at_once() {
     eventually("four arrive", Duration::from_secs(9), async || app.environment.count(arriving).await == 4).await;
     let refused = upload(&app, coupon, "fifth", &list([1])).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (503, "OVERLOADED"));
-    sending.iter().for_each(|sending| sending.abort());
+    for sending in &sending {
+        sending.abort();
+    }
     eventually("there is room again", Duration::from_secs(9), async || {
         upload(&app, coupon, "fifth", &list([1])).await.status == 202
     })
