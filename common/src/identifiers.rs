@@ -114,6 +114,10 @@ uuid_id!(
     AssignmentId
 );
 uuid_id!(
+    /// A rebuild of a campaign that was requested.
+    RebuildId
+);
+uuid_id!(
     /// A command; also the id of what it makes: an order, or a payment.
     CommandId
 );

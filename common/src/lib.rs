@@ -4,6 +4,7 @@
 //! and depends on no other module but time and identifiers; every other module carries its decisions.
 
 pub mod assignments;
+pub mod audit;
 pub mod campaigns;
 pub mod clock;
 pub mod config;

@@ -88,6 +88,13 @@ pub const METRICS: &[Metric] = &[
     histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
     counter(
         "dibs_commands_total",
+    gauge(
+        "dibs_campaign_drift",
+        &["kind"],
+        "Differences between Redis and MySQL that the last comparison of each campaign found, at most 1,000 of claims each.",
+    ),
+    counter("dibs_campaign_drift_total", &["kind"], "Differences between Redis and MySQL that were detected."),
+    gauge("dibs_drift_check_duration_seconds", &[], "How long the last comparison of all campaigns took."),
         &["outcome"],
         "Outcomes of commands: done or rejected. A redelivered command counts again.",
     ),

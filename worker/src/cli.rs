@@ -1,17 +1,27 @@
 //! Commands of `dibs-worker`. Another process may hold the lease that one needs: then it waits, says so, and fails when
 //! the lease is not released in time.
 
+mod audit;
+mod dead_letters;
+
 use std::{future::Future, sync::Arc, time::Duration};
+
+pub use audit::{audit, drift};
+pub use dead_letters::dead_letters;
 
 use dibs_common::{
     clock,
     db::{self, Database},
-    domain::event::Position,
+    domain::{
+        admin_action::{ActionContext, NewAdminAction},
+        event::Position,
+    },
     error::{Error, Result},
-    identifiers::CouponId,
-    redis::Redis,
+    identifiers::{CouponId, new_uuid},
+    redis::{Redis, scripts::CampaignCounts},
     retry::{self, RetryPolicy},
 };
+use serde::Serialize;
 
 use crate::{
     campaigns,
@@ -23,7 +33,8 @@ use crate::{
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// `dibs-worker rebuild`.
-pub async fn rebuild(settings: &WorkerSettings, Rebuild { what, day, wait }: Rebuild) -> Result<()> {
+pub async fn rebuild(settings: &WorkerSettings, rebuild: Rebuild) -> Result<()> {
+    let Rebuild { what, day, wait, reason, json } = rebuild;
     let database = settings.shared.database(2)?;
     let redis = settings.shared.redis(1).await?;
     let wait = Duration::from_secs(wait);
@@ -31,7 +42,17 @@ pub async fn rebuild(settings: &WorkerSettings, Rebuild { what, day, wait }: Reb
         (Rebuildable::Campaign(_), Some(_)) => {
             Err(Error::Setting("--day", "only 'rebuild ranking' takes a day".into()))
         }
-        (Rebuildable::Campaign(coupon), None) => rebuild_campaign(&database, &redis, coupon, wait).await,
+        (Rebuildable::Campaign(coupon), None) => {
+            let counts = rebuild_campaign(&database, &redis, coupon, wait).await?;
+            let result = RebuiltCampaign { coupon_id: coupon, claimed: counts.claimed };
+            let action = NewAdminAction::created("campaign.rebuild", &coupon, &result);
+            record(&database, &context(reason), &action).await?;
+            if json {
+                return say_json(&result);
+            }
+            say(&format!("coupon {coupon} rebuilt, {} claimed", counts.claimed));
+            Ok(())
+        }
         (Rebuildable::Ranking, day) => {
             let zone = settings.shared.time_zone;
             if let Some(day) = day {
@@ -41,21 +62,48 @@ pub async fn rebuild(settings: &WorkerSettings, Rebuild { what, day, wait }: Reb
                 waiting("a running worker serves the ranking and rebuilds it", wait);
                 ranking::await_rebuild(&redis, wait).await?;
             }
+            if json {
+                return say_json(&RebuiltRanking { ranking: "rebuilt" });
+            }
             say("ranking rebuilt");
             Ok(())
         }
     }
 }
 
-async fn rebuild_campaign(database: &Database, redis: &Redis, coupon: CouponId, wait: Duration) -> Result<()> {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RebuiltCampaign {
+    coupon_id: CouponId,
+    claimed: u32,
+}
+
+#[derive(Serialize)]
+struct RebuiltRanking {
+    ranking: &'static str,
+}
+
+async fn rebuild_campaign(
+    database: &Database,
+    redis: &Redis,
+    coupon: CouponId,
+    wait: Duration,
+) -> Result<CampaignCounts> {
     let rebuilt = under_lease(format!("coupon {coupon} is not rebuilt"), wait, async || {
         // Read at each attempt: the process that held the lease may have changed it.
         let campaign = db::within(db::campaigns::find(&database.pool(), coupon)).await?;
         campaigns::rebuild(database, redis, &campaign.ok_or(Error::CouponNotFound(coupon))?).await
     });
-    let counts = rebuilt.await?;
-    say(&format!("coupon {coupon} rebuilt, {} claimed", counts.claimed));
-    Ok(())
+    rebuilt.await
+}
+
+/// Inserts what an operator did. It is done, so it is recorded after that.
+async fn record(database: &Database, context: &ActionContext, action: &NewAdminAction) -> Result<()> {
+    db::within(async {
+        let mut connection = database.pool().acquire().await?;
+        db::admin_actions::insert(&mut connection, context, action).await
+    })
+    .await
 }
 
 /// `dibs-worker job`.
@@ -107,4 +155,15 @@ fn waiting(reason: &str, limit: Duration) {
 #[expect(clippy::print_stdout, reason = "people and scripts read it")]
 fn say(line: &str) {
     println!("{line}");
+}
+
+/// A result as JSON, on one line.
+fn say_json(value: &impl Serialize) -> Result<()> {
+    say(&serde_json::to_string(value).map_err(Error::internal)?);
+    Ok(())
+}
+
+/// Of an operator at the command line.
+fn context(reason: Option<String>) -> ActionContext {
+    ActionContext { reason, ..ActionContext::of_process("dibs-worker", new_uuid(), clock::now()) }
 }

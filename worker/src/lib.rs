@@ -21,7 +21,7 @@ pub mod webhooks;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-pub use dead_letters::{dead_letter_line, redrive_once, redrive_source};
+pub use dead_letters::{dead_letter_line, redrive_once};
 use dibs_common::{
     db::Database,
     domain::order::OrderRules,
@@ -61,6 +61,10 @@ pub struct Worker {
     /// When its consumers reclaim the entries of others.
     pub reclaim: ReclaimPolicy,
     pub rules: OrderRules,
+    /// How many claims the drift check compares.
+    pub drift_claims_per_second: u32,
+    /// How many days refused claims of the timelines are kept.
+    pub claim_attempts_days: u16,
     pub kafka: KafkaSettings,
     pub supervisor: Supervisor,
 }
@@ -101,6 +105,12 @@ impl Worker {
                 jobs::run_on_schedule(jobs, supervisor.tracker, supervisor.stopping)
             }),
             self.task("campaign_reconciliation", Self::reconcile_campaigns),
+            self.task("campaign_rebuilds", |Self { database, redis, supervisor, .. }| {
+                campaigns::run_requested(database, redis, supervisor.stopping).map(Ok)
+            }),
+            self.task("drift_check", |Self { database, redis, drift_claims_per_second, supervisor, .. }| {
+                campaigns::run_drift_check(database, redis, drift_claims_per_second, supervisor.stopping).map(Ok)
+            }),
         ];
         tasks.extend((0..partitions).map(|number| self.claims_task(Partition(number))));
         if self.kafka.ranking_source == RankingSource::Outbox {

@@ -4,8 +4,6 @@ use std::{process::ExitCode, time::Duration};
 
 use dibs_common::{
     clock, config,
-    db::{self, Database, dead_letters::DeadLettersPage},
-    dead_letters,
     error::{Error, Result},
     health::{self, ProcessHealth},
     http_server, shutdown,
@@ -14,7 +12,7 @@ use dibs_common::{
 };
 use dibs_worker::{
     Worker, cli, seed,
-    settings::{Command, DeadLetterAction, DeadLetters, Selection, WorkerSettings},
+    settings::{Command, WorkerSettings},
     streams::ReclaimPolicy,
 };
 use tokio_util::sync::CancellationToken;
@@ -30,7 +28,7 @@ async fn main() -> ExitCode {
     config::read_environment_file();
     let (settings, shown) = config::parse();
     match Box::pin(execute(settings, &shown)).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             config::report(&error);
             ExitCode::FAILURE
@@ -38,7 +36,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
+async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
     settings.shared.check()?;
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
@@ -47,19 +45,22 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<()> {
         // `run` watches its connections, and logs in when that is needed.
         settings.shared.database(1)?.ensure_login().await;
     }
-    match &settings.command {
+    let done = match &settings.command {
+        Command::Audit(audit) => return Box::pin(cli::audit(&settings, *audit)).await,
+        Command::Drift(drift) => return Box::pin(cli::drift(&settings, *drift)).await,
         Command::Run => Box::pin(run(settings, shown)).await,
         Command::Migrate => settings.shared.database(1)?.migrate().await,
         Command::Seed => seed_and_print(&settings).await,
-        Command::Rebuild(rebuild) => run_logged(&settings, Box::pin(cli::rebuild(&settings, *rebuild))).await,
+        Command::Rebuild(rebuild) => run_logged(&settings, Box::pin(cli::rebuild(&settings, rebuild.clone()))).await,
         Command::Restored => cli::restored(&settings).await,
         Command::Job(run) => run_logged(&settings, Box::pin(cli::job(&settings, *run))).await,
-        Command::DeadLetters(letters) => run_dead_letters(&settings, letters).await,
+        Command::DeadLetters(letters) => cli::dead_letters(&settings, letters).await,
         Command::Health if health::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
@@ -87,6 +88,8 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
         webhooks,
         reclaim: ReclaimPolicy::default(),
         rules: settings.order_rules(),
+        drift_claims_per_second: settings.drift_claims_per_second,
+        claim_attempts_days: settings.claim_attempts_days,
         kafka: settings.kafka,
         supervisor,
     };
@@ -109,47 +112,5 @@ async fn run_logged(settings: &WorkerSettings, command: impl Future<Output = Res
 async fn seed_and_print(settings: &WorkerSettings) -> Result<()> {
     let coupon = seed::seed(&settings.shared, &settings.shared.database(1)?).await?;
     println!("couponId={coupon}");
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "people and scripts read it")]
-async fn run_dead_letters(settings: &WorkerSettings, letters: &DeadLetters) -> Result<()> {
-    let database = settings.shared.database(1)?;
-    let pool = &database.pool();
-    let DeadLetters { source, status, limit, action } = letters.clone();
-    match action {
-        Some(DeadLetterAction::Redrive(Selection { id, source })) => {
-            if let Some(id) = id {
-                println!(
-                    "{id} {}",
-                    dead_letters::request_redrive(&database, id, clock::now()).await?.status.into_str()
-                );
-            }
-            if let Some(source) = source {
-                println!("{} requested", dibs_worker::redrive_source(pool, &source).await?);
-            }
-            return Ok(());
-        }
-        Some(DeadLetterAction::Drop(selection)) => return drop_dead_letters(settings, &database, selection).await,
-        None => {}
-    }
-    let page = DeadLettersPage { source, status, before: None, limit, is_short: true };
-    for letter in db::within(db::dead_letters::list(pool, &page)).await? {
-        println!("{}", dibs_worker::dead_letter_line(&letter));
-    }
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "people and scripts read it")]
-async fn drop_dead_letters(settings: &WorkerSettings, database: &Database, selection: Selection) -> Result<()> {
-    let redis = settings.shared.redis(1).await?;
-    let Selection { id, source } = selection;
-    if let Some(id) = id {
-        dead_letters::drop_letter(database, &redis, id, clock::now()).await?;
-        println!("{id} dropped");
-    }
-    if let Some(source) = source {
-        println!("{} dropped", dead_letters::drop_source(database, &redis, &source, clock::now()).await?);
-    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use dibs_common::{
 const PRODUCT_CHANGES_KEPT_FOR: TimeDelta = TimeDelta::hours(25);
 /// How long the outcome of a command is kept, and an event that every sink has accepted.
 const OUTCOMES_KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// How long dead letters that were sent or dropped, and refused claim requests, are kept.
+/// How long dead letters that were sent or dropped, refused claim requests and requested rebuilds are kept.
 const DEAD_LETTERS_KEPT_FOR: TimeDelta = TimeDelta::days(30);
 /// How long rejected orders and declined charges are kept, counted from their end.
 const REJECTED_KEPT_FOR: TimeDelta = TimeDelta::days(90);
@@ -34,6 +34,10 @@ pub struct Purged {
     pub dead_letters: u64,
     /// Claim requests of Kafka that were rejected.
     pub claim_refusals: u64,
+    /// Refused claims of the timelines.
+    pub claim_attempts: u64,
+    /// Requested rebuilds.
+    pub rebuilds: u64,
     pub rejected_orders: u64,
     pub declined_charges: u64,
     /// Sinks that no process has served for 7 days: events are deleted without their delivery.
@@ -48,6 +52,9 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
     let dead_letters = in_batches(|| db::dead_letters::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
     let claim_refusals = in_batches(|| db::claim_refusals::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
     // Before the events: it names the sinks whose events are deleted next.
+    let attempts_before = now - attempts_kept_for;
+    let claim_attempts = in_batches(|| db::claim_attempts::purge(pool, attempts_before, BATCH_SIZE)).await?;
+    let rebuilds = in_batches(|| db::rebuilds::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
     let idle_sinks = db::within(db::outbox::list_idle_sinks(pool, idle_before)).await?;
     let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
     let changes_before = now - PRODUCT_CHANGES_KEPT_FOR;
@@ -65,6 +72,8 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
         dead_letters,
         claim_refusals,
         rejected_orders,
+        claim_attempts,
+        rebuilds,
         declined_charges,
         idle_sinks,
     })

@@ -6,7 +6,7 @@ use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
     config::{ListenerSettings, Settings},
-    domain::{dead_letter::DeadLetterStatus, order::OrderRules},
+    domain::{admin_action::MAX_REASON_LENGTH, dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
 
@@ -40,6 +40,12 @@ pub struct WorkerSettings {
     #[arg(long, env, default_value_t = OrderRules::DEFAULT.unpaid_units_limit,
         value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub unpaid_units_limit: u32,
+    /// How many claims a second the drift check compares, 1000 to 10000000
+    #[arg(long, env, default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub drift_claims_per_second: u32,
+    /// How many days refused claims are kept for the timelines of users, 1 to 365
+    #[arg(long, env, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub claim_attempts_days: u16,
     #[command(flatten)]
     pub webhooks: WebhookSettings,
     #[command(flatten)]
@@ -56,6 +62,12 @@ pub enum Command {
     Migrate,
     /// Add a demo campaign and products when the database has none; prints the id of an open campaign
     Seed,
+    /// Compare a campaign in Redis with the database: terms, counts, and every claim
+    #[command(after_help = DIFFERENCES)]
+    Audit(Audit),
+    /// Compare every campaign that is open, or ended within the last hour, with the database
+    #[command(after_help = DIFFERENCES)]
+    Drift(DriftOptions),
     /// Rebuild a campaign in Redis from the database, which accepts no claims meanwhile; or the ranking
     Rebuild(Rebuild),
     /// Begin an epoch after the database was restored to an earlier state; before the workers start
@@ -68,7 +80,36 @@ pub enum Command {
     Health,
 }
 
+/// What the comparing commands have in common.
+const DIFFERENCES: &str = "\
+Ends with 0 when nothing differs, with 3 when something does, and with 1 when it could not be compared.
+Claims on their way from Redis to the database are no differences. Nothing is changed: `dibs-worker rebuild ID` makes
+Redis again from the database.
+
+Kinds: CAMPAIGN_MISSING, TERM_DIFFERS, COUNT_DIFFERS, MISSING_IN_REDIS (issued, but Redis does not know),
+MISSING_IN_MYSQL (accepted, but neither issued nor on its way), RECORD_DIFFERS, UNREADABLE_IN_REDIS.";
+
 #[derive(Clone, Copy, Debug, Args)]
+pub struct Audit {
+    /// The campaign
+    #[arg(value_parser = coupon_id)]
+    pub coupon: CouponId,
+    /// At most so many differences of claims, 1 to 100000; then it ends early
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub limit: u32,
+    /// Print one object of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DriftOptions {
+    /// Print each campaign that differs as an object of JSON on a line of its own
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Rebuild {
     /// A campaign's id, or 'ranking' for the sales of the last days, from the orders
     #[arg(value_parser = rebuildable)]
@@ -79,6 +120,12 @@ pub struct Rebuild {
     /// How long to wait while another process rebuilds it, in seconds
     #[arg(long, default_value_t = WAIT_SECONDS)]
     pub wait: u64,
+    /// Why, for the list of actions: up to 500 characters; with a campaign
+    #[arg(long, value_parser = reason)]
+    pub reason: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +159,9 @@ pub struct DeadLetters {
     /// At most so many, 1 to 1000
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
+    /// Print each as an object of JSON on a line of its own, with its whole payload
+    #[arg(long)]
+    pub json: bool,
     /// What to do with them; they are listed when it is left out.
     #[command(subcommand)]
     pub action: Option<DeadLetterAction>,
@@ -128,14 +178,28 @@ pub enum DeadLetterAction {
 
 /// Which letters: one of both.
 #[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
 pub struct Selection {
     /// The id of one
-    #[arg(value_parser = dead_letter_id)]
+    #[arg(value_parser = dead_letter_id, required_unless_present = "source", conflicts_with = "source")]
     pub id: Option<DeadLetterId>,
     /// All of this source, such as data-platform
     #[arg(long)]
     pub source: Option<String>,
+    /// Why, for the list of actions: up to 500 characters
+    #[arg(long, value_parser = reason)]
+    pub reason: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let length = text.chars().count();
+    if (1..=MAX_REASON_LENGTH).contains(&length) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected 1 to {MAX_REASON_LENGTH} characters, got {length}"))
+    }
 }
 
 fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {
@@ -145,6 +209,11 @@ fn dead_letter_status(text: &str) -> Result<DeadLetterStatus, String> {
 fn dead_letter_id(text: &str) -> Result<DeadLetterId, String> {
     let id = text.parse::<u64>().map_err(|error| format!("expected the id of a dead letter: {error}"))?;
     DeadLetterId::try_from(id)
+}
+
+fn coupon_id(text: &str) -> Result<CouponId, String> {
+    let id = text.parse::<u64>().map_err(|error| format!("expected a campaign's id: {error}"))?;
+    CouponId::try_from(id)
 }
 
 fn rebuildable(text: &str) -> Result<Rebuildable, String> {

@@ -18,7 +18,7 @@ pub use administrator::{AdminToken, Administrator};
 pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;
-pub use page::{List, ListParams, Page};
+pub use page::{List, ListParams, NoFilter, Page};
 pub use parameters::{PathParams, QueryParams};
 pub use precondition::{IfMatch, entity_tag};
 pub use prefer::Prefer;

@@ -37,6 +37,11 @@ impl<C> Page<C> {
         self.limit + 1
     }
 
+    /// How many items the page holds at most.
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
     /// The response of [`Self::rows`] rows. `cursor` is the id of an item.
     pub fn list<T>(&self, mut items: Vec<T>, cursor: impl FnOnce(&T) -> C) -> Json<List<T, C>> {
         let limit = self.limit as usize;
@@ -76,6 +81,11 @@ impl<C: PartialSchema> IntoParams for Page<C> {
         ]
     }
 }
+
+/// Of a list that has no parameters but those of its page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoFilter {}
 
 /// The query parameters of a list, checked: those of its page, and the others as a filter.
 pub struct ListParams<F, C> {

@@ -177,6 +177,8 @@ impl TestApp {
             webhooks: Webhooks::default(),
             reclaim: ReclaimPolicy::default(),
             rules,
+            drift_claims_per_second: 50_000,
+            claim_attempts_days: 7,
             kafka: KafkaSettings::default(),
             supervisor: Supervisor::new(stopping.clone()),
         };

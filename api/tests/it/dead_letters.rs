@@ -146,6 +146,32 @@ async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
     app.end().await;
 }
 
+#[tokio::test]
+async fn who_redrove_or_dropped_a_letter_is_listed() {
+    let app = TestApp::new().await;
+    insert(&app, letter("data-platform", "event-7-0")).await;
+    insert(&app, letter("data-platform", "event-8-0")).await;
+    let items = list(&app, "").await.body["items"].clone();
+    let (dropped, redriven) = (&items[0]["deadLetterId"], &items[1]["deadLetterId"]);
+    for _ in 0..2 {
+        let path = format!("/admin/dead-letters/{redriven}/redrive?reason=fixed");
+        assert_eq!(app.administer(&path, json!({})).await.status, StatusCode::ACCEPTED);
+        assert_eq!(drop_letter(&app, dropped).await.status, StatusCode::NO_CONTENT);
+    }
+    let request = app.request(Method::GET, "/admin/actions").bearer_auth(ADMIN_TOKEN);
+    let actions = Answer::of(request).await.body["items"].clone();
+    let of = |place: usize| {
+        let action = &actions[place];
+        (action["action"].clone(), action["targetId"].clone(), action["before"].clone(), action["after"].clone())
+    };
+    let dead = json!({ "status": "DEAD" });
+    let id = |letter: &Value| json!(letter.to_string());
+    assert_eq!(of(0), (json!("dead_letter.drop"), id(dropped), dead.clone(), json!({ "status": "DROPPED" })));
+    assert_eq!(of(1), (json!("dead_letter.redrive"), id(redriven), dead, json!({ "status": "REDRIVE" })));
+    assert_eq!((actions.as_array().map(Vec::len), &actions[1]["reason"]), (Some(2), &json!("fixed")));
+    app.end().await;
+}
+
 /// I3: the user of a claim that could not be processed reads why, once its letter is dropped.
 #[tokio::test]
 async fn i3_a_user_reads_the_outcome_of_a_dropped_claim() {

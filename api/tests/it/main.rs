@@ -3,6 +3,7 @@
 mod app;
 mod assignment_lists;
 mod assignments;
+mod audit;
 mod bad_input;
 mod campaign_changes;
 mod campaigns;

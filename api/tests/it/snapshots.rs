@@ -21,7 +21,7 @@ use dibs_common::{
         order::{OrderRejectReason, RejectCode},
     },
     error::{Dependency, ErrorCode},
-    identifiers::{AssignmentId, ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{AssignmentId, ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId, RebuildId, UserId},
     testing::TestEnvironment,
 };
 use reqwest::Method;
@@ -69,6 +69,7 @@ fn errors() -> Vec<Error> {
         Error::CouponNotFound(coupon),
         Error::ClaimNotFound { coupon, user },
         Error::AssignmentNotFound(AssignmentId(ID).into()),
+        Error::RebuildNotFound(RebuildId(ID)),
         Error::DeadLetterNotFound(4.try_into().expect("an id")),
         Error::DeadLetterNotRedrivable(4.try_into().expect("an id")),
         Error::CouponAlreadyIssued(claim),

@@ -167,28 +167,23 @@ pub async fn find(pool: &MySqlPool, id: DeadLetterId) -> Result<Option<DeadLette
     row.map(DeadLetterRow::decode).transpose()
 }
 
-/// Requests a redrive of a DEAD letter that is redrivable; another stays unchanged. Returns the letter after that; none
-/// when there is no such letter.
+/// Requests a redrive of a DEAD letter that is redrivable; whether it was one.
 pub async fn request_redrive(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     id: DeadLetterId,
     now: Timestamp,
-) -> Result<Option<DeadLetter>, sqlx::Error> {
-    sqlx::query(
+) -> Result<bool, sqlx::Error> {
+    let requested = sqlx::query(
         "UPDATE dead_letters /* dead_letters::request_redrive */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE dead_letter_id = ? AND status = 'DEAD' AND redrivable",
-    )
-    .bind(now)
-    .bind(id.get())
-    .execute(pool)
-    .await?;
-    find(pool, id).await
+    );
+    Ok(requested.bind(now).bind(id.get()).execute(connection).await?.rows_affected() == 1)
 }
 
 /// Requests a redrive of the next DEAD letters of a source that are redrivable: at most `limit` with a higher id than
 /// `after`. Returns the id of the last, and how many there were; none at the end.
 pub async fn request_redrive_of_source(
-    pool: &MySqlPool,
+    connection: &mut MySqlConnection,
     source: &str,
     after: Option<DeadLetterId>,
     now: Timestamp,
@@ -204,7 +199,7 @@ pub async fn request_redrive_of_source(
     .bind(source)
     .bind(after)
     .bind(limit)
-    .fetch_one(pool)
+    .fetch_one(&mut *connection)
     .await?;
     let Some(last) = last else { return Ok(None) };
     let asked = sqlx::query(
@@ -215,7 +210,7 @@ pub async fn request_redrive_of_source(
     .bind(source)
     .bind(after)
     .bind(last)
-    .execute(pool)
+    .execute(connection)
     .await?;
     Ok(Some((identifier(last)?, asked.rows_affected())))
 }
@@ -283,12 +278,16 @@ pub async fn mark_redriven(
 }
 
 /// Drops a DEAD letter; whether it was one.
-pub async fn mark_dropped(pool: &MySqlPool, id: DeadLetterId, now: Timestamp) -> Result<bool, sqlx::Error> {
+pub async fn mark_dropped(
+    connection: &mut MySqlConnection,
+    id: DeadLetterId,
+    now: Timestamp,
+) -> Result<bool, sqlx::Error> {
     let dropped = sqlx::query(
         "UPDATE dead_letters /* dead_letters::mark_dropped */ SET status = 'DROPPED', dropped_at = ? \
          WHERE dead_letter_id = ? AND status = 'DEAD'",
     );
-    Ok(dropped.bind(now).bind(id.get()).execute(pool).await?.rows_affected() == 1)
+    Ok(dropped.bind(now).bind(id.get()).execute(connection).await?.rows_affected() == 1)
 }
 
 /// The payloads of a source's letters about one aggregate that are neither sent nor dropped.

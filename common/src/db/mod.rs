@@ -5,6 +5,7 @@
 
 pub mod admin_actions;
 pub mod assignments;
+pub mod audits;
 mod batch;
 pub mod best_sellers;
 pub mod campaigns;
@@ -27,6 +28,7 @@ pub mod points;
 mod pool;
 pub mod products;
 mod retention;
+pub mod rebuilds;
 mod retry;
 pub mod retry_queue;
 pub mod sales;

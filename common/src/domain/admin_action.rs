@@ -10,6 +10,8 @@ use crate::{clock::Timestamp, identifiers::AdminActionId};
 
 /// The longest reason, in characters.
 pub const MAX_REASON_LENGTH: usize = 500;
+/// The longest id of what was changed, in characters.
+pub const MAX_TARGET_LENGTH: usize = 64;
 
 /// Who changes something, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ pub mod admin_action;
 pub mod assignment;
 pub mod assignment_list;
 pub mod assignment_rules;
+pub mod audit;
 pub mod campaign;
 pub mod campaign_change;
 pub mod charge;
@@ -16,6 +17,7 @@ pub mod owned_coupon;
 pub mod points;
 pub mod product;
 pub mod ranking;
+pub mod rebuild;
 pub mod text;
 
 pub use field_error::FieldError;

@@ -20,7 +20,10 @@ use crate::{
         order::OrderRejectReason,
         points::ChargeRejectReason,
     },
-    identifiers::{ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId},
+    identifiers::{
+        ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId,
+        UserId,
+    },
 };
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -78,6 +81,8 @@ pub enum Error {
     AssignmentBudgetExceeded(BudgetExceeded),
     #[error("The assignment is {}; only one that awaits approval can be approved or rejected.", .0.into_str())]
     AssignmentStateConflict(AssignmentStatus),
+    #[error("There is no rebuild {0} of this coupon.")]
+    RebuildNotFound(RebuildId),
     #[error("There is no dead letter {0}.")]
     DeadLetterNotFound(DeadLetterId),
     #[error("Dead letter {0} cannot be redriven: its reason says why, or it was dropped.")]
@@ -207,6 +212,7 @@ impl Error {
             Self::AssignmentKeyReused(_) => ErrorCode::AssignmentKeyReused,
             Self::AssignmentBudgetExceeded(_) => ErrorCode::AssignmentBudgetExceeded,
             Self::AssignmentStateConflict(_) => ErrorCode::AssignmentStateConflict,
+            Self::RebuildNotFound(_) => ErrorCode::RebuildNotFound,
             Self::DeadLetterNotFound(_) => ErrorCode::DeadLetterNotFound,
             Self::DeadLetterNotRedrivable(_) | Self::DeadLetterRedriven(_) => ErrorCode::DeadLetterNotRedrivable,
             Self::ClaimFailed(_) => ErrorCode::ClaimFailed,

@@ -100,6 +100,24 @@ pub async fn compare(redis: &Redis, campaign: &Campaign) -> Result<HeldCampaign>
     })
 }
 
+/// A term that Redis enforces otherwise than `MySQL` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DifferentTerm {
+    pub field: &'static str,
+    pub expected: String,
+    pub found: Option<String>,
+}
+
+/// The terms in which Redis differs from `MySQL`, with both values.
+pub async fn list_different_terms(redis: &Redis, campaign: &Campaign) -> Result<Vec<DifferentTerm>> {
+    let key = redis.keys.campaign(campaign.partition, campaign.id);
+    let terms = term_fields(campaign);
+    let fields: Vec<&str> = terms.iter().map(|(name, _)| *name).collect();
+    let held: Vec<Option<String>> = redis.run(&key, async |client| client.hmget(&key, fields.clone()).await).await?;
+    let different = terms.into_iter().zip(held).filter(|((_, expected), found)| found.as_ref() != Some(expected));
+    Ok(different.map(|((field, expected), found)| DifferentTerm { field, expected, found }).collect())
+}
+
 /// The latest accepted claim of a user on a campaign.
 pub async fn latest_claim(
     redis: &Redis,

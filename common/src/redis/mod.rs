@@ -3,6 +3,7 @@
 
 mod blocking_reader;
 pub mod campaign_state;
+pub mod claim_records;
 mod client;
 mod cluster;
 pub mod database_position;

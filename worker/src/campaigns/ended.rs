@@ -1,4 +1,5 @@
 use dibs_common::{
+    audit::MAX_CHECKED_ENTRIES,
     clock::Timestamp,
     db::{self, Database},
     domain::campaign::Campaign,
@@ -10,7 +11,7 @@ use dibs_common::{
 };
 
 use super::{
-    CHECKED_ENTRIES, ENDED_KEPT_FOR,
+    ENDED_KEPT_FOR,
     rebuild::{list_unanswered, rebuild_lease},
 };
 
@@ -34,7 +35,7 @@ pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) ->
 
 async fn remove(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<bool> {
     // A claim without an outcome may be rejected, and then its slot must return to Redis.
-    if streams::len::<ClaimEntry>(redis, campaign.partition).await? > CHECKED_ENTRIES
+    if streams::len::<ClaimEntry>(redis, campaign.partition).await? > MAX_CHECKED_ENTRIES
         || !list_unanswered(database, redis, campaign).await?.is_empty()
     {
         return Ok(false);

@@ -1,16 +1,21 @@
-//! Keeps Redis in step with the campaigns in MySQL: restores their terms, and rebuilds those whose counts are wrong.
+//! Keeps Redis in step with the campaigns in MySQL: restores their terms, rebuilds those whose counts are
+//! wrong, and names every claim that differs.
 
+mod drift;
 mod ended;
 mod rebuild;
 mod reconciler;
+mod requested;
 
 use chrono::TimeDelta;
+pub(crate) use drift::run as run_drift_check;
+pub use drift::{Drift, check_drift};
 pub use ended::remove_ended;
 pub use rebuild::rebuild;
 pub(crate) use rebuild::rebuild_lease;
 pub use reconciler::{Reconciler, reconcile_all};
+pub use requested::rebuild_requested;
+pub(crate) use requested::run_requested;
 
 /// How long after the end of its window a campaign is removed from Redis.
 const ENDED_KEPT_FOR: TimeDelta = TimeDelta::days(7);
-/// Entries of a stream that are read to find claims without an outcome. With more the workers are late, and it waits.
-const CHECKED_ENTRIES: u64 = 10_000;

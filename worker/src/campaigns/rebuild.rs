@@ -5,18 +5,17 @@ use std::{
 };
 
 use dibs_common::{
-    db::{self, Database, issuances::IssuedClaim},
+    audit,
+    db::{self, Database, audits::RowCounts, issuances::IssuedClaim},
     domain::{
         campaign::Campaign,
         claim::{Claim, ClaimRecord},
-        dead_letter::CLAIMS,
     },
-    error::Result,
+    error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId, new_uuid},
     redis::{
         Redis, campaign_state,
         scripts::{CampaignCounts, campaign_put},
-        streams::{self, ClaimEntry, ClaimStream, Entry as _},
     },
 };
 
@@ -24,7 +23,7 @@ const PAGE_SIZE: u32 = 5_000;
 /// A page of rows that are not in memory takes the disk a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lease's connection is silent for the whole rebuild.
-const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
+pub(super) const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not
 /// know the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none
@@ -32,9 +31,21 @@ const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Option<CampaignCounts>> {
     let steps = async {
         campaign_state::delete(redis, campaign.partition, campaign.id).await?;
-        gather_and_put(database, redis, campaign).await
+        let campaign = recounted(database, campaign.id).await?;
+        gather_and_put(database, redis, &campaign).await
     };
     under_lease(database, campaign, Box::pin(steps)).await
+}
+
+/// The campaign, with counts that are those of its rows. Wrong ones would have it rebuilt again and again: Redis is
+/// compared with them.
+async fn recounted(database: &Database, coupon: CouponId) -> Result<Campaign> {
+    if let Some(RowCounts { issued_quantity, rejected_quantity, issuances, rejections }) =
+        db::audits::recount(database, coupon).await?
+    {
+        tracing::warn!(%coupon, issued_quantity, issuances, rejected_quantity, rejections, "campaign counts corrected");
+    }
+    db::found(db::campaigns::find(&database.pool(), coupon), Error::CouponNotFound(coupon)).await
 }
 
 /// The same for a campaign that Redis does not know. It is not deleted first: another process may just have rebuilt
@@ -102,20 +113,10 @@ pub(crate) fn rebuild_lease(coupon: CouponId) -> String {
     format!("rebuild {coupon}")
 }
 
-/// Accepted claims that may have no outcome yet: those on the stream, and those of dead letters. In this order, as an
-/// entry that fails moves from the stream to the letters. The way back is closed: a redrive takes the lease of the
-/// rebuild.
+/// Accepted claims that may have no outcome yet.
 pub(super) async fn list_unanswered(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Vec<Claim>> {
-    let mut claims = ClaimStream::unanswered(redis, campaign.partition, campaign.id).await?;
-    let coupon = campaign.id.to_string();
-    let pool = &database.pool();
-    let letters = db::dead_letters::list_open_payloads(pool, CLAIMS, &coupon);
-    for payload in db::within_limit(READ_TIMEOUT, letters).await? {
-        match streams::read_fields(&payload).and_then(|fields| ClaimEntry::read(&fields)) {
-            Ok(entry) => claims.extend(entry.claims),
-            Err(error) => tracing::error!(coupon = %campaign.id, %error, "claims of a dead letter cannot be read"),
-        }
-    }
+    let mut claims = Vec::new();
+    audit::visit_unanswered(database, redis, campaign, |claim| claims.push(claim)).await?;
     Ok(claims)
 }
 

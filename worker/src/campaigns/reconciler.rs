@@ -4,9 +4,11 @@ use std::{
 };
 
 use dibs_common::{
+    audit::{self, MAX_CHECKED_ENTRIES},
     campaigns, clock,
     db::{self, Database},
     domain::{
+        audit::{DifferenceKind, FieldDifference},
         campaign::Campaign,
         event::{Epoch, Position},
     },
@@ -22,7 +24,7 @@ use futures::future::join_all;
 use metrics::counter;
 
 use super::{
-    CHECKED_ENTRIES, ENDED_KEPT_FOR,
+    ENDED_KEPT_FOR,
     rebuild::{list_unanswered, rebuild, rebuild_missing},
 };
 use crate::epoch;
@@ -128,11 +130,14 @@ impl Reconciler {
             }
             // A part of it must go first, or the script would keep it.
             let rebuilt = if held.exists {
-                rebuild(database, redis, campaign).await
+                rebuild(database, redis, campaign).await?
             } else {
-                rebuild_missing(database, redis, campaign).await
+                rebuild_missing(database, redis, campaign).await?
             };
-            return rebuilt.map(|_| None);
+            if rebuilt.is_some() && issued > 0 {
+                self.name(campaign, vec![difference(DifferenceKind::CampaignMissing, "claimed", None, &issued)]).await;
+            }
+            return Ok(None);
         };
         if held.epoch > campaign.epoch {
             // The row was read before the epoch began.
@@ -143,18 +148,41 @@ impl Reconciler {
             return rebuild(database, redis, campaign).await.map(|_| None);
         }
         // Redis counts a claim before it is issued, and MySQL was read first: lower numbers in Redis mean a loss.
-        let lost = [("claimed", claimed < issued), ("sequence", sequence < issued + campaign.rejected)];
-        if let Some((field, _)) = lost.into_iter().find(|(_, is_lost)| *is_lost) {
+        let lost = [("claimed", claimed, issued), ("sequence", sequence, issued + campaign.rejected)];
+        if let Some((field, found, least)) = lost.into_iter().find(|(_, found, least)| found < least) {
             report(campaign, field);
-            return rebuild(database, redis, campaign).await.map(|_| None);
+            if rebuild(database, redis, campaign).await?.is_some() {
+                let lost = difference(DifferenceKind::CountDiffers, field, Some(found), &least);
+                self.name(campaign, vec![lost]).await;
+            }
+            return Ok(None);
         }
         for field in &held.different {
             report(campaign, field);
         }
         if !held.different.is_empty() || campaign.enforced_since.is_none() {
+            // Before they are restored, while Redis still has the others.
+            let terms = campaign_state::list_different_terms(redis, campaign).await?;
             campaigns::enforce(database, redis, campaign.id).await?;
+            let terms = terms.into_iter().map(|term| FieldDifference {
+                kind: DifferenceKind::TermDiffers,
+                field: term.field.into(),
+                found: term.found,
+                expected: term.expected,
+            });
+            self.name(campaign, terms.collect()).await;
         }
         Ok((claimed > issued).then_some(Counts { claimed, sequence, issued }))
+    }
+
+    /// Reports what was restored, as an event. It is restored also when the event cannot be inserted.
+    async fn name(&self, campaign: &Campaign, fields: Vec<FieldDifference>) {
+        if fields.is_empty() {
+            return;
+        }
+        if let Err(error) = audit::report_drift(&self.database, campaign.id, &fields, &[], clock::now()).await {
+            tracing::warn!(coupon = %campaign.id, cause = error.chain(), "drift event not inserted");
+        }
     }
 
     /// Rebuilds campaigns that count more claims than are issued and unconfirmed. In a burst some are always
@@ -182,7 +210,7 @@ impl Reconciler {
     /// so the counts must be the same before and after.
     async fn check_surplus(&self, campaign: &Campaign, counts: Counts) -> Result<()> {
         let (database, redis) = (&self.database, &self.redis);
-        if streams::len::<ClaimEntry>(redis, campaign.partition).await? > CHECKED_ENTRIES {
+        if streams::len::<ClaimEntry>(redis, campaign.partition).await? > MAX_CHECKED_ENTRIES {
             return Ok(());
         }
         let unanswered = list_unanswered(database, redis, campaign).await?.len() as u64;
@@ -191,10 +219,19 @@ impl Reconciler {
         let is_unchanged = held.counts == Some((counts.claimed, counts.sequence));
         if is_unchanged && u64::from(counts.claimed) > u64::from(now.issued) + unanswered {
             report(campaign, "claimed");
-            rebuild(database, redis, campaign).await?;
+            if rebuild(database, redis, campaign).await?.is_some() {
+                let most = u64::from(now.issued) + unanswered;
+                let surplus = difference(DifferenceKind::CountDiffers, "claimed", Some(counts.claimed), &most);
+                self.name(campaign, vec![surplus]).await;
+            }
         }
         Ok(())
     }
+}
+
+fn difference(kind: DifferenceKind, field: &str, found: Option<u32>, expected: &impl ToString) -> FieldDifference {
+    let found = found.map(|found| found.to_string());
+    FieldDifference { kind, field: field.into(), found, expected: expected.to_string() }
 }
 
 fn reconciliation_failed(campaign: &Campaign, error: &Error) {

@@ -3,20 +3,15 @@
 mod redrive;
 
 use dibs_common::{
-    clock, db,
     domain::dead_letter::{DeadLetter, beginning},
-    error::Result,
     metric_table::label,
 };
 use metrics::Counter;
 pub use redrive::redrive_once;
 pub(crate) use redrive::run;
-use sqlx::MySqlPool;
 
 /// How much of a payload is shown, in bytes.
 const SHOWN: usize = 300;
-/// Letters that one statement changes.
-const BATCH_SIZE: u32 = 1_000;
 
 /// Counts new dead letters of a source.
 pub(crate) fn counter(source: &str) -> Counter {
@@ -28,18 +23,6 @@ pub(crate) fn counter(source: &str) -> Counter {
 pub(crate) fn report(source: &str, message: &str, reason: &str) {
     counter(source).increment(1);
     tracing::error!(source, message, reason, "message dead-lettered");
-}
-
-/// Requests a redrive of all letters of a source that are redrivable; how many. One that fails again meanwhile is not
-/// redriven twice.
-pub async fn redrive_source(pool: &MySqlPool, source: &str) -> Result<u64> {
-    let (mut requested, mut after) = (0, None);
-    loop {
-        let next = db::dead_letters::request_redrive_of_source(pool, source, after, clock::now(), BATCH_SIZE);
-        let Some((last, count)) = db::within(next).await? else { return Ok(requested) };
-        requested += count;
-        after = Some(last);
-    }
 }
 
 /// A dead letter on one line, its fields between tabs: id, status, source, key, type, aggregate, attempts, when it was

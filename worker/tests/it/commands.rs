@@ -6,7 +6,9 @@ use dibs_common::{
     redis::campaign_state,
     testing::{FIRST, TestEnvironment},
 };
+use fred::interfaces::HashesInterface as _;
 use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
@@ -77,5 +79,73 @@ async fn a_rebuild_waits_for_the_process_that_holds_the_lease() {
     assert_eq!(out, format!("coupon {} rebuilt, 3 claimed\n", campaign.id));
     let counts = campaign_state::counts(&environment.redis, FIRST, campaign.id).await.expect("redis").expect("known");
     assert_eq!(counts.claimed, 3);
+    environment.end().await;
+}
+
+/// The exit code, and what was printed.
+async fn result_of(environment: &TestEnvironment, arguments: &[&str]) -> (Option<i32>, String) {
+    let output =
+        timeout(LIMIT, start(environment, arguments).wait_with_output()).await.expect("ended").expect("a child");
+    (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+}
+
+#[tokio::test]
+async fn a_comparison_ends_with_3_when_something_differs() {
+    let environment = TestEnvironment::new().await;
+    let campaign = environment.campaign(5).await;
+    accept(&environment, &campaign, 1..=3).await;
+    work(&environment).await;
+    let coupon = campaign.id.to_string();
+    let (code, out) = result_of(&environment, &["audit", &coupon]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(out, format!("coupon {coupon}: 6 claims compared, 0 on their way, 0 differences\n"));
+    assert_eq!(result_of(&environment, &["drift"]).await, (Some(0), "0 campaigns differ\n".into()));
+    let claims = environment.redis.keys.claims(FIRST, campaign.id);
+    environment.redis.client().hdel::<(), _, _>(&claims, "2").await.expect("removed");
+    let (code, out) = result_of(&environment, &["audit", &coupon]).await;
+    assert_eq!(code, Some(3));
+    assert!(out.contains("COUNT_DIFFERS\tholders\tfound 2\texpected 3\n"), "{out}");
+    assert!(out.contains("MISSING_IN_REDIS\tuser 2\tclaim "), "{out}");
+    let (code, out) = result_of(&environment, &["audit", &coupon, "--json"]).await;
+    let audited: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &audited["isComplete"]), (Some(3), &json!(true)));
+    assert_eq!((&audited["items"][0]["kind"], &audited["items"][0]["userId"]), (&json!("MISSING_IN_REDIS"), &json!(2)));
+    let (code, out) = result_of(&environment, &["drift", "--json"]).await;
+    let drift: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &drift["couponId"], &drift["claims"][0]["userId"]), (Some(3), &json!(campaign.id), &json!(2)));
+    let (code, out) = result_of(&environment, &["rebuild", &coupon, "--json", "--reason", "drift"]).await;
+    assert_eq!((code, out), (Some(0), format!("{{\"couponId\":{coupon},\"claimed\":3}}\n")));
+    assert_eq!(result_of(&environment, &["drift"]).await.0, Some(0));
+    let action =
+        environment.texts("SELECT CONCAT(actor, ' ', action, ' ', target_id, ' ', reason) FROM admin_actions").await;
+    assert_eq!(action, [format!("dibs-worker campaign.rebuild {coupon} drift")]);
+    assert_eq!(result_of(&environment, &["audit", "4711"]).await.0, Some(1), "there is none");
+    assert_eq!(result_of(&environment, &["audit", "x"]).await.0, Some(2), "no id");
+    environment.end().await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_handled_as_json_and_with_a_reason() {
+    let environment = TestEnvironment::new().await;
+    let letters = "INSERT INTO dead_letters (source, source_key, kind, payload, payload_bytes, redrivable, reason, attempts, \
+        dead_lettered_at) VALUES ('data-platform', '1', 'order.paid', '{}', 2, TRUE, 'no', 1, UTC_TIMESTAMP(3)), \
+        ('data-platform', '2', 'order.paid', '{}', 2, TRUE, 'no', 1, UTC_TIMESTAMP(3)), \
+        ('notifications', '3', 'coupon.issued', '{}', 2, TRUE, 'no', 1, UTC_TIMESTAMP(3))";
+    environment.execute(letters).await;
+    let (code, out) = result_of(&environment, &["dead-letters", "--json", "--source", "notifications"]).await;
+    let letter: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &letter["sourceKey"], &letter["payload"]), (Some(0), &json!("3"), &json!("{}")));
+    let id = letter["deadLetterId"].to_string();
+    let dropped = result_of(&environment, &["dead-letters", "drop", &id, "--json", "--reason", "old"]).await;
+    assert_eq!(dropped, (Some(0), format!("{{\"deadLetterId\":{id},\"status\":\"DROPPED\",\"letters\":1}}\n")));
+    let redriven = result_of(&environment, &["dead-letters", "redrive", "--source", "data-platform", "--json"]).await;
+    assert_eq!(redriven, (Some(0), "{\"status\":\"REDRIVE\",\"letters\":2}\n".into()));
+    let actions = "SELECT CONCAT(actor, ' ', action, ' ', target_id, ' ', COALESCE(reason, '-')) FROM admin_actions \
+        ORDER BY admin_action_id";
+    let expected =
+        [format!("dibs-worker dead_letter.drop {id} old"), "dibs-worker dead_letter.redrive data-platform -".into()];
+    assert_eq!(environment.texts(actions).await, expected);
+    assert_eq!(result_of(&environment, &["dead-letters", "drop", &id, "--source", "x"]).await.0, Some(2));
+    assert_eq!(result_of(&environment, &["dead-letters", "drop"]).await.0, Some(2));
     environment.end().await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dibs_common::{
     clock,
     db::{self, dead_letters::DeadLettersPage},
-    dead_letters::{drop_letter, drop_source, request_redrive},
+    dead_letters::{drop_letter, drop_source, redrive_source, request_redrive},
     domain::{
         claim::{ClaimOutcome, ClaimRejectReason},
         dead_letter::{CLAIMS, COMMANDS, DeadLetter, DeadLetterStatus},
@@ -17,9 +17,9 @@ use dibs_common::{
         campaign_state, scripts,
         streams::{self, ClaimEntry, FailedEntry},
     },
-    testing::{FIRST, TestEnvironment, eventually},
+    testing::{FIRST, TestEnvironment, action, eventually},
 };
-use dibs_worker::{redrive_once, redrive_source};
+use dibs_worker::redrive_once;
 use fred::interfaces::{KeysInterface as _, StreamsInterface as _};
 
 use crate::{
@@ -72,15 +72,15 @@ async fn redriven(environment: &TestEnvironment) -> usize {
 }
 
 pub async fn dropped(environment: &TestEnvironment, source: &str) -> u64 {
-    drop_source(&environment.database, &environment.redis, source, clock::now()).await.expect("dropped")
+    drop_source(&environment.database, &environment.redis, source, &action()).await.expect("dropped")
 }
 
 async fn drop_now(environment: &TestEnvironment, id: DeadLetterId) -> Result<(), Error> {
-    drop_letter(&environment.database, &environment.redis, id, clock::now()).await
+    drop_letter(&environment.database, &environment.redis, id, &action()).await
 }
 
 async fn redrive_now(environment: &TestEnvironment, id: DeadLetterId) {
-    request_redrive(&environment.database, id, clock::now()).await.expect("requested");
+    request_redrive(&environment.database, id, &action()).await.expect("requested");
     assert_eq!(redriven(environment).await, 1);
 }
 
@@ -112,7 +112,7 @@ async fn bisection_isolates_the_failing_entry_and_the_others_get_their_outcomes(
 async fn a_redriven_claim_keeps_its_id() {
     let (test, letter) = CampaignTest::with_a_dead_claim().await;
     let record = campaign_state::latest_claim(&test.redis, FIRST, test.campaign.id, user(7)).await.expect("redis");
-    assert_eq!(redrive_source(&test.database.pool(), CLAIMS).await.expect("requested"), 1);
+    assert_eq!(redrive_source(&test.database, CLAIMS, &action()).await.expect("requested"), 1);
     assert!(matches!(drop_now(&test, letter.id).await, Err(Error::DeadLetterRedriven(_))));
     assert_eq!(redriven(&test).await, 1);
     assert_eq!(redriven(&test).await, 0);
@@ -189,7 +189,7 @@ async fn i3_a_dropped_claim_is_rejected_and_its_quantity_is_free_again() {
     let letter = only_letter(&test, CLAIMS).await;
     assert!(letter.status == DeadLetterStatus::Dropped && letter.dropped_at.is_some(), "{letter:?}");
     assert!(matches!(
-        request_redrive(&test.database, letter.id, clock::now()).await,
+        request_redrive(&test.database, letter.id, &action()).await,
         Err(Error::DeadLetterNotRedrivable(_))
     ));
     test.accept([7]).await;
@@ -234,7 +234,7 @@ async fn i11_a_rebuild_counts_dead_lettered_claims_and_a_redrive_waits_for_it() 
     assert_eq!(test.claimed().await, 1);
     let rebuilding =
         test.database.try_lease(&format!("rebuild {}", test.campaign.id)).await.expect("mysql").expect("free");
-    request_redrive(&test.database, letter.id, clock::now()).await.expect("requested");
+    request_redrive(&test.database, letter.id, &action()).await.expect("requested");
     assert_eq!(redriven(&test).await, 0);
     rebuilding.release().await.expect("released");
     // The server frees the lock a moment after the connection says so.
@@ -268,7 +268,7 @@ async fn an_entry_that_cannot_be_decoded_is_redrivable_and_can_be_dropped() {
 async fn a_letter_whose_payload_is_no_entry_goes_back_to_dead() {
     let (test, letter) = CampaignTest::with_a_dead_claim().await;
     test.execute("UPDATE dead_letters SET payload = '[]'").await;
-    request_redrive(&test.database, letter.id, clock::now()).await.expect("requested");
+    request_redrive(&test.database, letter.id, &action()).await.expect("requested");
     assert_eq!(redriven(&test).await, 0);
     let letter = only_letter(&test, CLAIMS).await;
     assert!(letter.status == DeadLetterStatus::Dead && letter.reason.contains("payload"), "{letter:?}");

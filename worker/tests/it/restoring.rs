@@ -112,6 +112,8 @@ fn worker(environment: &TestEnvironment, receiver: &TestReceiver, stopping: &Can
         webhooks: Webhooks { data_platform: Some(receiver.endpoint()), notifications: Some(receiver.endpoint()) },
         reclaim: ReclaimPolicy::default(),
         rules: RULES,
+        drift_claims_per_second: 50_000,
+        claim_attempts_days: 7,
         kafka: KafkaSettings::default(),
         supervisor: Supervisor::new(stopping.clone()),
     }

@@ -57,6 +57,8 @@ impl PanickingWorker {
             webhooks,
             reclaim: ReclaimPolicy::default(),
             rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
+            drift_claims_per_second: 50_000,
+            claim_attempts_days: 7,
             kafka,
             supervisor: supervisor.clone(),
         };

@@ -1,9 +1,9 @@
 use axum::{extract::State, http::StatusCode};
-use dibs_common::{clock, dead_letters, error::Error, identifiers::DeadLetterId};
+use dibs_common::{dead_letters, identifiers::DeadLetterId};
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathParams},
+    extract::{Action, ActionQuery, PathParams},
     problem::ApiError,
     routes::responses::problems,
 };
@@ -20,17 +20,16 @@ problems! {
 /// quantity is free again. Dropping it twice has no further effect, and one that was sent stays so.
 #[utoipa::path(
     delete, path = "/admin/dead-letters/{deadLetterId}", tag = "administration",
-    params(("deadLetterId" = DeadLetterId, Path)),
+    params(("deadLetterId" = DeadLetterId, Path), ActionQuery),
     responses((status = 204, description = "dropped"), Problems),
 )]
 pub async fn drop_dead_letter(
     State(app): State<SharedApp>,
-    _: Administrator,
+    Action(context): Action,
     PathParams(id): PathParams<DeadLetterId>,
 ) -> Result<StatusCode, ApiError> {
     let (database, redis) = (app.database.clone(), app.redis.clone());
     // Several steps: they go on when the caller disconnects.
-    let dropping = app.tasks.spawn(async move { dead_letters::drop_letter(&database, &redis, id, clock::now()).await });
-    dropping.await.map_err(Error::internal)??;
+    app.run_to_end(async move { dead_letters::drop_letter(&database, &redis, id, &context).await }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

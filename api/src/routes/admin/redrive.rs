@@ -1,9 +1,9 @@
 use axum::{Json, extract::State, http::StatusCode};
-use dibs_common::{clock, dead_letters, domain::dead_letter::DeadLetter, identifiers::DeadLetterId};
+use dibs_common::{dead_letters, domain::dead_letter::DeadLetter, identifiers::DeadLetterId};
 
 use crate::{
     app::SharedApp,
-    extract::{Administrator, PathParams},
+    extract::{Action, ActionQuery, PathParams},
     problem::ApiError,
     routes::responses::problems,
 };
@@ -19,14 +19,16 @@ problems! {
 /// redrives it; the list has the outcome.
 #[utoipa::path(
     post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration",
-    params(("deadLetterId" = DeadLetterId, Path)),
+    params(("deadLetterId" = DeadLetterId, Path), ActionQuery),
     responses((status = 202, description = "accepted; the letter as it is now", body = DeadLetter), Problems),
 )]
 pub async fn redrive(
     State(app): State<SharedApp>,
-    _: Administrator,
+    Action(context): Action,
     PathParams(id): PathParams<DeadLetterId>,
 ) -> Result<(StatusCode, Json<DeadLetter>), ApiError> {
-    let letter = dead_letters::request_redrive(&app.database, id, clock::now()).await?;
+    let database = app.database.clone();
+    let requesting = async move { dead_letters::request_redrive(&database, id, &context).await };
+    let letter = app.run_to_end(requesting).await?;
     Ok((StatusCode::ACCEPTED, Json(letter)))
 }

@@ -16,6 +16,7 @@ use crate::{
         order::{CommandKind, CouponStatus, OrderStatus, PaymentStatus, RejectCode},
         points::LedgerType,
         product::ProductStatus,
+        rebuild::RebuildStatus,
     },
     identifiers::OrderId,
 };
@@ -41,6 +42,7 @@ fn campaigns_and_claims_are_spelled_as_the_database_holds_them() {
     assert_eq!(spellings::<CampaignStatus>(), ["SCHEDULED", "OPEN", "EXHAUSTED", "PAUSED", "CLOSED"]);
     let statuses = ["AWAITING_APPROVAL", "REJECTED", "EXPIRED", "PENDING", "DONE"];
     assert_eq!(spellings::<AssignmentStatus>(), statuses);
+    assert_eq!(spellings::<RebuildStatus>(), ["PENDING", "DONE"]);
     assert_eq!(spellings::<DeadLetterStatus>(), ["DEAD", "REDRIVE", "SENT", "DROPPED"]);
     let claim_reject_reasons = [
         "COUPON_NOT_FOUND",

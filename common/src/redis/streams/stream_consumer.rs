@@ -248,18 +248,30 @@ impl StreamConsumer<ClaimEntry> {
 
     /// Every claim on `coupon` that is on the stream: accepted, and perhaps without an outcome.
     pub async fn unanswered(redis: &Redis, partition: Partition, coupon: CouponId) -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        Self::visit_unanswered(redis, partition, coupon, |claim| claims.push(claim)).await?;
+        Ok(claims)
+    }
+
+    /// The same, one claim after the other: a stream may hold more than fits in memory.
+    pub async fn visit_unanswered(
+        redis: &Redis,
+        partition: Partition,
+        coupon: CouponId,
+        mut visit: impl FnMut(Claim),
+    ) -> Result<()> {
         // An entry has up to 250 claims, about 11 kB: a page takes Redis about a millisecond.
         const PAGE: u64 = 200;
-        let (key, mut from, mut claims) = (redis.keys.claim_stream(partition), "-".to_owned(), Vec::new());
+        let (key, mut from) = (redis.keys.claim_stream(partition), "-".to_owned());
         loop {
             let read = async |client: Client| client.xrange(&key, from.as_str(), "+", Some(PAGE)).await;
             let page: Value = redis.run(&key, read).await?;
             let page: Vec<Delivery<ClaimEntry>> =
                 page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
-            let Some(last) = page.last() else { return Ok(claims) };
+            let Some(last) = page.last() else { return Ok(()) };
             from = format!("({}", last.id);
             let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
-            claims.extend(entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon));
+            entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon).for_each(&mut visit);
         }
     }
 }

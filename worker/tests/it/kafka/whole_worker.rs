@@ -25,6 +25,8 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
         webhooks: Webhooks::default(),
         reclaim: ReclaimPolicy::default(),
         rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
+        drift_claims_per_second: 50_000,
+        claim_attempts_days: 7,
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
         supervisor: Supervisor::new(stopping.clone()),
     };

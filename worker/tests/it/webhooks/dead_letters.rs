@@ -4,14 +4,12 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock,
     db::{self, dead_letters::DeadLettersPage},
+    dead_letters::{redrive_source, request_redrive},
     domain::dead_letter::DeadLetterStatus,
     integrations::messages::Receiver,
-    testing::TestEnvironment,
+    testing::{TestEnvironment, action},
 };
-use dibs_worker::{
-    redrive_source,
-    webhooks::{Limits, RETRIED_FOR},
-};
+use dibs_worker::webhooks::{Limits, RETRIED_FOR};
 
 use super::{Line, behind, count_letters, issue, letters, orders, queued, write};
 use crate::receiver::{Answer, OK};
@@ -33,9 +31,7 @@ async fn i10_a_refused_message_is_a_dead_letter_and_is_sent_again_on_redrive() {
     let [letter] = &dead[..] else { panic!("{dead:?}") };
     assert_eq!((&*letter.source, &*letter.source_key, letter.attempts), ("data-platform", "event-1-0", 1));
     assert_eq!(letter.reason, "it answered 422 Unprocessable Entity: no such shop");
-    let ask = async || {
-        db::dead_letters::request_redrive(&environment.database.pool(), letter.id, clock::now()).await.expect("asked")
-    };
+    let ask = async || request_redrive(&environment.database, letter.id, &action()).await.expect("asked");
     ask().await;
     line.after_seconds(1).await;
     assert_eq!(letters(&environment, DeadLetterStatus::Dead).await[0].attempts, 2, "refused once more");
@@ -100,7 +96,7 @@ async fn i10_a_thousand_letters_sent_again_leave_room_for_what_is_new() {
     issue(&environment, "3", 1_000).await;
     line.after_seconds(1).await;
     assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 1_000);
-    assert_eq!(redrive_source(&environment.database.pool(), "notifications").await.expect("asked"), 1_000);
+    assert_eq!(redrive_source(&environment.database, "notifications", &action()).await.expect("asked"), 1_000);
     line.receiver.will(|arrival| if arrival.text("aggregateId") == "3" { (500, "", None) } else { OK });
     for _ in 0..15 {
         line.after_seconds(1).await;
@@ -135,8 +131,8 @@ async fn all_dead_letters_of_a_source_are_redriven_at_once() {
     insert_dead_letters(&environment, "notifications", "DEAD", 0..3).await;
     environment.execute("UPDATE dead_letters SET redrivable = FALSE WHERE source_key IN ('7', '1099')").await;
     let pool = &environment.database.pool();
-    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 1_098);
-    assert_eq!(redrive_source(pool, "data-platform").await.expect("asked"), 0);
+    assert_eq!(redrive_source(&environment.database, "data-platform", &action()).await.expect("asked"), 1_098);
+    assert_eq!(redrive_source(&environment.database, "data-platform", &action()).await.expect("asked"), 0);
     assert_eq!(count_letters(&environment, DeadLetterStatus::Redrive).await, 1_098);
     assert_eq!(count_letters(&environment, DeadLetterStatus::Dead).await, 5);
     let page = DeadLettersPage { limit: 1, is_short: true, ..DeadLettersPage::default() };

@@ -1,0 +1,70 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use dibs_common::{
+    clock,
+    db::{self, Database, HeldLease, Lease},
+    domain::rebuild::Rebuild,
+    error::Result,
+    identifiers::CouponId,
+    redis::Redis,
+    retry,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::rebuild::{REBUILD_TIMEOUT, rebuild};
+
+const LEASE: &str = "campaign rebuilds";
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests of one round.
+const BATCH_SIZE: u32 = 100;
+
+/// Executes the rebuilds that administrators request. One process does so at a time, any number may run this.
+pub(crate) async fn run_requested(database: Database, redis: Redis, stopping: CancellationToken) {
+    let mut lease = HeldLease::new(&database, LEASE);
+    let mut rounds = retry::every(POLL_INTERVAL, &stopping);
+    while rounds.next().await {
+        if let Err(error) = rebuild_under(&database, &redis, &mut lease).await {
+            tracing::warn!(cause = error.chain(), "requested rebuilds failed; retrying");
+        }
+    }
+    lease.release().await;
+}
+
+/// Executes the rebuilds that are requested. Returns how many; none when another process holds the lease.
+pub async fn rebuild_requested(database: &Database, redis: &Redis) -> Result<usize> {
+    let mut lease = HeldLease::new(database, LEASE);
+    let done = rebuild_under(database, redis, &mut lease).await;
+    lease.release().await;
+    done
+}
+
+async fn rebuild_under(database: &Database, redis: &Redis, held: &mut HeldLease) -> Result<usize> {
+    let Some(mut lease) = held.begin().await? else { return Ok(0) };
+    let done = Box::pin(rebuild_pending(database, redis, &mut lease)).await;
+    held.finish(lease, done).await
+}
+
+async fn rebuild_pending(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {
+    let pending = db::within(db::rebuilds::list_pending(lease.connection(), BATCH_SIZE)).await?;
+    // All that were requested before a rebuild begins are done by it.
+    let mut by_coupon: BTreeMap<CouponId, Vec<Rebuild>> = BTreeMap::new();
+    for request in pending {
+        by_coupon.entry(request.coupon_id).or_default().push(request);
+    }
+    let mut done = 0;
+    for (coupon, requests) in by_coupon {
+        let Some(campaign) = db::within(db::campaigns::find(&database.pool(), coupon)).await? else { continue };
+        // Its connection is silent meanwhile.
+        lease.hold_for(REBUILD_TIMEOUT).await?;
+        let Some(counts) = rebuild(database, redis, &campaign).await? else {
+            tracing::debug!(%coupon, "another process rebuilds the campaign; the request waits");
+            continue;
+        };
+        for request in requests {
+            let marking = db::rebuilds::mark_done(lease.connection(), request.rebuild_id, counts.claimed, clock::now());
+            db::within(marking).await?;
+            done += 1;
+        }
+    }
+    Ok(done)
+}
