@@ -14,7 +14,13 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, extract::AdminToken, orders::Orders, rankings::Rankings, settings::ApiSettings};
+use crate::{
+    claims::{ClaimAttempts, Claims},
+    extract::AdminToken,
+    orders::Orders,
+    rankings::Rankings,
+    settings::ApiSettings,
+};
 
 pub struct App {
     pub settings: ApiSettings,
@@ -23,6 +29,7 @@ pub struct App {
     /// Without one every charge of points is approved.
     pub payment_gateway: Option<PaymentGateway>,
     pub claims: Claims,
+    pub claim_attempts: Arc<ClaimAttempts>,
     pub orders: Orders,
     pub rankings: Rankings,
     pub metrics: PrometheusHandle,
@@ -55,6 +62,7 @@ impl App {
         let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);
         let claims = Claims::start(&database, &redis, &supervisor, max_waiting).await?;
+        let claim_attempts = ClaimAttempts::start(&database, settings.claim_attempts_per_second, &supervisor);
         let partitions = settings.shared.claim_partitions;
         let orders = Orders::start(&database, &redis, &supervisor, partitions, max_waiting).await?;
         let rankings = Rankings::start(&database, &redis, settings.shared.time_zone, &supervisor);
@@ -65,6 +73,7 @@ impl App {
             redis,
             payment_gateway,
             claims,
+            claim_attempts,
             orders,
             rankings,
             metrics,

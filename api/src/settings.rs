@@ -30,6 +30,9 @@ pub struct ApiSettings {
     /// Requests in progress at once; more are answered 503 OVERLOADED
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_requests_in_progress: u32,
+    /// Refused claims that are stored for the timelines of users, a second, 0 to 100000; 0 stores none
+    #[arg(long, env, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub claim_attempts_per_second: u32,
     /// After SIGTERM calls are answered for so many seconds, at most 300, while readiness is DOWN
     #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=300))]
     pub shutdown_delay_seconds: u32,

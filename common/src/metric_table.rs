@@ -60,6 +60,11 @@ pub const METRICS: &[Metric] = &[
         "Time from the arrival of a request to its response.",
     ),
     counter("dibs_claims_total", &["decision"], "Claims decided: accepted, refused, or refused_locally without Redis."),
+    counter(
+        "dibs_claim_attempts_total",
+        &["outcome"],
+        "Refused claims for the timelines of users: recorded, or sampled_out when more came than are stored.",
+    ),
     histogram("dibs_claim_batch_size", &[], "Claims decided by one call of the claim script."),
     counter(
         "dibs_outcome_look_ups_total",
@@ -83,11 +88,6 @@ pub const METRICS: &[Metric] = &[
         &["field"],
         "Fields of campaigns in which Redis differed from MySQL and was restored.",
     ),
-    gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
-    histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),
-    histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
-    counter(
-        "dibs_commands_total",
     gauge(
         "dibs_campaign_drift",
         &["kind"],
@@ -95,6 +95,11 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("dibs_campaign_drift_total", &["kind"], "Differences between Redis and MySQL that were detected."),
     gauge("dibs_drift_check_duration_seconds", &[], "How long the last comparison of all campaigns took."),
+    gauge("dibs_claim_backlog_entries", &["partition"], "Entries of 1 to 250 claims on a partition's stream."),
+    histogram("dibs_command_lag_seconds", &[], "Time from a command's acceptance to its outcome in MySQL."),
+    histogram("dibs_command_batch_size", &[], "Commands executed by one transaction."),
+    counter(
+        "dibs_commands_total",
         &["outcome"],
         "Outcomes of commands: done or rejected. A redelivered command counts again.",
     ),

@@ -99,9 +99,9 @@ impl Worker {
             self.task("backlog_metrics", move |Self { database, redis, supervisor, .. }| {
                 backlog_metrics::export_backlog(database, redis, partitions, supervisor.stopping).map(Ok)
             }),
-            self.task("jobs", move |Self { database, redis, rules, supervisor, .. }| {
+            self.task("jobs", move |Self { database, redis, rules, claim_attempts_days, supervisor, .. }| {
                 let zone = rules.time_zone;
-                let jobs = Jobs { database, redis, zone, partitions, expiry: Arc::default() };
+                let jobs = Jobs { database, redis, zone, partitions, claim_attempts_days, expiry: Arc::default() };
                 jobs::run_on_schedule(jobs, supervisor.tracker, supervisor.stopping)
             }),
             self.task("campaign_reconciliation", Self::reconcile_campaigns),

@@ -44,17 +44,18 @@ pub struct Purged {
     pub idle_sinks: Vec<String>,
 }
 
-/// Deletes the rows whose retention has ended by `now`.
-pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
+/// Deletes the rows whose retention has ended by `now`. Refused claims of the timelines are kept for
+/// `attempts_kept_for`.
+pub async fn purge(database: &Database, now: Timestamp, attempts_kept_for: TimeDelta) -> Result<Purged> {
     let pool = &database.pool();
     let (outcomes_before, dead_letters_before) = (now - OUTCOMES_KEPT_FOR, now - DEAD_LETTERS_KEPT_FOR);
     let idle_before = now - IDLE_SINK_LIMIT;
     let dead_letters = in_batches(|| db::dead_letters::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
     let claim_refusals = in_batches(|| db::claim_refusals::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
-    // Before the events: it names the sinks whose events are deleted next.
     let attempts_before = now - attempts_kept_for;
     let claim_attempts = in_batches(|| db::claim_attempts::purge(pool, attempts_before, BATCH_SIZE)).await?;
     let rebuilds = in_batches(|| db::rebuilds::purge(pool, dead_letters_before, BATCH_SIZE)).await?;
+    // Before the events: it names the sinks whose events are deleted next.
     let idle_sinks = db::within(db::outbox::list_idle_sinks(pool, idle_before)).await?;
     let idempotency_keys = db::idempotency::purge(pool, now - db::idempotency::RETENTION).await?;
     let changes_before = now - PRODUCT_CHANGES_KEPT_FOR;
@@ -71,9 +72,9 @@ pub async fn purge(database: &Database, now: Timestamp) -> Result<Purged> {
         events,
         dead_letters,
         claim_refusals,
-        rejected_orders,
         claim_attempts,
         rebuilds,
+        rejected_orders,
         declined_charges,
         idle_sinks,
     })

@@ -4,12 +4,14 @@
 //! It remembers that its campaign is exhausted, and then refuses without Redis; that memory may only refuse. A caller
 //! that prefers the outcome waits for it in [`OutcomeWaiters`].
 
+mod attempts;
 mod campaign_batcher;
 mod exhausted;
 mod outcomes;
 
 use std::{sync::Arc, time::Duration};
 
+pub use attempts::ClaimAttempts;
 pub use campaign_batcher::{AcceptedClaim, CampaignBatcher};
 use dibs_common::{
     db::{self, Database},

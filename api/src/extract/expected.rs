@@ -11,6 +11,7 @@ use axum::{
 use dibs_common::{
     Error,
     domain::{FieldError, assignment::AssignmentKey},
+    domain::{FieldError, audit::AuditPosition, timeline::TimelinePosition},
     identifiers::parse_uuid,
     json::parse_time,
 };
@@ -160,6 +161,8 @@ fn is_text(schema: &Value, text: &str, value: &Value) -> bool {
         Some("uuid") => parse_uuid(text).is_some(),
         Some("date-time") => parse_time(text).is_some(),
         Some("assignment-key") => AssignmentKey::try_from(text.to_owned()).is_ok(),
+        Some(AuditPosition::FORMAT) => text.parse::<AuditPosition>().is_ok(),
+        Some(TimelinePosition::FORMAT) => text.parse::<TimelinePosition>().is_ok(),
         _ => true,
     };
     let in_list = schema["enum"].as_array().is_none_or(|words| words.contains(value));
@@ -213,6 +216,7 @@ fn described(schema: &'static Value) -> String {
         _ if schema["enum"].is_array() => alternatives(strings(&schema["enum"])),
         Some("uuid") => "a UUID in lower case with hyphens".into(),
         Some("assignment-key") => AssignmentKey::EXPECTED.into(),
+        Some(AuditPosition::FORMAT | TimelinePosition::FORMAT) => "`nextCursor` of the page before".into(),
         Some("date-time") => "a time such as 2026-01-31T09:00:00Z".into(),
         _ if schema["oneOf"].is_array() => {
             format!("an object with {}", alternatives(variants(schema).flat_map(required)))

@@ -85,6 +85,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::rebuild::rebuild))
         .routes(routes!(admin::rebuild_state::rebuild_state))
         .routes(routes!(admin::actions::actions))
+        .routes(routes!(admin::timeline::timeline))
         .routes(routes!(admin::adjust_points::adjust_points))
         .routes(routes!(admin::assign::assign, admin::assignments::assignments))
         .routes(routes!(admin::assignment::assignment, admin::upload_assignment::upload_assignment))

@@ -30,4 +30,5 @@ mod resharding;
 mod revocations;
 mod snapshots;
 mod supervision;
+mod timeline;
 mod waiting;

@@ -78,7 +78,7 @@ async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
     .await;
     let TestEnvironment { database, redis, settings, .. } = &app.environment;
     let (database, redis, zone) = (database.clone(), redis.clone(), settings.time_zone);
-    let jobs = Jobs { database, redis, zone, partitions: 1, expiry: Arc::default() };
+    let jobs = Jobs { database, redis, zone, partitions: 1, claim_attempts_days: 7, expiry: Arc::default() };
     eventually("the job is done", Duration::from_secs(5), || async {
         jobs.run(Job::WarmRanking, None, clock::now()).await.expect("done").is_some()
     })

@@ -19,6 +19,7 @@ pub mod product;
 pub mod ranking;
 pub mod rebuild;
 pub mod text;
+pub mod timeline;
 
 pub use field_error::FieldError;
 

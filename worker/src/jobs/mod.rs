@@ -80,6 +80,8 @@ pub struct Jobs {
     pub zone: Tz,
     /// The number of partitions of commands.
     pub partitions: u16,
+    /// How many days refused claims of the timelines are kept.
+    pub claim_attempts_days: u16,
     /// Up to where overdue orders have their expiry submitted.
     pub expiry: Arc<Mutex<Expiry>>,
 }
@@ -137,14 +139,17 @@ impl Jobs {
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let purged = purge(database, now).await?;
+                let attempts_kept_for = TimeDelta::days(self.claim_attempts_days.into());
+                let purged = purge(database, now, attempts_kept_for).await?;
                 let campaigns = remove_ended(database, redis, now).await?;
                 let Purged { idempotency_keys, outcomes, events, dead_letters, claim_refusals, .. } = purged;
-                let Purged { rejected_orders, declined_charges, product_changes, .. } = purged;
+                let Purged { rejected_orders, declined_charges, product_changes, claim_attempts, rebuilds, .. } =
+                    purged;
                 let deleted = format!(
                     "deleted: {idempotency_keys} idempotency keys, {outcomes} outcomes, {events} events, \
                      {dead_letters} dead letters, {claim_refusals} claim refusals, {rejected_orders} rejected orders, \
-                     {declined_charges} declined charges, {product_changes} product changes, {campaigns} ended campaigns in Redis"
+                     {declined_charges} declined charges, {product_changes} product changes, \
+                     {claim_attempts} refused claims, {rebuilds} rebuilds, {campaigns} ended campaigns in Redis"
                 );
                 match &*purged.idle_sinks {
                     [] => deleted,

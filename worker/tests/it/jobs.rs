@@ -20,6 +20,7 @@ pub fn jobs(environment: &TestEnvironment) -> Jobs {
         redis: environment.redis.clone(),
         zone: ZONE,
         partitions: 1,
+        claim_attempts_days: 7,
         expiry: Arc::default(),
     }
 }

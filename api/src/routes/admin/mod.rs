@@ -21,3 +21,4 @@ pub mod rebuild_state;
 pub mod redrive;
 pub mod refused_users;
 pub mod upload_assignment;
+pub mod timeline;

@@ -84,10 +84,12 @@ pub async fn issue(
     // Where too many callers wait, this one is answered as if it did not prefer to.
     let waiting = prefer.wait.and_then(|wait| Some((app.claims.wait_for(awaited)?, wait)));
     let request = ClaimRequest { user: body.user_id, claim: id, request };
-    let accepted = match batcher.claim(request, waiting.is_some()).await {
-        Err(Error::CampaignUnavailable(_)) if batcher.is_over() => return Err(ApiError(ended(&app, body).await)),
-        decided => decided?,
+    let decided = match batcher.claim(request, waiting.is_some()).await {
+        Err(Error::CampaignUnavailable(_)) if batcher.is_over() => Err(ended(&app, body).await),
+        decided => decided,
     };
+    // What was rejected after its acceptance has a row of its own.
+    let accepted = decided.inspect_err(|error| app.claim_attempts.record(body.user_id, body.coupon_id, error))?;
     let Some((waiter, wait)) = waiting else { return Ok(answer(body, accepted, None)) };
     let mut answered = match waiter.outcome(Instant::now() + wait).await {
         Some(ClaimOutcome::Rejected(reason)) => return Err(ApiError(rejection(&app, reason, body, accepted).await)),
