@@ -38,6 +38,25 @@ use crate::{
 /// without an outcome counts as on its way.
 pub const MAX_CHECKED_ENTRIES: u64 = 10_000;
 
+/// A campaign that is compared, and with which effort claims on their way are distinguished from lost ones.
+#[derive(Clone, Copy)]
+pub struct Comparison<'c> {
+    pub database: &'c Database,
+    pub redis: &'c Redis,
+    pub campaign: &'c Campaign,
+    /// Claims that were accepted later count as on their way, without a look at the stream; none: all are looked up.
+    pub settled_before: Option<Timestamp>,
+    /// With more entries on the stream, each claim without an outcome counts as on its way.
+    pub max_entries: u64,
+}
+
+impl<'c> Comparison<'c> {
+    /// As an administrator asks for it.
+    pub const fn complete(database: &'c Database, redis: &'c Redis, campaign: &'c Campaign) -> Self {
+        Self { database, redis, campaign, settled_before: None, max_entries: MAX_CHECKED_ENTRIES }
+    }
+}
+
 /// One step of an audit.
 #[derive(Clone, Debug, Default)]
 pub struct AuditPage {
@@ -51,28 +70,18 @@ pub struct AuditPage {
 }
 
 /// Compares the next page of a campaign. About `limit` differences end it early; those of one user stay together.
-pub async fn compare_page(
-    database: &Database,
-    redis: &Redis,
-    campaign: &Campaign,
-    position: &AuditPosition,
-    limit: usize,
-) -> Result<AuditPage> {
+pub async fn compare_page(comparison: Comparison<'_>, position: AuditPosition, limit: usize) -> Result<AuditPage> {
     let mut page = match position {
-        AuditPosition::Issued(after) => compare_issued_page(database, redis, campaign, *after, limit).await?,
-        AuditPosition::Held { cursor, after } => {
-            compare_held_page(database, redis, campaign, (*cursor, *after), limit).await?
-        }
+        AuditPosition::Issued(after) => compare_issued_page(comparison, after, limit).await?,
+        AuditPosition::Held { cursor, after } => compare_held_page(comparison, (cursor, after), limit).await?,
     };
     let suspects = std::mem::take(&mut page.differences);
-    (page.differences, page.on_their_way) = confirm(database, redis, campaign, suspects).await?;
+    (page.differences, page.on_their_way) = confirm(comparison, suspects).await?;
     Ok(page)
 }
 
 async fn compare_issued_page(
-    database: &Database,
-    redis: &Redis,
-    campaign: &Campaign,
+    Comparison { database, redis, campaign, .. }: Comparison<'_>,
     after: Option<(UserId, u16)>,
     limit: usize,
 ) -> Result<AuditPage> {
@@ -101,9 +110,7 @@ async fn compare_issued_page(
 }
 
 async fn compare_held_page(
-    database: &Database,
-    redis: &Redis,
-    campaign: &Campaign,
+    Comparison { database, redis, campaign, .. }: Comparison<'_>,
     (cursor, after): (u64, Option<UserId>),
     limit: usize,
 ) -> Result<AuditPage> {
@@ -142,13 +149,15 @@ async fn find_issued(database: &Database, coupon: CouponId, claims: &[(UserId, C
 /// Reads suspects again, and returns those that differ, and how many are claims on their way. None differs while Redis
 /// does not hold the campaign: a rebuild is under way.
 pub async fn confirm(
-    database: &Database,
-    redis: &Redis,
-    campaign: &Campaign,
-    suspects: Vec<ClaimDifference>,
+    Comparison { database, redis, campaign, settled_before, max_entries }: Comparison<'_>,
+    mut suspects: Vec<ClaimDifference>,
 ) -> Result<(Vec<ClaimDifference>, u64)> {
+    let before = suspects.len();
+    // In a burst most claims are on their way, and the stream is long.
+    suspects.retain(|suspect| settled_before.is_none_or(|moment| suspect.is_settled(moment)));
+    let young = (before - suspects.len()) as u64;
     if suspects.is_empty() {
-        return Ok((suspects, 0));
+        return Ok((suspects, young));
     }
     let claims: Vec<(UserId, ClaimId)> =
         suspects.iter().filter_map(|suspect| Some((suspect.user_id, suspect.claim_id?))).collect();
@@ -158,7 +167,7 @@ pub async fn confirm(
     users.dedup();
     // The stream before MySQL before Redis: see `audit::confirm`.
     let mut read = Recheck::default();
-    if streams::len::<ClaimEntry>(redis, campaign.partition).await? > MAX_CHECKED_ENTRIES {
+    if streams::len::<ClaimEntry>(redis, campaign.partition).await? > max_entries {
         read.on_their_way.clone_from(&wanted);
     } else {
         let visit = |claim: Claim| {
@@ -176,7 +185,8 @@ pub async fn confirm(
     if !is_held_now(redis, campaign).await? {
         return Ok((Vec::new(), 0));
     }
-    Ok(audit::confirm(suspects, &read))
+    let (confirmed, on_their_way) = audit::confirm(suspects, &read);
+    Ok((confirmed, on_their_way + young))
 }
 
 /// Whether Redis holds the campaign, as of the epoch of `MySQL`.

@@ -18,7 +18,10 @@ use utoipa::{
 };
 
 use super::claim::ClaimRecord;
-use crate::identifiers::{ClaimId, CouponId, UserId};
+use crate::{
+    clock::Timestamp,
+    identifiers::{ClaimId, CouponId, UserId},
+};
 
 /// In what Redis and MySQL differ.
 #[derive(
@@ -74,6 +77,13 @@ pub struct ClaimDifference {
     /// The issued coupon in MySQL; left out when MySQL has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mysql: Option<RecordedClaim>,
+}
+
+impl ClaimDifference {
+    /// Whether its claim was accepted before `moment`, or has its coupon.
+    pub fn is_settled(&self, moment: Timestamp) -> bool {
+        self.mysql.is_some() || self.redis.is_none_or(|claim| claim.accepted_at < moment)
+    }
 }
 
 /// A term or count in which Redis and MySQL differ.

@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use dibs_common::{
-    audit::{self, AuditPage},
+    audit::{self, AuditPage, Comparison},
     clock::{self, Timestamp},
     db::{self, Database, HeldLease, Lease},
     domain::{
@@ -33,6 +34,10 @@ const LEASE_TIMEOUT: Duration = Duration::from_mins(1);
 const CONFIRMED_AFTER: Duration = Duration::from_secs(2);
 /// Differences of a campaign that one round keeps.
 const MAX_DIFFERENCES: usize = 1_000;
+/// How long after its acceptance a claim counts as on its way to its coupon.
+const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(10);
+/// With more entries on the stream of a partition, the check waits for the workers.
+const MAX_ENTRIES: u64 = 500;
 /// Campaigns that wait to be confirmed at once.
 const MAX_SUSPECTED: usize = 100;
 
@@ -198,10 +203,17 @@ impl DriftCheck {
         Ok(round.listed.pop_front())
     }
 
+    /// In a burst the stream is long: it is not read for each page, and what was just accepted is on its way.
+    fn comparison<'c>(&'c self, campaign: &'c Campaign) -> Comparison<'c> {
+        let settled_before = Some(clock::now() - SETTLED_AFTER);
+        let max_entries = MAX_ENTRIES;
+        Comparison { database: &self.database, redis: &self.redis, campaign, settled_before, max_entries }
+    }
+
     /// Compares a campaign, once.
     async fn suspect(&self, campaign: Campaign, mut lease: Option<&mut Lease>) -> Result<Suspected> {
-        let (database, redis) = (&self.database, &self.redis);
-        let summary = audit::summarize(database, redis, &campaign).await?;
+        let comparison = self.comparison(&campaign);
+        let summary = audit::summarize(comparison).await?;
         let (fields, mut claims) = (summary.differences, Vec::new());
         // Otherwise the reconciliation rebuilds it. Meanwhile it has no claims to compare.
         let mut position = summary.redis.map(|_| AuditPosition::START);
@@ -212,8 +224,7 @@ impl DriftCheck {
                 lease.hold_for(LEASE_TIMEOUT).await?;
             }
             let left = MAX_DIFFERENCES - claims.len();
-            let AuditPage { differences, compared, next, .. } =
-                audit::compare_page(database, redis, &campaign, &at, left).await?;
+            let AuditPage { differences, compared, next, .. } = audit::compare_page(comparison, at, left).await?;
             if matches!(at, AuditPosition::Issued(_)) {
                 found += compared - differences.len() as u64;
             }
@@ -228,16 +239,15 @@ impl DriftCheck {
     /// Compares again what differed.
     async fn confirm(&self, suspected: Suspected) -> Result<(CouponId, Drift)> {
         let Suspected { campaign, mut fields, claims, .. } = suspected;
-        let (database, redis) = (&self.database, &self.redis);
-        let Some(campaign) = db::within(db::campaigns::find(&database.pool(), campaign.id)).await? else {
+        let Some(campaign) = db::within(db::campaigns::find(&self.database.pool(), campaign.id)).await? else {
             return Ok((campaign.id, Drift::default()));
         };
         if !fields.is_empty() {
-            let again = audit::summarize(database, redis, &campaign).await?.differences;
+            let again = audit::summarize(self.comparison(&campaign)).await?.differences;
             let before = std::mem::replace(&mut fields, again);
             fields.retain(|field| before.iter().any(|before| before.field == field.field));
         }
-        let (claims, _) = audit::confirm(database, redis, &campaign, claims).await?;
+        let (claims, _) = audit::confirm(self.comparison(&campaign), claims).await?;
         Ok((campaign.id, Drift { fields, claims }))
     }
 

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use dibs_common::{
-    audit::{self as campaigns_audit, AuditSummary},
+    audit::{self as campaigns_audit, AuditSummary, Comparison},
     clock, db,
     domain::audit::{AuditPosition, ClaimDifference, FieldDifference},
     error::{Error, Result},
@@ -42,7 +42,8 @@ struct AuditResult {
 pub async fn audit(settings: &WorkerSettings, Audit { coupon, limit, json }: Audit) -> Result<ExitCode> {
     let (database, redis) = (settings.shared.database(1)?, settings.shared.redis(1).await?);
     let campaign = db::found(db::campaigns::find(&database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
-    let summary = campaigns_audit::summarize(&database, &redis, &campaign).await?;
+    let comparison = Comparison::complete(&database, &redis, &campaign);
+    let summary = campaigns_audit::summarize(comparison).await?;
     let mut position = summary.redis.map(|_| AuditPosition::START);
     let (limit, audited_at) = (limit as usize, clock::now());
     let mut audited = AuditResult {
@@ -56,7 +57,7 @@ pub async fn audit(settings: &WorkerSettings, Audit { coupon, limit, json }: Aud
     };
     while let Some(at) = position.filter(|_| audited.items.len() < limit) {
         let left = limit - audited.items.len();
-        let page = campaigns_audit::compare_page(&database, &redis, &campaign, &at, left).await?;
+        let page = campaigns_audit::compare_page(comparison, at, left).await?;
         audited.compared += page.compared;
         audited.on_their_way += page.on_their_way;
         audited.items.extend(page.differences);

@@ -3,7 +3,7 @@ use std::time::Duration;
 use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
-    audit::{self, AuditSummary},
+    audit::{self, AuditSummary, Comparison},
     clock, db,
     domain::audit::{AuditPosition, ClaimDifference},
     error::{Error, Result},
@@ -70,8 +70,9 @@ pub async fn audit(
 async fn compare(app: &App, coupon: CouponId, page: Page<AuditPosition>) -> Result<CampaignAudit> {
     let (database, redis, audited_at) = (&app.database, &app.redis, clock::now());
     let campaign = db::found(db::campaigns::find(&database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
+    let comparison = Comparison::complete(database, redis, &campaign);
     let summary = match page.cursor {
-        None => Some(Box::pin(audit::summarize(database, redis, &campaign)).await?),
+        None => Some(Box::pin(audit::summarize(comparison)).await?),
         Some(_) => None,
     };
     let limit = page.limit() as usize;
@@ -96,7 +97,7 @@ async fn compare(app: &App, coupon: CouponId, page: Page<AuditPosition>) -> Resu
     let until = Instant::now() + COMPARED_FOR;
     while let Some(position) = audit.next_cursor.take() {
         let left = limit - audit.items.len();
-        let compared = Box::pin(audit::compare_page(database, redis, &campaign, &position, left)).await?;
+        let compared = Box::pin(audit::compare_page(comparison, position, left)).await?;
         audit.compared += compared.compared;
         audit.on_their_way += compared.on_their_way;
         audit.items.extend(compared.differences);
