@@ -10,8 +10,7 @@ use axum::{
 };
 use dibs_common::{
     Error,
-    domain::{FieldError, assignment::AssignmentKey},
-    domain::{FieldError, audit::AuditPosition, timeline::TimelinePosition},
+    domain::{FieldError, assignment::AssignmentKey, audit::AuditPosition, timeline::TimelinePosition},
     identifiers::parse_uuid,
     json::parse_time,
 };
