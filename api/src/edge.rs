@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode, Version, header},
+    http::{HeaderMap, Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
 use dibs_common::Error;
@@ -78,10 +78,8 @@ where
                 // Call the service that was polled ready, and leave its copy for the next request.
                 let next = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, next);
-                // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
-                let (id, progress) = (id.clone(), progress.take());
-                let answered = idempotency::answer(self.app.clone(), inner, request, id, progress);
-                Either::Left(Box::pin(answered.map(|response| Ok(response.into_response()))))
+                let answered = answer(self.app.clone(), inner, request, id.clone(), progress.take());
+                Either::Left(Box::pin(answered.map(Ok)))
             } else {
                 request.extensions_mut().insert(id.clone());
                 Either::Right(self.inner.call(request))

@@ -5,12 +5,10 @@ use axum::{
     http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, NaiveDate, Utc};
 use dibs_common::{
     Error,
-    domain::{FieldError, assignment::AssignmentStatus, claim::ClaimRecord},
+    domain::{FieldError, claim::ClaimRecord, facts::Facts},
     error::Dependency,
-    identifiers::PaymentId,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -43,41 +41,11 @@ pub struct Problem<'p> {
     /// The user's first claim, for `COUPON_ALREADY_ISSUED`.
     #[serde(skip_serializing_if = "Option::is_none")]
     claim: Option<ClaimRecord>,
-    /// When the campaign opens, for `CAMPAIGN_NOT_OPEN`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
-    opens_at: Option<DateTime<Utc>>,
-    /// The payment that failed, for `POINTS_INSUFFICIENT` of a payment.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payment_id: Option<PaymentId>,
-    /// The requested quantity, for `QUANTITY_BELOW_CLAIMED`; the users of the assignment, for
-    /// `ASSIGNMENT_BUDGET_EXCEEDED`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    requested: Option<u32>,
-    /// The claimed quantity, for `QUANTITY_BELOW_CLAIMED`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    claimed: Option<u32>,
-    /// The balance of the user in won, for `POINTS_INSUFFICIENT` of an administrator's call.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    balance: Option<i64>,
-    /// What would have been taken in won, for `POINTS_INSUFFICIENT` of an administrator's call.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    required: Option<i64>,
-    /// What is assigned on that day, for `ASSIGNMENT_BUDGET_EXCEEDED`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    assigned: Option<u32>,
-    /// What may be assigned on a day, for `ASSIGNMENT_BUDGET_EXCEEDED`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    budget: Option<u32>,
-    /// The day of the budget, for `ASSIGNMENT_BUDGET_EXCEEDED`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    business_day: Option<NaiveDate>,
-    /// The status of the assignment, for `ASSIGNMENT_STATE_CONFLICT`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    assignment_status: Option<AssignmentStatus>,
     /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
+    #[serde(flatten)]
+    facts: Facts,
 }
 
 /// The path at which `routes::errors` serves the page of a code.
@@ -145,7 +113,6 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         }
         _ => {}
     }
-    let exceeded = if let Error::AssignmentBudgetExceeded(exceeded) = error { Some(exceeded) } else { None };
     let problem = Problem {
         kind: PagePath(code),
         title,
@@ -156,20 +123,8 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         request_id,
         errors: if let Error::ValidationFailed(errors) = error { errors } else { &[] },
         claim: if let Error::CouponAlreadyIssued(claim) = error { Some(*claim) } else { None },
-        opens_at: if let Error::CampaignNotOpen { opens_at, .. } = error { Some(*opens_at) } else { None },
-        payment_id: if let Error::PaymentFailed { payment, .. } = error { Some(*payment) } else { None },
-        requested: match error {
-            Error::QuantityBelowClaimed { requested, .. } => Some(*requested),
-            _ => exceeded.map(|exceeded| exceeded.requested),
-        },
-        claimed: if let Error::QuantityBelowClaimed { claimed, .. } = error { Some(*claimed) } else { None },
-        balance: if let Error::PointsInsufficient { balance, .. } = error { Some(*balance) } else { None },
-        required: if let Error::PointsInsufficient { required, .. } = error { Some(*required) } else { None },
-        assigned: exceeded.map(|exceeded| exceeded.assigned),
-        budget: exceeded.map(|exceeded| exceeded.budget),
-        business_day: exceeded.map(|exceeded| exceeded.business_day),
-        assignment_status: if let Error::AssignmentStateConflict(status) = error { Some(*status) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
+        facts: error.facts(),
     };
     let mut body = Vec::with_capacity(BODY_CAPACITY);
     if let Err(error) = serde_json::to_writer(&mut body, &problem) {

@@ -14,14 +14,7 @@ use std::mem;
 
 use axum::{Json, Router, http::Method, routing::get};
 use dibs_common::health::{self, ProcessHealth};
-use utoipa::{
-    OpenApi,
-    openapi::{
-        OpenApi as Document, RefOr,
-        path::{ParameterBuilder, ParameterIn},
-        schema::{ObjectBuilder, Type},
-    },
-};
+use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 

@@ -157,7 +157,7 @@ impl TestApp {
 
     /// Another API process for the same shop.
     pub async fn second(&self) -> SecondApi {
-        let settings = settings(self.environment.settings.clone(), |_| ());
+        let settings = ApiSettings { shared: self.environment.settings.clone(), ..self.app.settings.clone() };
         let supervisor = Supervisor::new(CancellationToken::new());
         let app = App::start(settings, no_metrics(), supervisor).await.expect("the API");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -18,6 +18,7 @@ use dibs_common::{
         assignment::AssignmentStatus,
         assignment_rules::BudgetExceeded,
         claim::ClaimRecord,
+        facts::{CouponRefusal, Facts},
         order::{OrderRejectReason, RejectCode},
     },
     error::{Dependency, ErrorCode},
@@ -45,6 +46,38 @@ const REJECT_CODES: [RejectCode; 9] = [
     RejectCode::CommandFailed,
 ];
 
+/// What the rules state with these codes.
+fn facts_of(code: RejectCode) -> Facts {
+    let product_id = Some(ProductId::try_from(7).expect("an id"));
+    let (held, requested, limit) = (Some(4), Some(2), Some(5));
+    let none = Facts::default();
+    match code {
+        RejectCode::CouponNotUsable => Facts {
+            user_coupon_id: Some(ClaimId(ID)),
+            reason: Some(CouponRefusal::MinimumNotReached),
+            minimum_order_amount: Some(10_000),
+            total_amount: Some(9_999),
+            ..none
+        },
+        RejectCode::UnpaidOrdersLimitExceeded => Facts { held, limit, ..none },
+        RejectCode::UnpaidUnitsLimitExceeded => Facts { product_id, held, requested, limit, ..none },
+        RejectCode::PointsCapExceeded => Facts { held, requested, limit, ..none },
+        RejectCode::OrderNotFound => Facts { order_id: Some(OrderId(ID)), ..none },
+        RejectCode::CommandFailed => Facts { command_id: Some(CommandId(ID)), ..none },
+        _ => Facts { product_id, ..none },
+    }
+}
+
+/// The page of a code names every field of its problem that not all problems have.
+fn expect_named_on_its_page(code: &str, body: &Value) {
+    let common = ["type", "title", "status", "detail", "instance", "code", "requestId"];
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors");
+    let page = std::fs::read_to_string(format!("{path}/{code}.md")).expect("a page");
+    for field in body.as_object().expect("an object").keys().filter(|field| !common.contains(&field.as_str())) {
+        assert!(page.contains(&format!("`{field}`")), "docs/errors/{code}.md does not name `{field}`");
+    }
+}
+
 /// One error of each code, and the kinds that show facts of their own.
 fn errors() -> Vec<Error> {
     let product = ProductId::try_from(7).expect("an id");
@@ -52,7 +85,9 @@ fn errors() -> Vec<Error> {
     let coupon = 5.try_into().expect("an id");
     let at = from_millis(1_900_000_000_000);
     let claim = ClaimRecord { claim_id: ClaimId(ID), sequence: 1, accepted_at: at };
-    let rejected = |code: RejectCode| Error::OrderRejected(OrderRejectReason::new(code, "What was expected."));
+    let rejected = |code: RejectCode| {
+        Error::OrderRejected(OrderRejectReason::new(code, "What was expected.").with(facts_of(code)))
+    };
     let mut errors = vec![
         Error::ValidationFailed(vec![
             FieldError::new("name", "expected text"),
@@ -88,7 +123,8 @@ fn errors() -> Vec<Error> {
         Error::AmountBelowMinimum(10_000),
         Error::PaymentFailed {
             payment: PaymentId(ID),
-            refusal: OrderRejectReason::new(RejectCode::PointsInsufficient, "The user has 1 point; 2 are to be paid."),
+            refusal: OrderRejectReason::new(RejectCode::PointsInsufficient, "The user has 1 point; 2 are to be paid.")
+                .with(Facts { balance: Some(1), required: Some(2), ..Facts::default() }),
         },
         Error::IdempotencyInProgress,
         Error::IdempotencyKeyReused,
@@ -137,6 +173,7 @@ async fn the_problem_of_every_code() {
         let problem = shown(error).await;
         assert_eq!(problem["body"]["type"], format!("/errors/{code}"));
         assert!(!problem.to_string().contains("secret"), "a cause is for the log: {problem}");
+        expect_named_on_its_page(code, &problem["body"]);
         assert!(problems.insert(code, problem).is_none(), "{code} twice");
     }
     let missing: Vec<_> = ErrorCode::ALL.iter().filter(|code| !problems.contains_key(code.into_str())).collect();

@@ -11,6 +11,7 @@ pub mod charge;
 pub mod claim;
 pub mod dead_letter;
 pub mod event;
+pub mod facts;
 mod field_error;
 pub mod order;
 pub mod owned_coupon;

@@ -1,6 +1,7 @@
 //! The one error type of Dibs. Callers see its code, status and message; the log has its cause too.
 
 mod code;
+mod facts;
 
 pub use code::ErrorCode;
 use std::{borrow::Cow, error::Error as StdError, time::Duration};

@@ -2,7 +2,10 @@ use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use dibs_common::{
     db::{self, orders::CommandOutcome},
-    domain::order::{CommandKind, RejectCode},
+    domain::{
+        facts::Facts,
+        order::{CommandKind, RejectCode},
+    },
     error::Error,
     identifiers::{CommandId, OrderId},
 };
@@ -34,6 +37,9 @@ pub struct CommandState {
     /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    /// The same as fields; which ones, the page of the code says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<Box<Facts>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "dibs_common::clock::serialize")]
     decided_at: Option<DateTime<Utc>>,
@@ -66,6 +72,7 @@ pub async fn command(
             status: CommandStatus::Pending,
             code: None,
             detail: None,
+            facts: None,
             decided_at: None,
         })),
         _ => Err(ApiError(Error::CommandNotFound(id))),
@@ -80,7 +87,8 @@ impl CommandState {
             order_id: outcome.order,
             status,
             code: outcome.refusal.as_ref().map(|refusal| refusal.code),
-            detail: outcome.refusal.map(|refusal| refusal.detail),
+            detail: outcome.refusal.as_ref().map(|refusal| refusal.detail.clone()),
+            facts: outcome.refusal.map(|refusal| refusal.facts).filter(|facts| !facts.is_empty()),
             decided_at: Some(outcome.decided_at),
         }
     }

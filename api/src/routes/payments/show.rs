@@ -5,7 +5,10 @@ use axum::{
 };
 use dibs_common::{
     db::{self, orders::PaymentView},
-    domain::order::{CommandKind, PaymentStatus, RejectCode},
+    domain::{
+        facts::Facts,
+        order::{CommandKind, OrderRejectReason, PaymentStatus, RejectCode},
+    },
     error::Error,
     identifiers::{CommandId, OrderId, PaymentId},
 };
@@ -15,8 +18,9 @@ use utoipa::ToSchema;
 use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A payment that was requested and has no row of its own.
+// Closed: in the document, a payment that was made is not one of these.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PaymentNotMade {
     payment_id: PaymentId,
     order_id: OrderId,
@@ -25,6 +29,18 @@ struct PaymentNotMade {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<RejectCode>,
+    /// The same as fields; which ones, the page of the code says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<Box<Facts>>,
+}
+
+/// A payment, made or not.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum PaymentNow {
+    Made(PaymentView),
+    NotMade(PaymentNotMade),
 }
 
 problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
@@ -34,8 +50,8 @@ problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
 /// One that was accepted and is not executed yet is READY. The id of a payment that found its order paid answers the
 /// first payment.
 #[utoipa::path(
-    get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = PaymentId, Path)),
-    responses((status = 200, description = "the payment now", body = PaymentView), Problems),
+    get, path = "/payments/{paymentId}", operation_id = "show_payment", tag = "payments", params(("paymentId" = PaymentId, Path)),
+    responses((status = 200, description = "the payment now", body = PaymentNow), Problems),
 )]
 pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<PaymentId>) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
@@ -48,10 +64,14 @@ pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<Payme
     let outcome = db::within(db::orders::find_command_outcome(pool, command))
         .await?
         .filter(|outcome| outcome.kind == CommandKind::Pay);
-    let not_made = |order_id, status, code| Json(PaymentNotMade { payment_id: id, order_id, status, code });
+    let not_made = |order_id, status, refusal: Option<OrderRejectReason>| {
+        let code = refusal.as_ref().map(|refusal| refusal.code);
+        let facts = refusal.map(|refusal| refusal.facts).filter(|facts| !facts.is_empty());
+        Json(PaymentNotMade { payment_id: id, order_id, status, code, facts })
+    };
     match (outcome, pending) {
         (Some(db::orders::CommandOutcome { order, refusal: Some(refusal), .. }), _) => {
-            Ok(not_made(order, PaymentStatus::Fail, Some(refusal.code)).into_response())
+            Ok(not_made(order, PaymentStatus::Fail, Some(refusal)).into_response())
         }
         (Some(outcome), _) => {
             let order = db::within(db::orders::find(pool, outcome.order)).await?;

@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod concurrency;
+mod facts;
 mod lifecycle;
 mod placing;
 mod unpaid;

@@ -6,7 +6,7 @@ use std::{
 use sqlx::{FromRow, MySqlConnection, mysql::MySqlRow};
 use uuid::Uuid;
 
-use super::{COLUMNS, OrderRow, list_items, reject_code};
+use super::{COLUMNS, DecidedRow, OrderRow, list_items, reject_reason};
 use crate::{
     clock::Timestamp,
     db::{
@@ -200,12 +200,10 @@ async fn list_decided(
     connection: &mut MySqlConnection,
     ids: &BTreeSet<CommandId>,
 ) -> Result<HashMap<CommandId, Option<OrderRejectReason>>, sqlx::Error> {
-    let head = "SELECT /* orders::list_decided */ command_id, code, detail FROM order_commands WHERE command_id IN";
-    let rows: Vec<(Uuid, Option<String>, Option<String>)> =
-        list_locked(connection, head, "", literals(ids, |id| statements::id(id.0))).await?;
-    let outcome = |(id, code, detail): (Uuid, Option<String>, Option<String>)| {
-        let code = code.as_deref().map(reject_code).transpose()?;
-        Ok((CommandId(id), code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()))))
-    };
-    rows.into_iter().map(outcome).collect()
+    let head =
+        "SELECT /* orders::list_decided */ command_id, code, detail, facts FROM order_commands WHERE command_id IN";
+    let rows: Vec<DecidedRow> = list_locked(connection, head, "", literals(ids, |id| statements::id(id.0))).await?;
+    rows.into_iter()
+        .map(|(id, code, detail, facts)| Ok((CommandId(id), reject_reason(code.as_deref(), detail, facts)?)))
+        .collect()
 }

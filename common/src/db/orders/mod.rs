@@ -1,6 +1,7 @@
 //! The tables `orders`, `order_items`, `payments` and `order_commands`, and the rows that a batch of commands locks and
 //! writes.
 
+mod list;
 mod lock;
 mod locked;
 mod outcomes;
@@ -8,14 +9,12 @@ mod read;
 mod write;
 
 use chrono::NaiveDate;
+pub use list::{OrdersFilter, list};
 pub use lock::lock_state;
 pub use locked::find_locked;
 pub use outcomes::{AwaitedCommand, find_outcomes};
-pub use read::{
-    CommandOutcome, OrdersFilter, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_of_user,
-    list_overdue,
-};
-use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow};
+pub use read::{CommandOutcome, OverdueOrder, PaymentView, find, find_command_outcome, find_payment, list_overdue};
+use sqlx::{FromRow as _, MySqlExecutor, mysql::MySqlRow, types::Json};
 use uuid::Uuid;
 pub use write::{PlannedCommands, purge_commands, purge_rejected, write_plan};
 
@@ -25,11 +24,14 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::order::{Order, OrderItem, RejectCode},
+    domain::{
+        facts::Facts,
+        order::{Order, OrderItem, OrderRejectReason, RejectCode},
+    },
     identifiers::{ClaimId, OrderId, PaymentId},
 };
 
-const COLUMNS: &str = "order_id, user_id, status, code, detail, total_amount, discount_amount, pay_amount, \
+const COLUMNS: &str = "order_id, user_id, status, code, detail, facts, total_amount, discount_amount, pay_amount, \
     user_coupon_id, payment_id, created_at, expires_at, paid_at, paid_on, confirmed_at, ended_at";
 
 #[derive(sqlx::FromRow)]
@@ -39,6 +41,7 @@ struct OrderRow {
     status: String,
     code: Option<String>,
     detail: Option<String>,
+    facts: Option<StoredFacts>,
     total_amount: i64,
     discount_amount: i64,
     pay_amount: i64,
@@ -62,6 +65,7 @@ impl TryFrom<OrderRow> for Order {
             status: parse("orders.status", &row.status)?,
             code: row.code.as_deref().map(reject_code).transpose()?,
             detail: row.detail,
+            facts: row.facts.map(|Json(facts)| facts),
             items: Vec::new(),
             total_amount: row.total_amount,
             discount_amount: row.discount_amount,
@@ -76,6 +80,23 @@ impl TryFrom<OrderRow> for Order {
             ended_at: row.ended_at,
         })
     }
+}
+
+/// The column `facts`: absent in rows of older versions.
+type StoredFacts = Json<Box<Facts>>;
+
+/// A command with the columns of [`reject_reason`].
+type DecidedRow = (Uuid, Option<String>, Option<String>, Option<StoredFacts>);
+
+/// Why a command or payment was refused, of its columns; none when it was not.
+fn reject_reason(
+    code: Option<&str>,
+    detail: Option<String>,
+    facts: Option<StoredFacts>,
+) -> Result<Option<OrderRejectReason>, sqlx::Error> {
+    let Some(code) = code.map(reject_code).transpose()? else { return Ok(None) };
+    let facts = facts.map(|Json(facts)| facts).unwrap_or_default();
+    Ok(Some(OrderRejectReason { code, detail: detail.unwrap_or_default(), facts }))
 }
 
 fn reject_code(code: &str) -> Result<RejectCode, sqlx::Error> {

@@ -1,9 +1,8 @@
 use std::collections::HashMap;
 
 use sqlx::{FromRow as _, MySqlPool};
-use uuid::Uuid;
 
-use super::{COLUMNS, OrderRow, list_items, reject_code};
+use super::{COLUMNS, DecidedRow, OrderRow, list_items, reject_reason};
 use crate::{
     db::{decode::identifier, statements::ids},
     domain::order::{Command, CommandResult, Order, OrderOutcome, OrderRejectReason},
@@ -52,10 +51,8 @@ pub async fn find_outcomes(
     let balances = balances(pool, done.iter().map(|command| command.user)).await?;
     for command in done {
         let Some(order) = orders.get(&command.order).cloned() else { continue };
-        let outcome = match order.code {
-            Some(code) if !command.has_own_outcome => {
-                OrderOutcome::Rejected(OrderRejectReason::new(code, order.detail.unwrap_or_default()))
-            }
+        let outcome = match order.reject_reason() {
+            Some(reason) if !command.has_own_outcome => OrderOutcome::Rejected(reason),
             _ => {
                 let balance = Some(balances.get(&command.user).copied().unwrap_or(0));
                 OrderOutcome::Done(Box::new(CommandResult { order, balance }))
@@ -76,14 +73,14 @@ async fn decided(
         return Ok(HashMap::new());
     }
     let sql = format!(
-        "SELECT /* orders::find_outcomes */ command_id, code, detail FROM order_commands WHERE command_id IN ({ids})"
+        "SELECT /* orders::find_outcomes */ command_id, code, detail, facts FROM order_commands \
+         WHERE command_id IN ({ids})"
     );
     // As text: see `lock::list_locked`.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
     let decided = |row| {
-        let (id, code, detail) = <(Uuid, Option<String>, Option<String>)>::from_row(row)?;
-        let code = code.as_deref().map(reject_code).transpose()?;
-        Ok((CommandId(id), code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()))))
+        let (id, code, detail, facts) = DecidedRow::from_row(row)?;
+        Ok((CommandId(id), reject_reason(code.as_deref(), detail, facts)?))
     };
     rows.iter().map(decided).collect()
 }

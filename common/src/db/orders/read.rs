@@ -1,14 +1,17 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use sqlx::MySqlPool;
+use sqlx::{MySqlPool, types::Json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{COLUMNS, OrderRow, list_items, reject_code};
+use super::{COLUMNS, OrderRow, StoredFacts, list_items, reject_code, reject_reason};
 use crate::{
     clock::Timestamp,
     db::decode::{identifier, parse},
-    domain::order::{CommandKind, Order, OrderRejectReason, PaymentStatus, RejectCode},
+    domain::{
+        facts::Facts,
+        order::{CommandKind, Order, OrderRejectReason, PaymentStatus, RejectCode},
+    },
     identifiers::{CommandId, OrderId, PaymentId, UserId},
 };
 
@@ -21,33 +24,7 @@ pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::
     Ok(with_items(pool, orders).await?.pop())
 }
 
-/// Which of a user's orders to list.
-#[derive(Clone, Copy, Debug)]
-pub struct OrdersFilter {
-    pub user: UserId,
-    /// Only orders that were placed before this one.
-    pub before: Option<OrderId>,
-    pub limit: u32,
-}
-
-/// A page of a user's orders, newest first.
-pub async fn list_of_user(pool: &MySqlPool, wanted: OrdersFilter) -> Result<Vec<Order>, sqlx::Error> {
-    // Ids are UUIDv7, so descending ids are newest first. FORCE INDEX: another index on the user would sort all orders.
-    let sql = format!(
-        "SELECT /* orders::list_of_user */ {COLUMNS} FROM orders FORCE INDEX (of_user) \
-         WHERE user_id = ? AND order_id < ? ORDER BY order_id DESC LIMIT ?"
-    );
-    let rows: Vec<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(wanted.user.get())
-        .bind(wanted.before.map_or(Uuid::max(), |order| order.0))
-        .bind(wanted.limit)
-        .fetch_all(pool)
-        .await?;
-    let orders = rows.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
-    with_items(pool, orders).await
-}
-
-async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Result<Vec<Order>, sqlx::Error> {
+pub(super) async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Result<Vec<Order>, sqlx::Error> {
     for (id, item) in list_items(pool, orders.iter().map(|order| order.order_id)).await? {
         if let Some(order) = orders.iter_mut().find(|order| order.order_id == id) {
             order.items.push(item);
@@ -69,6 +46,9 @@ pub struct PaymentView {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<RejectCode>,
+    /// The same as fields; which ones, the page of the code says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Box<Facts>>,
     /// When it was executed, or failed.
     #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
@@ -80,15 +60,15 @@ pub struct PaymentView {
 
 /// The payment of that id, if it exists.
 pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<PaymentView>, sqlx::Error> {
-    type Row = (Uuid, u64, i64, String, Option<String>, Timestamp, Option<Timestamp>);
+    type Row = (Uuid, u64, i64, String, Option<String>, Option<StoredFacts>, Timestamp, Option<Timestamp>);
     let row: Option<Row> = sqlx::query_as(
-        "SELECT /* orders::find_payment */ order_id, user_id, amount, status, code, created_at, cancelled_at FROM payments \
-         WHERE payment_id = ?",
+        "SELECT /* orders::find_payment */ order_id, user_id, amount, status, code, facts, created_at, \
+         cancelled_at FROM payments WHERE payment_id = ?",
     )
     .bind(id.0)
     .fetch_optional(pool)
     .await?;
-    let Some((order, user, amount, status, code, created_at, cancelled_at)) = row else { return Ok(None) };
+    let Some((order, user, amount, status, code, facts, created_at, cancelled_at)) = row else { return Ok(None) };
     Ok(Some(PaymentView {
         payment_id: id,
         order_id: OrderId(order),
@@ -96,6 +76,7 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
         status: parse("payments.status", &status)?,
         amount,
         code: code.as_deref().map(reject_code).transpose()?,
+        facts: facts.map(|Json(facts)| facts),
         created_at,
         cancelled_at,
     }))
@@ -113,17 +94,16 @@ pub struct CommandOutcome {
 
 /// The outcome of a command to pay, confirm or cancel, if it has one. The outcome of placing an order is the order.
 pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
-    type Row = (Uuid, String, Option<String>, Option<String>, Timestamp);
+    type Row = (Uuid, String, Option<String>, Option<String>, Option<StoredFacts>, Timestamp);
     let row: Option<Row> = sqlx::query_as(
-        "SELECT /* orders::find_command_outcome */ order_id, type, code, detail, decided_at FROM order_commands \
+        "SELECT /* orders::find_command_outcome */ order_id, type, code, detail, facts, decided_at FROM order_commands \
          WHERE command_id = ?",
     )
     .bind(id.0)
     .fetch_optional(pool)
     .await?;
-    let Some((order, kind, code, detail, decided_at)) = row else { return Ok(None) };
-    let code = code.as_deref().map(reject_code).transpose()?;
-    let refusal = code.map(|code| OrderRejectReason::new(code, detail.unwrap_or_default()));
+    let Some((order, kind, code, detail, facts, decided_at)) = row else { return Ok(None) };
+    let refusal = reject_reason(code.as_deref(), detail, facts)?;
     let kind = parse("order_commands.type", &kind)?;
     Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
 }

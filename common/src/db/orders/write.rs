@@ -8,8 +8,9 @@ use crate::{
         retention::delete_older,
         statements::{Statements, id, moment, or_null, text, write_into},
     },
-    domain::order::{
-        Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus, StockChange,
+    domain::{
+        facts::Facts,
+        order::{Command, LedgerRow, LockedState, Order, OrderOutcome, OrderPlan, Payment, PaymentStatus, StockChange},
     },
 };
 
@@ -79,8 +80,8 @@ fn write_orders(statements: &mut Statements, state: &LockedState, plan: &OrderPl
         write_into(sql, format_args!("[\"{order_id}\",\"{status}\",{payment},{paid},{confirmed},{ended},{paid_on}]"));
     });
     let placed: Vec<&Order> = plan.placed.iter().filter_map(|id| state.orders.get(id)).collect();
-    let head = "INSERT INTO orders /* orders::write_orders */ (order_id, user_id, status, code, detail, total_amount, \
-        discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, paid_on, \
+    let head = "INSERT INTO orders /* orders::write_orders */ (order_id, user_id, status, code, detail, facts, \
+        total_amount, discount_amount, pay_amount, user_coupon_id, payment_id, created_at, expires_at, paid_at, paid_on, \
         confirmed_at, ended_at) VALUES ";
     statements.push_rows(head, "", &placed, |sql, order| write_order(sql, order));
     let head =
@@ -102,6 +103,15 @@ fn json_moment(value: Option<Timestamp>) -> String {
     value.map_or_else(|| "null".into(), |value| moment(value).replace('\'', "\""))
 }
 
+fn write_facts(sql: &mut String, facts: Option<&Facts>) {
+    // None as NULL: nearly all rows have none.
+    match facts.filter(|facts| !facts.is_empty()).map(serde_json::to_string) {
+        Some(Ok(json)) => text(sql, &json),
+        // Facts are numbers and words, so they can always be written.
+        Some(Err(_)) | None => sql.push_str("NULL"),
+    }
+}
+
 fn write_order(sql: &mut String, order: &Order) {
     let (order_id, user, status) = (id(order.order_id.0), order.user_id, order.status.into_str());
     write_into(sql, format_args!("({order_id},{user},'{status}',"));
@@ -112,6 +122,8 @@ fn write_order(sql: &mut String, order: &Order) {
         }
         (None, _) => sql.push_str("NULL,NULL"),
     }
+    sql.push(',');
+    write_facts(sql, order.facts.as_deref());
     let Order { total_amount, discount_amount, pay_amount, .. } = order;
     let coupon = optional_id(order.user_coupon_id.map(|coupon| coupon.0));
     let payment = optional_id(order.payment_id.map(|payment| payment.0));
@@ -182,14 +194,16 @@ fn write_points(statements: &mut Statements, state: &LockedState, plan: &OrderPl
 
 fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp) -> usize {
     let now = moment(now);
-    let head = "INSERT INTO payments /* orders::write_payments */ (payment_id, order_id, user_id, amount, status, code, \
+    let head = "INSERT INTO payments /* orders::write_payments */ (payment_id, order_id, user_id, amount, status, code, facts, \
         created_at, cancelled_at) VALUES ";
     statements.push_rows(head, "", &plan.payments, |sql, payment| {
         let Payment { id: payment_id, order, user, amount, status, reject_reason } = payment;
         let code = or_null(reject_reason.as_ref(), |reason| format!("'{}'", reason.code.into_str()));
         let cancelled = if *status == PaymentStatus::Cancelled { &now } else { "NULL" };
         let (payment_id, order, status) = (id(payment_id.0), id(order.0), status.into_str());
-        write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},{now},{cancelled})"));
+        write_into(sql, format_args!("({payment_id},{order},{user},{amount},'{status}',{code},"));
+        write_facts(sql, reject_reason.as_ref().map(|reason| &*reason.facts));
+        write_into(sql, format_args!(",{now},{cancelled})"));
     });
     // Only a DONE payment is refunded. A second refund changes no row, so the count is off and the batch rolls back.
     let head = format!(
@@ -201,7 +215,7 @@ fn write_payments(statements: &mut Statements, plan: &OrderPlan, now: Timestamp)
 }
 
 fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &OrderPlan, now: Timestamp) -> usize {
-    let head = "INSERT INTO order_commands /* orders::write_outcomes */ (command_id, order_id, user_id, type, code, detail, \
+    let head = "INSERT INTO order_commands /* orders::write_outcomes */ (command_id, order_id, user_id, type, code, detail, facts, \
         decided_at) VALUES ";
     let now = moment(now);
     let decided = plan.decided.iter().filter_map(|place| Some((commands.get(*place)?, plan.outcomes.get(*place)?)));
@@ -213,8 +227,10 @@ fn write_outcomes(statements: &mut Statements, commands: &[Command], plan: &Orde
             OrderOutcome::Rejected(refusal) => {
                 write_into(sql, format_args!("'{}',", refusal.code.into_str()));
                 text(sql, &refusal.detail);
+                sql.push(',');
+                write_facts(sql, Some(&refusal.facts));
             }
-            OrderOutcome::Done(_) => sql.push_str("NULL,NULL"),
+            OrderOutcome::Done(_) => sql.push_str("NULL,NULL,NULL"),
         }
         write_into(sql, format_args!(",{now})"));
     });

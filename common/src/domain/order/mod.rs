@@ -26,6 +26,7 @@ pub use state::{
     StockChange, UnpaidOrders,
 };
 
+use super::facts::Facts;
 use crate::identifiers::{ClaimId, OrderId, PaymentId, ProductId, UserId};
 
 /// Where an order is in its life.
@@ -99,6 +100,10 @@ pub struct Order {
     /// The same in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The same as fields; which ones, the page of the code says.
+    // Boxed: few orders are rejected, and a batch has hundreds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Box<Facts>>,
     /// What it is for, by product id; none of a refused one.
     pub items: Vec<OrderItem>,
     /// Sum of its items, in won.
@@ -133,4 +138,12 @@ pub struct Order {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(serialize_with = "crate::clock::serialize")]
     pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Order {
+    /// Why the order was rejected.
+    pub fn reject_reason(&self) -> Option<OrderRejectReason> {
+        let reason = OrderRejectReason::new(self.code?, self.detail.clone().unwrap_or_default());
+        Some(OrderRejectReason { facts: self.facts.clone().unwrap_or_default(), ..reason })
+    }
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
+use crate::domain::facts::Facts;
+
 /// The rule that refused a command.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, EnumString, IntoStaticStr, VariantArray,
@@ -45,11 +47,19 @@ pub struct OrderRejectReason {
     pub code: RejectCode,
     /// The same in words: which thing, and what was expected.
     pub detail: String,
+    /// The same as fields. Outcomes of older versions have none.
+    #[serde(default, skip_serializing_if = "Facts::is_empty")]
+    pub facts: Box<Facts>,
 }
 
 impl OrderRejectReason {
     pub fn new(code: RejectCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), facts: Box::default() }
+    }
+
+    #[must_use]
+    pub fn with(self, facts: Facts) -> Self {
+        Self { facts: Box::new(facts), ..self }
     }
 }
 

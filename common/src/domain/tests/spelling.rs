@@ -13,6 +13,7 @@ use crate::{
         claim::ClaimRejectReason,
         dead_letter::DeadLetterStatus,
         event::Aggregate,
+        facts::CouponRefusal,
         order::{CommandKind, CouponStatus, OrderStatus, PaymentStatus, RejectCode},
         points::LedgerType,
         product::ProductStatus,
@@ -81,6 +82,8 @@ fn orders_are_spelled_as_the_database_holds_them() {
     assert_eq!(spellings::<CouponStatus>(), ["ISSUED", "USED", "EXPIRED", "REVOKED"]);
     assert_eq!(spellings::<PaymentStatus>(), ["READY", "DONE", "FAIL", "CANCELLED"]);
     assert_eq!(spellings::<ProductStatus>(), ["SELLING", "STOPPED"]);
+    let coupon_refusals = ["NOT_OWNED", "USED", "EXPIRED", "REVOKED", "MINIMUM_NOT_REACHED", "NO_DISCOUNT"];
+    assert_eq!(spellings::<CouponRefusal>(), coupon_refusals);
     let reject_codes = [
         "PRODUCT_NOT_FOUND",
         "PRODUCT_NOT_SELLING",

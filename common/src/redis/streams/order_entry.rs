@@ -91,7 +91,10 @@ mod tests {
     use super::*;
     use crate::{
         clock::from_millis,
-        domain::order::{Action, Line, OrderRejectReason, RejectCode},
+        domain::{
+            facts::Facts,
+            order::{Action, Line, OrderRejectReason, RejectCode},
+        },
     };
 
     fn entry() -> OrderEntry {
@@ -126,9 +129,22 @@ mod tests {
         assert!(reason(|fields| drop(fields.insert("command".into(), "{}".into()))).starts_with("field 'command': "));
     }
 
+    /// A worker of the version before sends no facts.
+    #[test]
+    fn an_outcome_without_facts_is_read() {
+        let id = Uuid::from_u128(1);
+        let message = format!(
+            r#"[{{"command": "{id}", "outcome": {{"Rejected": {{"code": "ORDER_NOT_FOUND", "detail": "none"}}}}}}]"#
+        );
+        let refusal = OrderRejectReason::new(RejectCode::OrderNotFound, "none");
+        let expected = OrderOutcomeMessage { command: CommandId(id), outcome: OrderOutcome::Rejected(refusal) };
+        assert_eq!(OrderOutcomeMessage::read_all(message.as_bytes()), [expected]);
+    }
+
     #[test]
     fn outcomes_survive_writing_and_reading() {
-        let refusal = OrderRejectReason::new(RejectCode::OrderNotFound, "none");
+        let facts = Facts { available: Some(1), ..Facts::default() };
+        let refusal = OrderRejectReason::new(RejectCode::OrderNotFound, "none").with(facts);
         let outcomes =
             [OrderOutcomeMessage { command: CommandId(Uuid::from_u128(1)), outcome: OrderOutcome::Rejected(refusal) }];
         assert_eq!(OrderOutcomeMessage::read_all(&OrderOutcomeMessage::write_all(&outcomes).expect("JSON")), outcomes);

@@ -2,6 +2,7 @@ use super::{BatchExecutor, Decision, PointsMovement, reject, status_conflict};
 use crate::{
     domain::{
         claim::CouponExpired,
+        facts::Facts,
         order::{Command, CouponStatus, Order, OrderStatus, PaymentStatus, RejectCode},
         points::LedgerType,
         ranking::business_day,
@@ -36,9 +37,12 @@ impl BatchExecutor<'_> {
 
     fn refund(&mut self, command: &Command, order: &Order, payment: PaymentId) -> Decision<()> {
         let (amount, cap) = (order.pay_amount, self.rules.holding_cap);
-        if self.account(command).refund(amount, cap).is_none() {
+        let account = self.account(command);
+        if account.refund(amount, cap).is_none() {
             let detail = format!("At most {cap} points can be held; the refund of {amount} would exceed that.");
-            return reject(RejectCode::PointsCapExceeded, detail);
+            let held = Some(account.balance + account.pending);
+            let facts = Facts { held, limit: Some(cap), requested: Some(amount), ..Facts::default() };
+            return reject(RejectCode::PointsCapExceeded, detail, facts);
         }
         let movement = PointsMovement { kind: LedgerType::Refund, amount, order: order.order_id, payment };
         self.move_points(command, movement);

@@ -1,4 +1,4 @@
-use super::{BatchExecutor, Decision, reject, status_conflict};
+use super::{BatchExecutor, Decision, reject, state_of, status_conflict};
 use crate::{
     domain::order::{Command, OrderStatus, RejectCode},
     identifiers::OrderId,
@@ -19,7 +19,8 @@ impl BatchExecutor<'_> {
                 Ok(())
             }
             OrderStatus::DepositWait => {
-                reject(RejectCode::OrderStateConflict, format!("Order {id} is DEPOSIT_WAIT; it must be paid first."))
+                let detail = format!("Order {id} is DEPOSIT_WAIT; it must be paid first.");
+                reject(RejectCode::OrderStateConflict, detail, state_of(order))
             }
             OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => status_conflict(order),
         }

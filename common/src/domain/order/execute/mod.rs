@@ -17,6 +17,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         event::{Aggregate, Event},
+        facts::Facts,
         points::{Account, LedgerType},
     },
     identifiers::{OrderId, PaymentId},
@@ -74,7 +75,8 @@ pub fn fail_permanently(state: &mut LockedState, command: &Command, rules: &Orde
     let mut executor = BatchExecutor { state, plan: OrderPlan::default(), rules, now };
     let outcome = executor.existing_outcome(command).unwrap_or_else(|| {
         let detail = "It could not be executed, by a defect; nothing was changed.";
-        let reason = OrderRejectReason::new(RejectCode::CommandFailed, detail);
+        let facts = Facts { command_id: Some(command.id), ..Facts::default() };
+        let reason = OrderRejectReason::new(RejectCode::CommandFailed, detail).with(facts);
         if let Action::Place { coupon, .. } = command.action {
             executor.insert_rejected(command, coupon, &reason);
         } else if command.has_own_outcome() {
@@ -88,17 +90,23 @@ pub fn fail_permanently(state: &mut LockedState, command: &Command, rules: &Orde
 
 type Decision<T> = Result<T, OrderRejectReason>;
 
-fn reject<T>(code: RejectCode, detail: String) -> Decision<T> {
-    Err(OrderRejectReason::new(code, detail))
+fn reject<T>(code: RejectCode, detail: String, facts: Facts) -> Decision<T> {
+    Err(OrderRejectReason::new(code, detail).with(facts))
 }
 
 fn not_found(id: OrderId) -> OrderRejectReason {
-    OrderRejectReason::new(RejectCode::OrderNotFound, format!("The user has no order {id}."))
+    let facts = Facts { order_id: Some(id), ..Facts::default() };
+    OrderRejectReason::new(RejectCode::OrderNotFound, format!("The user has no order {id}.")).with(facts)
+}
+
+fn state_of(order: &Order) -> Facts {
+    Facts { order_id: Some(order.order_id), order_status: Some(order.status), ..Facts::default() }
 }
 
 fn status_conflict<T>(order: &Order) -> Decision<T> {
     let (id, status) = (order.order_id, order.status.into_str());
-    reject(RejectCode::OrderStateConflict, format!("Order {id} is {status}; that can no longer be done."))
+    let detail = format!("Order {id} is {status}; that can no longer be done.");
+    reject(RejectCode::OrderStateConflict, detail, state_of(order))
 }
 
 /// The state of one batch while its commands are decided. Each command sees the changes of those before it.
@@ -126,7 +134,7 @@ impl BatchExecutor<'_> {
             // The order is the outcome of its placement: no other row is written for it.
             Action::Place { .. } => {
                 let order = self.state.orders.get(&command.order())?;
-                order.code.map(|code| OrderRejectReason::new(code, order.detail.clone().unwrap_or_default()))
+                order.reject_reason()
             }
             // Expiring twice expires once, so it needs no outcome of its own.
             Action::Expire { .. } => return None,

@@ -1,7 +1,8 @@
-use super::{BatchExecutor, Decision, PointsMovement, reject, status_conflict};
+use super::{BatchExecutor, Decision, PointsMovement, reject, state_of, status_conflict};
 use crate::{
     clock,
     domain::{
+        facts::Facts,
         order::{Command, OrderStatus, Payment, PaymentStatus, RejectCode},
         points::LedgerType,
         ranking::business_day,
@@ -22,7 +23,8 @@ impl BatchExecutor<'_> {
             OrderStatus::DepositWait if command.at < order.expires_at => {}
             OrderStatus::DepositWait => {
                 let detail = format!("Order {id} was to be paid until {}.", clock::text(order.expires_at));
-                return reject(RejectCode::OrderStateConflict, detail);
+                let facts = Facts { expires_at: Some(order.expires_at), ..state_of(order) };
+                return reject(RejectCode::OrderStateConflict, detail, facts);
             }
             OrderStatus::Cancelled | OrderStatus::Expired | OrderStatus::Rejected => return status_conflict(order),
         }
@@ -42,7 +44,8 @@ impl BatchExecutor<'_> {
         if account.pay(amount).is_none() {
             let balance = account.balance;
             let detail = format!("The balance is {balance}; {amount} are to be paid.");
-            return reject(RejectCode::PointsInsufficient, detail);
+            let facts = Facts { balance: Some(balance), required: Some(amount), ..Facts::default() };
+            return reject(RejectCode::PointsInsufficient, detail, facts);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@ use super::{BatchExecutor, Decision, reject};
 use crate::{
     domain::{
         campaign::MAX_AMOUNT,
+        facts::{CouponRefusal, Facts},
         order::{
             Command, CouponStatus, IssuedCoupon, Line, Order, OrderItem, OrderRejectReason, OrderRules, OrderStatus,
             RejectCode, UnpaidOrders,
@@ -65,6 +66,7 @@ impl BatchExecutor<'_> {
             status: OrderStatus::DepositWait,
             code: None,
             detail: None,
+            facts: None,
             items: Vec::new(),
             total_amount: 0,
             discount_amount: 0,
@@ -82,14 +84,19 @@ impl BatchExecutor<'_> {
 
     /// The durable outcome of a rejected placement is an order without items.
     pub(super) fn insert_rejected(&mut self, command: &Command, coupon: Option<ClaimId>, reason: &OrderRejectReason) {
-        let (code, detail) = (Some(reason.code), Some(reason.detail.clone()));
-        let order = Order { status: OrderStatus::Rejected, code, detail, ..self.empty_order(command, coupon) };
+        let order = Order {
+            status: OrderStatus::Rejected,
+            code: Some(reason.code),
+            detail: Some(reason.detail.clone()),
+            facts: (!reason.facts.is_empty()).then(|| reason.facts.clone()),
+            ..self.empty_order(command, coupon)
+        };
         self.plan.placed.insert(order.order_id);
         self.state.orders.insert(order.order_id, order);
     }
 
     fn price(&self, command: &Command, lines: &[Line], coupon: Option<ClaimId>, pay: bool) -> Decision<Pricing> {
-        let coupon = coupon.map(|coupon| self.usable_coupon(command, coupon)).transpose()?;
+        let coupon = coupon.map(|id| Ok((id, self.usable_coupon(command, id)?))).transpose()?;
         let mut items = Vec::with_capacity(lines.len());
         let mut total = 0;
         for line in lines {
@@ -98,27 +105,12 @@ impl BatchExecutor<'_> {
                 Some(total) if total <= MAX_AMOUNT => total,
                 _ => {
                     let detail = format!("Expected a total of at most {MAX_AMOUNT} won.");
-                    return reject(RejectCode::ValidationFailed, detail);
+                    return reject(RejectCode::ValidationFailed, detail, Facts::default());
                 }
             };
             items.push(item);
         }
-        let discount = match coupon {
-            Some(IssuedCoupon { discount, minimum_order_amount, .. }) if total >= *minimum_order_amount => {
-                discount.amount_for(total)
-            }
-            Some(IssuedCoupon { minimum_order_amount, .. }) => {
-                let minimum = minimum_order_amount;
-                let detail = format!("The coupon can be used from {minimum} won on; the order comes to {total}.");
-                return reject(RejectCode::CouponNotUsable, detail);
-            }
-            None => 0,
-        };
-        // A small percentage of a small total rounds down to nothing. The coupon would be spent for it.
-        if discount == 0 && coupon.is_some() {
-            let detail = format!("The coupon takes nothing off an order of {total} won.");
-            return reject(RejectCode::CouponNotUsable, detail);
-        }
+        let discount = coupon.map_or(Ok(0), |(id, coupon)| discount_of(id, coupon, total))?;
         if pay {
             self.check_balance(command, total - discount)?;
         } else {
@@ -134,7 +126,8 @@ impl BatchExecutor<'_> {
         let OrderRules { unpaid_orders_limit: orders_limit, unpaid_units_limit: units_limit, .. } = *self.rules;
         if orders_limit > 0 && *orders >= i64::from(orders_limit) {
             let detail = format!("The user has {orders} unpaid orders; at most {orders_limit} are allowed at once.");
-            return reject(RejectCode::UnpaidOrdersLimitExceeded, detail);
+            let facts = Facts { held: Some(*orders), limit: Some(i64::from(orders_limit)), ..Facts::default() };
+            return reject(RejectCode::UnpaidOrdersLimitExceeded, detail, facts);
         }
         for OrderItem { product_id, quantity, .. } in items {
             let held = units.get(product_id).copied().unwrap_or(0);
@@ -143,43 +136,53 @@ impl BatchExecutor<'_> {
                     "At most {units_limit} units of product {product_id} can be in a user's unpaid orders; {held} are, \
                      {quantity} were ordered."
                 );
-                return reject(RejectCode::UnpaidUnitsLimitExceeded, detail);
+                let facts = Facts {
+                    product_id: Some(*product_id),
+                    held: Some(held),
+                    requested: Some(i64::from(*quantity)),
+                    limit: Some(i64::from(units_limit)),
+                    ..Facts::default()
+                };
+                return reject(RejectCode::UnpaidUnitsLimitExceeded, detail, facts);
             }
         }
         Ok(())
     }
 
     fn price_line(&self, Line { product_id, quantity }: Line, pay: bool) -> Decision<OrderItem> {
+        let facts = Facts { product_id: Some(product_id), ..Facts::default() };
         let Some(product) = self.state.products.get(&product_id) else {
-            return reject(RejectCode::ProductNotFound, format!("There is no product {product_id}."));
+            return reject(RejectCode::ProductNotFound, format!("There is no product {product_id}."), facts);
         };
         if product.status != ProductStatus::Selling {
-            return reject(RejectCode::ProductNotSelling, format!("Product {product_id} is not for sale now."));
+            return reject(RejectCode::ProductNotSelling, format!("Product {product_id} is not for sale now."), facts);
         }
         if product.payment_required && !pay {
             let detail = format!("An order with product {product_id} has to be paid in the same step, by 'pay': true.");
-            return reject(RejectCode::PaymentRequired, detail);
+            return reject(RejectCode::PaymentRequired, detail, facts);
         }
         if product.stock < i64::from(quantity) {
             let stock = product.stock;
             let detail = format!("Product {product_id} has {stock} in stock; {quantity} were ordered.");
-            return reject(RejectCode::StockInsufficient, detail);
+            let facts = Facts { requested: Some(i64::from(quantity)), available: Some(stock), ..facts };
+            return reject(RejectCode::StockInsufficient, detail, facts);
         }
         Ok(OrderItem { product_id, name: product.name.clone(), unit_price: product.price, quantity })
     }
 
     /// The coupon, when the user can use it now.
     fn usable_coupon(&self, command: &Command, id: ClaimId) -> Decision<&IssuedCoupon> {
-        let not_usable = |why: &str| OrderRejectReason::new(RejectCode::CouponNotUsable, format!("Coupon {id} {why}."));
         // The owner of another user's coupon is not disclosed, nor that the coupon exists.
         let coupon = self.state.coupons.get(&id).filter(|coupon| coupon.user == command.user);
-        let coupon = coupon.ok_or_else(|| not_usable("is not the user's"))?;
+        let coupon = coupon.ok_or_else(|| not_usable(id, CouponRefusal::NotOwned, "is not the user's"))?;
         match coupon.status {
             // Compared with the time of the request: a coupon does not end while its order waits in the stream.
             CouponStatus::Issued if command.at < coupon.valid_until => Ok(coupon),
-            CouponStatus::Issued | CouponStatus::Expired => Err(not_usable("is no longer valid")),
-            CouponStatus::Used => Err(not_usable("is used already")),
-            CouponStatus::Revoked => Err(not_usable("was taken back")),
+            CouponStatus::Issued | CouponStatus::Expired => {
+                Err(not_usable(id, CouponRefusal::Expired, "is no longer valid"))
+            }
+            CouponStatus::Used => Err(not_usable(id, CouponRefusal::Used, "is used already")),
+            CouponStatus::Revoked => Err(not_usable(id, CouponRefusal::Revoked, "was taken back")),
         }
     }
 
@@ -198,5 +201,34 @@ impl BatchExecutor<'_> {
             (coupon.status, coupon.used_at) = (CouponStatus::Used, Some(self.now));
             self.plan.coupons.insert(id);
         }
+    }
+}
+
+fn not_usable(id: ClaimId, reason: CouponRefusal, why: &str) -> OrderRejectReason {
+    let facts = Facts { user_coupon_id: Some(id), reason: Some(reason), ..Facts::default() };
+    OrderRejectReason::new(RejectCode::CouponNotUsable, format!("Coupon {id} {why}.")).with(facts)
+}
+
+/// What a usable coupon takes off an order of this total.
+fn discount_of(id: ClaimId, coupon: &IssuedCoupon, total: i64) -> Decision<i64> {
+    let refuse = |reason, detail| {
+        let facts = Facts {
+            user_coupon_id: Some(id),
+            reason: Some(reason),
+            minimum_order_amount: Some(coupon.minimum_order_amount),
+            total_amount: Some(total),
+            ..Facts::default()
+        };
+        reject(RejectCode::CouponNotUsable, detail, facts)
+    };
+    let minimum = coupon.minimum_order_amount;
+    if total < minimum {
+        let detail = format!("The coupon can be used from {minimum} won on; the order comes to {total}.");
+        return refuse(CouponRefusal::MinimumNotReached, detail);
+    }
+    match coupon.discount.amount_for(total) {
+        // A small percentage of a small total rounds down to nothing. The coupon would be spent for it.
+        0 => refuse(CouponRefusal::NoDiscount, format!("The coupon takes nothing off an order of {total} won.")),
+        discount => Ok(discount),
     }
 }

@@ -120,6 +120,7 @@ fn order_in(status: OrderStatus) -> Order {
         status,
         code: None,
         detail: None,
+        facts: None,
         items: vec![item],
         total_amount: 5_000,
         discount_amount: 0,

@@ -1,5 +1,8 @@
 use super::*;
-use crate::domain::campaign::MAX_AMOUNT;
+use crate::domain::{
+    campaign::MAX_AMOUNT,
+    facts::{CouponRefusal, Facts},
+};
 
 #[test]
 fn a_placed_order_reserves_its_items_at_their_prices() {
@@ -85,6 +88,38 @@ fn a_placement_that_breaks_a_rule_is_rejected() {
     }
 }
 
+/// What a placement by `user` of `items` with this coupon is rejected with.
+fn facts_of(user: usize, items: &[(usize, u32)], coupon: Option<usize>, pay: bool) -> Facts {
+    let mut state = initial_state();
+    let action = place_action(items, coupon, pay.then(|| payment_id(5)));
+    let plan = execute(&mut state, &[command(0, user, action)], &RULES, now());
+    let OrderOutcome::Rejected(reason) = &plan.outcomes[0] else { panic!("{plan:?}") };
+    let stored = state.orders[&order_id(0)].reject_reason();
+    assert_eq!(stored.as_ref(), Some(reason), "the order keeps the facts");
+    (*reason.facts).clone()
+}
+
+#[test]
+fn a_rejection_states_its_facts() {
+    let none = Facts::default();
+    let product = |number| Some(product_id(number));
+    let stock = Facts { product_id: product(1), requested: Some(6), available: Some(5), ..none.clone() };
+    assert_eq!(facts_of(1, &[(1, 6)], None, false), stock);
+    let (held, requested, limit) = (Some(0), Some(11), Some(10));
+    let units = Facts { product_id: product(0), held, requested, limit, ..none.clone() };
+    assert_eq!(facts_of(1, &[(0, 11)], None, false), units);
+    let points = facts_of(0, &[(0, 1)], None, true);
+    assert_eq!((points.balance, points.required), (Some(0), Some(PRICES[0])));
+    let coupon =
+        |number, reason| Facts { user_coupon_id: Some(coupon_id(number)), reason: Some(reason), ..none.clone() };
+    assert_eq!(facts_of(1, &[(0, 1)], Some(0), false), coupon(0, CouponRefusal::NotOwned));
+    assert_eq!(facts_of(2, &[(0, 1)], Some(3), false), coupon(3, CouponRefusal::Expired));
+    let total = Some(9 * PRICES[0]);
+    let minimum_order_amount = Some(initial_state().coupons[&coupon_id(2)].minimum_order_amount);
+    let minimum = Facts { minimum_order_amount, total_amount: total, ..coupon(2, CouponRefusal::MinimumNotReached) };
+    assert_eq!(facts_of(1, &[(0, 9)], Some(2), false), minimum);
+}
+
 /// The rejection is durable as an order. Nothing else changes.
 fn expect_only_a_rejected_order(state: &LockedState, plan: &OrderPlan, code: RejectCode) {
     let order = &state.orders[&order_id(0)];
@@ -111,10 +146,10 @@ fn a_coupon_that_takes_nothing_off_is_not_spent() {
 
 #[test]
 fn only_an_issued_coupon_is_usable() {
-    for (status, word) in [
-        (CouponStatus::Used, "used already"),
-        (CouponStatus::Expired, "no longer valid"),
-        (CouponStatus::Revoked, "taken back"),
+    for (status, word, refusal) in [
+        (CouponStatus::Used, "used already", CouponRefusal::Used),
+        (CouponStatus::Expired, "no longer valid", CouponRefusal::Expired),
+        (CouponStatus::Revoked, "taken back", CouponRefusal::Revoked),
     ] {
         let mut state = initial_state();
         state.coupons.get_mut(&coupon_id(0)).expect("a coupon").status = status;
@@ -122,6 +157,7 @@ fn only_an_issued_coupon_is_usable() {
         let OrderOutcome::Rejected(reason) = &plan.outcomes[0] else { panic!("{plan:?}") };
         assert_eq!(reason.code, RejectCode::CouponNotUsable);
         assert!(reason.detail.contains(word), "{reason}");
+        assert_eq!(reason.facts.reason, Some(refusal));
     }
 }
 

@@ -1,0 +1,83 @@
+use super::Error;
+use crate::domain::facts::Facts;
+
+impl Error {
+    /// What the error states beside its message, as fields of the problem.
+    pub fn facts(&self) -> Facts {
+        let none = Facts::default();
+        match self {
+            Self::PayloadTooLarge(bytes) => Facts { max_bytes: u64::try_from(*bytes).ok(), ..none },
+            Self::CouponNotFound(coupon) | Self::CampaignUnavailable(coupon) => {
+                Facts { coupon_id: Some(*coupon), ..none }
+            }
+            Self::ClaimNotFound { coupon, user } => Facts { coupon_id: Some(*coupon), user_id: Some(*user), ..none },
+            Self::ClaimFailed(claim) => Facts { claim_id: Some(*claim), ..none },
+            Self::UserCouponNotFound { user, user_coupon } => {
+                Facts { user_id: Some(*user), user_coupon_id: Some(*user_coupon), ..none }
+            }
+            Self::AssignmentNotFound(key) | Self::AssignmentKeyReused(key) => {
+                Facts { assignment_key: Some(key.clone()), ..none }
+            }
+            Self::AssignmentBudgetExceeded(exceeded) => Facts {
+                requested: Some(exceeded.requested.into()),
+                assigned: Some(exceeded.assigned.into()),
+                budget: Some(exceeded.budget.into()),
+                business_day: Some(exceeded.business_day),
+                ..none
+            },
+            Self::AssignmentStateConflict(status) => Facts { assignment_status: Some(*status), ..none },
+            Self::RebuildNotFound(rebuild) => Facts { rebuild_id: Some(*rebuild), ..none },
+            Self::DeadLetterNotFound(id) | Self::DeadLetterNotRedrivable(id) | Self::DeadLetterRedriven(id) => {
+                Facts { dead_letter_id: Some(*id), ..none }
+            }
+            Self::CampaignNotOpen { opens_at, .. } => Facts { opens_at: Some(*opens_at), ..none },
+            Self::QuantityBelowClaimed { requested, claimed } => {
+                Facts { requested: Some((*requested).into()), claimed: Some((*claimed).into()), ..none }
+            }
+            Self::ProductNotFound(product) => Facts { product_id: Some(*product), ..none },
+            Self::StockInsufficient { product, stock, change } => Facts {
+                product_id: Some(*product),
+                requested: Some(change.saturating_neg()),
+                available: Some(*stock),
+                ..none
+            },
+            Self::OrderNotFound(order) | Self::OrderPending(order) => Facts { order_id: Some(*order), ..none },
+            Self::CommandNotFound(command) => Facts { command_id: Some(*command), ..none },
+            Self::PaymentNotFound(payment) => Facts { payment_id: Some(*payment), ..none },
+            Self::ChargeNotFound(charge) | Self::PaymentDeclined(charge) => Facts { charge_id: Some(*charge), ..none },
+            Self::AmountBelowMinimum(minimum) => Facts { minimum_amount: Some(*minimum), ..none },
+            Self::PointsCapExceeded { cap, held } => Facts { limit: Some(*cap), held: Some(*held), ..none },
+            Self::PointsInsufficient { balance, required } => {
+                Facts { balance: Some(*balance), required: Some(*required), ..none }
+            }
+            Self::RateLimited { limit, .. } => Facts { limit: Some(i64::from(*limit)), ..none },
+            Self::OrderRejected(refusal) => (*refusal.facts).clone(),
+            Self::PaymentFailed { payment, refusal } => {
+                Facts { payment_id: Some(*payment), ..(*refusal.facts).clone() }
+            }
+            // Listed, so that a new error cannot be forgotten here.
+            Self::ValidationFailed(_)
+            | Self::MalformedJson(_)
+            | Self::UnsupportedMediaType
+            | Self::UnsupportedContentEncoding
+            | Self::RequestTimeout(_)
+            | Self::Unauthenticated
+            | Self::Forbidden(_)
+            | Self::RouteNotFound
+            | Self::MethodNotAllowed
+            | Self::CouponAlreadyIssued(_)
+            | Self::CampaignPaused
+            | Self::CampaignClosed
+            | Self::CouponExhausted
+            | Self::PreconditionRequired
+            | Self::PreconditionFailed
+            | Self::IdempotencyInProgress
+            | Self::IdempotencyKeyReused
+            | Self::Overloaded
+            | Self::DependencyUnavailable { .. }
+            | Self::Setting(..)
+            | Self::LeaseHeld { .. }
+            | Self::Internal(_) => none,
+        }
+    }
+}
