@@ -30,7 +30,7 @@ use sha2::{Digest as _, Sha256};
 use tower::Service;
 use tracing::Instrument as _;
 
-use super::{InProgress, panicked};
+use super::{InProgress, fingerprint, panicked};
 use crate::{
     app::SharedApp,
     extract::{Administrator, OperationId, max_body_bytes, read_body},
@@ -77,17 +77,21 @@ where
     S::Future: Send,
 {
     let (mut parts, body) = request.into_parts();
-    let key = key(&parts.headers)?;
+    let key = Key::of(&parts.headers)?;
     if parts.uri.path().starts_with("/admin/") {
         // A caller without the token must neither read a stored response nor write a row.
         Administrator::from_request_parts(&mut parts, &app).await?;
     }
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
+    // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different splits
+    // apart, as no part contains one.
+    let named = |key: &[u8]| hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key]);
+    let query = parts.uri.query();
     let keyed = KeyedRequest {
-        // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different
-        // splits apart, as no part contains one.
-        key_hash: hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
-        body_hash: fingerprint(parts.uri.query(), &body),
+        key_hash: named(key.name.as_bytes()),
+        quoted_key_hash: key.quoted.map(|quoted| named(quoted.as_bytes())),
+        body_hash: fingerprint(query, &body),
+        value_hash: fingerprint::of_json(&body).map(|value| fingerprint(query, &value)),
     };
     let request = Request::from_parts(parts, Body::from(body));
     // In a task of its own: the response is stored though the client goes away.
@@ -101,17 +105,47 @@ where
     running.await.map_err(Error::internal)?
 }
 
-fn key(headers: &HeaderMap) -> Result<HeaderValue> {
-    let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
-    // Of two keys it is not known which one the caller repeats.
-    let (Some(key), None) = (keys.next(), keys.next()) else {
-        return Err(Error::field(IDEMPOTENCY_KEY_NAME, "expected one key"));
-    };
-    if (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic) {
-        Ok(key.clone())
-    } else {
-        Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters")))
+/// The key of a request: bare, or a string of structured fields (RFC 9651), which the draft asks for. Both are the same.
+struct Key {
+    name: String,
+    /// As it came, when it was quoted.
+    quoted: Option<HeaderValue>,
+}
+
+impl Key {
+    fn of(headers: &HeaderMap) -> Result<Self> {
+        let mut keys = headers.get_all(&IDEMPOTENCY_KEY).iter();
+        // Of two keys it is not known which one the caller repeats.
+        let (Some(key), None) = (keys.next(), keys.next()) else {
+            return Err(Error::field(IDEMPOTENCY_KEY_NAME, "expected one key"));
+        };
+        let is_quoted = key.as_bytes().starts_with(b"\"");
+        let bare = || key.to_str().ok().map(ToOwned::to_owned);
+        let name = if is_quoted { unquoted(key.as_bytes()) } else { bare() };
+        let name = name.filter(|name| {
+            (1..=MAX_KEY_LENGTH).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        let expected =
+            || format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters, bare or as a quoted string");
+        let name = name.ok_or_else(|| Error::field(IDEMPOTENCY_KEY_NAME, expected()))?;
+        Ok(Self { name, quoted: is_quoted.then(|| key.clone()) })
     }
+}
+
+/// The text of a string of structured fields: in quotes, where a backslash stands before a quote or a backslash.
+fn unquoted(field: &[u8]) -> Option<String> {
+    let inside = field.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let mut text = String::with_capacity(inside.len());
+    let mut bytes = inside.iter();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'"' => return None,
+            b'\\' => *bytes.next().filter(|escaped| matches!(escaped, b'"' | b'\\'))?,
+            other => *other,
+        };
+        text.push(char::from(byte));
+    }
+    Some(text)
 }
 
 /// What makes a request with a key the same as an earlier one. The query counts: with `dryRun` it decides whether there
@@ -257,4 +291,27 @@ fn with_request_id(problem: Vec<u8>, request_id: &str) -> Vec<u8> {
     let Ok(Value::Object(mut members)) = serde_json::from_slice(&problem) else { return problem };
     members.insert("requestId".into(), request_id.into());
     Value::Object(members).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(value: &[u8]) -> Option<String> {
+        let headers = [(IDEMPOTENCY_KEY.clone(), HeaderValue::from_bytes(value).expect("a header"))];
+        Key::of(&headers.into_iter().collect()).ok().map(|key| key.name)
+    }
+
+    #[test]
+    fn a_quoted_key_is_the_bare_one() {
+        assert_eq!(key(b"a-1").as_deref(), Some("a-1"));
+        assert_eq!(key(b"\"a-1\"").as_deref(), Some("a-1"));
+        assert_eq!(key(br#""a\"b\\c""#).as_deref(), Some(r#"a"b\c"#));
+        assert_eq!(key(br#"a"b"#).as_deref(), Some(r#"a"b"#));
+        for other in
+            [&b"\""[..], b"\"\"", b"\"a", b"\"a\"b\"", b"\"a\\", br#""a\""#, br#""a\b""#, b"\"a b\"", b"\"a\";p=1", b""]
+        {
+            assert_eq!(key(other), None, "{}", other.escape_ascii());
+        }
+    }
 }

@@ -31,7 +31,7 @@ use crate::{
         description = "First-come coupons, and the shop around them. Times are RFC 3339, money is whole won. Every \
             answer has `x-request-id`; every refusal is a problem (RFC 9457) with a stable `code`. Every POST, PATCH and \
             DELETE takes `Idempotency-Key`: for 24 hours a repeat is given the stored answer, with `idempotent-replayed: true`. The \
-            same key with another body or query is refused with 422 `IDEMPOTENCY_KEY_REUSED`, one whose first request is still \
+            same key with another JSON value or query is refused with 422 `IDEMPOTENCY_KEY_REUSED`, one whose first request is still \
             running with 409 `IDEMPOTENCY_IN_PROGRESS`. Stored are answers of 2xx, 404, 409 \
             and 422 that do not ask to come again later; after any other a repeat runs again, and is one with the first."
     ),

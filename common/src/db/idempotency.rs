@@ -30,8 +30,21 @@ const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct KeyedRequest {
     /// SHA-256 of method, path and key, with line feeds between them.
     pub key_hash: [u8; 32],
-    /// SHA-256 of the body, and of the query where there is one: the fingerprint of the request.
+    /// Under which hash the version before stored this key, where that is another one: with the quotes around the key.
+    pub quoted_key_hash: Option<[u8; 32]>,
+    /// SHA-256 of the bytes of the body, and of the query where there is one.
     pub body_hash: [u8; 32],
+    /// SHA-256 of the JSON value of the body, and of the query where there is one; none when the body is no JSON.
+    pub value_hash: Option<[u8; 32]>,
+}
+
+impl KeyedRequest {
+    /// Whether a request with this key is the one that the row began with.
+    fn is_repeat_of(&self, row: &KeyRow) -> bool {
+        // Rows of the version before have no hash of the value, and it compares bytes alone: their own repeats match.
+        row.body_hash == self.body_hash
+            || self.value_hash.is_some_and(|hash| row.value_hash.as_deref() == Some(&hash[..]))
+    }
 }
 
 /// What is known of a key when a request arrives with it.
@@ -70,6 +83,7 @@ pub struct StoredResponse {
 #[derive(sqlx::FromRow)]
 struct KeyRow {
     body_hash: Vec<u8>,
+    value_hash: Option<Vec<u8>>,
     operation_id: Uuid,
     in_progress_until: Option<Timestamp>,
     status: Option<u16>,
@@ -87,6 +101,7 @@ pub async fn begin(
     operation: Uuid,
     now: Timestamp,
 ) -> Result<KeyState, sqlx::Error> {
+    let request = &known_by(pool, request, now).await?;
     let mut is_uncertain = false;
     // Each step below may lose a race against another request with the same key; then the row is read again.
     for _ in 0..MAX_ROUNDS {
@@ -118,6 +133,15 @@ pub async fn begin(
     Ok(KeyState::InProgress)
 }
 
+/// The request by the hash under which its key is stored. The version before took a quoted key for another than the bare
+/// one; what it has stored stays valid for as long as it was promised.
+async fn known_by(pool: &MySqlPool, request: &KeyedRequest, now: Timestamp) -> Result<KeyedRequest, sqlx::Error> {
+    let Some(quoted) = request.quoted_key_hash else { return Ok(*request) };
+    let before = KeyedRequest { key_hash: quoted, ..*request };
+    let row = find(pool, &before).await?;
+    Ok(row.filter(|row| row.created_at > now - RETENTION).map_or(*request, |_| before))
+}
+
 async fn insert(
     pool: &MySqlPool,
     request: &KeyedRequest,
@@ -127,10 +151,11 @@ async fn insert(
     let until = now + ATTEMPT_TIMEOUT;
     sqlx::query(
         "INSERT INTO idempotency_keys /* idempotency::insert */ \
-         (key_hash, body_hash, operation_id, in_progress_until, created_at) VALUES (?, ?, ?, ?, ?)",
+         (key_hash, body_hash, value_hash, operation_id, in_progress_until, created_at) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(&request.key_hash[..])
     .bind(&request.body_hash[..])
+    .bind(request.value_hash.as_ref().map(|hash| &hash[..]))
     .bind(operation)
     .bind(until)
     .bind(now)
@@ -141,8 +166,8 @@ async fn insert(
 
 async fn find(pool: &MySqlPool, request: &KeyedRequest) -> Result<Option<KeyRow>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* idempotency::find */ body_hash, operation_id, in_progress_until, status, content_type, location, body, \
-         created_at FROM idempotency_keys WHERE key_hash = ?",
+        "SELECT /* idempotency::find */ body_hash, value_hash, operation_id, in_progress_until, status, content_type, \
+         location, body, created_at FROM idempotency_keys WHERE key_hash = ?",
     )
     .bind(&request.key_hash[..])
     .fetch_optional(pool)
@@ -173,7 +198,7 @@ async fn repeat(
     now: Timestamp,
 ) -> Result<Option<KeyState>, sqlx::Error> {
     // Before the stored response, which must not reach a request with another body.
-    if row.body_hash != request.body_hash {
+    if !request.is_repeat_of(&row) {
         return Ok(Some(KeyState::FingerprintMismatch));
     }
     if let Some(status) = row.status {

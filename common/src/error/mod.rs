@@ -152,7 +152,7 @@ pub enum Error {
     PaymentFailed { payment: PaymentId, refusal: OrderRejectReason },
     #[error("The first request with this Idempotency-Key is still in progress; try again shortly.")]
     IdempotencyInProgress,
-    #[error("This Idempotency-Key came before with another body or query; expected the same ones, or a new key.")]
+    #[error("This Idempotency-Key came before with another JSON value or query; expected the same ones, or a new key.")]
     IdempotencyKeyReused,
     #[error("Too many requests are waiting; try again shortly.")]
     Overloaded,

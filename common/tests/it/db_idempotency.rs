@@ -8,7 +8,7 @@ use dibs_common::{
 use futures::future::join_all;
 
 fn request(key: u8, body: u8) -> KeyedRequest {
-    KeyedRequest { key_hash: [key; 32], body_hash: [body; 32] }
+    KeyedRequest { key_hash: [key; 32], quoted_key_hash: None, body_hash: [body; 32], value_hash: None }
 }
 
 async fn begin(environment: &TestEnvironment, request: KeyedRequest, now: Timestamp) -> KeyState {

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{REPLAYED, assert_replayed, claim, coffee, create, rows, with_coupon, with_key};
-use crate::app::{Answer, TestApp, claim_body};
+use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body};
 
 #[tokio::test]
 async fn a_bad_request_leaves_its_key_unused() {
@@ -99,5 +99,59 @@ async fn old_idempotency_keys_are_purged_and_young_ones_stay() {
     assert_eq!(db::idempotency::purge(&app.environment.database.pool(), expired).await.expect("purged"), 2_500);
     assert_eq!(db::idempotency::purge(&app.environment.database.pool(), expired).await.expect("purged"), 0);
     assert_replayed(&create(&app, &coffee(), "key").await, &first);
+    app.end().await;
+}
+
+async fn create_from(app: &TestApp, body: &'static str, key: &str) -> Answer {
+    let request = with_key(app.request(Method::POST, "/admin/products"), key).bearer_auth(ADMIN_TOKEN);
+    Answer::of(request.header("content-type", "application/json").body(body)).await
+}
+
+const COFFEE: &str = r#"{"name": "coffee", "price": 5000, "stock": 3}"#;
+
+#[tokio::test]
+async fn a_repeat_has_the_same_value_and_not_the_same_bytes() {
+    let app = TestApp::new().await;
+    let first = create_from(&app, COFFEE, "key").await;
+    assert_eq!(first.status, 201);
+    for same in [COFFEE, r#"{"stock":3,"price":5000,"name":"coff\u0065e"}"#] {
+        assert_replayed(&create_from(&app, same, "key").await, &first);
+    }
+    for other in [r#"{"name":"coffee","price":5000,"stock":3.0}"#, r#"{"name":"coffee","price":5000}"#, "{", ""] {
+        let refused = create_from(&app, other, "key").await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (422, "IDEMPOTENCY_KEY_REUSED"), "{other}");
+    }
+    assert_eq!(rows(&app, "products").await, 1);
+    app.end().await;
+}
+
+#[tokio::test]
+async fn a_quoted_key_is_the_bare_one() {
+    let app = TestApp::new().await;
+    for (first, again) in [("one", "\"one\""), ("\"two\"", "two"), ("\"three\"", "\"three\"")] {
+        let created = create_from(&app, COFFEE, first).await;
+        assert_eq!(created.status, 201);
+        assert_replayed(&create_from(&app, COFFEE, again).await, &created);
+    }
+    for invalid in ["\"one", "\"a b\"", "\"\"", "\"one\";a=1"] {
+        assert_eq!(create_from(&app, COFFEE, invalid).await.code(), "VALIDATION_FAILED", "{invalid}");
+    }
+    assert_eq!(rows(&app, "products").await, 3);
+    app.end().await;
+}
+
+/// The version before compared bytes, and took a quoted key for another one.
+#[tokio::test]
+async fn keys_of_the_version_before_stay_valid() {
+    let app = TestApp::new().await;
+    let created = create_from(&app, COFFEE, "key").await;
+    app.environment.execute("UPDATE idempotency_keys SET value_hash = NULL").await;
+    assert_replayed(&create_from(&app, COFFEE, "key").await, &created);
+    let quoted = "UPDATE idempotency_keys SET key_hash = UNHEX(SHA2('POST\n/admin/products\n\"key\"', 256))";
+    app.environment.execute(quoted).await;
+    assert_replayed(&create_from(&app, COFFEE, "\"key\"").await, &created);
+    assert_eq!(rows(&app, "products").await, 1);
+    app.environment.execute("UPDATE idempotency_keys SET created_at = created_at - INTERVAL 25 HOUR").await;
+    assert_eq!(create_from(&app, COFFEE, "\"key\"").await.status, 201, "no longer promised");
     app.end().await;
 }
