@@ -159,6 +159,12 @@ pub fn created_at(id: Uuid) -> Option<Timestamp> {
     Some(from_millis(i64::try_from(seconds).ok()? * 1_000 + i64::from(nanoseconds / 1_000_000)))
 }
 
+/// The lowest `UUIDv7` of that millisecond.
+pub fn first_uuid_at(time: Timestamp) -> Uuid {
+    let millis = u128::try_from(time.timestamp_millis()).unwrap_or(0);
+    Uuid::from_u128(millis << 80 | 0x7000_8000_0000_0000_0000)
+}
+
 /// A number below `bound` that cannot be predicted.
 pub fn random_below(bound: u16) -> u16 {
     fastrand::u16(..bound.max(1))
@@ -197,6 +203,14 @@ mod tests {
             assert_eq!(parse_uuid(&other), None, "{other}");
             assert!(serde_json::from_value::<ClaimId>(other.into()).is_err());
         }
+    }
+
+    #[test]
+    fn the_first_id_of_a_moment_is_lower_than_those_made_then() {
+        let id = new_uuid();
+        let made = created_at(id).expect("a time");
+        assert!(first_uuid_at(made) <= id && id < first_uuid_at(made + chrono::TimeDelta::milliseconds(1)));
+        assert_eq!(created_at(first_uuid_at(made)), Some(made));
     }
 
     #[test]

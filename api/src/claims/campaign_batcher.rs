@@ -122,9 +122,9 @@ impl CampaignBatcher {
         Ok(counts.map(|counts| counts.claimed))
     }
 
-    /// The user's latest claim that Redis holds.
-    pub async fn latest_claim(&self, redis: &Redis, user: UserId) -> Result<Option<ClaimRecord>> {
-        campaign_state::latest_claim(redis, self.partition, self.coupon, user).await
+    /// The user's claims that Redis holds, the latest last.
+    pub async fn claims_of_user(&self, redis: &Redis, user: UserId) -> Result<Vec<ClaimRecord>> {
+        campaign_state::claims_of_user(redis, self.partition, self.coupon, user).await
     }
 }
 

@@ -84,7 +84,11 @@ pub(super) fn refusal(mut errors: Vec<FieldError>) -> Error {
 }
 
 /// A parameter as the JSON value that its schema expects; text where it is none.
-fn typed(schema: &Value, text: &str) -> Value {
+fn typed(schema: &'static Value, text: &str) -> Value {
+    if is(schema, "array") {
+        let items = resolved(&schema["items"]);
+        return text.split(',').map(|item| typed(items, item)).collect();
+    }
     if is(schema, "boolean")
         && let Ok(truth) = text.parse()
     {
@@ -218,7 +222,7 @@ fn described(schema: &'static Value) -> String {
         Some(AuditPosition::FORMAT | TimelinePosition::FORMAT) => "`nextCursor` of the page before".into(),
         Some("date-time") => "a time such as 2026-01-31T09:00:00Z".into(),
         _ if schema["oneOf"].is_array() => {
-            format!("an object with {}", alternatives(variants(schema).flat_map(required)))
+            format!("an object with {}", alternatives(variants(schema).flat_map(required).map(ToOwned::to_owned)))
         }
         _ if is(schema, "integer") => bounded("an integer", "", [&schema["minimum"], &schema["maximum"]]),
         _ if is(schema, "string") => bounded("text", " characters", [&schema["minLength"], &schema["maxLength"]]),
@@ -238,8 +242,8 @@ fn bounded(kind: &str, unit: &str, [least, most]: [&Value; 2]) -> String {
 }
 
 /// `A, B or C`.
-fn alternatives(words: impl Iterator<Item = &'static str>) -> String {
-    let words: Vec<&str> = words.collect();
+fn alternatives(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = words.collect();
     match &words[..] {
         [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
         words => words.concat(),

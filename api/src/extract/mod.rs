@@ -10,6 +10,7 @@ mod page;
 mod parameters;
 mod precondition;
 mod prefer;
+mod several;
 mod text;
 mod upload;
 
@@ -23,3 +24,4 @@ pub use parameters::{PathParams, QueryParams};
 pub use precondition::{IfMatch, entity_tag};
 pub use prefer::Prefer;
 pub use upload::{Upload, UploadQuery, UserLines};
+pub use several::Several;

@@ -1,4 +1,5 @@
 use axum::{Json, extract::FromRequestParts, http::request::Parts};
+use dibs_common::db::Search;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
@@ -50,6 +51,12 @@ impl<C> Page<C> {
         items.truncate(limit);
         let next_cursor = items.last().filter(|_| has_next).map(cursor);
         Json(List { items, next_cursor })
+    }
+
+    /// The response of a search for [`Self::rows`] rows.
+    pub fn list_search<T>(&self, search: Search<T, C>, cursor: impl FnOnce(&T) -> C) -> Json<List<T, C>> {
+        let Search { found, read_until } = search;
+        if found.len() > self.limit as usize { self.list(found, cursor) } else { self.list_until(found, read_until) }
     }
 
     /// The response of fewer items than the page holds, after a search that goes on at `cursor`.
@@ -153,5 +160,13 @@ mod tests {
         assert_eq!(list(&[]), (vec![], None));
         assert_eq!(list(&[1, 2]), (vec![1, 2], None));
         assert_eq!(list(&[1, 2, 3]), (vec![1, 2], Some(2)));
+        let search = |found: &[u64], read_until| {
+            let Json(List { items, next_cursor }) =
+                page.list_search(Search { found: found.to_vec(), read_until }, |row| *row);
+            (items, next_cursor)
+        };
+        assert_eq!(search(&[1], None), (vec![1], None));
+        assert_eq!(search(&[1, 2], Some(9)), (vec![1, 2], Some(9)));
+        assert_eq!(search(&[1, 2, 3], Some(9)), (vec![1, 2], Some(2)));
     }
 }

@@ -85,6 +85,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::refused_users::refused_users))
         .routes(routes!(admin::approval::approve))
         .routes(routes!(admin::approval::reject))
+        .routes(routes!(admin::orders::orders))
         .routes(routes!(admin::create_product::create_product))
         .routes(routes!(admin::change_product::change_product))
         .routes(routes!(admin::dead_letters::dead_letters))

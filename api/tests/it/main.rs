@@ -19,6 +19,7 @@ mod gateway;
 mod http;
 mod idempotency;
 mod keyed_changes;
+mod lists;
 mod operations;
 mod orders;
 mod owned_coupons;

@@ -292,7 +292,7 @@ pub async fn find_outcomes(pool: &MySqlPool, claims: &[ClaimId]) -> Result<Vec<(
 }
 
 /// The outcome in a row of issuances, which have an end of validity, and of rejections, which have a code.
-fn outcome(valid_until: Option<Timestamp>, code: Option<String>) -> Result<ClaimOutcome, sqlx::Error> {
+pub(super) fn outcome(valid_until: Option<Timestamp>, code: Option<String>) -> Result<ClaimOutcome, sqlx::Error> {
     match valid_until {
         Some(valid_until) => Ok(ClaimOutcome::Issued { valid_until }),
         None => parse("claim_rejections.code", &code.unwrap_or_default()).map(ClaimOutcome::Rejected),

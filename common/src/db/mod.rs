@@ -33,8 +33,10 @@ mod retention;
 mod retry;
 pub mod retry_queue;
 pub mod sales;
+mod search;
 pub mod statements;
 pub mod timeline;
+pub mod user_claims;
 mod watch;
 
 pub use batch::{DuplicateCheck, decide_batch};
@@ -42,6 +44,7 @@ pub use errors::{database_error, is_duplicate, is_row_locked};
 pub use lease::{HeldLease, Lease};
 pub use pool::Database;
 pub use retry::{QUERY_TIMEOUT, found, retrying, retrying_batch, with_timeout, within, within_limit};
+pub use search::{MAX_ROWS_READ, Search};
 
 #[cfg(test)]
 mod tests {

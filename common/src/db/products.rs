@@ -1,5 +1,8 @@
 //! The tables `products` and `product_changes`.
 
+mod list;
+
+pub use list::{ProductsFilter, list};
 use sqlx::{FromRow as _, MySqlConnection, MySqlPool, types::Json};
 use uuid::Uuid;
 
@@ -18,7 +21,7 @@ use crate::{
         admin_action::{ActionContext, ChangedFields, NewAdminAction},
         campaign::MAX_AMOUNT,
         event::{Aggregate, Event},
-        product::{Product, ProductChange, ProductRejectReason, ProductStatus, ProductTerms},
+        product::{Product, ProductChange, ProductRejectReason, ProductTerms},
     },
     error::{Error, Result},
     identifiers::ProductId,
@@ -65,30 +68,6 @@ pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product
     let row: Option<ProductRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(pool).await?;
     row.map(Product::try_from).transpose()
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct ProductsFilter {
-    /// Only products of this status.
-    pub status: Option<ProductStatus>,
-    /// Only products after this one.
-    pub after: Option<ProductId>,
-    pub limit: u32,
-}
-
-/// A page of products by id.
-pub async fn list(pool: &MySqlPool, wanted: ProductsFilter) -> Result<Vec<Product>, sqlx::Error> {
-    let status = wanted.status.map_or("", |_| "AND status = ?");
-    let sql = format!(
-        "SELECT /* products::list */ {COLUMNS} FROM products WHERE product_id > ? {status} ORDER BY product_id LIMIT ?"
-    );
-    let mut query = sqlx::query_as::<_, ProductRow>(sqlx::AssertSqlSafe(sql));
-    query = query.bind(wanted.after.map_or(0, ProductId::get));
-    if let Some(status) = wanted.status {
-        query = query.bind(status.into_str());
-    }
-    let rows = query.bind(wanted.limit).fetch_all(pool).await?;
-    rows.into_iter().map(Product::try_from).collect()
 }
 
 /// Those of `products` that exist.

@@ -118,6 +118,19 @@ pub async fn list_different_terms(redis: &Redis, campaign: &Campaign) -> Result<
     Ok(different.map(|((field, expected), found)| DifferentTerm { field, expected, found }).collect())
 }
 
+/// The accepted claims of a user on a campaign, the latest last.
+pub async fn claims_of_user(
+    redis: &Redis,
+    partition: Partition,
+    coupon: CouponId,
+    user: UserId,
+) -> Result<Vec<ClaimRecord>> {
+    let key = redis.keys.claims(partition, coupon);
+    let field = user.get().to_string();
+    let records: Value = redis.run(&key, async |client| client.hget(&key, &field).await).await?;
+    Ok(records.as_bytes().unwrap_or_default().chunks_exact(RECORD_BYTES).filter_map(read_record).collect())
+}
+
 /// The latest accepted claim of a user on a campaign.
 pub async fn latest_claim(
     redis: &Redis,
@@ -125,10 +138,7 @@ pub async fn latest_claim(
     coupon: CouponId,
     user: UserId,
 ) -> Result<Option<ClaimRecord>> {
-    let key = redis.keys.claims(partition, coupon);
-    let field = user.get().to_string();
-    let records: Value = redis.run(&key, async |client| client.hget(&key, &field).await).await?;
-    Ok(records.as_bytes().unwrap_or_default().chunks_exact(RECORD_BYTES).last().and_then(read_record))
+    Ok(claims_of_user(redis, partition, coupon, user).await?.pop())
 }
 
 /// The users with an accepted claim on a campaign, sorted. Read in pages, so that Redis serves other clients in

@@ -199,8 +199,8 @@ async fn orders_of_a_user_are_listed_newest_first_page_by_page() {
     run(&environment, &placed).await;
     run(&environment, &[place_order(2, tea, 2)]).await;
     let page = async |before, limit| -> Vec<OrderId> {
-        let filter = OrdersFilter { user: user(1), before, limit };
-        let orders = db::orders::list_of_user(&environment.database.pool(), filter).await.expect("read");
+        let filter = OrdersFilter { user: Some(user(1)), before, limit, ..OrdersFilter::default() };
+        let orders = db::orders::list(&environment.database.pool(), &filter).await.expect("read").found;
         assert!(orders.iter().all(|order| order.items.len() == 1));
         orders.iter().map(|order| order.order_id).collect()
     };

@@ -36,8 +36,8 @@ async fn products_are_listed_by_status_and_page_and_by_id() {
         ids.push(created.expect("created").id);
     }
     let list = async |status, after, limit| -> Vec<ProductId> {
-        let filter = ProductsFilter { status, after, limit };
-        let page = products::list(&environment.database.pool(), filter).await.expect("read");
+        let filter = ProductsFilter { status, after, limit, ..ProductsFilter::default() };
+        let page = products::list(&environment.database.pool(), &filter).await.expect("read").found;
         page.iter().map(|product| product.id).collect()
     };
     assert_eq!(list(None, None, 2).await, ids[..2]);

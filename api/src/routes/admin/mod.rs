@@ -18,6 +18,7 @@ pub mod dead_letters;
 pub mod drop_dead_letter;
 pub mod rebuild;
 pub mod rebuild_state;
+pub mod orders;
 pub mod redrive;
 pub mod refused_users;
 pub mod upload_assignment;

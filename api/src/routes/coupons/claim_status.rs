@@ -7,9 +7,14 @@ use dibs_common::{
     identifiers::{ClaimId, CouponId, UserId},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{
+    app::SharedApp,
+    extract::{PathParams, QueryParams},
+    problem::ApiError,
+    routes::responses::problems,
+};
 
 /// Where a claim is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -23,7 +28,7 @@ pub enum ClaimStatus {
     Rejected,
 }
 
-/// A user's latest claim on a campaign.
+/// A user's claim on a campaign.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimState {
@@ -46,21 +51,44 @@ pub struct ClaimState {
     code: Option<ClaimRejectReason>,
 }
 
+/// Which claim of the user.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ClaimQuery {
+    /// The latest one, when it is left out.
+    claim_id: Option<ClaimId>,
+}
+
 problems! { ReadProblems: 404 "COUPON_NOT_FOUND, CLAIM_NOT_FOUND" }
 
 /// Look at a claim
+///
+/// The user's latest one, or with `claimId` any, also one that was rejected: where a user may have several coupons, each is
+/// found by the `claimId` of the response that accepted it.
 #[utoipa::path(
     get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons",
-    params(("couponId" = CouponId, Path), ("userId" = UserId, Path)),
-    responses((status = 200, description = "the user's latest claim", body = ClaimState), Problems),
+    params(("couponId" = CouponId, Path), ("userId" = UserId, Path), ClaimQuery),
+    responses((status = 200, description = "the claim now", body = ClaimState), Problems),
 )]
 pub async fn claim_status(
     State(app): State<SharedApp>,
     PathParams((coupon, user)): PathParams<(CouponId, UserId)>,
+    QueryParams(query): QueryParams<ClaimQuery>,
 ) -> Result<Json<ClaimState>, ApiError> {
     let batcher = app.claims.batcher(coupon).await?;
     // Redis before the database: a claim that is issued or rejected between the two reads is found in the second.
-    let held = batcher.latest_claim(&app.redis, user).await;
+    let held = batcher.claims_of_user(&app.redis, user).await;
+    if let Some(claim) = query.claim_id {
+        let decided = db::within(db::user_claims::find(&app.database.pool(), coupon, user, claim)).await?;
+        if let Some(decided) = decided {
+            return Ok(Json(state(coupon, user, decided.record, Some(decided.outcome))));
+        }
+        let record = held?.into_iter().find(|record| record.claim_id == claim);
+        let record = record.ok_or(Error::ClaimNotFound { coupon, user })?;
+        return Ok(Json(state(coupon, user, record, None)));
+    }
+    let held = held.map(|records| records.last().copied());
     let decided = db::within(db::issuances::list_of_user(&app.database.pool(), coupon, user)).await?;
     let mut latest_decided = decided.first().copied();
     if latest_decided.is_none() && !matches!(held, Ok(Some(_))) {

@@ -10,28 +10,38 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     app::SharedApp,
-    extract::{List, ListParams, Page},
+    extract::{List, ListParams, Page, Several},
     problem::ApiError,
     routes::responses::ReadProblems,
 };
 
 /// Which products.
-#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ProductsQuery {
-    /// Only those that are for sale, when it is left out.
-    #[serde(default)]
+    /// Only those that are for sale, when it and `ids` are left out.
     #[param(inline)]
-    status: ListedStatus,
+    status: Option<ListedStatus>,
+    /// Only these, whatever their status.
+    #[param(value_type = Option<Vec<ProductId>>, style = Form, explode = false, min_items = 1, max_items = 100)]
+    ids: Option<Several<ProductId>>,
+    /// Only those whose name contains it.
+    #[param(max_length = 200)]
+    name: Option<String>,
+    /// Only those that cost at least so much, in won.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    min_price: Option<u64>,
+    /// Only those that cost at most so much, in won.
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    max_price: Option<u64>,
 }
 
 /// Of which status the listed products are.
-#[derive(Clone, Copy, Debug, Default, ToSchema, EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema, EnumString)]
 #[schema(rename_all = "UPPERCASE")]
 #[strum(serialize_all = "UPPERCASE")]
 enum ListedStatus {
-    #[default]
     Selling,
     Stopped,
     All,
@@ -50,6 +60,8 @@ impl ListedStatus {
 }
 
 /// List products
+///
+/// A page of `name` or price reads at most 10,000 products: it may have fewer items than `limit` and still a `nextCursor`.
 #[utoipa::path(
     get, path = "/products", tag = "products", params(ProductsQuery, Page::<ProductId>),
     responses((status = 200, description = "by id", body = List<Product, ProductId>), ReadProblems),
@@ -58,7 +70,18 @@ pub async fn list_products(
     State(app): State<SharedApp>,
     ListParams { filter, page }: ListParams<ProductsQuery, ProductId>,
 ) -> Result<Json<List<Product, ProductId>>, ApiError> {
-    let wanted = ProductsFilter { status: filter.status.wanted(), after: page.cursor, limit: page.rows() };
-    let products = db::within(db::products::list(&app.database.pool(), wanted)).await?;
-    Ok(page.list(products, |product| product.id))
+    // A caller that names products knows them.
+    let default = if filter.ids.is_some() { ListedStatus::All } else { ListedStatus::Selling };
+    let won = |price: u64| i64::try_from(price).unwrap_or(i64::MAX);
+    let wanted = ProductsFilter {
+        status: filter.status.unwrap_or(default).wanted(),
+        ids: filter.ids.map(|Several(ids)| ids),
+        name: filter.name,
+        min_price: filter.min_price.map(won),
+        max_price: filter.max_price.map(won),
+        after: page.cursor,
+        limit: page.rows(),
+    };
+    let search = db::within(db::products::list(&app.database.pool(), &wanted)).await?;
+    Ok(page.list_search(search, |product| product.id))
 }

@@ -54,7 +54,7 @@ async fn seed_000_4_too_little_stock_changes_nothing() {
     assert_refused(&refused, 422, "STOCK_INSUFFICIENT");
     assert!(text(&refused, "detail").contains("has 1 in stock"), "{refused:?}");
     assert_eq!((stock(&app, plenty).await, stock(&app, few).await), (10, 1));
-    let listed = app.get("/orders?userId=1").await;
+    let listed = app.get("/orders?userId=1&status=REJECTED").await;
     assert_eq!(
         (&listed.body["items"][0]["status"], &listed.body["items"][0]["code"]),
         (&json!("REJECTED"), &json!("STOCK_INSUFFICIENT"))

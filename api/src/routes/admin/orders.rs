@@ -1,0 +1,67 @@
+use axum::{Json, extract::State};
+use chrono::{DateTime, Utc};
+use dibs_common::{
+    clock::TimeRange,
+    db::{self, orders::OrdersFilter},
+    domain::order::{Order, OrderStatus},
+    identifiers::{OrderId, UserId},
+    json,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    app::SharedApp,
+    extract::{Administrator, List, ListParams, Page, Several},
+    problem::ApiError,
+    routes::{orders::list::wanted_statuses, responses::problems},
+};
+
+/// Which orders.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AdminOrdersQuery {
+    /// Only those of this user.
+    user_id: Option<UserId>,
+    /// Only these, whatever their status.
+    #[param(value_type = Option<Vec<OrderId>>, style = Form, explode = false, min_items = 1, max_items = 100)]
+    ids: Option<Several<OrderId>>,
+    /// Only those of these statuses. All but REJECTED, when it is left out.
+    #[param(value_type = Option<Vec<OrderStatus>>, style = Form, explode = false, min_items = 1, max_items = 100)]
+    status: Option<Several<OrderStatus>>,
+    /// Only those that were placed at that time or later.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    from: Option<DateTime<Utc>>,
+    /// Only those that were placed before that time.
+    #[serde(default, deserialize_with = "json::optional_time")]
+    until: Option<DateTime<Utc>>,
+}
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED" }
+
+/// List orders of all users
+///
+/// A page reads at most 10,000 orders: one of a rare status may have fewer items than `limit` and still a `nextCursor`.
+#[utoipa::path(
+    get, path = "/admin/orders", operation_id = "list_orders_of_all_users", tag = "administration",
+    params(AdminOrdersQuery, Page::<OrderId>),
+    responses((status = 200, description = "the newest first", body = List<Order, OrderId>), Problems),
+)]
+pub async fn orders(
+    State(app): State<SharedApp>,
+    _: Administrator,
+    ListParams { filter, page }: ListParams<AdminOrdersQuery, OrderId>,
+) -> Result<Json<List<Order, OrderId>>, ApiError> {
+    let ids = filter.ids.map(|Several(ids)| ids);
+    let wanted = OrdersFilter {
+        user: filter.user_id,
+        statuses: wanted_statuses(filter.status, ids.is_some()),
+        ids,
+        placed: TimeRange { from: filter.from, until: filter.until },
+        before: page.cursor,
+        limit: page.rows(),
+    };
+    let search = db::within(db::orders::list(&app.database.pool(), &wanted)).await?;
+    Ok(page.list_search(search, |order| order.order_id))
+}
