@@ -184,14 +184,28 @@ impl CampaignTerms {
         errors
     }
 
-    /// The invalid fields of a campaign that is created at `now`: also a window that is over.
+    /// The invalid fields of a campaign that is created at `now`: also a window that is over, and what
+    /// [`Self::minimum_error`] finds.
     pub fn errors_at(&self, now: Timestamp) -> Vec<FieldError> {
         let mut errors = self.errors();
-        let is_named = errors.iter().any(|error| error.field == "closesAt");
-        if !is_named && self.closes_at <= now {
-            errors.push(FieldError::new("closesAt", "expected a time in the future"));
-        }
+        let is_new = |error: &FieldError| errors.iter().all(|known| known.field != error.field);
+        let further = [self.minimum_error(), self.window_error(now)].into_iter().flatten().filter(is_new);
+        errors.extend(further.collect::<Vec<_>>());
         errors
+    }
+
+    /// A window that is over at `now`.
+    pub fn window_error(&self, now: Timestamp) -> Option<FieldError> {
+        (self.closes_at <= now).then(|| FieldError::new("closesAt", "expected a time in the future"))
+    }
+
+    /// A smallest order that the coupon would pay for more than once. Older campaigns may have it, so only what sets it is
+    /// checked. Without a smallest order, a coupon that is worth more than the order pays all of it.
+    pub fn minimum_error(&self) -> Option<FieldError> {
+        let worth = self.discount.value;
+        let is_below = self.discount.kind == DiscountType::Fixed && (1..worth).contains(&self.minimum_order_amount);
+        let message = format!("expected 0 (none), or at least the {worth} won that the coupon takes off");
+        is_below.then(|| FieldError::new("minimumOrderAmount", message))
     }
 }
 
@@ -333,6 +347,18 @@ pub(crate) mod tests {
         let fields = |now| terms().errors_at(now).into_iter().map(|error| error.field.into_owned()).collect::<Vec<_>>();
         assert_eq!(fields(from_millis(1_999_999)), Vec::<String>::new());
         assert_eq!(fields(from_millis(2_000_000)), ["closesAt"]);
+    }
+
+    #[test]
+    fn the_smallest_order_is_not_below_what_the_coupon_is_worth() {
+        let is_refused = |kind, value, minimum| {
+            let discount = Discount { kind, value, max_amount: None };
+            CampaignTerms { discount, minimum_order_amount: minimum, ..terms() }.minimum_error().is_some()
+        };
+        for (minimum, expected) in [(0, false), (1, true), (999, true), (1_000, false), (1_001, false)] {
+            assert_eq!(is_refused(DiscountType::Fixed, 1_000, minimum), expected, "{minimum}");
+        }
+        assert!(!is_refused(DiscountType::Percent, 100, 1));
     }
 
     #[test]

@@ -107,7 +107,11 @@ impl CampaignPatch {
         }
         .normalized();
         // A window that is over may stay as it is: the name of an old campaign can still be corrected.
-        let errors = if self.closes_at.is_some() { changed.errors_at(now) } else { changed.errors() };
+        let mut errors = changed.errors();
+        if errors.is_empty() {
+            errors.extend(self.closes_at.and_then(|_| changed.window_error(now)));
+            errors.extend(self.minimum_order_amount.and_then(|_| changed.minimum_error()));
+        }
         if errors.is_empty() { Ok(changed) } else { Err(errors) }
     }
 }
