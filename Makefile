@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench load steps openapi
+.PHONY: help run test lint bench load steps fuzz openapi
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 8
@@ -21,6 +21,9 @@ load: ## a burst on the running stack, or on one of its own, one with faults, an
 
 steps: ## cut and freeze at every message of every operation, audit each time, print the table (STEPS='Claim Order')
 	@STEPS='$(or $(STEPS),all)' scripts/with-servers -- cargo test --quiet --package dibs-loadtest --test it -- --nocapture no_message_of_any_operation
+
+fuzz: ## every route with what the OpenAPI document allows and what it does not, by Schemathesis of PyPI (FUZZ_EXAMPLES=100)
+	@FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' scripts/fuzz
 
 openapi: ## write api/openapi.json from the code
 	@cargo run --quiet --package dibs-api -- --database-url mysql://none/none --redis-url redis://none openapi >api/openapi.json.new

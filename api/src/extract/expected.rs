@@ -151,7 +151,8 @@ fn is_scalar(schema: &Value, value: &Value) -> bool {
         Value::Number(number) => {
             let bounds = (schema["minimum"].as_i64(), schema["maximum"].as_i64());
             // A number that is too large for 64 bits, or has a fraction, is none of a field of Dibs.
-            is(schema, "integer") && number.as_i64().is_some_and(|number| is_within(number, bounds))
+            let in_list = schema["enum"].as_array().is_none_or(|numbers| numbers.contains(value));
+            in_list && is(schema, "integer") && number.as_i64().is_some_and(|number| is_within(number, bounds))
         }
         Value::String(text) => is(schema, "string") && is_text(schema, text, value),
         _ => false,
@@ -212,11 +213,17 @@ fn strings(list: &'static Value) -> impl Iterator<Item = &'static str> {
     list.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(Value::as_str)
 }
 
+/// The values of an enumeration, for a person.
+fn listed(list: &'static Value) -> impl Iterator<Item = String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    list.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(text)
+}
+
 /// What a schema expects, for a person.
 fn described(schema: &'static Value) -> String {
     let schema = resolved(schema);
     match schema["format"].as_str() {
-        _ if schema["enum"].is_array() => alternatives(strings(&schema["enum"])),
+        _ if schema["enum"].is_array() => alternatives(listed(&schema["enum"])),
         Some("uuid") => "a UUID in lower case with hyphens".into(),
         Some("assignment-key") => AssignmentKey::EXPECTED.into(),
         Some(AuditPosition::FORMAT | TimelinePosition::FORMAT) => "`nextCursor` of the page before".into(),

@@ -11,7 +11,7 @@ use utoipa::{
 };
 
 use super::{
-    parameters::{borrowed, invalid, query_pairs},
+    parameters::{borrowed, check_bounds, invalid, query_pairs},
     text::decode_query,
 };
 use crate::problem::ApiError;
@@ -109,7 +109,10 @@ impl<F: DeserializeOwned, C: DeserializeOwned, S: Sync> FromRequestParts<S> for 
         // Apart, because a filter refuses parameters that it does not know, which serde cannot do of flattened fields.
         let (page, filter): (Vec<_>, Vec<_>) = pairs.iter().partition(|(name, _)| matches!(*name, "cursor" | "limit"));
         match (decode_query::<Page<C>>(&page), decode_query(&filter)) {
-            (Ok(page), Ok(filter)) if (1..=MAX_PAGE_SIZE).contains(&page.limit) => Ok(Self { filter, page }),
+            (Ok(page), Ok(filter)) if (1..=MAX_PAGE_SIZE).contains(&page.limit) => {
+                check_bounds(parts, &pairs)?;
+                Ok(Self { filter, page })
+            }
             _ => Err(ApiError(invalid(parts, None, &pairs))),
         }
     }

@@ -37,8 +37,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T>
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let pairs = query_pairs(parts);
         let pairs = borrowed(&pairs);
-        decode_query(&pairs).map(Self).map_err(|_| ApiError(invalid(parts, None, &pairs)))
+        let decoded = decode_query(&pairs).map_err(|_| ApiError(invalid(parts, None, &pairs)))?;
+        check_bounds(parts, &pairs)?;
+        Ok(Self(decoded))
     }
+}
+
+/// Refuses values that can be decoded, and that the document excludes: text that is too long, a number out of its bounds.
+pub(super) fn check_bounds(parts: &Parts, query: &[(&str, &str)]) -> Result<(), ApiError> {
+    if query.is_empty() {
+        return Ok(());
+    }
+    let errors = Expected::of(&parts.extensions, &parts.method).parameter_errors(None, query);
+    if errors.is_empty() { Ok(()) } else { Err(ApiError(refusal(errors))) }
 }
 
 /// Names and values of the query, decoded.

@@ -2,6 +2,7 @@
 
 mod admin;
 mod coupons;
+mod document;
 mod errors;
 mod orders;
 mod payments;
@@ -10,9 +11,7 @@ mod products;
 mod responses;
 mod users;
 
-use std::mem;
-
-use axum::{Json, Router, http::Method, routing::get};
+use axum::{Json, Router, routing::get};
 use dibs_common::health::{self, ProcessHealth};
 use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,8 +19,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
     app::SharedApp,
-    edge::{self, Edge, IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH},
-    problem::PROBLEM_JSON,
+    edge::{self, Edge},
 };
 
 #[derive(OpenApi)]
@@ -96,38 +94,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
 }
 
 pub fn document() -> Document {
-    with_keys(documented().into_openapi())
-}
-
-/// The document, with the header that every call takes which changes something, and the content type of problems.
-fn with_keys(mut document: Document) -> Document {
-    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(MAX_KEY_LENGTH));
-    let key = ParameterBuilder::new()
-        .name(IDEMPOTENCY_KEY_NAME)
-        .parameter_in(ParameterIn::Header)
-        .description(Some("names this request: a repeat with the same key has no effect of its own"))
-        .schema(Some(text))
-        .build();
-    for (route, path) in &mut document.paths.paths {
-        let put = path.put.as_mut().filter(|_| !edge::is_upload(&Method::PUT, route));
-        let calls = [path.post.as_mut(), put, path.patch.as_mut(), path.delete.as_mut()];
-        for call in calls.into_iter().flatten() {
-            call.parameters.get_or_insert_default().push(RefOr::T(key.clone()));
-        }
-    }
-    for path in document.paths.paths.values_mut() {
-        let calls = [&mut path.get, &mut path.post, &mut path.put, &mut path.patch, &mut path.delete];
-        for (status, response) in calls.into_iter().flatten().flat_map(|call| &mut call.responses.responses) {
-            if let RefOr::T(response) = response
-                && status.as_str() >= "400"
-            {
-                // The attributes of calls would have to repeat it for each response.
-                let content = mem::take(&mut response.content).into_values();
-                response.content = content.map(|content| (PROBLEM_JSON.to_owned(), content)).collect();
-            }
-        }
-    }
-    document
+    document::completed(documented().into_openapi())
 }
 
 /// Every route, inside the edge layer.
@@ -139,7 +106,7 @@ pub fn router(app: SharedApp) -> Router {
         metrics: app.metrics.clone(),
         supervisor: app.supervisor.clone(),
     });
-    let served = with_keys(document);
+    let served = document::completed(document);
     routes
         .route("/openapi.json", get(async move || Json(served)))
         .with_state(app.clone())

@@ -46,7 +46,7 @@ problems! { ReadProblems: 404 "COUPON_NOT_FOUND" }
 
 /// Look at a campaign
 #[utoipa::path(
-    get, path = "/coupons/{couponId}", tag = "coupons", params(("couponId" = CouponId, Path)),
+    get, path = "/coupons/{couponId}", operation_id = "show_coupon", tag = "coupons", params(("couponId" = CouponId, Path)),
     responses((status = 200, description = "the campaign now", body = CampaignView), Problems),
 )]
 pub async fn show(

@@ -22,7 +22,7 @@ problems! {
 ///
 /// A paid order can no longer be cancelled afterwards. Confirming twice confirms once.
 #[utoipa::path(
-    post, path = "/orders/{orderId}/confirm", tag = "orders", request_body = OrderUser,
+    post, path = "/orders/{orderId}/confirm", operation_id = "confirm_order", tag = "orders", request_body = OrderUser,
     params(("orderId" = OrderId, Path)),
     responses((status = 200, description = "the order afterwards", body = Order), AcceptedCommand, Problems),
 )]

@@ -9,10 +9,20 @@ use dibs_common::{
     error::Error,
     identifiers::{CommandId, OrderId},
 };
+use utoipa::ToSchema;
 
 use crate::{
     app::SharedApp, extract::PathParams, orders::AcceptedCommand, problem::ApiError, routes::responses::problems,
 };
+
+/// An order, or one that is PENDING.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum OrderNow {
+    Placed(Box<Order>),
+    Pending(AcceptedCommand),
+}
 
 problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
 
@@ -20,8 +30,8 @@ problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
 ///
 /// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
-    get, path = "/orders/{orderId}", tag = "orders", params(("orderId" = OrderId, Path)),
-    responses((status = 200, description = "the order now", body = Order), Problems),
+    get, path = "/orders/{orderId}", operation_id = "show_order", tag = "orders", params(("orderId" = OrderId, Path)),
+    responses((status = 200, description = "the order now", body = OrderNow), Problems),
 )]
 pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<OrderId>) -> Result<Response, ApiError> {
     // Redis before the database: an order that is placed between the two reads is found in the second.

@@ -74,7 +74,7 @@ problems! {
 /// Paying twice pays once, and answers the first payment. One that fails for lack of points stays readable as FAIL:
 /// the problem's `paymentId` is its id.
 #[utoipa::path(
-    post, path = "/payments/confirm", tag = "payments", request_body = PaymentBody,
+    post, path = "/payments/confirm", operation_id = "confirm_payment", tag = "payments", request_body = PaymentBody,
     responses((status = 200, description = "paid", body = PaymentAnswer), AcceptedCommand, Problems),
 )]
 pub async fn confirm(

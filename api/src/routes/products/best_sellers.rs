@@ -3,7 +3,10 @@ use chrono::{DateTime, NaiveDate, Utc};
 use dibs_common::domain::{FieldError, ranking::WINDOWS};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 
 use crate::{
     app::SharedApp,
@@ -28,7 +31,7 @@ pub struct BestSellersQuery {
     page_size: u32,
     /// Over how many business days, today included: 1, 3 or 7.
     #[serde(default = "three")]
-    #[param(minimum = 1, maximum = 7)]
+    #[param(schema_with = days_schema)]
     days: u8,
 }
 
@@ -42,6 +45,11 @@ const fn ten() -> u32 {
 
 pub(super) const fn three() -> u8 {
     3
+}
+
+/// The windows that are counted.
+pub(super) fn days_schema() -> Object {
+    ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(WINDOWS)).default(Some(three().into())).build()
 }
 
 /// What is wrong with a number of days.

@@ -4,7 +4,7 @@ use dibs_common::{db, error::Error, identifiers::ProductId, redis::sales};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::best_sellers::{days_error, three};
+use super::best_sellers::{days_error, days_schema, three};
 use crate::{
     app::{App, SharedApp},
     extract::{PathParams, QueryParams},
@@ -20,7 +20,7 @@ use crate::{
 pub struct RankQuery {
     /// Over how many business days, today included: 1, 3 or 7.
     #[serde(default = "three")]
-    #[param(minimum = 1, maximum = 7)]
+    #[param(schema_with = days_schema)]
     days: u8,
 }
 
