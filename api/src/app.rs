@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    claims::{ClaimAttempts, Claims},
+    claims::{ClaimAttempts, Claims, RateLimiter},
     extract::AdminToken,
     orders::Orders,
     rankings::Rankings,
@@ -30,6 +30,8 @@ pub struct App {
     pub payment_gateway: Option<PaymentGateway>,
     pub claims: Claims,
     pub claim_attempts: Arc<ClaimAttempts>,
+    /// None when claims are not limited.
+    pub rate_limiter: Option<RateLimiter>,
     pub orders: Orders,
     pub rankings: Rankings,
     pub metrics: PrometheusHandle,
@@ -63,6 +65,7 @@ impl App {
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);
         let claims = Claims::start(&database, &redis, &supervisor, max_waiting).await?;
         let claim_attempts = ClaimAttempts::start(&database, settings.claim_attempts_per_second, &supervisor);
+        let rate_limiter = RateLimiter::start(&settings, &redis, &supervisor);
         let partitions = settings.shared.claim_partitions;
         let orders = Orders::start(&database, &redis, &supervisor, partitions, max_waiting).await?;
         let rankings = Rankings::start(&database, &redis, settings.shared.time_zone, &supervisor);
@@ -74,6 +77,7 @@ impl App {
             payment_gateway,
             claims,
             claim_attempts,
+            rate_limiter,
             orders,
             rankings,
             metrics,

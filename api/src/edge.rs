@@ -1,6 +1,9 @@
 //! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics,
 //! and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
 
+mod admission;
+mod client_address;
+mod fingerprint;
 mod idempotency;
 mod meter;
 
@@ -74,7 +77,8 @@ where
         let refusal = invalid_host(&request).or_else(|| progress.is_none().then_some(Error::Overloaded));
         let answering = refusal.map_or(Ok(()), Err).map(|()| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
-            let answering = if idempotency::has_key(&request) {
+            let is_limited = admission::limiter_of(&self.app, &request).is_some();
+            let answering = if is_limited || idempotency::has_key(&request) {
                 // Call the service that was polled ready, and leave its copy for the next request.
                 let next = self.inner.clone();
                 let inner = std::mem::replace(&mut self.inner, next);
@@ -88,13 +92,17 @@ where
             AssertUnwindSafe(answering.instrument(span)).catch_unwind()
         });
         Box::pin(async move {
-            let response = match answering {
+            let mut response = match answering {
                 Ok(answering) => {
                     answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
                 }
                 Err(refusal) => ApiError(refusal).into_response(),
             };
+            let limits = response.extensions_mut().remove::<LimitFields>();
             let mut response = render(response, id.as_str(), &uri);
+            if let Some(LimitFields(fields)) = limits {
+                response.headers_mut().extend(fields);
+            }
             // After rendering, so that the status is the one that the caller sees.
             meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
             id.write_into(response.headers_mut());
@@ -103,6 +111,44 @@ where
         })
     }
 }
+
+/// Responds to a request that is counted against a limit, or has an idempotency key.
+async fn answer<S>(
+    app: SharedApp,
+    mut inner: S,
+    request: Request,
+    id: RequestId,
+    progress: Option<InProgress>,
+) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+{
+    let (mut request, admission) = match admission::admit(&app, request).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    let (refusal, fields) = admission.map_or((None, None), |admission| (admission.refusal, Some(admission.fields)));
+    let mut response = if let Some(refusal) = refusal {
+        ApiError(refusal).into_response()
+    } else if idempotency::has_key(&request) {
+        // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
+        idempotency::answer(app, inner, request, id, progress).await.into_response()
+    } else {
+        request.extensions_mut().insert(id);
+        let answered = inner.call(request).await.unwrap_or_else(|never| match never {});
+        drop(progress);
+        answered
+    };
+    if let Some(fields) = fields {
+        response.extensions_mut().insert(LimitFields(fields));
+    }
+    response
+}
+
+/// The fields of a limit, until the response is rendered.
+#[derive(Clone)]
+struct LimitFields(HeaderMap);
 
 /// What RFC 9112 demands of a request of HTTP/1.1: with none or two, a proxy and this process may take it for different
 /// hosts.

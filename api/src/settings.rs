@@ -33,6 +33,15 @@ pub struct ApiSettings {
     /// Refused claims that are stored for the timelines of users, a second, 0 to 100000; 0 stores none
     #[arg(long, env, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub claim_attempts_per_second: u32,
+    /// Claims of one user within a minute; 0 stands for any number
+    #[arg(long, env, default_value_t = 0)]
+    pub claims_per_user: u32,
+    /// Claims from one client address within a minute; 0 stands for any number
+    #[arg(long, env, default_value_t = 0)]
+    pub claims_per_address: u32,
+    /// Proxies in front that add to `Forwarded` or `X-Forwarded-For`; 0 takes the address of the connection
+    #[arg(long, env, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10))]
+    pub trusted_proxy_hops: u32,
     /// After SIGTERM calls are answered for so many seconds, at most 300, while readiness is DOWN
     #[arg(long, env, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=300))]
     pub shutdown_delay_seconds: u32,

@@ -65,6 +65,11 @@ pub const METRICS: &[Metric] = &[
         &["outcome"],
         "Refused claims for the timelines of users: recorded, or sampled_out when more came than are stored.",
     ),
+    counter(
+        "dibs_rate_limited_claims_total",
+        &["scope", "by"],
+        "Claims above the limit of a user or address, refused by Redis or locally.",
+    ),
     histogram("dibs_claim_batch_size", &[], "Claims decided by one call of the claim script."),
     counter(
         "dibs_outcome_look_ups_total",

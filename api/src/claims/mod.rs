@@ -8,6 +8,7 @@ mod attempts;
 mod campaign_batcher;
 mod exhausted;
 mod outcomes;
+mod rate_limiter;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use dibs_common::{
 };
 use moka::future::Cache;
 pub use outcomes::AwaitedClaim;
+pub use rate_limiter::{Admission, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
 use crate::outcome_waiters::{OutcomeWaiter, OutcomeWaiters};

@@ -27,6 +27,7 @@ mod points;
 mod process;
 mod products;
 mod rankings;
+mod rate_limits;
 mod resharding;
 mod revocations;
 mod snapshots;

@@ -128,6 +128,7 @@ fn errors() -> Vec<Error> {
         },
         Error::IdempotencyInProgress,
         Error::IdempotencyKeyReused,
+        Error::RateLimited { scope: "user", limit: 60, retry_after: 2 },
         Error::Overloaded,
         Error::unavailable(Dependency::MySql, "secret of the cause"),
         Error::internal("secret of the cause"),

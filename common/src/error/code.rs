@@ -55,6 +55,7 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
     PreconditionFailed,
     PreconditionRequired,
+    RateLimited,
     Overloaded,
     DependencyUnavailable,
     Internal,
@@ -111,6 +112,7 @@ impl ErrorCode {
             Self::IdempotencyKeyReused => ("idempotency key reused", 422),
             Self::QuantityBelowClaimed => ("quantity below claimed", 422),
             Self::PreconditionRequired => ("precondition required", 428),
+            Self::RateLimited => ("rate limited", 429),
             // Both are outcomes of a defect, found after the acceptance. The caller has done nothing wrong.
             Self::ClaimFailed => ("claim failed", 500),
             Self::CommandFailed => ("command failed", 500),

@@ -154,6 +154,14 @@ pub enum Error {
     IdempotencyInProgress,
     #[error("This Idempotency-Key came before with another JSON value or query; expected the same ones, or a new key.")]
     IdempotencyKeyReused,
+    #[error("At most {limit} claims a minute are allowed for each {scope}; try again in {retry_after} s.")]
+    RateLimited {
+        /// What is counted by: `user` or `address`.
+        scope: &'static str,
+        limit: u32,
+        /// Seconds.
+        retry_after: i64,
+    },
     #[error("Too many requests are waiting; try again shortly.")]
     Overloaded,
     #[error("{} cannot be used now; try again shortly.", .dependency.into_str())]
@@ -240,6 +248,7 @@ impl Error {
             Self::OrderRejected(refusal) | Self::PaymentFailed { refusal, .. } => refusal.code.into(),
             Self::IdempotencyInProgress => ErrorCode::IdempotencyInProgress,
             Self::IdempotencyKeyReused => ErrorCode::IdempotencyKeyReused,
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
             Self::Overloaded => ErrorCode::Overloaded,
             Self::DependencyUnavailable { .. } => ErrorCode::DependencyUnavailable,
             Self::Setting(..) | Self::LeaseHeld { .. } | Self::Internal(_) => ErrorCode::Internal,
@@ -265,6 +274,7 @@ impl Error {
                 // decides.
                 Some(((*opens_at - *now).num_milliseconds().max(0) + 999) / 1000)
             }
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::CampaignUnavailable(_)
             | Self::Overloaded
             | Self::CampaignPaused

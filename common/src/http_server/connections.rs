@@ -32,7 +32,7 @@ pub(super) struct Shared {
 /// One connection: its phase, and when that began.
 pub(super) struct Connection {
     pub(super) id: u64,
-    address: IpAddr,
+    pub(super) address: IpAddr,
     pub(super) shared: Arc<Shared>,
     /// [`Shared::now`] when the phase began, times four, plus the phase: one store changes both.
     state: AtomicU64,

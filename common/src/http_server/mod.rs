@@ -9,7 +9,7 @@ mod watched;
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -59,6 +59,10 @@ impl ConnectionLimits {
         Self { total, per_address, head_timeout: HEAD_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
     }
 }
+
+/// The IP address at the other end of a request's connection: an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub IpAddr);
 
 /// When a server stops.
 #[derive(Clone, Debug)]
@@ -149,7 +153,9 @@ where
         connection.enter(Phase::Request);
         let (service, connection) = (service.clone(), Arc::clone(&connection));
         async move {
-            let mut response = service.oneshot(request.map(Body::new)).await?;
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(PeerAddress(connection.address));
+            let mut response = service.oneshot(request).await?;
             // A kept connection would carry its next request to a process that is about to end.
             if connection.shared.is_draining.load(Ordering::Relaxed) {
                 response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));

@@ -42,6 +42,12 @@ impl Keys {
         format!("{}:staged:{rebuild}", self.claims(partition, coupon))
     }
 
+    /// What one client has claimed of late: a string, see `lua/rate_limit.lua`. `scope` is what is counted by.
+    pub fn rate_limit(&self, scope: &str, client: impl std::fmt::Display) -> String {
+        // One tag for all: a call counts many clients.
+        format!("{}{{limits}}:{scope}:{client}", self.prefix)
+    }
+
     /// The stream of accepted claims of a partition.
     pub fn claim_stream(&self, partition: Partition) -> String {
         format!("{}{{p{}}}:claims", self.prefix, partition.0)

@@ -13,8 +13,8 @@ use dibs_common::{
         campaign_state,
         keys::ISSUANCE_GROUP,
         scripts::{
-            CampaignCounts, ClaimRequest, Decision, Decisions, acknowledge, assign, campaign_put, campaign_update,
-            claim, return_slots,
+            CampaignCounts, ClaimRequest, Decision, Decisions, RateLimit, acknowledge, assign, campaign_put,
+            campaign_update, claim, rate_limit, return_slots,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
@@ -363,5 +363,32 @@ async fn a_rebuild_with_many_holders_frees_them_in_the_background() {
     let keys =
         vec![environment.redis.keys.campaign(FIRST, campaign.id), environment.redis.keys.claims(FIRST, campaign.id)];
     environment.redis.client().unlink::<(), _>(keys).await.expect("deleted");
+    environment.end().await;
+}
+
+#[tokio::test]
+async fn a_quota_may_come_at_once_and_then_each_part_of_the_window_allows_one_more() {
+    let environment = TestEnvironment::new().await;
+    let limits = [
+        RateLimit { quota: 4, window: Duration::from_secs(4) },
+        RateLimit { quota: 3, window: Duration::from_mins(1) },
+    ];
+    let count = async |clients: &[[&str; 2]]| {
+        let keys = clients
+            .iter()
+            .map(|scopes| scopes.map(|client| environment.redis.keys.rate_limit("test", client)).to_vec());
+        rate_limit(&environment.redis, &limits, keys.collect::<Vec<_>>()).await.expect("redis")
+    };
+    let allowed = |decisions: &[dibs_common::redis::scripts::RateDecision]| decisions.iter().all(|one| one.is_allowed);
+    // Two clients in one call; requests of a call count one after the other.
+    let first = count(&[["a", "x"], ["a", "y"], ["a", "x"], ["b", "x"], ["b", "x"], ["a", "z"], ["a", "z"]]).await;
+    assert_eq!(first.iter().map(|one| allowed(one)).collect::<Vec<_>>(), [true, true, true, true, false, true, false]);
+    let remaining: Vec<[u32; 2]> = first.iter().map(|one| [one[0].remaining, one[1].remaining]).collect();
+    assert_eq!(remaining, [[3, 2], [2, 2], [1, 1], [3, 0], [3, 0], [0, 2], [0, 2]]);
+    assert!(!first[4][1].is_allowed && first[4][0].is_allowed, "only the second limit refuses");
+    assert!(first[6][0].wait <= Duration::from_secs(1), "{:?}", first[6]);
+    // What is refused does not count.
+    assert_eq!(count(&[["b", "w"]]).await[0][0].remaining, 2);
+    eventually("one more is allowed", Duration::from_secs(5), async || allowed(&count(&[["a", "v"]]).await[0])).await;
     environment.end().await;
 }

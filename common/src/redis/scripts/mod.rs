@@ -5,6 +5,7 @@ mod acknowledge;
 mod campaign_put;
 mod claim;
 mod enqueue;
+mod rate_limit;
 mod refresh;
 mod remember_position;
 mod remove_idle_consumers;
@@ -24,6 +25,7 @@ use fred::{
     clients::Client,
     types::{Value, scripts::Script},
 };
+pub use rate_limit::{RateDecision, RateLimit, rate_limit};
 pub use refresh::refresh;
 pub use remember_position::remember_position;
 pub use remove_idle_consumers::remove_idle_consumers;
@@ -94,11 +96,12 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 12] = [
+    const CONTRACTS: [(&str, &Contract); 13] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
         ("enqueue", &enqueue::CONTRACT),
+        ("rate_limit", &rate_limit::CONTRACT),
         ("refresh", &refresh::CONTRACT),
         ("remember_position", &remember_position::CONTRACT),
         ("remove_idle_consumers", &remove_idle_consumers::CONTRACT),

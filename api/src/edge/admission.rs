@@ -1,0 +1,48 @@
+//! Limits on claims, before anything else is done for them: a repeat with an idempotency key counts as well, and a request
+//! that is refused writes no row.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+};
+use dibs_common::{http_server::PeerAddress, identifiers::UserId};
+use serde::Deserialize;
+
+use super::client_address::client_address;
+use crate::{
+    app::App,
+    claims::{Admission, RateLimiter},
+    extract::{max_body_bytes, read_body},
+    problem::ApiError,
+};
+
+/// The limiter, where it limits the request.
+pub(super) fn limiter_of<'a>(app: &'a App, request: &Request) -> Option<&'a RateLimiter> {
+    let limiter = app.rate_limiter.as_ref()?;
+    let route = request.extensions().get::<MatchedPath>()?;
+    (route.as_str() == "/coupons/issue" && request.method() == axum::http::Method::POST).then_some(limiter)
+}
+
+/// Whose claim it is. The other fields are for the handler.
+#[derive(Deserialize)]
+struct Claimant {
+    #[serde(rename = "userId")]
+    user: UserId,
+}
+
+/// Counts a claim. One whose body names no user is let through: its handler refuses it.
+pub(super) async fn admit(app: &App, request: Request) -> Result<(Request, Option<Admission>), ApiError> {
+    let Some(limiter) = limiter_of(app, &request) else { return Ok((request, None)) };
+    let (parts, body) = request.into_parts();
+    let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
+    let claimant = serde_json::from_slice::<Claimant>(&body).ok();
+    let peer = parts.extensions.get::<PeerAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let address = client_address(&parts.headers, peer, app.settings.trusted_proxy_hops);
+    let admission = match claimant {
+        Some(Claimant { user }) => Some(limiter.admit(user, address).await),
+        None => None,
+    };
+    Ok((Request::from_parts(parts, Body::from(body)), admission))
+}
