@@ -189,8 +189,8 @@ impl CampaignTerms {
     pub fn errors_at(&self, now: Timestamp) -> Vec<FieldError> {
         let mut errors = self.errors();
         let is_new = |error: &FieldError| errors.iter().all(|known| known.field != error.field);
-        let further = [self.minimum_error(), self.window_error(now)].into_iter().flatten().filter(is_new);
-        errors.extend(further.collect::<Vec<_>>());
+        let further = [self.minimum_error(), self.window_error(now)].map(|found| found.filter(is_new));
+        errors.extend(further.into_iter().flatten());
         errors
     }
 
@@ -202,10 +202,10 @@ impl CampaignTerms {
     /// A smallest order that the coupon would pay for more than once. Older campaigns may have it, so only what sets it is
     /// checked. Without a smallest order, a coupon that is worth more than the order pays all of it.
     pub fn minimum_error(&self) -> Option<FieldError> {
-        let worth = self.discount.value;
-        let is_below = self.discount.kind == DiscountType::Fixed && (1..worth).contains(&self.minimum_order_amount);
-        let message = format!("expected 0 (none), or at least the {worth} won that the coupon takes off");
-        is_below.then(|| FieldError::new("minimumOrderAmount", message))
+        let Discount { kind, value: worth, .. } = self.discount;
+        let is_below = kind == DiscountType::Fixed && (1..worth).contains(&self.minimum_order_amount);
+        let expected = format!("expected 0 (none), or at least the {worth} won that the coupon takes off");
+        is_below.then(|| FieldError::new("minimumOrderAmount", expected))
     }
 }
 
@@ -355,9 +355,8 @@ pub(crate) mod tests {
             let discount = Discount { kind, value, max_amount: None };
             CampaignTerms { discount, minimum_order_amount: minimum, ..terms() }.minimum_error().is_some()
         };
-        for (minimum, expected) in [(0, false), (1, true), (999, true), (1_000, false), (1_001, false)] {
-            assert_eq!(is_refused(DiscountType::Fixed, 1_000, minimum), expected, "{minimum}");
-        }
+        let refused = [0, 1, 999, 1_000].map(|minimum| is_refused(DiscountType::Fixed, 1_000, minimum));
+        assert_eq!(refused, [false, true, true, false]);
         assert!(!is_refused(DiscountType::Percent, 100, 1));
     }
 

@@ -49,7 +49,8 @@ pub(super) const fn three() -> u8 {
 
 /// The windows that are counted.
 pub(super) fn days_schema() -> Object {
-    ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some(WINDOWS)).default(Some(three().into())).build()
+    let days = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(7));
+    days.enum_values(Some(WINDOWS)).default(Some(three().into())).build()
 }
 
 /// What is wrong with a number of days.
