@@ -23,5 +23,5 @@ pub use page::{List, ListParams, NoFilter, Page};
 pub use parameters::{PathParams, QueryParams};
 pub use precondition::{IfMatch, entity_tag};
 pub use prefer::Prefer;
-pub use upload::{Upload, UploadQuery, UserLines};
 pub use several::Several;
+pub use upload::{Upload, UploadQuery, UserLines};

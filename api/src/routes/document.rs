@@ -134,7 +134,13 @@ const FOLLOW_UPS: [FollowUp; 16] = [
     ("create_campaign", "201", "pause", &[("couponId", BODY)], &[]),
     ("create_product", "201", "show_product", &[("productId", BODY)], &[]),
     ("create_product", "201", "change_product", &[("productId", BODY)], &[]),
-    ("assign", "202", "assignment", &[("couponId", "$request.path.couponId"), ("key", "$response.body#/assignmentId")], &[]),
+    (
+        "assign",
+        "202",
+        "assignment",
+        &[("couponId", "$request.path.couponId"), ("key", "$response.body#/assignmentId")],
+        &[],
+    ),
 ];
 
 /// The field of the response's body with the name of the parameter.

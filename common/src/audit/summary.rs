@@ -11,7 +11,7 @@ use crate::{
     },
     error::{Error, Result},
     redis::{
-        campaign_state::{self, KEPT_AFTER_END},
+        campaign_state::{self, RECONCILED_AFTER_END},
         claim_records,
         streams::{self, ClaimEntry},
     },
@@ -110,7 +110,7 @@ pub async fn summarize(comparison: Comparison<'_>) -> Result<AuditSummary> {
             found: term.found,
             expected: term.expected,
         }));
-    } else if clock::now() < campaign.terms.closes_at + KEPT_AFTER_END {
+    } else if clock::now() < campaign.terms.closes_at + RECONCILED_AFTER_END {
         differences.push(FieldDifference {
             kind: DifferenceKind::CampaignMissing,
             field: "campaign".into(),

@@ -73,25 +73,32 @@ pub async fn recount(database: &Database, coupon: CouponId) -> Result<Option<Row
 async fn recount_locked(database: &Database, coupon: CouponId) -> Result<Option<RowCounts>, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let Some(campaign) = campaigns::lock(&mut transaction, &[coupon]).await?.pop() else { return Ok(None) };
-    let (issuances, rejections): (i64, i64) = sqlx::query_as(
+    let (issuances, revoked, rejections): (i64, i64, i64) = sqlx::query_as(
         "SELECT /* audits::recount_locked */ (SELECT COUNT(*) FROM user_coupons WHERE coupon_id = ?), \
+         (SELECT COUNT(*) FROM user_coupons WHERE coupon_id = ? AND status = 'REVOKED'), \
          (SELECT COUNT(*) FROM claim_rejections WHERE coupon_id = ?)",
     )
+    .bind(coupon.get())
     .bind(coupon.get())
     .bind(coupon.get())
     .fetch_one(&mut *transaction)
     .await?;
     let before =
         RowCounts { issued_quantity: campaign.issued, rejected_quantity: campaign.rejected, issuances, rejections };
-    if (i64::from(campaign.issued), i64::from(campaign.rejected)) == (issuances, rejections) {
+    let counted = [campaign.issued, campaign.revoked, campaign.rejected].map(i64::from);
+    if counted == [issuances, revoked, rejections] {
         return Ok(None);
     }
-    let issued =
-        if issuances > i64::from(campaign.terms.total_quantity) { i64::from(campaign.issued) } else { issuances };
+    let issued = if issuances > i64::from(campaign.terms.total_quantity) + revoked {
+        i64::from(campaign.issued)
+    } else {
+        issuances
+    };
     sqlx::query(
-        "UPDATE coupons /* audits::recount_locked */ SET issued_quantity = ?, rejected_quantity = ? WHERE coupon_id = ?",
+        "UPDATE coupons /* audits::recount_locked */ SET issued_quantity = ?, revoked_quantity = ?, rejected_quantity = ? WHERE coupon_id = ?",
     )
     .bind(issued)
+    .bind(revoked.min(issued))
     .bind(rejections)
     .bind(coupon.get())
     .execute(&mut *transaction)

@@ -59,6 +59,7 @@ impl Error {
             Self::ValidationFailed(_)
             | Self::MalformedJson(_)
             | Self::UnsupportedMediaType
+            | Self::ExpectedNdjson
             | Self::UnsupportedContentEncoding
             | Self::RequestTimeout(_)
             | Self::Unauthenticated

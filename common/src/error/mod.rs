@@ -22,8 +22,7 @@ use crate::{
         points::ChargeRejectReason,
     },
     identifiers::{
-        ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId,
-        UserId,
+        ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId, UserId,
     },
 };
 

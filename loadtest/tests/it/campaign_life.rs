@@ -77,6 +77,8 @@ impl Shop {
             reclaim: ReclaimPolicy::default(),
             rules: OrderRules::DEFAULT,
             kafka: KafkaSettings::default(),
+            claim_attempts_days: 7,
+            drift_claims_per_second: 25_000,
             supervisor: Supervisor::new(stopping.clone()),
         };
         running.push(tokio::spawn(worker.run(environment.settings.claim_partitions)));

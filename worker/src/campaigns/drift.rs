@@ -16,7 +16,7 @@ use dibs_common::{
     },
     error::{Error, Result},
     identifiers::CouponId,
-    redis::{Redis, campaign_state::KEPT_AFTER_END, claim_records},
+    redis::{Redis, campaign_state::RECONCILED_AFTER_END, claim_records},
     retry,
 };
 use metrics::gauge;
@@ -108,7 +108,7 @@ struct Round {
 impl Round {
     fn begin() -> Self {
         Self {
-            since: clock::now() - KEPT_AFTER_END,
+            since: clock::now() - RECONCILED_AFTER_END,
             last: None,
             listed: VecDeque::new(),
             suspected: VecDeque::new(),
