@@ -10,6 +10,7 @@ pub mod campaign_change;
 pub mod charge;
 pub mod claim;
 pub mod dead_letter;
+mod discount;
 pub mod event;
 pub mod facts;
 mod field_error;

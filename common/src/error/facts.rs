@@ -15,17 +15,10 @@ impl Error {
             Self::UserCouponNotFound { user, user_coupon } => {
                 Facts { user_id: Some(*user), user_coupon_id: Some(*user_coupon), ..none }
             }
-            Self::AssignmentNotFound(key) | Self::AssignmentKeyReused(key) => {
-                Facts { assignment_key: Some(key.clone()), ..none }
-            }
-            Self::AssignmentBudgetExceeded(exceeded) => Facts {
-                requested: Some(exceeded.requested.into()),
-                assigned: Some(exceeded.assigned.into()),
-                budget: Some(exceeded.budget.into()),
-                business_day: Some(exceeded.business_day),
-                ..none
-            },
-            Self::AssignmentStateConflict(status) => Facts { assignment_status: Some(*status), ..none },
+            Self::AssignmentNotFound(_)
+            | Self::AssignmentKeyReused(_)
+            | Self::AssignmentBudgetExceeded(_)
+            | Self::AssignmentStateConflict(_) => self.facts_of_assignment(),
             Self::RebuildNotFound(rebuild) => Facts { rebuild_id: Some(*rebuild), ..none },
             Self::DeadLetterNotFound(id) | Self::DeadLetterNotRedrivable(id) | Self::DeadLetterRedriven(id) => {
                 Facts { dead_letter_id: Some(*id), ..none }
@@ -79,6 +72,24 @@ impl Error {
             | Self::Setting(..)
             | Self::LeaseHeld { .. }
             | Self::Internal(_) => none,
+        }
+    }
+
+    fn facts_of_assignment(&self) -> Facts {
+        let none = Facts::default();
+        match self {
+            Self::AssignmentNotFound(key) | Self::AssignmentKeyReused(key) => {
+                Facts { assignment_key: Some(key.clone()), ..none }
+            }
+            Self::AssignmentBudgetExceeded(exceeded) => Facts {
+                requested: Some(exceeded.requested.into()),
+                assigned: Some(exceeded.assigned.into()),
+                budget: Some(exceeded.budget.into()),
+                business_day: Some(exceeded.business_day),
+                ..none
+            },
+            Self::AssignmentStateConflict(status) => Facts { assignment_status: Some(*status), ..none },
+            _ => none,
         }
     }
 }
