@@ -16,7 +16,8 @@ use crate::app::{RULES, TestApp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const LISTED: [&str; 6] = [
+const LISTED: [&str; 7] = [
+    "claim_attempts",
     "claim_outcome_listener",
     "claim_outcome_look_up",
     "command_outcome_listener",

@@ -24,30 +24,21 @@ impl Error {
                 Facts { dead_letter_id: Some(*id), ..none }
             }
             Self::CampaignNotOpen { opens_at, .. } => Facts { opens_at: Some(*opens_at), ..none },
-            Self::QuantityBelowClaimed { requested, claimed } => {
-                Facts { requested: Some((*requested).into()), claimed: Some((*claimed).into()), ..none }
-            }
-            Self::ProductNotFound(product) => Facts { product_id: Some(*product), ..none },
-            Self::StockInsufficient { product, stock, change } => Facts {
-                product_id: Some(*product),
-                requested: Some(change.saturating_neg()),
-                available: Some(*stock),
-                ..none
-            },
-            Self::OrderNotFound(order) | Self::OrderPending(order) => Facts { order_id: Some(*order), ..none },
-            Self::CommandNotFound(command) => Facts { command_id: Some(*command), ..none },
-            Self::PaymentNotFound(payment) => Facts { payment_id: Some(*payment), ..none },
-            Self::ChargeNotFound(charge) | Self::PaymentDeclined(charge) => Facts { charge_id: Some(*charge), ..none },
-            Self::AmountBelowMinimum(minimum) => Facts { minimum_amount: Some(*minimum), ..none },
-            Self::PointsCapExceeded { cap, held } => Facts { limit: Some(*cap), held: Some(*held), ..none },
-            Self::PointsInsufficient { balance, required } => {
-                Facts { balance: Some(*balance), required: Some(*required), ..none }
-            }
+            Self::QuantityBelowClaimed { .. }
+            | Self::OrderRejected(_)
+            | Self::PaymentFailed { .. }
+            | Self::ProductNotFound(_)
+            | Self::StockInsufficient { .. }
+            | Self::OrderNotFound(_)
+            | Self::OrderPending(_)
+            | Self::CommandNotFound(_)
+            | Self::PaymentNotFound(_)
+            | Self::ChargeNotFound(_)
+            | Self::PaymentDeclined(_)
+            | Self::AmountBelowMinimum(_)
+            | Self::PointsCapExceeded { .. }
+            | Self::PointsInsufficient { .. } => self.facts_of_shop(),
             Self::RateLimited { limit, .. } => Facts { limit: Some(i64::from(*limit)), ..none },
-            Self::OrderRejected(refusal) => (*refusal.facts).clone(),
-            Self::PaymentFailed { payment, refusal } => {
-                Facts { payment_id: Some(*payment), ..(*refusal.facts).clone() }
-            }
             // Listed, so that a new error cannot be forgotten here.
             Self::ValidationFailed(_)
             | Self::MalformedJson(_)
@@ -72,6 +63,36 @@ impl Error {
             | Self::Setting(..)
             | Self::LeaseHeld { .. }
             | Self::Internal(_) => none,
+        }
+    }
+
+    fn facts_of_shop(&self) -> Facts {
+        let none = Facts::default();
+        match self {
+            Self::QuantityBelowClaimed { requested, claimed } => {
+                Facts { requested: Some((*requested).into()), claimed: Some((*claimed).into()), ..none }
+            }
+            Self::OrderRejected(refusal) => (*refusal.facts).clone(),
+            Self::PaymentFailed { payment, refusal } => {
+                Facts { payment_id: Some(*payment), ..(*refusal.facts).clone() }
+            }
+            Self::ProductNotFound(product) => Facts { product_id: Some(*product), ..none },
+            Self::StockInsufficient { product, stock, change } => Facts {
+                product_id: Some(*product),
+                requested: Some(change.saturating_neg()),
+                available: Some(*stock),
+                ..none
+            },
+            Self::OrderNotFound(order) | Self::OrderPending(order) => Facts { order_id: Some(*order), ..none },
+            Self::CommandNotFound(command) => Facts { command_id: Some(*command), ..none },
+            Self::PaymentNotFound(payment) => Facts { payment_id: Some(*payment), ..none },
+            Self::ChargeNotFound(charge) | Self::PaymentDeclined(charge) => Facts { charge_id: Some(*charge), ..none },
+            Self::AmountBelowMinimum(minimum) => Facts { minimum_amount: Some(*minimum), ..none },
+            Self::PointsCapExceeded { cap, held } => Facts { limit: Some(*cap), held: Some(*held), ..none },
+            Self::PointsInsufficient { balance, required } => {
+                Facts { balance: Some(*balance), required: Some(*required), ..none }
+            }
+            _ => none,
         }
     }
 
