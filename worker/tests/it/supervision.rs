@@ -92,10 +92,12 @@ async fn every_task_of_a_worker_is_restarted_after_a_panic_and_works() {
         .expect_restarts(&[
             "assignments",
             "backlog_metrics",
+            "campaign_rebuilds",
             "campaign_reconciliation",
             "charge_reconciliation",
             "claims_0",
             "dead_letters",
+            "drift_check",
             "event_sequencing",
             "http_server",
             "jobs",
