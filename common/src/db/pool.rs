@@ -162,7 +162,7 @@ fn open(
                 // locks, and hide writes from other connections. An error discards the connection.
                 let ending = async {
                     // A future that is dropped while a statement is prepared leaves a reply on the wire. A statement
-                    // would take it for its own, and the client library panic; a ping fails.
+                    // may take it for its own, and the client library panic; a ping fails.
                     connection.ping().await?;
                     connection.execute("ROLLBACK; SET SESSION innodb_lock_wait_timeout = 5").await
                 };
