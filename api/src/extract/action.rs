@@ -6,7 +6,7 @@ use dibs_common::{
     Error, clock,
     domain::admin_action::{ActionContext, MAX_REASON_LENGTH},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
 use super::{AdminToken, Administrator, OperationId, QueryParams};
@@ -52,9 +52,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        // The token comes first: a caller without it learns nothing about the query.
-        let administrator = Administrator::from_request_parts(parts, state).await?;
-        let QueryParams(ActionQuery { reason }) = QueryParams::from_request_parts(parts, state).await?;
+        let (administrator, ActionQuery { reason }) = administrator_and_query(parts, state).await?;
         context(&administrator, reason, parts).map(Self)
     }
 }
@@ -67,10 +65,21 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let administrator = Administrator::from_request_parts(parts, state).await?;
-        let QueryParams(ChangeQuery { reason, dry_run }) = QueryParams::from_request_parts(parts, state).await?;
+        let (administrator, ChangeQuery { reason, dry_run }) = administrator_and_query(parts, state).await?;
         Ok(Self { context: context(&administrator, reason, parts)?, is_dry_run: dry_run })
     }
+}
+
+/// The token comes first: a caller without it learns nothing about the query.
+pub(super) async fn administrator_and_query<S, Q>(parts: &mut Parts, state: &S) -> Result<(Administrator, Q), ApiError>
+where
+    S: Send + Sync,
+    AdminToken: FromRef<S>,
+    Q: DeserializeOwned,
+{
+    let administrator = Administrator::from_request_parts(parts, state).await?;
+    let QueryParams(query) = QueryParams::from_request_parts(parts, state).await?;
+    Ok((administrator, query))
 }
 
 pub(super) fn context(

@@ -19,8 +19,8 @@ use tokio::time::{sleep, timeout};
 use utoipa::IntoParams;
 
 use super::{
-    AdminToken, Administrator, QueryParams,
-    action::context,
+    AdminToken,
+    action::{administrator_and_query, context},
     json::{BODY_TIMEOUT, is_identity},
 };
 use crate::problem::ApiError;
@@ -52,9 +52,7 @@ where
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        // The token comes first: a caller without it learns nothing about the query.
-        let administrator = Administrator::from_request_parts(parts, state).await?;
-        let QueryParams(UploadQuery { expected_count, reason }) = QueryParams::from_request_parts(parts, state).await?;
+        let (administrator, UploadQuery { expected_count, reason }) = administrator_and_query(parts, state).await?;
         Ok(Self { context: context(&administrator, reason, parts)?, expected_count })
     }
 }

@@ -12,9 +12,6 @@ impl Error {
             }
             Self::ClaimNotFound { coupon, user } => Facts { coupon_id: Some(*coupon), user_id: Some(*user), ..none },
             Self::ClaimFailed(claim) => Facts { claim_id: Some(*claim), ..none },
-            Self::UserCouponNotFound { user, user_coupon } => {
-                Facts { user_id: Some(*user), user_coupon_id: Some(*user_coupon), ..none }
-            }
             Self::AssignmentNotFound(_)
             | Self::AssignmentKeyReused(_)
             | Self::AssignmentBudgetExceeded(_)
@@ -24,7 +21,8 @@ impl Error {
                 Facts { dead_letter_id: Some(*id), ..none }
             }
             Self::CampaignNotOpen { opens_at, .. } => Facts { opens_at: Some(*opens_at), ..none },
-            Self::QuantityBelowClaimed { .. }
+            Self::UserCouponNotFound { .. }
+            | Self::QuantityBelowClaimed { .. }
             | Self::OrderRejected(_)
             | Self::PaymentFailed { .. }
             | Self::ProductNotFound(_)
@@ -69,6 +67,9 @@ impl Error {
     fn facts_of_shop(&self) -> Facts {
         let none = Facts::default();
         match self {
+            Self::UserCouponNotFound { user, user_coupon } => {
+                Facts { user_id: Some(*user), user_coupon_id: Some(*user_coupon), ..none }
+            }
             Self::QuantityBelowClaimed { requested, claimed } => {
                 Facts { requested: Some((*requested).into()), claimed: Some((*claimed).into()), ..none }
             }
