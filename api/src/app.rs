@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, atomic::AtomicU32};
 
-use axum::extract::FromRef;
 use dibs_common::{
     db::Database,
     error::{Error, Result},
@@ -13,10 +12,11 @@ use dibs_common::{
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{claims::Claims, extract::AdminToken, orders::Orders, rankings::Rankings, settings::ApiSettings};
+use crate::{access::Credentials, claims::Claims, orders::Orders, rankings::Rankings, settings::ApiSettings};
 
 pub struct App {
     pub settings: ApiSettings,
+    pub credentials: Arc<Credentials>,
     pub database: Database,
     pub redis: Redis,
     /// Without one every charge of points is approved.
@@ -41,6 +41,7 @@ const REDIS_CONNECTIONS: usize = 2;
 impl App {
     /// Connects to the servers that the settings name.
     pub async fn start(settings: ApiSettings, metrics: PrometheusHandle, supervisor: Supervisor) -> Result<SharedApp> {
+        let credentials = Arc::new(Credentials::of(&settings)?);
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         supervisor.spawn(database.watch_task(&supervisor.stopping));
@@ -56,6 +57,7 @@ impl App {
         let in_progress = AtomicU32::new(0);
         Ok(Arc::new(Self {
             settings,
+            credentials,
             database,
             redis,
             payment_gateway,
@@ -86,10 +88,4 @@ impl App {
 /// progress together, so that callers that wait while no worker runs leave room for all other calls.
 fn max_waiting_callers(max_requests_in_progress: u32) -> usize {
     (max_requests_in_progress as usize / 4).max(1)
-}
-
-impl FromRef<SharedApp> for AdminToken {
-    fn from_ref(app: &SharedApp) -> Self {
-        Self(app.settings.admin_token.clone())
-    }
 }

@@ -1,5 +1,5 @@
-//! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics,
-//! and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
+//! The layer around every route: request id, limit of requests in progress, the gate, metrics, problems for errors and
+//! panics, and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
 
 mod idempotency;
 mod meter;
@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{Method, StatusCode, Version, header},
+    http::{HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
 use dibs_common::Error;
@@ -27,25 +27,41 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::{
+    access::{
+        Admission, Gate,
+        policy::{Listener, Policy},
+    },
     app::SharedApp,
     problem::{ApiError, render},
     request_id::RequestId,
 };
 
 #[derive(Clone)]
-pub struct Edge(pub SharedApp);
+pub struct Edge {
+    app: SharedApp,
+    gate: Gate,
+}
+
+impl Edge {
+    /// In front of routes that are served on `listener` as `policies` say.
+    pub fn new(app: SharedApp, listener: Listener, policies: &'static [Policy]) -> Self {
+        let gate = Gate::new(Arc::clone(&app.credentials), listener, policies);
+        Self { app, gate }
+    }
+}
 
 impl<S> Layer<S> for Edge {
     type Service = EdgeService<S>;
 
     fn layer(&self, inner: S) -> EdgeService<S> {
-        EdgeService { app: self.0.clone(), meter: Arc::default(), inner }
+        EdgeService { app: self.app.clone(), gate: self.gate.of_route(), meter: Arc::default(), inner }
     }
 }
 
 #[derive(Clone)]
 pub struct EdgeService<S> {
     app: SharedApp,
+    gate: Gate,
     meter: Arc<Meter>,
     inner: S,
 }
@@ -72,7 +88,15 @@ where
         let meter = Arc::clone(&self.meter);
         let mut progress = InProgress::begin(&self.app, uri.path());
         let refusal = invalid_host(&request).or_else(|| progress.is_none().then_some(Error::Overloaded));
-        let answering = refusal.map_or(Ok(()), Err).map(|()| {
+        let admitted = match refusal {
+            Some(refusal) => Err(refuse(refusal)),
+            None => match self.gate.admit(&mut request) {
+                Admission::Admitted => Ok(()),
+                Admission::Refused(refusal) => Err(refuse(refusal)),
+                Admission::OtherMethod(allowed) => Err(other_method(&method, allowed)),
+            },
+        };
+        let answering = admitted.map(|()| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
             let answering = if idempotency::has_key(&request) {
                 // Call the service that was polled ready, and leave its copy for the next request.
@@ -90,13 +114,17 @@ where
             AssertUnwindSafe(answering.instrument(span)).catch_unwind()
         });
         Box::pin(async move {
-            let response = match answering {
+            let (response, allowed) = match answering {
                 Ok(answering) => {
-                    answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
+                    let answered = answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic)));
+                    (answered.unwrap_or_else(|never| match never {}), None)
                 }
-                Err(refusal) => ApiError(refusal).into_response(),
+                Err(refused) => refused,
             };
             let mut response = render(response, id.as_str(), &uri);
+            if let Some(allowed) = allowed {
+                response.headers_mut().insert(header::ALLOW, allowed);
+            }
             // After rendering, so that the status is the one that the caller sees.
             meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
             id.write_into(response.headers_mut());
@@ -141,12 +169,23 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
     ApiError(Error::internal(format!("a handler panicked: {message}"))).into_response()
 }
 
+/// A response of the edge itself, and its `Allow`.
+type Refused = (Response, Option<HeaderValue>);
+
+fn refuse(error: Error) -> Refused {
+    (ApiError(error).into_response(), None)
+}
+
+/// The response to a method that the route does not take, and to OPTIONS.
+fn other_method(method: &Method, allowed: HeaderValue) -> Refused {
+    let response = match *method {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => ApiError(Error::MethodNotAllowed).into_response(),
+    };
+    (response, Some(allowed))
+}
+
 /// The response to a path without a route.
 pub async fn no_route() -> ApiError {
     ApiError(Error::RouteNotFound)
-}
-
-/// The response to a method that the route does not take. The router adds `Allow`.
-pub async fn no_method(method: Method) -> Result<StatusCode, ApiError> {
-    if method == Method::OPTIONS { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError(Error::MethodNotAllowed)) }
 }

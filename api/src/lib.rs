@@ -1,5 +1,6 @@
 //! `dibs-api`: the REST API.
 
+pub mod access;
 pub mod app;
 pub mod claims;
 pub mod edge;
@@ -19,7 +20,7 @@ use dibs_common::{
 };
 use tokio::net::TcpListener;
 
-use crate::app::SharedApp;
+use crate::{access::policy::Listener, app::SharedApp};
 
 /// Serves calls on `listener` until [`app::App::stopping`] is cancelled; then finishes what is in progress.
 pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
@@ -29,7 +30,7 @@ pub async fn serve(app: SharedApp, listener: TcpListener) -> Result<()> {
         drain_limit: DRAIN_LIMIT,
     };
     // A service is made once: otherwise every request would make each route into one again.
-    let routes = routes::router(app.clone()).with_state(());
+    let routes = routes::router(app.clone(), Listener::Only).with_state(());
     if !http_server::serve(listener, routes, app.settings.listener.limits(), shutdown).await {
         tracing::warn!("drain limit reached; connections closed with requests in progress");
     }

@@ -8,8 +8,8 @@ use axum::{
 use chrono::{DateTime, Utc};
 use dibs_common::{
     Error,
-    domain::{FieldError, claim::ClaimRecord},
-    error::Dependency,
+    domain::{FieldError, access::Scope, claim::ClaimRecord},
+    error::{CredentialFault, Dependency},
     identifiers::PaymentId,
 };
 use serde::Serialize;
@@ -62,6 +62,9 @@ pub struct Problem<'p> {
     /// What would have been taken in won, for `POINTS_INSUFFICIENT` of an administrator's call.
     #[serde(skip_serializing_if = "Option::is_none")]
     required: Option<i64>,
+    /// The scope that the call needs, for `FORBIDDEN`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required_scope: Option<Scope>,
     /// The unreachable dependency, for `DEPENDENCY_UNAVAILABLE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<Dependency>,
@@ -148,6 +151,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         claimed: if let Error::QuantityBelowClaimed { claimed, .. } = error { Some(*claimed) } else { None },
         balance: if let Error::PointsInsufficient { balance, .. } = error { Some(*balance) } else { None },
         required: if let Error::PointsInsufficient { required, .. } = error { Some(*required) } else { None },
+        required_scope: if let Error::ScopeRequired(scope) = error { Some(*scope) } else { None },
         dependency: if let Error::DependencyUnavailable { dependency, .. } = error { Some(*dependency) } else { None },
     };
     let mut body = Vec::with_capacity(BODY_CAPACITY);
@@ -163,7 +167,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     }
     // What RFC 9110 requires or advises of these.
     match error {
-        Error::Unauthenticated => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Error::Unauthenticated(fault) => drop(headers.insert(header::WWW_AUTHENTICATE, challenge(*fault))),
         Error::UnsupportedContentEncoding => {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -172,4 +176,10 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         _ => {}
     }
     response
+}
+
+/// What RFC 6750 asks of a response of 401: a call without credentials is given no error code.
+fn challenge(fault: CredentialFault) -> HeaderValue {
+    let challenge = if fault == CredentialFault::Missing { "Bearer" } else { "Bearer error=\"invalid_token\"" };
+    HeaderValue::from_static(challenge)
 }

@@ -9,6 +9,8 @@ use dibs_common::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::access::AuthSettings;
+
 /// Serves the REST API of the shop: claims on first-come coupons, and the shop around them.
 ///
 /// Settings come from the environment (a `.env` of the working folder is read first) or from flags. With all of
@@ -25,6 +27,8 @@ pub struct ApiSettings {
     /// The bearer token of /admin calls, at least 16 characters; without one they are all refused
     #[arg(long, env, hide_env_values = true, value_parser = secret)]
     pub admin_token: Option<SecretString>,
+    #[command(flatten)]
+    pub auth: AuthSettings,
     /// Requests in progress at once; more are answered 503 OVERLOADED
     #[arg(long, env, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_requests_in_progress: u32,
@@ -50,6 +54,7 @@ impl ApiSettings {
     /// Refuses settings with which nothing can work; an empty token is none.
     pub fn checked(mut self) -> Result<Self> {
         self.shared.check()?;
+        self.auth.mode(self.api_address)?;
         self.admin_token = self.admin_token.filter(|token| !token.expose_secret().is_empty());
         match &self.admin_token {
             Some(token) if token.expose_secret().len() < 16 => {

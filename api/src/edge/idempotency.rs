@@ -9,8 +9,8 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     body::{self, Body},
-    extract::{FromRequestParts as _, MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response},
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -32,8 +32,9 @@ use tracing::Instrument as _;
 
 use super::{InProgress, panicked};
 use crate::{
+    access::Caller,
     app::SharedApp,
-    extract::{Administrator, OperationId, max_body_bytes, read_body},
+    extract::{OperationId, max_body_bytes, read_body},
     problem::{ApiError, PROBLEM_JSON, needs_new_operation, render},
     request_id::RequestId,
 };
@@ -71,17 +72,13 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let key = key(&parts.headers)?;
-    if parts.uri.path().starts_with("/admin/") {
-        // A caller without the token must neither read a stored response nor write a row.
-        Administrator::from_request_parts(&mut parts, &app).await?;
-    }
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
     let keyed = KeyedRequest {
         // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different
         // splits apart, as no part contains one.
-        key_hash: hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()]),
+        key_hash: key_hash(&parts, &key),
         body_hash: fingerprint(parts.uri.query(), &body),
     };
     let request = Request::from_parts(parts, Body::from(body));
@@ -106,6 +103,15 @@ fn key(headers: &HeaderMap) -> Result<HeaderValue> {
         Ok(key.clone())
     } else {
         Err(Error::field(IDEMPOTENCY_KEY_NAME, format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters")))
+    }
+}
+
+fn key_hash(parts: &request::Parts, key: &HeaderValue) -> [u8; 32] {
+    let named = [parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key.as_bytes()];
+    match parts.extensions.get().and_then(Caller::user) {
+        // Keys of a user are the user's own: another one must not read the stored response, or learn that there is one.
+        Some(user) => hash(&[&named.concat(), b"\nuser ", user.to_string().as_bytes()]),
+        None => hash(&named),
     }
 }
 

@@ -13,7 +13,7 @@ mod prefer;
 mod text;
 
 pub use action::{Action, ActionQuery, Change, ChangeQuery};
-pub use administrator::{AdminToken, Administrator};
+pub use administrator::Administrator;
 pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;

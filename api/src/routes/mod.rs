@@ -8,6 +8,7 @@ mod payments;
 mod points;
 mod products;
 mod responses;
+mod security;
 mod users;
 
 use std::mem;
@@ -26,9 +27,14 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
+    access::{
+        AuthMode,
+        policy::{Listener, POLICIES},
+    },
     app::SharedApp,
     edge::{self, Edge, IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH},
     problem::PROBLEM_JSON,
+    routes::security::with_access,
 };
 
 #[derive(OpenApi)]
@@ -49,7 +55,7 @@ use crate::{
         (name = "points", description = "What users buy and hold"),
         (name = "products", description = "What the shop sells"),
         (name = "errors", description = "What the codes of problems mean"),
-        (name = "administration", description = "Calls with the administrator's bearer token")
+        (name = "administration", description = "Calls of administrators")
     ),
     components(schemas(crate::problem::Problem<'static>, crate::orders::AcceptedCommand))
 )]
@@ -93,8 +99,13 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(errors::error_page))
 }
 
+/// The document of an API that requires credentials.
 pub fn document() -> Document {
-    with_keys(documented().into_openapi())
+    complete(documented().into_openapi(), AuthMode::Required)
+}
+
+fn complete(document: Document, mode: AuthMode) -> Document {
+    with_keys(with_access(document, mode))
 }
 
 /// The document, with the header that every call takes which changes something, and the content type of problems.
@@ -125,8 +136,8 @@ fn with_keys(mut document: Document) -> Document {
     document
 }
 
-/// Every route, inside the edge layer.
-pub fn router(app: SharedApp) -> Router {
+/// Every route, inside the edge layer, which serves those of the listener.
+pub fn router(app: SharedApp, listener: Listener) -> Router {
     let (routes, document) = documented().split_for_parts();
     let operational = health::router(ProcessHealth {
         database: app.database.clone(),
@@ -134,13 +145,12 @@ pub fn router(app: SharedApp) -> Router {
         metrics: app.metrics.clone(),
         supervisor: app.supervisor.clone(),
     });
-    let served = with_keys(document);
+    let served = complete(document, app.credentials.mode);
     routes
         .route("/openapi.json", get(async move || Json(served)))
         .with_state(app.clone())
         .merge(operational)
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(edge::no_route)
-        .method_not_allowed_fallback(edge::no_method)
-        .layer(Edge(app))
+        .layer(Edge::new(app, listener, POLICIES))
 }

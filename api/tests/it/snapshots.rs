@@ -15,10 +15,11 @@ use dibs_common::{
     clock::from_millis,
     domain::{
         FieldError,
+        access::Scope,
         claim::ClaimRecord,
         order::{OrderRejectReason, RejectCode},
     },
-    error::{Dependency, ErrorCode},
+    error::{CredentialFault, Dependency, ErrorCode},
     identifiers::{AssignmentId, ChargeId, ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
     testing::TestEnvironment,
 };
@@ -60,8 +61,8 @@ fn errors() -> Vec<Error> {
         Error::PayloadTooLarge(65_536),
         Error::UnsupportedMediaType,
         Error::RequestTimeout(10),
-        Error::Unauthenticated,
-        Error::Forbidden("Administration is off."),
+        Error::Unauthenticated(CredentialFault::Unknown),
+        Error::ScopeRequired(Scope::Claims),
         Error::RouteNotFound,
         Error::MethodNotAllowed,
         Error::CouponNotFound(coupon),

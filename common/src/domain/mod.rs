@@ -1,5 +1,6 @@
 //! The rules. Pure: no clock, no randomness, no I/O; state and commands in, decisions out.
 
+pub mod access;
 pub mod admin_action;
 pub mod assignment;
 pub mod campaign;

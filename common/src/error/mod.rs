@@ -1,8 +1,10 @@
 //! The one error type of Dibs. Callers see its code, status and message; the log has its cause too.
 
 mod code;
+mod credentials;
 
 pub use code::ErrorCode;
+pub use credentials::CredentialFault;
 use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 use serde::Serialize;
@@ -12,8 +14,8 @@ use utoipa::ToSchema;
 use crate::{
     clock::{self, Timestamp},
     domain::{
-        FieldError, campaign_change::CampaignChangeRejectReason, claim::ClaimRecord, order::OrderRejectReason,
-        points::ChargeRejectReason,
+        FieldError, access::Scope, campaign_change::CampaignChangeRejectReason, claim::ClaimRecord,
+        order::OrderRejectReason, points::ChargeRejectReason,
     },
     identifiers::{
         AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId,
@@ -48,10 +50,12 @@ pub enum Error {
     /// Seconds.
     #[error("The body did not arrive within {0} seconds.")]
     RequestTimeout(u64),
-    #[error("Expected 'Authorization: Bearer' with the administrator's token.")]
-    Unauthenticated,
+    #[error("{0}")]
+    Unauthenticated(CredentialFault),
     #[error("{0}")]
     Forbidden(&'static str),
+    #[error("This call needs a credential with the scope '{0}'.")]
+    ScopeRequired(Scope),
     #[error("There is nothing at this path; /docs lists the calls.")]
     RouteNotFound,
     #[error("This path does not take that method; /docs lists the calls.")]
@@ -179,8 +183,8 @@ impl Error {
             Self::PayloadTooLarge(_) => ErrorCode::PayloadTooLarge,
             Self::UnsupportedMediaType | Self::UnsupportedContentEncoding => ErrorCode::UnsupportedMediaType,
             Self::RequestTimeout(_) => ErrorCode::RequestTimeout,
-            Self::Unauthenticated => ErrorCode::Unauthenticated,
-            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::Unauthenticated(_) => ErrorCode::Unauthenticated,
+            Self::Forbidden(_) | Self::ScopeRequired(_) => ErrorCode::Forbidden,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::CouponNotFound(_) => ErrorCode::CouponNotFound,

@@ -12,7 +12,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A payment that was requested and has no row of its own.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -37,17 +37,22 @@ problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
     get, path = "/payments/{paymentId}", tag = "payments", params(("paymentId" = PaymentId, Path)),
     responses((status = 200, description = "the payment now", body = PaymentView), Problems),
 )]
-pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<PaymentId>) -> Result<Response, ApiError> {
+pub async fn show(
+    State(app): State<SharedApp>,
+    caller: Caller,
+    PathParams(id): PathParams<PaymentId>,
+) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
     // Redis before the database: a payment that is created between the two reads is found in the second.
     let pending = app.orders.pending(command).await;
     let pool = &app.database.pool();
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
-        return Ok(Json(payment).into_response());
+        let is_own = caller.acts_for(payment.user_id);
+        return if is_own { Ok(Json(payment).into_response()) } else { Err(ApiError(Error::PaymentNotFound(id))) };
     }
     let outcome = db::within(db::orders::find_command_outcome(pool, command))
         .await?
-        .filter(|outcome| outcome.kind == CommandKind::Pay);
+        .filter(|outcome| outcome.kind == CommandKind::Pay && caller.acts_for(outcome.user));
     let not_made = |order_id, status, code| Json(PaymentNotMade { payment_id: id, order_id, status, code });
     match (outcome, pending) {
         (Some(db::orders::CommandOutcome { order, refusal: Some(refusal), .. }), _) => {
@@ -60,7 +65,7 @@ pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<Payme
             Ok(Json(payment).into_response())
         }
         (None, pending) => match pending? {
-            Some(found) if found.kind == CommandKind::Pay => {
+            Some(found) if found.kind == CommandKind::Pay && caller.acts_for_noted(found.user) => {
                 Ok(not_made(found.order, PaymentStatus::Ready, None).into_response())
             }
             _ => Err(ApiError(Error::PaymentNotFound(id))),
