@@ -41,12 +41,14 @@ const REDIS_CONNECTIONS: usize = 2;
 impl App {
     /// Connects to the servers that the settings name.
     pub async fn start(settings: ApiSettings, metrics: PrometheusHandle, supervisor: Supervisor) -> Result<SharedApp> {
-        let credentials = Arc::new(Credentials::of(&settings)?);
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         supervisor.spawn(database.watch_task(&supervisor.stopping));
-        // The only server that a start waits for: claims and outcomes need its channels, while the pool of MySQL
-        // connects when it is used.
+        // With a key set at a URL, a start waits for its issuer: without keys every user would be refused.
+        let credentials = Credentials::start(&settings, &database, &supervisor).await?;
+        credentials.watch(&settings.secret_files, &supervisor);
+        // The only server of its own that a start waits for: claims and outcomes need its channels, while the pool of
+        // MySQL connects when it is used.
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);

@@ -19,8 +19,11 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
-use dibs_common::Error;
-use futures::{FutureExt as _, future::Either};
+use dibs_common::{Error, error::CredentialFault};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
 pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH};
 use meter::Meter;
 use tower::{Layer, Service};
@@ -79,7 +82,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
         let id = RequestId::of(&request);
         // Kept before the handler consumes the request: the problem and the metrics need them.
@@ -88,30 +91,11 @@ where
         let meter = Arc::clone(&self.meter);
         let mut progress = InProgress::begin(&self.app, uri.path());
         let refusal = invalid_host(&request).or_else(|| progress.is_none().then_some(Error::Overloaded));
-        let admitted = match refusal {
-            Some(refusal) => Err(refuse(refusal)),
-            None => match self.gate.admit(&mut request) {
-                Admission::Admitted => Ok(()),
-                Admission::Refused(refusal) => Err(refuse(refusal)),
-                Admission::OtherMethod(allowed) => Err(other_method(&method, allowed)),
-            },
-        };
-        let answering = admitted.map(|()| {
+        let answering = refusal.map_or(Ok(()), |refusal| Err(refuse(refusal))).and_then(|()| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
-            let answering = if idempotency::has_key(&request) {
-                // Call the service that was polled ready, and leave its copy for the next request.
-                let next = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, next);
-                // It runs in a task of its own, so it is in progress until that ends, not until the client goes away.
-                let (id, progress) = (id.clone(), progress.take());
-                let answered = idempotency::answer(self.app.clone(), inner, request, id, progress);
-                Either::Left(Box::pin(answered.map(|response| Ok(response.into_response()))))
-            } else {
-                request.extensions_mut().insert(id.clone());
-                Either::Right(self.inner.call(request))
-            };
+            let answering = self.begin(request, id.clone(), &mut progress)?;
             // Unwind safe: nothing that a panic left half done is used again.
-            AssertUnwindSafe(answering.instrument(span)).catch_unwind()
+            Ok(AssertUnwindSafe(answering.instrument(span)).catch_unwind())
         });
         Box::pin(async move {
             let (response, allowed) = match answering {
@@ -119,7 +103,7 @@ where
                     let answered = answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic)));
                     (answered.unwrap_or_else(|never| match never {}), None)
                 }
-                Err(refused) => refused,
+                Err(refused) => *refused,
             };
             let mut response = render(response, id.as_str(), &uri);
             if let Some(allowed) = allowed {
@@ -131,6 +115,69 @@ where
             drop(progress);
             Ok(response)
         })
+    }
+}
+
+type Answering<F> = Either<BoxFuture<'static, Result<Response, Infallible>>, F>;
+
+impl<S> EdgeService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    /// Begins to answer a request that the gate admits. What runs in a task of its own takes `progress` along: it is in
+    /// progress until that ends, not until the client goes away.
+    fn begin(
+        &mut self,
+        mut request: Request,
+        id: RequestId,
+        progress: &mut Option<InProgress>,
+    ) -> Result<Answering<S::Future>, Refused> {
+        match self.gate.admit(&mut request) {
+            Admission::Admitted if idempotency::has_key(&request) => {
+                let answered = idempotency::answer(self.app.clone(), self.ready(), request, id, progress.take());
+                Ok(Either::Left(answered.map(|response| Ok(response.into_response())).boxed()))
+            }
+            Admission::Admitted => {
+                request.extensions_mut().insert(id);
+                Ok(Either::Right(self.inner.call(request)))
+            }
+            Admission::AfterRefresh(refresh) => {
+                let mut again = Self { inner: self.ready(), ..self.clone() };
+                let mut progress = progress.take();
+                let later = async move {
+                    if let Err(error) = refresh.await {
+                        return Ok(refuse(error).0);
+                    }
+                    match again.begin_again(request, id, &mut progress) {
+                        Ok(answering) => answering.await,
+                        Err(refused) => Ok(refused.0),
+                    }
+                };
+                Ok(Either::Left(later.boxed()))
+            }
+            Admission::Refused(error) => Err(refuse(error)),
+            Admission::OtherMethod(allowed) => Err(other_method(request.method(), allowed)),
+        }
+    }
+
+    /// The same once the keys were fetched. A key that is still unknown is none.
+    fn begin_again(
+        &mut self,
+        mut request: Request,
+        id: RequestId,
+        progress: &mut Option<InProgress>,
+    ) -> Result<Answering<S::Future>, Refused> {
+        match self.gate.admit(&mut request) {
+            Admission::AfterRefresh(_) => Err(refuse(Error::Unauthenticated(CredentialFault::Unknown))),
+            _ => self.begin(request, id, progress),
+        }
+    }
+
+    /// The service that was polled ready; its copy stays for the next request.
+    fn ready(&mut self) -> S {
+        let next = self.inner.clone();
+        std::mem::replace(&mut self.inner, next)
     }
 }
 
@@ -170,10 +217,10 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
 }
 
 /// A response of the edge itself, and its `Allow`.
-type Refused = (Response, Option<HeaderValue>);
+type Refused = Box<(Response, Option<HeaderValue>)>;
 
 fn refuse(error: Error) -> Refused {
-    (ApiError(error).into_response(), None)
+    Box::new((ApiError(error).into_response(), None))
 }
 
 /// The response to a method that the route does not take, and to OPTIONS.
@@ -182,7 +229,7 @@ fn other_method(method: &Method, allowed: HeaderValue) -> Refused {
         Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
         _ => ApiError(Error::MethodNotAllowed).into_response(),
     };
-    (response, Some(allowed))
+    Box::new((response, Some(allowed)))
 }
 
 /// The response to a path without a route.

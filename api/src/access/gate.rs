@@ -5,11 +5,13 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
 };
 use dibs_common::{Error, error::CredentialFault, identifiers::UserId};
+use futures::future::BoxFuture;
 
 use super::{
-    AuthMode, BodyOwner, Caller, Credentials,
+    AuthMode, BodyOwner, Caller, Credentials, Found,
     policy::{self, Access, Listener, Owner, Policy},
 };
+
 /// Applies the policies in front of one route.
 #[derive(Clone)]
 pub struct Gate {
@@ -25,6 +27,8 @@ pub enum Admission {
     /// The request carries its [`Caller`].
     Admitted,
     Refused(Error),
+    /// The token is of a key that may be new. Ask again when this has ended.
+    AfterRefresh(BoxFuture<'static, Result<(), Error>>),
     /// The route does not take the method; those that it takes, as `Allow` lists them.
     OtherMethod(HeaderValue),
 }
@@ -47,10 +51,11 @@ impl Gate {
         let policies = self.found.get_or_init(|| self.policies_of(path.as_str()));
         let Some(policy) = policy::of_method(policies, request.method()) else { return other_method(policies) };
         match self.caller(policy, request) {
-            Ok(caller) => {
+            Ok(Found::Caller(caller)) => {
                 request.extensions_mut().insert(caller);
                 Admission::Admitted
             }
+            Ok(Found::AfterRefresh(refresh)) => Admission::AfterRefresh(refresh),
             Err(error) => Admission::Refused(error),
         }
     }
@@ -63,34 +68,32 @@ impl Gate {
         of_path().filter(|policy| self.listener.serves(policy.place)).collect()
     }
 
-    fn caller(&self, policy: &Policy, request: &mut Request) -> Result<Caller, Error> {
-        match policy.access {
-            Access::Public => Ok(Caller::Public),
-            Access::Users(..) if self.credentials.mode == AuthMode::Trusted => Ok(Caller::Gateway),
-            Access::Users(scope, owner) => {
-                let caller = self.authenticated(request.headers())?;
-                match caller {
-                    Caller::User(user) => require_own(policy, owner, user, request)?,
-                    _ if !caller.has(scope) => return Err(Error::ScopeRequired(scope)),
-                    _ => {}
-                }
-                Ok(caller)
+    fn caller(&self, policy: &Policy, request: &mut Request) -> Result<Found, Error> {
+        let (scope, owner) = match policy.access {
+            Access::Public => return Ok(Found::Caller(Caller::Public)),
+            Access::Users(..) if self.credentials.mode == AuthMode::Trusted => {
+                return Ok(Found::Caller(Caller::Gateway));
             }
-            Access::Administrators(scope) => {
-                let caller = self.authenticated(request.headers())?;
-                if caller.has(scope) { Ok(caller) } else { Err(Error::ScopeRequired(scope)) }
-            }
+            Access::Users(scope, owner) => (scope, Some(owner)),
+            Access::Administrators(scope) => (scope, None),
+        };
+        let found = self.authenticated(request.headers())?;
+        match (&found, owner) {
+            (Found::Caller(Caller::User(user)), Some(owner)) => require_own(policy, owner, *user, request)?,
+            (Found::Caller(caller), _) if !caller.has(scope) => return Err(Error::ScopeRequired(scope)),
+            _ => {}
         }
+        Ok(found)
     }
 
-    fn authenticated(&self, headers: &HeaderMap) -> Result<Caller, Error> {
+    fn authenticated(&self, headers: &HeaderMap) -> Result<Found, Error> {
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
         // Of two headers it is not known which one a proxy in front has looked at.
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(Error::Unauthenticated(CredentialFault::Missing));
         };
         let token = bearer_token(value.as_bytes()).ok_or(Error::Unauthenticated(CredentialFault::Missing))?;
-        self.credentials.find(token).map_err(Error::Unauthenticated)
+        self.credentials.find(token)
     }
 }
 

@@ -5,14 +5,19 @@
 //! extractors and handlers: [`crate::extract::JsonBody`] compares the user that a body names, as a body is read once,
 //! and a handler asks [`Caller::acts_for`] about what it has loaded.
 
+mod api_keys;
 mod caller;
 mod credentials;
 mod gate;
+mod key_set;
 pub mod policy;
 mod settings;
+mod token_cache;
+mod user_tokens;
+mod verification_keys;
 
 pub use caller::{BodyOwner, Caller, Credential};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Found};
 pub use gate::{Admission, Gate};
 pub(crate) use gate::{another_user, unnamed_user};
 pub use settings::{AuthMode, AuthSettings};

@@ -232,10 +232,12 @@ async fn finish(app: &SharedApp, ended: &EndedAttempt) -> Result<()> {
     }
 }
 
-/// Whether a repeat gets the same response. Not with `Retry-After`: a repeat may succeed then.
+/// Whether a repeat gets the same response. Not with `Retry-After`: a repeat may succeed then. Not with a secret, which
+/// is stored nowhere.
 fn is_final(head: &response::Parts) -> bool {
     let decided = head.status.is_success() || [404, 409, 422].contains(&head.status.as_u16());
-    decided && !head.headers.contains_key(header::RETRY_AFTER)
+    let is_secret = head.headers.get(header::CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    decided && !is_secret && !head.headers.contains_key(header::RETRY_AFTER)
 }
 
 fn replayed(stored: StoredResponse, request_id: &str) -> Response {

@@ -87,6 +87,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::campaign_state::resume))
         .routes(routes!(admin::campaign_state::close))
         .routes(routes!(admin::actions::actions))
+        .routes(routes!(admin::create_key::create_key, admin::keys::keys))
+        .routes(routes!(admin::revoke_key::revoke_key))
         .routes(routes!(admin::adjust_points::adjust_points))
         .routes(routes!(admin::assign::assign))
         .routes(routes!(admin::assignment::assignment))

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod admin_action;
+pub mod api_key;
 pub mod assignment;
 pub mod campaign;
 pub mod campaign_change;

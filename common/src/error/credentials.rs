@@ -10,6 +10,8 @@ pub enum CredentialFault {
     Expired,
     #[error("The token is valid from a later time on.")]
     NotYetValid,
+    #[error("The token has no expiry.")]
+    NoExpiry,
     #[error("The token is for another audience.")]
     WrongAudience,
     #[error("The token is of another issuer.")]

@@ -18,7 +18,8 @@ use crate::{
         order::OrderRejectReason, points::ChargeRejectReason,
     },
     identifiers::{
-        AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, UserId,
+        ApiKeyId, AssignmentId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId,
+        UserId,
     },
 };
 
@@ -56,6 +57,12 @@ pub enum Error {
     Forbidden(&'static str),
     #[error("This call needs a credential with the scope '{0}'.")]
     ScopeRequired(Scope),
+    #[error("There is a key with the name {0} already, or there was.")]
+    ApiKeyNameTaken(String),
+    #[error("There is no API key {0}.")]
+    ApiKeyNotFound(ApiKeyId),
+    #[error("There are {0} keys that count, which is the limit; revoke one first.")]
+    ApiKeyLimitExceeded(u32),
     #[error("There is nothing at this path; /docs lists the calls.")]
     RouteNotFound,
     #[error("This path does not take that method; /docs lists the calls.")]
@@ -185,6 +192,9 @@ impl Error {
             Self::RequestTimeout(_) => ErrorCode::RequestTimeout,
             Self::Unauthenticated(_) => ErrorCode::Unauthenticated,
             Self::Forbidden(_) | Self::ScopeRequired(_) => ErrorCode::Forbidden,
+            Self::ApiKeyNameTaken(_) => ErrorCode::ApiKeyNameTaken,
+            Self::ApiKeyNotFound(_) => ErrorCode::ApiKeyNotFound,
+            Self::ApiKeyLimitExceeded(_) => ErrorCode::ApiKeyLimitExceeded,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::CouponNotFound(_) => ErrorCode::CouponNotFound,

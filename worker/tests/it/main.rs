@@ -10,6 +10,7 @@ mod dying;
 mod jobs;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod keys;
 mod locked_rows;
 mod losing;
 mod orders;
