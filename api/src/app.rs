@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, atomic::AtomicU32};
 
-use axum::extract::FromRef;
 use dibs_common::{
     db::Database,
     error::{Error, Result},
@@ -15,8 +14,8 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::Credentials,
     claims::{ClaimAttempts, Claims, RateLimiter},
-    extract::AdminToken,
     orders::Orders,
     rankings::Rankings,
     settings::ApiSettings,
@@ -24,6 +23,7 @@ use crate::{
 
 pub struct App {
     pub settings: ApiSettings,
+    pub credentials: Arc<Credentials>,
     pub database: Database,
     pub redis: Redis,
     /// Without one every charge of points is approved.
@@ -58,8 +58,11 @@ impl App {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
         let payment_gateway = settings.shared.payment_gateway()?;
         supervisor.spawn(database.watch_task(&supervisor.stopping));
-        // The only server that a start waits for: claims and outcomes need its channels, while the pool of MySQL
-        // connects when it is used.
+        // With a key set at a URL, a start waits for its issuer: without keys every user would be refused.
+        let credentials = Credentials::start(&settings, &database, &supervisor).await?;
+        credentials.watch(&settings.secret_files, &supervisor);
+        // The only server of its own that a start waits for: claims and outcomes need its channels, while the pool of
+        // MySQL connects when it is used.
         let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;
         let (tasks, stopping) = (supervisor.tracker.clone(), supervisor.stopping.clone());
         let max_waiting = max_waiting_callers(settings.max_requests_in_progress);
@@ -72,6 +75,7 @@ impl App {
         let in_progress = AtomicU32::new(0);
         Ok(Arc::new(Self {
             settings,
+            credentials,
             database,
             redis,
             payment_gateway,
@@ -105,10 +109,4 @@ impl App {
 /// progress together, so that callers that wait while no worker runs leave room for all other calls.
 fn max_waiting_callers(max_requests_in_progress: u32) -> usize {
     (max_requests_in_progress as usize / 4).max(1)
-}
-
-impl FromRef<SharedApp> for AdminToken {
-    fn from_ref(app: &SharedApp) -> Self {
-        Self(app.settings.admin_token.clone())
-    }
 }

@@ -1,10 +1,10 @@
-//! The layer around every route: request id, limit of requests in progress, metrics, problems for errors and panics,
-//! and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
+//! The layer around every route: request id, limit of requests in progress, the gate, metrics, problems for errors and
+//! panics, and `Idempotency-Key`. It is one layer, because each layer costs every request an allocation.
 
-mod admission;
 mod client_address;
 mod fingerprint;
 mod idempotency;
+mod limits;
 mod meter;
 
 use std::{
@@ -19,36 +19,55 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, Method, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
-use dibs_common::Error;
-use futures::{FutureExt as _, future::Either};
+use dibs_common::{Error, error::CredentialFault};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Either},
+};
 pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH, is_upload};
 use meter::Meter;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use crate::{
+    access::{
+        Authorization, Gate,
+        policy::{Listener, Policy},
+    },
     app::SharedApp,
     problem::{ApiError, render},
     request_id::RequestId,
 };
 
 #[derive(Clone)]
-pub struct Edge(pub SharedApp);
+pub struct Edge {
+    app: SharedApp,
+    gate: Gate,
+}
+
+impl Edge {
+    /// In front of routes that are served on `listener` as `policies` say.
+    pub fn new(app: SharedApp, listener: Listener, policies: &'static [Policy]) -> Self {
+        let gate = Gate::new(Arc::clone(&app.credentials), listener, policies);
+        Self { app, gate }
+    }
+}
 
 impl<S> Layer<S> for Edge {
     type Service = EdgeService<S>;
 
     fn layer(&self, inner: S) -> EdgeService<S> {
-        EdgeService { app: self.0.clone(), meter: Arc::default(), inner }
+        EdgeService { app: self.app.clone(), gate: self.gate.of_route(), meter: Arc::default(), inner }
     }
 }
 
 #[derive(Clone)]
 pub struct EdgeService<S> {
     app: SharedApp,
+    gate: Gate,
     meter: Arc<Meter>,
     inner: S,
 }
@@ -66,7 +85,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
         let id = RequestId::of(&request);
         // Kept before the handler consumes the request: the problem and the metrics need them.
@@ -75,33 +94,27 @@ where
         let meter = Arc::clone(&self.meter);
         let mut progress = InProgress::begin(&self.app, uri.path());
         let refusal = invalid_host(&request).or_else(|| progress.is_none().then_some(Error::Overloaded));
-        let answering = refusal.map_or(Ok(()), Err).map(|()| {
+        let answering = refusal.map_or(Ok(()), |refusal| Err(refuse(refusal))).and_then(|()| {
             let span = tracing::debug_span!("request", request_id = id.as_str(), %method, path = uri.path());
-            let is_limited = admission::limiter_of(&self.app, &request).is_some();
-            let answering = if is_limited || idempotency::has_key(&request) {
-                // Call the service that was polled ready, and leave its copy for the next request.
-                let next = self.inner.clone();
-                let inner = std::mem::replace(&mut self.inner, next);
-                let answered = answer(self.app.clone(), inner, request, id.clone(), progress.take());
-                Either::Left(Box::pin(answered.map(Ok)))
-            } else {
-                request.extensions_mut().insert(id.clone());
-                Either::Right(self.inner.call(request))
-            };
+            let answering = self.begin(request, id.clone(), &mut progress)?;
             // Unwind safe: nothing that a panic left half done is used again.
-            AssertUnwindSafe(answering.instrument(span)).catch_unwind()
+            Ok(AssertUnwindSafe(answering.instrument(span)).catch_unwind())
         });
         Box::pin(async move {
-            let mut response = match answering {
+            let (mut response, allowed) = match answering {
                 Ok(answering) => {
-                    answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic))).unwrap_or_else(|never| match never {})
+                    let answered = answering.await.unwrap_or_else(|panic| Ok(panicked(&*panic)));
+                    (answered.unwrap_or_else(|never| match never {}), None)
                 }
-                Err(refusal) => ApiError(refusal).into_response(),
+                Err(refused) => *refused,
             };
             let limits = response.extensions_mut().remove::<LimitFields>();
             let mut response = render(response, id.as_str(), &uri);
             if let Some(LimitFields(fields)) = limits {
                 response.headers_mut().extend(fields);
+            }
+            if let Some(allowed) = allowed {
+                response.headers_mut().insert(header::ALLOW, allowed);
             }
             // After rendering, so that the status is the one that the caller sees.
             meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
@@ -109,6 +122,71 @@ where
             drop(progress);
             Ok(response)
         })
+    }
+}
+
+type Answering<F> = Either<BoxFuture<'static, Result<Response, Infallible>>, F>;
+
+impl<S> EdgeService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    /// Begins to answer a request that the gate admits. What runs in a task of its own takes `progress` along: it is in
+    /// progress until that ends, not until the client goes away.
+    fn begin(
+        &mut self,
+        mut request: Request,
+        id: RequestId,
+        progress: &mut Option<InProgress>,
+    ) -> Result<Answering<S::Future>, Refused> {
+        match self.gate.admit(&mut request) {
+            Authorization::Granted
+                if limits::limiter_of(&self.app, &request).is_some() || idempotency::has_key(&request) =>
+            {
+                let answered = answer(self.app.clone(), self.ready(), request, id, progress.take());
+                Ok(Either::Left(answered.map(Ok).boxed()))
+            }
+            Authorization::Granted => {
+                request.extensions_mut().insert(id);
+                Ok(Either::Right(self.inner.call(request)))
+            }
+            Authorization::AfterRefresh(refresh) => {
+                let mut again = Self { inner: self.ready(), ..self.clone() };
+                let mut progress = progress.take();
+                let later = async move {
+                    if let Err(error) = refresh.await {
+                        return Ok(refuse(error).0);
+                    }
+                    match again.begin_again(request, id, &mut progress) {
+                        Ok(answering) => answering.await,
+                        Err(refused) => Ok(refused.0),
+                    }
+                };
+                Ok(Either::Left(later.boxed()))
+            }
+            Authorization::Refused(error) => Err(refuse(error)),
+            Authorization::OtherMethod(allowed) => Err(other_method(request.method(), allowed)),
+        }
+    }
+
+    /// The same once the keys were fetched. A key that is still unknown is none.
+    fn begin_again(
+        &mut self,
+        mut request: Request,
+        id: RequestId,
+        progress: &mut Option<InProgress>,
+    ) -> Result<Answering<S::Future>, Refused> {
+        match self.gate.admit(&mut request) {
+            Authorization::AfterRefresh(_) => Err(refuse(Error::Unauthenticated(CredentialFault::Unknown))),
+            _ => self.begin(request, id, progress),
+        }
+    }
+
+    /// The service that was polled ready; its copy stays for the next request.
+    fn ready(&mut self) -> S {
+        let next = self.inner.clone();
+        std::mem::replace(&mut self.inner, next)
     }
 }
 
@@ -124,7 +202,7 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    let (mut request, admission) = match admission::admit(&app, request).await {
+    let (mut request, admission) = match limits::count(&app, request).await {
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
@@ -185,12 +263,23 @@ fn panicked(panic: &(dyn Any + Send)) -> Response {
     ApiError(Error::internal(format!("a handler panicked: {message}"))).into_response()
 }
 
+/// A response of the edge itself, and its `Allow`.
+type Refused = Box<(Response, Option<HeaderValue>)>;
+
+fn refuse(error: Error) -> Refused {
+    Box::new((ApiError(error).into_response(), None))
+}
+
+/// The response to a method that the route does not take, and to OPTIONS.
+fn other_method(method: &Method, allowed: HeaderValue) -> Refused {
+    let response = match *method {
+        Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
+        _ => ApiError(Error::MethodNotAllowed).into_response(),
+    };
+    Box::new((response, Some(allowed)))
+}
+
 /// The response to a path without a route.
 pub async fn no_route() -> ApiError {
     ApiError(Error::RouteNotFound)
-}
-
-/// The response to a method that the route does not take. The router adds `Allow`.
-pub async fn no_method(method: Method) -> Result<StatusCode, ApiError> {
-    if method == Method::OPTIONS { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError(Error::MethodNotAllowed)) }
 }

@@ -4,11 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use dibs_api::{
     app::App,
-    serve,
+    serve_both,
     settings::{ApiSettings, Command},
 };
 use dibs_common::{
-    clock, config,
+    clock,
+    config::{self, Parsed},
     error::{Error, Result},
     health, http_server, shutdown,
     supervisor::Supervisor,
@@ -22,14 +23,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    let (settings, shown) = config::parse::<ApiSettings>();
-    let ended = match settings.command {
-        None => run(settings, &shown).await,
-        Some(Command::Health) if health::probe(settings.api_address).await => Ok(()),
-        Some(Command::Health) => {
-            Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
-        }
-        Some(Command::Openapi) => print_document(),
+    let ended = match config::parse::<ApiSettings>() {
+        Ok(parsed) => execute(parsed).await,
+        Err(error) => Err(error),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +36,17 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn execute(Parsed { settings, shown, files }: Parsed<ApiSettings>) -> Result<()> {
+    match settings.command {
+        None => run(ApiSettings { secret_files: files, ..settings }, &shown).await,
+        Some(Command::Health) if health::probe(settings.api_address).await => Ok(()),
+        Some(Command::Health) => {
+            Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
+        }
+        Some(Command::Openapi) => print_document(),
+    }
+}
+
 async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     let settings = settings.checked()?;
     clock::set_offset(settings.shared.clock_offset());
@@ -47,6 +54,10 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     tracing::info!(values = shown, "settings");
     let address = settings.api_address;
     let listener = http_server::listen("API_ADDRESS", address).await?;
+    let administration = match settings.admin_address {
+        Some(address) => Some(http_server::listen("ADMIN_ADDRESS", address).await?),
+        None => None,
+    };
     let supervisor = Supervisor::new(CancellationToken::new());
     let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
     // First of all tasks, so that a process that waits for Redis at its start can be stopped.
@@ -54,7 +65,7 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
     let app = App::start(settings, metrics, supervisor).await?;
     tracing::info!(%address, "server started");
-    serve(app, listener).await
+    serve_both(app, listener, administration).await
 }
 
 #[expect(clippy::print_stdout, reason = "the document is what was asked for")]

@@ -8,7 +8,7 @@ use axum::{
 use dibs_common::{
     Error,
     domain::{FieldError, claim::ClaimRecord, facts::Facts},
-    error::Dependency,
+    error::{CredentialFault, Dependency},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -139,7 +139,7 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
     }
     // What RFC 9110 requires or advises of these.
     match error {
-        Error::Unauthenticated => drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+        Error::Unauthenticated(fault) => drop(headers.insert(header::WWW_AUTHENTICATE, challenge(*fault))),
         Error::UnsupportedContentEncoding => {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
@@ -148,4 +148,10 @@ fn write(error: &Error, request_id: &str, instance: &str) -> Response {
         _ => {}
     }
     response
+}
+
+/// What RFC 6750 asks of a response of 401: a call without credentials is given no error code.
+fn challenge(fault: CredentialFault) -> HeaderValue {
+    let challenge = if fault == CredentialFault::Missing { "Bearer" } else { "Bearer error=\"invalid_token\"" };
+    HeaderValue::from_static(challenge)
 }

@@ -69,6 +69,11 @@ number_id!(
 );
 
 number_id!(
+    /// An API key, as the table `api_keys` numbers it.
+    ApiKeyId
+);
+
+number_id!(
     /// A dead letter, as the table `dead_letters` numbers it.
     DeadLetterId
 );

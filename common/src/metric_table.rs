@@ -53,6 +53,11 @@ pub const METRICS: &[Metric] = &[
         "Pools of database connections that were replaced by a new one: they could not serve, and a new connection \
          could.",
     ),
+    counter(
+        "dibs_key_set_failures_total",
+        &[],
+        "Fetches of the key set at AUTH_JWKS_URL that failed; the last keys count on.",
+    ),
     counter("dibs_task_restarts_total", &["task"], "Restarts of a long-running task that panicked or ended too early."),
     histogram(
         "dibs_http_request_duration_seconds",

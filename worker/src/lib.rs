@@ -10,6 +10,7 @@ pub mod epoch;
 pub mod issuance;
 pub mod jobs;
 pub mod kafka;
+pub mod keys;
 pub mod orders;
 mod purge;
 pub mod ranking;

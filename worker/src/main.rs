@@ -3,7 +3,8 @@
 use std::{process::ExitCode, time::Duration};
 
 use dibs_common::{
-    clock, config,
+    clock,
+    config::{self, Parsed},
     error::{Error, Result},
     health::{self, ProcessHealth},
     http_server, shutdown,
@@ -11,7 +12,9 @@ use dibs_common::{
     telemetry,
 };
 use dibs_worker::{
-    Worker, cli, seed,
+    Worker, cli,
+    keys::KeysCommand,
+    seed,
     settings::{Command, WorkerSettings},
     streams::ReclaimPolicy,
 };
@@ -26,8 +29,13 @@ const REDIS_CONNECTIONS: usize = 2;
 #[tokio::main]
 async fn main() -> ExitCode {
     config::read_environment_file();
-    let (settings, shown) = config::parse();
-    match Box::pin(execute(settings, &shown)).await {
+    let executed = match config::parse() {
+        Ok(Parsed { settings, shown, files }) => {
+            Box::pin(execute(WorkerSettings { secret_files: files, ..settings }, &shown)).await
+        }
+        Err(error) => Err(error),
+    };
+    match executed {
         Ok(code) => code,
         Err(error) => {
             config::report(&error);
@@ -55,6 +63,7 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
         Command::Restored => cli::restored(&settings).await,
         Command::Job(run) => run_logged(&settings, Box::pin(cli::job(&settings, *run))).await,
         Command::DeadLetters(letters) => cli::dead_letters(&settings, letters).await,
+        Command::Keys(command) => run_keys(&settings, command.clone()).await,
         Command::Health if health::probe(settings.worker_address).await => Ok(()),
         Command::Health => {
             Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
@@ -77,6 +86,11 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     supervisor.spawn(shutdown::signal_task(&supervisor, Duration::ZERO));
     supervisor.spawn(database.watch_task(&stopping));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
+    let mut watch = settings.secret_files.watch();
+    if let Some(secrets) = webhooks.secrets() {
+        watch.on_change("WEBHOOK_SECRET", move |secret| secrets.replace(&secret));
+    }
+    watch.spawn(&supervisor);
     let process =
         ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
     supervisor.spawn(health::server_task(listener, health::router(process), settings.listener.limits(), &supervisor)?);
@@ -112,5 +126,13 @@ async fn run_logged(settings: &WorkerSettings, command: impl Future<Output = Res
 async fn seed_and_print(settings: &WorkerSettings) -> Result<()> {
     let coupon = seed::seed(&settings.shared, &settings.shared.database(1)?).await?;
     println!("couponId={coupon}");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "people and scripts read it")]
+async fn run_keys(settings: &WorkerSettings, command: KeysCommand) -> Result<()> {
+    for line in dibs_worker::keys::run(&settings.shared.database(1)?, command).await? {
+        println!("{line}");
+    }
     Ok(())
 }

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
 use dibs_common::{
-    config::{ListenerSettings, Settings},
+    config::{ListenerSettings, SecretFiles, Settings},
     domain::{admin_action::MAX_REASON_LENGTH, dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
 
-use crate::{jobs::Job, kafka::KafkaSettings, webhooks::WebhookSettings};
+use crate::{jobs::Job, kafka::KafkaSettings, keys::KeysCommand, webhooks::WebhookSettings};
 
 /// How long a command waits for a lease.
 const WAIT_SECONDS: u64 = 60;
@@ -50,6 +50,9 @@ pub struct WorkerSettings {
     pub webhooks: WebhookSettings,
     #[command(flatten)]
     pub kafka: KafkaSettings,
+    /// Those that came from files.
+    #[arg(skip)]
+    pub secret_files: SecretFiles,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -76,6 +79,9 @@ pub enum Command {
     Job(JobRun),
     /// List dead letters, the newest first; or redrive one
     DeadLetters(DeadLetters),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
 }

@@ -9,8 +9,8 @@ use std::{convert::Infallible, panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     body::{self, Body},
-    extract::{FromRequestParts as _, MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response},
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request, response},
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
@@ -32,8 +32,9 @@ use tracing::Instrument as _;
 
 use super::{InProgress, fingerprint, panicked};
 use crate::{
+    access::Caller,
     app::SharedApp,
-    extract::{Administrator, OperationId, max_body_bytes, read_body},
+    extract::{OperationId, max_body_bytes, read_body},
     problem::{ApiError, PROBLEM_JSON, needs_new_operation, render},
     request_id::RequestId,
 };
@@ -76,20 +77,13 @@ where
     S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let key = Key::of(&parts.headers)?;
-    if parts.uri.path().starts_with("/admin/") {
-        // A caller without the token must neither read a stored response nor write a row.
-        Administrator::from_request_parts(&mut parts, &app).await?;
-    }
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
-    // A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different splits
-    // apart, as no part contains one.
-    let named = |key: &[u8]| hash(&[parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key]);
     let query = parts.uri.query();
     let keyed = KeyedRequest {
-        key_hash: named(key.name.as_bytes()),
-        quoted_key_hash: key.quoted.map(|quoted| named(quoted.as_bytes())),
+        key_hash: key_hash(&parts, key.name.as_bytes()),
+        quoted_key_hash: key.quoted.map(|quoted| key_hash(&parts, quoted.as_bytes())),
         body_hash: fingerprint(query, &body),
         value_hash: fingerprint::of_json(&body).map(|value| fingerprint(query, &value)),
     };
@@ -146,6 +140,17 @@ fn unquoted(field: &[u8]) -> Option<String> {
         text.push(char::from(byte));
     }
     Some(text)
+}
+
+/// A hash: the primary key stays short whatever the lengths of path and key. The line feeds keep two different splits
+/// apart, as no part contains one.
+fn key_hash(parts: &request::Parts, key: &[u8]) -> [u8; 32] {
+    let named = [parts.method.as_str().as_bytes(), b"\n", parts.uri.path().as_bytes(), b"\n", key];
+    match parts.extensions.get().and_then(Caller::user) {
+        // Keys of a user are the user's own: another one must not read the stored response, or learn that there is one.
+        Some(user) => hash(&[&named.concat(), b"\nuser ", user.to_string().as_bytes()]),
+        None => hash(&named),
+    }
 }
 
 /// What makes a request with a key the same as an earlier one. The query counts: with `dryRun` it decides whether there
@@ -265,10 +270,12 @@ async fn finish(app: &SharedApp, ended: &EndedAttempt) -> Result<()> {
     }
 }
 
-/// Whether a repeat gets the same response. Not with `Retry-After`: a repeat may succeed then.
+/// Whether a repeat gets the same response. Not with `Retry-After`: a repeat may succeed then. Not with a secret, which
+/// is stored nowhere.
 fn is_final(head: &response::Parts) -> bool {
     let decided = head.status.is_success() || [404, 409, 422].contains(&head.status.as_u16());
-    decided && !head.headers.contains_key(header::RETRY_AFTER)
+    let is_secret = head.headers.get(header::CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    decided && !is_secret && !head.headers.contains_key(header::RETRY_AFTER)
 }
 
 fn replayed(stored: StoredResponse, request_id: &str) -> Response {

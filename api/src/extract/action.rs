@@ -1,7 +1,4 @@
-use axum::{
-    extract::{FromRef, FromRequestParts},
-    http::request::Parts,
-};
+use axum::{extract::FromRequestParts, http::request::Parts};
 use dibs_common::{
     Error, clock,
     domain::admin_action::{ActionContext, MAX_REASON_LENGTH},
@@ -9,7 +6,7 @@ use dibs_common::{
 use serde::{Deserialize, de::DeserializeOwned};
 use utoipa::IntoParams;
 
-use super::{AdminToken, Administrator, OperationId, QueryParams};
+use super::{Administrator, OperationId, QueryParams};
 use crate::{problem::ApiError, request_id::RequestId};
 
 /// A call of an administrator that changes something: who calls, and why.
@@ -44,11 +41,7 @@ pub struct ChangeQuery {
     dry_run: bool,
 }
 
-impl<S> FromRequestParts<S> for Action
-where
-    S: Send + Sync,
-    AdminToken: FromRef<S>,
-{
+impl<S: Send + Sync> FromRequestParts<S> for Action {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -57,11 +50,7 @@ where
     }
 }
 
-impl<S> FromRequestParts<S> for Change
-where
-    S: Send + Sync,
-    AdminToken: FromRef<S>,
-{
+impl<S: Send + Sync> FromRequestParts<S> for Change {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -70,11 +59,9 @@ where
     }
 }
 
-/// The token comes first: a caller without it learns nothing about the query.
 pub(super) async fn administrator_and_query<S, Q>(parts: &mut Parts, state: &S) -> Result<(Administrator, Q), ApiError>
 where
     S: Send + Sync,
-    AdminToken: FromRef<S>,
     Q: DeserializeOwned,
 {
     let administrator = Administrator::from_request_parts(parts, state).await?;
@@ -94,5 +81,5 @@ pub(super) fn context(
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.as_str().to_owned()).unwrap_or_default();
     // A repeat with the same key has the same operation id, so the list has the action once.
     let OperationId(operation) = OperationId::of(parts);
-    Ok(ActionContext { actor: administrator.actor.to_owned(), request_id, reason, operation, at: clock::now() })
+    Ok(ActionContext { actor: administrator.actor().to_owned(), request_id, reason, operation, at: clock::now() })
 }

@@ -6,13 +6,16 @@ use axum::{
     http::{Extensions, HeaderMap, header},
 };
 use bytes::Bytes;
-use dibs_common::{Error, domain::FieldError};
+use dibs_common::{Error, domain::FieldError, identifiers::UserId};
 use http_body_util::LengthLimitError;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::expected::{Expected, refusal};
-use crate::problem::ApiError;
+use crate::{
+    access::{BodyOwner, another_user, unnamed_user},
+    problem::ApiError,
+};
 
 /// In bytes, but for [`LONG_BODIES`].
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -39,9 +42,29 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         // serde reads the fields of a struct from an array as well, by position.
         let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
         match serde_json::from_slice(&body) {
-            Ok(value) if !is_array => Ok(Self(value)),
+            Ok(value) if !is_array => {
+                if let Some(BodyOwner(user)) = parts.extensions.get() {
+                    require_named(*user, &body)?;
+                }
+                Ok(Self(value))
+            }
             _ => Err(ApiError(explain::<T>(&body, Expected::of(&parts.extensions, &parts.method)))),
         }
+    }
+}
+
+/// Refuses a body that does not name `user`. It is read again, so that no handler can forget the comparison; only calls
+/// of users pay for it.
+fn require_named(user: UserId, body: &[u8]) -> Result<(), ApiError> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(rename = "userId")]
+        user: Option<UserId>,
+    }
+    match serde_json::from_slice(body) {
+        Ok(Named { user: Some(named) }) if named == user => Ok(()),
+        Ok(Named { user: Some(_) }) => Err(ApiError(another_user())),
+        Ok(Named { user: None }) | Err(_) => Err(ApiError(unnamed_user())),
     }
 }
 
@@ -109,7 +132,6 @@ fn repeated_field<T: DeserializeOwned>(body: &[u8]) -> Option<FieldError> {
 #[cfg(test)]
 mod tests {
     use dibs_common::domain::order::Line;
-    use serde::Deserialize;
 
     use super::*;
 

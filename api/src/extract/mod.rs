@@ -15,7 +15,7 @@ mod text;
 mod upload;
 
 pub use action::{Action, ActionQuery, Change, ChangeQuery};
-pub use administrator::{AdminToken, Administrator};
+pub use administrator::Administrator;
 pub use json::JsonBody;
 pub(crate) use json::{max_body_bytes, read_body};
 pub use operation::OperationId;

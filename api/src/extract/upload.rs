@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use axum::{
     body::BodyDataStream,
-    extract::{FromRef, FromRequest, FromRequestParts, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use dibs_common::{
@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 use utoipa::IntoParams;
 
 use super::{
-    AdminToken,
     action::{administrator_and_query, context},
     json::{BODY_TIMEOUT, is_identity},
 };
@@ -44,11 +43,7 @@ pub struct UploadQuery {
     reason: Option<String>,
 }
 
-impl<S> FromRequestParts<S> for Upload
-where
-    S: Send + Sync,
-    AdminToken: FromRef<S>,
-{
+impl<S: Send + Sync> FromRequestParts<S> for Upload {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {

@@ -111,7 +111,8 @@ impl Orders {
         match db::within(db::orders::find(&self.database.pool(), order)).await {
             // Another user's order is not found, whenever the caller comes.
             Ok(Some(found)) => found.user_id == command.user,
-            Ok(None) => matches!(pending, Ok(Some(pending)) if pending.kind == CommandKind::Place),
+            Ok(None) => matches!(pending, Ok(Some(pending)) if pending.kind == CommandKind::Place
+                && pending.user.is_none_or(|user| user == command.user)),
             Err(_) => false,
         }
     }

@@ -9,6 +9,7 @@ mod payments;
 mod points;
 mod products;
 mod responses;
+mod security;
 mod users;
 
 use axum::{Json, Router, routing::get};
@@ -18,8 +19,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
+    access::{
+        AuthMode,
+        policy::{Listener, POLICIES},
+    },
     app::SharedApp,
     edge::{self, Edge},
+    routes::security::with_access,
 };
 
 #[derive(OpenApi)]
@@ -40,7 +46,7 @@ use crate::{
         (name = "points", description = "What users buy and hold"),
         (name = "products", description = "What the shop sells"),
         (name = "errors", description = "What the codes of problems mean"),
-        (name = "administration", description = "Calls with the administrator's bearer token")
+        (name = "administration", description = "Calls of administrators")
     ),
     components(schemas(crate::problem::Problem<'static>, crate::orders::AcceptedCommand))
 )]
@@ -77,6 +83,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(admin::rebuild_state::rebuild_state))
         .routes(routes!(admin::actions::actions))
         .routes(routes!(admin::timeline::timeline))
+        .routes(routes!(admin::create_key::create_key, admin::keys::keys))
+        .routes(routes!(admin::revoke_key::revoke_key))
         .routes(routes!(admin::adjust_points::adjust_points))
         .routes(routes!(admin::assign::assign, admin::assignments::assignments))
         .routes(routes!(admin::assignment::assignment, admin::upload_assignment::upload_assignment))
@@ -93,12 +101,17 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(errors::error_page))
 }
 
+/// The document of an API that requires credentials.
 pub fn document() -> Document {
-    document::completed(documented().into_openapi())
+    complete(documented().into_openapi(), AuthMode::Required)
 }
 
-/// Every route, inside the edge layer.
-pub fn router(app: SharedApp) -> Router {
+fn complete(document: Document, mode: AuthMode) -> Document {
+    document::completed(with_access(document, mode))
+}
+
+/// Every route, inside the edge layer, which serves those of the listener.
+pub fn router(app: SharedApp, listener: Listener) -> Router {
     let (routes, document) = documented().split_for_parts();
     let operational = health::router(ProcessHealth {
         database: app.database.clone(),
@@ -106,13 +119,12 @@ pub fn router(app: SharedApp) -> Router {
         metrics: app.metrics.clone(),
         supervisor: app.supervisor.clone(),
     });
-    let served = document::completed(document);
+    let served = complete(document, app.credentials.mode);
     routes
         .route("/openapi.json", get(async move || Json(served)))
         .with_state(app.clone())
         .merge(operational)
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(edge::no_route)
-        .method_not_allowed_fallback(edge::no_method)
-        .layer(Edge(app))
+        .layer(Edge::new(app, listener, POLICIES))
 }

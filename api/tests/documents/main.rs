@@ -5,6 +5,7 @@ mod commands;
 mod errors;
 mod links;
 mod metrics;
+mod policies;
 mod settings;
 mod sizes;
 mod sources;

@@ -3,6 +3,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{Router, routing::get};
 use clap::Parser;
 use dibs_api::{
+    access::policy::{Access, Listener, Place, Policy},
     app::{App, SharedApp},
     edge::Edge,
     serve,
@@ -33,6 +34,9 @@ pub const ADMIN_TOKEN: &str = "a token of the tests";
 
 /// Orders as settings have them by default.
 pub const RULES: OrderRules = OrderRules::DEFAULT;
+
+/// The routes that [`TestApp::serve_panic`] serves.
+const PANIC: &[Policy] = &[Policy { method: "GET", path: "/panic", access: Access::Public, place: Place::Both }];
 
 /// An answer, taken apart.
 #[derive(Debug)]
@@ -145,7 +149,8 @@ impl TestApp {
     /// Serves `/panic` behind the edge of the API, until the test ends. Returns the URL without the path.
     pub async fn serve_panic(&self) -> String {
         let panicking = get(async || -> () { panic!("on purpose") });
-        serve_router(Router::new().route("/panic", panicking).layer(Edge(self.app.clone()))).await
+        let edge = Edge::new(self.app.clone(), Listener::Only, PANIC);
+        serve_router(Router::new().route("/panic", panicking).route("/unlisted", get(async || ())).layer(edge)).await
     }
 
     /// The API, and a worker that works.

@@ -16,6 +16,17 @@ async fn a_panic_is_answered_as_a_problem_and_the_process_goes_on() {
 }
 
 #[tokio::test]
+async fn a_route_without_a_policy_is_not_served() {
+    let app = TestApp::new().await;
+    let url = app.serve_panic().await;
+    for request in [app.client.get(format!("{url}/unlisted")), app.client.post(format!("{url}/unlisted"))] {
+        assert_eq!(Answer::of(request).await.code(), "ROUTE_NOT_FOUND");
+    }
+    assert_eq!(Answer::of(app.client.post(format!("{url}/panic"))).await.code(), "METHOD_NOT_ALLOWED");
+    app.end().await;
+}
+
+#[tokio::test]
 async fn more_requests_than_allowed_are_answered_overloaded() {
     let environment = TestEnvironment::new().await;
     let shared = environment.settings.clone();

@@ -41,7 +41,7 @@ async fn paths(app: &TestApp, method: &str) -> Vec<String> {
             let id = "01900000-0000-7000-8000-000000000001";
             let ids = ["{orderId}", "{commandId}", "{paymentId}", "{chargeId}"];
             let path = ids.iter().fold(path.clone(), |path, name| path.replace(name, id));
-            let numbers = ["{couponId}", "{userId}", "{productId}", "{deadLetterId}"];
+            let numbers = ["{couponId}", "{userId}", "{productId}", "{deadLetterId}", "{apiKeyId}"];
             let path = numbers.iter().fold(path, |path, name| path.replace(name, "1"));
             path.replace("{code}", "COUPON_EXHAUSTED").replace("{key}", "k")
         })

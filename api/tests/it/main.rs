@@ -1,5 +1,6 @@
 //! The API over HTTP, on real servers, with the worker's steps driven by the test.
 
+mod access;
 mod app;
 mod assignment_lists;
 mod assignments;

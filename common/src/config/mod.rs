@@ -1,6 +1,7 @@
 //! Settings that all processes share. They come from the environment, or from flags of the same names.
 
 mod listener;
+mod secret_files;
 mod shown;
 mod url;
 
@@ -11,7 +12,8 @@ use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 pub use listener::ListenerSettings;
 use secrecy::{ExposeSecret, SecretString};
-pub use shown::parse;
+pub use secret_files::{SecretFiles, SecretWatch};
+pub use shown::{Parsed, parse};
 use tracing_subscriber::EnvFilter;
 pub use url::describe_url;
 use url::{check_database_url, check_redis_url};

@@ -1,18 +1,37 @@
 //! The settings of a program, and how its log shows them.
 
+use std::{env, ffi::OsString};
+
 use clap::{ArgMatches, Command, Parser};
 
-use super::describe_url;
+use super::{SecretFiles, describe_url};
+use crate::error::Result;
 
-/// The settings of a program, and all of them on one line for its log. Ends the process as [`Parser::parse`] does when
-/// they cannot be parsed.
-pub fn parse<S: Parser>() -> (S, String) {
-    let mut command = S::command();
-    let mut matches = command.clone().get_matches();
+const AFTER_HELP: &str = "Each setting that holds a secret can also come from a file: NAME_FILE in the environment names \
+                          the file that holds NAME.";
+
+/// The settings of a program.
+pub struct Parsed<S> {
+    pub settings: S,
+    /// All of them on one line, for the log.
+    pub shown: String,
+    /// Those that came from files.
+    pub files: SecretFiles,
+}
+
+/// Reads the settings, secrets also from files. Ends the process as [`Parser::parse`] does when they cannot be parsed.
+///
+/// # Errors
+/// A file that holds no secret, and a secret that is given twice.
+pub fn parse<S: Parser>() -> Result<Parsed<S>> {
+    let mut command = S::command().after_help(AFTER_HELP);
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let files = SecretFiles::read(&command, &arguments, |name| env::var_os(name))?;
+    let mut matches = command.clone().get_matches_from(files.with_values(&command, arguments));
     // From what was parsed and not from the fields, so that no setting can be forgotten.
     let shown = show(&command, &matches);
     match S::from_arg_matches_mut(&mut matches) {
-        Ok(settings) => (settings, shown),
+        Ok(settings) => Ok(Parsed { settings, shown, files }),
         Err(error) => error.format(&mut command).exit(),
     }
 }

@@ -4,6 +4,7 @@
 //! that the server's slow query log and process list point to the code.
 
 pub mod admin_actions;
+pub mod api_keys;
 pub mod assignments;
 pub mod audits;
 mod batch;

@@ -6,11 +6,12 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
 
 use super::{
+    access::Scope,
     assignment::{AssignmentKey, AssignmentStatus},
     order::OrderStatus,
 };
 use crate::identifiers::{
-    ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId, UserId,
+    ApiKeyId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId, UserId,
 };
 
 /// Why an order cannot use a coupon.
@@ -74,6 +75,12 @@ facts! {
     rebuild_id: RebuildId,
     /// The dead letter.
     dead_letter_id: DeadLetterId,
+    /// The API key.
+    api_key_id: ApiKeyId,
+    /// The name that is taken.
+    name: String,
+    /// The scope that the call needs.
+    required_scope: Scope,
     /// Why the coupon is not usable.
     reason: CouponRefusal,
     /// The status of the order.

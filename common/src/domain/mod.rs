@@ -1,6 +1,8 @@
 //! The rules. Pure: no clock, no randomness, no I/O; state and commands in, decisions out.
 
+pub mod access;
 pub mod admin_action;
+pub mod api_key;
 pub mod assignment;
 pub mod assignment_list;
 pub mod assignment_rules;

@@ -7,21 +7,25 @@ impl Error {
         let none = Facts::default();
         match self {
             Self::PayloadTooLarge(bytes) => Facts { max_bytes: u64::try_from(*bytes).ok(), ..none },
-            Self::CouponNotFound(coupon) | Self::CampaignUnavailable(coupon) => {
-                Facts { coupon_id: Some(*coupon), ..none }
-            }
             Self::ClaimNotFound { coupon, user } => Facts { coupon_id: Some(*coupon), user_id: Some(*user), ..none },
             Self::ClaimFailed(claim) => Facts { claim_id: Some(*claim), ..none },
-            Self::AssignmentNotFound(_)
+            Self::ScopeRequired(_)
+            | Self::RateLimited { .. }
+            | Self::ApiKeyLimitExceeded(_)
+            | Self::ApiKeyNameTaken(_)
+            | Self::ApiKeyNotFound(_)
+            | Self::AssignmentNotFound(_)
             | Self::AssignmentKeyReused(_)
             | Self::AssignmentBudgetExceeded(_)
-            | Self::AssignmentStateConflict(_) => self.facts_of_assignment(),
-            Self::RebuildNotFound(rebuild) => Facts { rebuild_id: Some(*rebuild), ..none },
-            Self::DeadLetterNotFound(id) | Self::DeadLetterNotRedrivable(id) | Self::DeadLetterRedriven(id) => {
-                Facts { dead_letter_id: Some(*id), ..none }
-            }
+            | Self::AssignmentStateConflict(_)
+            | Self::RebuildNotFound(_)
+            | Self::DeadLetterNotFound(_)
+            | Self::DeadLetterNotRedrivable(_)
+            | Self::DeadLetterRedriven(_) => self.facts_of_administration(),
             Self::CampaignNotOpen { opens_at, .. } => Facts { opens_at: Some(*opens_at), ..none },
-            Self::UserCouponNotFound { .. }
+            Self::CouponNotFound(_)
+            | Self::CampaignUnavailable(_)
+            | Self::UserCouponNotFound { .. }
             | Self::QuantityBelowClaimed { .. }
             | Self::OrderRejected(_)
             | Self::PaymentFailed { .. }
@@ -36,7 +40,6 @@ impl Error {
             | Self::AmountBelowMinimum(_)
             | Self::PointsCapExceeded { .. }
             | Self::PointsInsufficient { .. } => self.facts_of_shop(),
-            Self::RateLimited { limit, .. } => Facts { limit: Some(i64::from(*limit)), ..none },
             // Listed, so that a new error cannot be forgotten here.
             Self::ValidationFailed(_)
             | Self::MalformedJson(_)
@@ -44,7 +47,7 @@ impl Error {
             | Self::ExpectedNdjson
             | Self::UnsupportedContentEncoding
             | Self::RequestTimeout(_)
-            | Self::Unauthenticated
+            | Self::Unauthenticated(_)
             | Self::Forbidden(_)
             | Self::RouteNotFound
             | Self::MethodNotAllowed
@@ -67,6 +70,9 @@ impl Error {
     fn facts_of_shop(&self) -> Facts {
         let none = Facts::default();
         match self {
+            Self::CouponNotFound(coupon) | Self::CampaignUnavailable(coupon) => {
+                Facts { coupon_id: Some(*coupon), ..none }
+            }
             Self::UserCouponNotFound { user, user_coupon } => {
                 Facts { user_id: Some(*user), user_coupon_id: Some(*user_coupon), ..none }
             }
@@ -97,7 +103,7 @@ impl Error {
         }
     }
 
-    fn facts_of_assignment(&self) -> Facts {
+    fn facts_of_administration(&self) -> Facts {
         let none = Facts::default();
         match self {
             Self::AssignmentNotFound(key) | Self::AssignmentKeyReused(key) => {
@@ -110,6 +116,16 @@ impl Error {
                 business_day: Some(exceeded.business_day),
                 ..none
             },
+            Self::ApiKeyLimitExceeded(limit) | Self::RateLimited { limit, .. } => {
+                Facts { limit: Some(i64::from(*limit)), ..none }
+            }
+            Self::ScopeRequired(scope) => Facts { required_scope: Some(*scope), ..none },
+            Self::ApiKeyNameTaken(name) => Facts { name: Some(name.clone()), ..none },
+            Self::ApiKeyNotFound(key) => Facts { api_key_id: Some(*key), ..none },
+            Self::RebuildNotFound(rebuild) => Facts { rebuild_id: Some(*rebuild), ..none },
+            Self::DeadLetterNotFound(id) | Self::DeadLetterNotRedrivable(id) | Self::DeadLetterRedriven(id) => {
+                Facts { dead_letter_id: Some(*id), ..none }
+            }
             Self::AssignmentStateConflict(status) => Facts { assignment_status: Some(*status), ..none },
             _ => none,
         }

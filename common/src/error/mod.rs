@@ -1,9 +1,12 @@
 //! The one error type of Dibs. Callers see its code, status and message; the log has its cause too.
 
 mod code;
+mod credentials;
 mod facts;
+mod rejections;
 
 pub use code::ErrorCode;
+pub use credentials::CredentialFault;
 use std::{borrow::Cow, error::Error as StdError, time::Duration};
 
 use serde::Serialize;
@@ -14,15 +17,15 @@ use crate::{
     clock::{self, Timestamp},
     domain::{
         FieldError,
+        access::Scope,
         assignment::{AssignmentKey, AssignmentStatus},
-        assignment_rules::{AssignmentRejectReason, BudgetExceeded},
-        campaign_change::CampaignChangeRejectReason,
+        assignment_rules::BudgetExceeded,
         claim::ClaimRecord,
         order::OrderRejectReason,
-        points::ChargeRejectReason,
     },
     identifiers::{
-        ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId, UserId,
+        ApiKeyId, ChargeId, ClaimId, CommandId, CouponId, DeadLetterId, OrderId, PaymentId, ProductId, RebuildId,
+        UserId,
     },
 };
 
@@ -56,10 +59,18 @@ pub enum Error {
     /// Seconds.
     #[error("The body did not arrive within {0} seconds.")]
     RequestTimeout(u64),
-    #[error("Expected 'Authorization: Bearer' with the administrator's token.")]
-    Unauthenticated,
+    #[error("{0}")]
+    Unauthenticated(CredentialFault),
     #[error("{0}")]
     Forbidden(&'static str),
+    #[error("This call needs a credential with the scope '{0}'.")]
+    ScopeRequired(Scope),
+    #[error("There is a key with the name {0} already, or there was.")]
+    ApiKeyNameTaken(String),
+    #[error("There is no API key {0}.")]
+    ApiKeyNotFound(ApiKeyId),
+    #[error("There are {0} keys that count, which is the limit; revoke one first.")]
+    ApiKeyLimitExceeded(u32),
     #[error("There is nothing at this path; /docs lists the calls.")]
     RouteNotFound,
     #[error("This path does not take that method; /docs lists the calls.")]
@@ -210,8 +221,11 @@ impl Error {
                 ErrorCode::UnsupportedMediaType
             }
             Self::RequestTimeout(_) => ErrorCode::RequestTimeout,
-            Self::Unauthenticated => ErrorCode::Unauthenticated,
-            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::Unauthenticated(_) => ErrorCode::Unauthenticated,
+            Self::Forbidden(_) | Self::ScopeRequired(_) => ErrorCode::Forbidden,
+            Self::ApiKeyNameTaken(_) => ErrorCode::ApiKeyNameTaken,
+            Self::ApiKeyNotFound(_) => ErrorCode::ApiKeyNotFound,
+            Self::ApiKeyLimitExceeded(_) => ErrorCode::ApiKeyLimitExceeded,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::CouponNotFound(_) | Self::UserCouponNotFound { .. } => ErrorCode::CouponNotFound,
@@ -287,40 +301,5 @@ impl Error {
     /// Whether a retry can succeed: the fault is a dependency's, not the request's.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::DependencyUnavailable { .. } | Self::CampaignUnavailable(_) | Self::Overloaded)
-    }
-}
-
-impl From<CampaignChangeRejectReason> for Error {
-    fn from(reason: CampaignChangeRejectReason) -> Self {
-        match reason {
-            CampaignChangeRejectReason::Invalid(errors) => Self::ValidationFailed(errors),
-            CampaignChangeRejectReason::Closed => Self::CampaignClosed,
-        }
-    }
-}
-
-impl From<AssignmentRejectReason> for Error {
-    fn from(reason: AssignmentRejectReason) -> Self {
-        match reason {
-            AssignmentRejectReason::Closed => Self::CampaignClosed,
-            AssignmentRejectReason::ValidityOver(end) => {
-                let end = clock::text(end);
-                Self::field("couponId", format!("expected a coupon whose validity is not over; it ended at {end}"))
-            }
-            AssignmentRejectReason::BudgetExceeded(exceeded) => Self::AssignmentBudgetExceeded(exceeded),
-            AssignmentRejectReason::State(status) => Self::AssignmentStateConflict(status),
-            AssignmentRejectReason::OwnRequest => {
-                Self::Forbidden("An assignment is approved by another administrator than the one who asked for it.")
-            }
-        }
-    }
-}
-
-impl From<ChargeRejectReason> for Error {
-    fn from(refusal: ChargeRejectReason) -> Self {
-        match refusal {
-            ChargeRejectReason::BelowMinimum(minimum) => Self::AmountBelowMinimum(minimum),
-            ChargeRejectReason::CapExceeded { cap, held } => Self::PointsCapExceeded { cap, held },
-        }
     }
 }

@@ -11,8 +11,9 @@
 //!   `Retry-After` is respected, up to an hour.
 //! - No response at all, 429, 502, 503 and 504 mean that the receiver is unreachable; any other status that it is not.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -48,33 +49,36 @@ const MAX_BODY_KEPT: usize = 300;
 const MAX_IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The keys that sign messages, the same for all receivers.
+/// The keys that sign messages, the same for all receivers. Copies share them, so that they are replaced everywhere.
 #[derive(Clone)]
-pub struct WebhookSecrets(Vec<hmac::Key>);
+pub struct WebhookSecrets(Arc<ArcSwap<Vec<hmac::Key>>>);
 
 impl fmt::Debug for WebhookSecrets {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} secrets", self.0.len())
+        write!(formatter, "{} secrets", self.0.load().len())
     }
 }
 
 impl WebhookSecrets {
     /// Parses `whsec_` and the base64 of 24 to 64 bytes; several with a space between them.
     pub fn parse(secrets: &SecretString) -> Result<Self> {
-        let keys: Result<Vec<hmac::Key>, String> = secrets.expose_secret().split_whitespace().map(key).collect();
-        match keys {
-            Ok(keys) if (1..=MAX_SECRETS).contains(&keys.len()) => Ok(Self(keys)),
-            Ok(keys) => {
-                Err(Error::Setting(SECRET_SETTING, format!("expected 1 to {MAX_SECRETS} secrets, got {}", keys.len())))
-            }
-            Err(why) => Err(Error::Setting(SECRET_SETTING, why)),
-        }
+        keys(secrets).map(|keys| Self(Arc::new(ArcSwap::from_pointee(keys))))
+    }
+
+    /// Signs with other secrets from now on, here and in all copies.
+    ///
+    /// # Errors
+    /// They cannot be parsed. Then nothing changes.
+    pub fn replace(&self, secrets: &SecretString) -> Result<()> {
+        self.0.store(Arc::new(keys(secrets)?));
+        Ok(())
     }
 
     /// The signature header of a message: one signature for each secret.
     pub fn signatures(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let head = format!("{id}.{timestamp}.");
-        let signatures = self.0.iter().map(|key| {
+        let keys = self.0.load();
+        let signatures = keys.iter().map(|key| {
             let mut context = hmac::Context::with_key(key);
             context.update(head.as_bytes());
             context.update(body);
@@ -89,7 +93,18 @@ impl WebhookSecrets {
         let signed = [format!("{id}.{timestamp}.").as_bytes(), body].concat();
         let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix("v1,"));
         let given: Vec<Vec<u8>> = given.filter_map(|signature| STANDARD.decode(signature).ok()).collect();
-        self.0.iter().any(|key| given.iter().any(|tag| hmac::verify(key, &signed, tag).is_ok()))
+        self.0.load().iter().any(|key| given.iter().any(|tag| hmac::verify(key, &signed, tag).is_ok()))
+    }
+}
+
+fn keys(secrets: &SecretString) -> Result<Vec<hmac::Key>> {
+    let keys: Result<Vec<hmac::Key>, String> = secrets.expose_secret().split_whitespace().map(key).collect();
+    match keys {
+        Ok(keys) if (1..=MAX_SECRETS).contains(&keys.len()) => Ok(keys),
+        Ok(keys) => {
+            Err(Error::Setting(SECRET_SETTING, format!("expected 1 to {MAX_SECRETS} secrets, got {}", keys.len())))
+        }
+        Err(why) => Err(Error::Setting(SECRET_SETTING, why)),
     }
 }
 
@@ -154,6 +169,11 @@ impl WebhookEndpoint {
         let client =
             client.map_err(|error| Error::Setting(setting, format!("cannot be spoken to: {}", describe(&error))))?;
         Ok(Self { client, url, secrets })
+    }
+
+    /// The secrets that it signs with.
+    pub const fn secrets(&self) -> &WebhookSecrets {
+        &self.secrets
     }
 
     /// Sends a message once.
@@ -230,6 +250,19 @@ mod tests {
 
     fn secrets(text: &str) -> Result<WebhookSecrets, String> {
         WebhookSecrets::parse(&text.into()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn replaced_secrets_sign_everywhere_and_wrong_ones_replace_nothing() {
+        let (first, second) = (secrets(SECRET).expect("a secret"), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        let copy = first.clone();
+        let before = first.signatures("id", 1, b"body");
+        first.replace(&"whsec_short".into()).expect_err("refused");
+        assert_eq!(copy.signatures("id", 1, b"body"), before);
+        first.replace(&format!("{SECRET} {second}").into()).expect("replaced");
+        let both = copy.signatures("id", 1, b"body");
+        assert!(both.starts_with(&before) && both.len() > before.len(), "{both}");
+        assert!(copy.verify("id", 1, b"body", &before));
     }
 
     /// The example that the specification's reference libraries are tested with.

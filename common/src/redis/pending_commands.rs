@@ -6,7 +6,7 @@ use fred::{interfaces::KeysInterface as _, types::Expiration};
 use crate::{
     domain::order::{Command, CommandKind},
     error::{Error, Result},
-    identifiers::{CommandId, OrderId},
+    identifiers::{CommandId, OrderId, UserId},
     redis::Redis,
 };
 
@@ -17,13 +17,14 @@ const TTL_SECONDS: i64 = 24 * 60 * 60;
 pub struct PendingCommand {
     pub kind: CommandKind,
     pub order: OrderId,
+    /// None where an earlier version of Dibs remembered it.
+    pub user: Option<UserId>,
 }
 
 /// Remembers a command for a day.
 pub async fn remember(redis: &Redis, command: &Command) -> Result<()> {
     let (key, expires) = (redis.keys.pending_command(command.id), Some(Expiration::EX(TTL_SECONDS)));
-    // A kind has no space, so the first one separates.
-    let value = format!("{} {}", command.kind().into_str(), command.order());
+    let value = format!("{} {} {}", command.kind().into_str(), command.order(), command.user);
     redis.run(&key, async |client| client.set(&key, &value, expires.clone(), None, false).await).await
 }
 
@@ -33,8 +34,10 @@ pub async fn find(redis: &Redis, command: CommandId) -> Result<Option<PendingCom
     let found: Option<String> = redis.run(&key, async |client| client.get(&key).await).await?;
     let Some(found) = found else { return Ok(None) };
     let invalid = || Error::internal(format!("command {command} is remembered as '{found}'"));
-    let (kind, order) = found.split_once(' ').ok_or_else(invalid)?;
+    let mut words = found.split(' ');
+    let (kind, order) = words.next().zip(words.next()).ok_or_else(invalid)?;
     let kind = kind.parse().map_err(|_| invalid())?;
     let order = order.parse().map(OrderId).map_err(Error::internal)?;
-    Ok(Some(PendingCommand { kind, order }))
+    let user = words.next().map(|user| user.parse::<u64>().ok().and_then(|user| user.try_into().ok()));
+    Ok(Some(PendingCommand { kind, order, user: user.map(|user| user.ok_or_else(invalid)).transpose()? }))
 }

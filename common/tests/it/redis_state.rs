@@ -152,10 +152,14 @@ async fn a_pending_command_is_remembered_for_a_day() {
     assert_eq!(pending_commands::find(&environment.redis, pay.id).await.expect("redis"), None);
     pending_commands::remember(&environment.redis, &pay).await.expect("redis");
     let found = pending_commands::find(&environment.redis, pay.id).await.expect("redis").expect("remembered");
-    assert_eq!((found.kind, found.order), (CommandKind::Pay, order));
+    assert_eq!((found.kind, found.order, found.user), (CommandKind::Pay, order, Some(user(1))));
     let key = environment.redis.keys.pending_command(pay.id);
     let expires: i64 = environment.redis.client().ttl(&key).await.expect("redis");
     assert!((86_390..=86_400).contains(&expires), "{expires}");
+    let of_earlier_version = format!("PAY {order}");
+    environment.redis.client().set::<(), _, _>(&key, of_earlier_version, None, None, false).await.expect("set");
+    let found = pending_commands::find(&environment.redis, pay.id).await.expect("redis").expect("remembered");
+    assert_eq!((found.order, found.user), (order, None));
     environment.redis.client().set::<(), _, _>(&key, "PAY", None, None, false).await.expect("set");
     let failed = pending_commands::find(&environment.redis, pay.id).await.expect_err("invalid");
     assert!(matches!(failed, Error::Internal(_)), "{failed:?}");

@@ -27,6 +27,14 @@ pub struct Webhooks {
     pub notifications: Option<WebhookEndpoint>,
 }
 
+impl Webhooks {
+    /// The secrets of all receivers, which share them.
+    pub fn secrets(&self) -> Option<WebhookSecrets> {
+        let endpoint = self.data_platform.as_ref().or(self.notifications.as_ref())?;
+        Some(endpoint.secrets().clone())
+    }
+}
+
 impl WebhookSettings {
     /// The endpoints that are set. None is connected to yet.
     ///

@@ -11,6 +11,7 @@ mod dying;
 mod jobs;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod keys;
 mod locked_rows;
 mod losing;
 mod orders;

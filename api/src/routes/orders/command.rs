@@ -12,7 +12,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// Where a command is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -57,29 +57,31 @@ problems! { ReadProblems: 404 "COMMAND_NOT_FOUND" }
 )]
 pub async fn command(
     State(app): State<SharedApp>,
+    caller: Caller,
     PathParams((order, id)): PathParams<(OrderId, CommandId)>,
 ) -> Result<Json<CommandState>, ApiError> {
     // Redis before the database: a command that is executed between the two reads is found in the second.
     let pending = app.orders.pending(id).await;
     let outcome = db::within(db::orders::find_command_outcome(&app.database.pool(), id)).await?;
-    if let Some(outcome) = outcome.filter(|outcome| outcome.order == order) {
+    if let Some(outcome) = outcome.filter(|outcome| outcome.order == order && caller.acts_for(outcome.user)) {
         return Ok(Json(CommandState::decided(id, outcome)));
     }
     match pending? {
-        Some(found) if found.order == order && found.kind != CommandKind::Place => Ok(Json(CommandState {
-            command_id: id,
-            order_id: order,
-            status: CommandStatus::Pending,
-            code: None,
-            detail: None,
-            facts: None,
-            decided_at: None,
-        })),
+        Some(found)
+            if found.order == order && found.kind != CommandKind::Place && caller.acts_for_noted(found.user) =>
+        {
+            Ok(Json(CommandState::pending(id, order)))
+        }
         _ => Err(ApiError(Error::CommandNotFound(id))),
     }
 }
 
 impl CommandState {
+    const fn pending(command_id: CommandId, order_id: OrderId) -> Self {
+        let status = CommandStatus::Pending;
+        Self { command_id, order_id, status, code: None, detail: None, facts: None, decided_at: None }
+    }
+
     fn decided(id: CommandId, outcome: CommandOutcome) -> Self {
         let status = if outcome.refusal.is_some() { CommandStatus::Refused } else { CommandStatus::Done };
         Self {

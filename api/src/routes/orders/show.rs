@@ -12,7 +12,8 @@ use dibs_common::{
 use utoipa::ToSchema;
 
 use crate::{
-    app::SharedApp, extract::PathParams, orders::AcceptedCommand, problem::ApiError, routes::responses::problems,
+    access::Caller, app::SharedApp, extract::PathParams, orders::AcceptedCommand, problem::ApiError,
+    routes::responses::problems,
 };
 
 /// An order, or one that is PENDING.
@@ -33,14 +34,21 @@ problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
     get, path = "/orders/{orderId}", operation_id = "show_order", tag = "orders", params(("orderId" = OrderId, Path)),
     responses((status = 200, description = "the order now", body = OrderNow), Problems),
 )]
-pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<OrderId>) -> Result<Response, ApiError> {
+pub async fn show(
+    State(app): State<SharedApp>,
+    caller: Caller,
+    PathParams(id): PathParams<OrderId>,
+) -> Result<Response, ApiError> {
     // Redis before the database: an order that is placed between the two reads is found in the second.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::find(&app.database.pool(), id)).await? {
-        return Ok(Json(order).into_response());
+        let is_own = caller.acts_for(order.user_id);
+        return if is_own { Ok(Json(order).into_response()) } else { Err(ApiError(Error::OrderNotFound(id))) };
     }
     match pending? {
-        Some(found) if found.kind == CommandKind::Place => Ok(Json(AcceptedCommand::placing(id)).into_response()),
+        Some(found) if found.kind == CommandKind::Place && caller.acts_for_noted(found.user) => {
+            Ok(Json(AcceptedCommand::placing(id)).into_response())
+        }
         _ => Err(ApiError(Error::OrderNotFound(id))),
     }
 }

@@ -15,7 +15,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A payment that was requested and has no row of its own.
 // Closed: in the document, a payment that was made is not one of these.
@@ -53,17 +53,22 @@ problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
     get, path = "/payments/{paymentId}", operation_id = "show_payment", tag = "payments", params(("paymentId" = PaymentId, Path)),
     responses((status = 200, description = "the payment now", body = PaymentNow), Problems),
 )]
-pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<PaymentId>) -> Result<Response, ApiError> {
+pub async fn show(
+    State(app): State<SharedApp>,
+    caller: Caller,
+    PathParams(id): PathParams<PaymentId>,
+) -> Result<Response, ApiError> {
     let command = CommandId(id.0);
     // Redis before the database: a payment that is created between the two reads is found in the second.
     let pending = app.orders.pending(command).await;
     let pool = &app.database.pool();
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
-        return Ok(Json(payment).into_response());
+        let is_own = caller.acts_for(payment.user_id);
+        return if is_own { Ok(Json(payment).into_response()) } else { Err(ApiError(Error::PaymentNotFound(id))) };
     }
     let outcome = db::within(db::orders::find_command_outcome(pool, command))
         .await?
-        .filter(|outcome| outcome.kind == CommandKind::Pay);
+        .filter(|outcome| outcome.kind == CommandKind::Pay && caller.acts_for(outcome.user));
     let not_made = |order_id, status, refusal: Option<OrderRejectReason>| {
         let code = refusal.as_ref().map(|refusal| refusal.code);
         let facts = refusal.map(|refusal| refusal.facts).filter(|facts| !facts.is_empty());
@@ -80,7 +85,7 @@ pub async fn show(State(app): State<SharedApp>, PathParams(id): PathParams<Payme
             Ok(Json(payment).into_response())
         }
         (None, pending) => match pending? {
-            Some(found) if found.kind == CommandKind::Pay => {
+            Some(found) if found.kind == CommandKind::Pay && caller.acts_for_noted(found.user) => {
                 Ok(not_made(found.order, PaymentStatus::Ready, None).into_response())
             }
             _ => Err(ApiError(Error::PaymentNotFound(id))),

@@ -9,7 +9,7 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
 
 /// A purchase of points.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -53,7 +53,13 @@ problems! { ReadProblems: 404 "CHARGE_NOT_FOUND" }
 )]
 pub async fn charge_state(
     State(app): State<SharedApp>,
+    caller: Caller,
     PathParams(charge): PathParams<ChargeId>,
 ) -> Result<Json<ChargeState>, ApiError> {
-    Ok(Json(db::found(db::charges::find(&app.database.pool(), charge), Error::ChargeNotFound(charge)).await?.into()))
+    let found = db::found(db::charges::find(&app.database.pool(), charge), Error::ChargeNotFound(charge)).await?;
+    if caller.acts_for(found.wanted.user) {
+        Ok(Json(found.into()))
+    } else {
+        Err(ApiError(Error::ChargeNotFound(charge)))
+    }
 }

@@ -85,6 +85,7 @@ pub async fn find_payment(pool: &MySqlPool, id: PaymentId) -> Result<Option<Paym
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOutcome {
     pub order: OrderId,
+    pub user: UserId,
     /// PAY, CONFIRM or CANCEL.
     pub kind: CommandKind,
     /// Why it was rejected; none when it was executed.
@@ -94,18 +95,18 @@ pub struct CommandOutcome {
 
 /// The outcome of a command to pay, confirm or cancel, if it has one. The outcome of placing an order is the order.
 pub async fn find_command_outcome(pool: &MySqlPool, id: CommandId) -> Result<Option<CommandOutcome>, sqlx::Error> {
-    type Row = (Uuid, String, Option<String>, Option<String>, Option<StoredFacts>, Timestamp);
+    type Row = (Uuid, u64, String, Option<String>, Option<String>, Option<StoredFacts>, Timestamp);
     let row: Option<Row> = sqlx::query_as(
-        "SELECT /* orders::find_command_outcome */ order_id, type, code, detail, facts, decided_at FROM order_commands \
-         WHERE command_id = ?",
+        "SELECT /* orders::find_command_outcome */ order_id, user_id, type, code, detail, facts, decided_at \
+         FROM order_commands WHERE command_id = ?",
     )
     .bind(id.0)
     .fetch_optional(pool)
     .await?;
-    let Some((order, kind, code, detail, facts, decided_at)) = row else { return Ok(None) };
+    let Some((order, user, kind, code, detail, facts, decided_at)) = row else { return Ok(None) };
     let refusal = reject_reason(code.as_deref(), detail, facts)?;
     let kind = parse("order_commands.type", &kind)?;
-    Ok(Some(CommandOutcome { order: OrderId(order), kind, refusal, decided_at }))
+    Ok(Some(CommandOutcome { order: OrderId(order), user: identifier(user)?, kind, refusal, decided_at }))
 }
 
 /// An unpaid order whose time to pay is over.

@@ -33,7 +33,7 @@ struct Claimant {
 }
 
 /// Counts a claim. One whose body names no user is let through: its handler refuses it.
-pub(super) async fn admit(app: &App, request: Request) -> Result<(Request, Option<Admission>), ApiError> {
+pub(super) async fn count(app: &App, request: Request) -> Result<(Request, Option<Admission>), ApiError> {
     let Some(limiter) = limiter_of(app, &request) else { return Ok((request, None)) };
     let (parts, body) = request.into_parts();
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;

@@ -1,0 +1,34 @@
+use axum::{Json, extract::State};
+use dibs_common::{db, domain::api_key::ApiKey, identifiers::ApiKeyId};
+
+use crate::{
+    app::SharedApp,
+    extract::{Action, ActionQuery, PathParams},
+    problem::ApiError,
+    routes::responses::problems,
+};
+
+problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "API_KEY_NOT_FOUND" }
+
+/// Revoke an API key
+///
+/// It stays in the list, and its name stays taken. Other API processes refuse it within 2 s. Revoking it twice has no
+/// further effect.
+#[utoipa::path(
+    delete, path = "/admin/keys/{apiKeyId}", tag = "administration",
+    params(("apiKeyId" = ApiKeyId, Path), ActionQuery),
+    responses((status = 200, description = "the key, revoked", body = ApiKey), Problems),
+)]
+pub async fn revoke_key(
+    State(app): State<SharedApp>,
+    Action(context): Action,
+    PathParams(id): PathParams<ApiKeyId>,
+) -> Result<Json<ApiKey>, ApiError> {
+    let (database, keys) = (app.database.clone(), app.credentials.keys.clone());
+    let revoking = async move {
+        let key = db::api_keys::revoke(&database, id, &context).await?;
+        let _later = keys.refresh(&database).await;
+        Ok(key)
+    };
+    Ok(Json(app.run_to_end(revoking).await?))
+}
