@@ -16,7 +16,8 @@ use crate::app::{RULES, TestApp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const LISTED: [&str; 7] = [
+const LISTED: [&str; 8] = [
+    "api_keys",
     "claim_attempts",
     "claim_outcome_listener",
     "claim_outcome_look_up",
