@@ -64,11 +64,12 @@ pub async fn list_pending_users(
     limit: u32,
 ) -> Result<Vec<PendingUser>, sqlx::Error> {
     // Joined with the outcomes of claims: a worker of an earlier version confirms claims without storing the outcome
-    // here.
+    // here. The indexes are forced: by `once` each page would sort the rows of a whole list, of up to millions of users.
     let rows: Vec<(Uuid, u64, Option<Uuid>, Option<String>)> = sqlx::query_as(
-        "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code FROM assignment_users a \
-         LEFT JOIN user_coupons u ON u.user_coupon_id = a.claim_id \
-         LEFT JOIN claim_rejections r ON r.claim_id = a.claim_id \
+        "SELECT /* assignments::list_pending_users */ a.claim_id, a.user_id, u.user_coupon_id, r.code \
+         FROM assignment_users a FORCE INDEX (by_outcome) \
+         LEFT JOIN user_coupons u FORCE INDEX (PRIMARY) ON u.user_coupon_id = a.claim_id \
+         LEFT JOIN claim_rejections r FORCE INDEX (PRIMARY) ON r.claim_id = a.claim_id \
          WHERE a.assignment_id = ? AND a.outcome IS NULL AND a.claim_id > ? ORDER BY a.claim_id LIMIT ?",
     )
     .bind(assignment.0)
@@ -145,7 +146,7 @@ async fn finish_counted(database: &Database, assignment: AssignmentId, now: Time
     let mut transaction = database.begin().await?;
     let open: Option<i64> = sqlx::query_scalar(
         "SELECT /* assignments::finish_counted: a stored outcome never changes, so no lock */ 1 FROM assignment_users \
-         WHERE assignment_id = ? AND outcome IS NULL LIMIT 1",
+         FORCE INDEX (by_outcome) WHERE assignment_id = ? AND outcome IS NULL LIMIT 1",
     )
     .bind(assignment.0)
     .fetch_optional(&mut *transaction)
