@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::client_address::client_address;
 use crate::{
+    access::Caller,
     app::App,
     claims::{Admission, RateLimiter},
     extract::{max_body_bytes, read_body},
@@ -37,11 +38,14 @@ pub(super) async fn count(app: &App, request: Request) -> Result<(Request, Optio
     let Some(limiter) = limiter_of(app, &request) else { return Ok((request, None)) };
     let (parts, body) = request.into_parts();
     let body = read_body(body, max_body_bytes(&parts.extensions)).await?;
-    let claimant = serde_json::from_slice::<Claimant>(&body).ok();
+    // A token says whose claim it is: with another user in the body its owner would use up that user's limit, before
+    // the handler refuses the claim.
+    let of_token = parts.extensions.get().and_then(Caller::user);
+    let user = of_token.or_else(|| serde_json::from_slice::<Claimant>(&body).ok().map(|claimant| claimant.user));
     let peer = parts.extensions.get::<PeerAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
     let address = client_address(&parts.headers, peer, app.settings.trusted_proxy_hops);
-    let admission = match claimant {
-        Some(Claimant { user }) => Some(limiter.admit(user, address).await),
+    let admission = match user {
+        Some(user) => Some(limiter.admit(user, address).await),
         None => None,
     };
     Ok((Request::from_parts(parts, Body::from(body)), admission))

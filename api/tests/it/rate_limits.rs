@@ -4,7 +4,10 @@ use dibs_common::testing::TestEnvironment;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::app::{Answer, TestApp, claim_body};
+use crate::{
+    access::{SigningKey, guarded_with},
+    app::{Answer, TestApp, claim_body},
+};
 
 const POLICY: &str = "ratelimit-policy";
 const LIMIT: &str = "ratelimit";
@@ -86,4 +89,22 @@ async fn a_refused_claim_has_no_effect_of_any_kind() {
     assert_eq!((invalid.code(), invalid.header(LIMIT)), ("VALIDATION_FAILED", None));
     app.work().await;
     app.end().await;
+}
+
+#[tokio::test]
+async fn a_user_with_a_token_cannot_use_up_the_limit_of_another() {
+    let key = SigningKey::ed();
+    let key_set = json!({ "keys": [key.jwk("ed")] });
+    let (app, file) = guarded_with(&key_set, |settings| settings.claims_per_user = 1).await;
+    let coupon = app.environment.campaign(9).await.id;
+    let claim = async |caller: u64, user: u64| {
+        let request = app.request(Method::POST, "/coupons/issue").bearer_auth(key.of_user(caller, "ed"));
+        Answer::of(request.json(&claim_body(coupon, user))).await
+    };
+    assert_eq!(claim(1, 2).await.code(), "FORBIDDEN");
+    assert_limited(&claim(1, 2).await, 1);
+    assert_eq!(claim(2, 2).await.status, 202);
+    app.work().await;
+    app.end().await;
+    std::fs::remove_file(file).expect("removed");
 }

@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
-use dibs_api::access::{
-    AuthMode,
-    policy::{Access, Owner, POLICIES, Policy},
+use dibs_api::{
+    access::{
+        AuthMode,
+        policy::{Access, Owner, POLICIES, Policy},
+    },
+    settings::ApiSettings,
 };
 use dibs_common::{clock, domain::access::Scope, identifiers::new_uuid, testing::TestEnvironment};
 use reqwest::{Method, RequestBuilder};
@@ -30,6 +33,11 @@ struct Things {
 
 /// An API that requires credentials, with the keys of an issuer.
 pub async fn guarded(key_set: &Value) -> (TestApp, PathBuf) {
+    guarded_with(key_set, |_| {}).await
+}
+
+/// The same with other settings.
+pub async fn guarded_with(key_set: &Value, adjust: impl FnOnce(&mut ApiSettings)) -> (TestApp, PathBuf) {
     let file = std::env::temp_dir().join(format!("dibs-test-{}.json", new_uuid()));
     std::fs::write(&file, key_set.to_string()).expect("written");
     let environment = TestEnvironment::new().await;
@@ -39,6 +47,7 @@ pub async fn guarded(key_set: &Value) -> (TestApp, PathBuf) {
         settings.auth.auth_jwks_file = Some(file.clone());
         settings.auth.auth_jwt_issuer = Some(ISSUER.into());
         settings.auth.auth_jwt_audience = Some(AUDIENCE.into());
+        adjust(settings);
     });
     (app.await, file)
 }
