@@ -14,10 +14,10 @@ use fred::{
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::{net::TcpStream, process::Command};
 
-use super::client::BenchRequest;
+use super::{client::BenchRequest, cost::CpuTimes};
 use crate::{
     output,
-    processes::{Process, ResidentBytes, Stack, StackSettings, WorkDirectory, free_address},
+    processes::{Process, Program, ResidentBytes, ServerProcess, Stack, StackSettings, WorkDirectory, free_address},
     stores::{StoreArguments, Stores},
     wait,
 };
@@ -122,6 +122,18 @@ impl Harness {
     /// Resident memory of API and worker.
     pub fn resident_bytes(&self) -> Result<ResidentBytes> {
         self.stack.resident_bytes()
+    }
+
+    /// CPU time that each process has used so far.
+    pub fn cpu_times(&self) -> Result<CpuTimes> {
+        let StoreArguments { database_url, redis_url, .. } = &self.arguments;
+        Ok(CpuTimes {
+            bare: self.baseline.usage()?.cpu,
+            api: self.stack.usage(Program::Api)?.cpu,
+            worker: self.stack.usage(Program::Worker)?.cpu,
+            redis: ServerProcess::of_url(redis_url, 6379)?.usage()?.cpu,
+            mysql: ServerProcess::of_url(database_url, 3306)?.usage()?.cpu,
+        })
     }
 
     /// Creates a campaign that accepts claims.

@@ -4,6 +4,8 @@ mod backlog;
 mod baseline_inserts;
 mod baseline_orders;
 mod client;
+mod cost;
+mod cost_report;
 mod harness;
 mod open_loop;
 mod order_memory;
@@ -13,12 +15,13 @@ mod ranking;
 mod rates;
 mod report;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use backlog::BacklogRounds;
 use clap::{Args, ValueEnum};
 use client::ClientPool;
+use cost::CostRounds;
 use harness::Harness;
 use orders::OrderRounds;
 use ranking::RelayRounds;
@@ -61,6 +64,12 @@ pub struct BenchArguments {
     /// Events in the backlog of `relay`
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub events: u64,
+    /// Print the report of `cost` as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Compare the report of `cost` with an earlier one, a file of --json
+    #[arg(long)]
+    pub compare: Option<PathBuf>,
     /// MySQL and Redis of the bench.
     #[command(flatten)]
     pub stores: StoreArguments,
@@ -68,6 +77,8 @@ pub struct BenchArguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Benchmark {
+    /// CPU time of each process for each claim and order; MySQL and Redis must run on this machine
+    Cost,
     /// Accepted claims a second
     Accepted,
     /// Rejected claims a second on a sold-out campaign
@@ -129,12 +140,33 @@ impl BenchArguments {
 /// Runs the benchmarks and prints their reports.
 pub async fn run(arguments: BenchArguments) -> Result<RunStatus> {
     let mut harness = Harness::start(&arguments.stores).await?;
+    measure_cost(&arguments, &mut harness).await?;
     measure_rates(&arguments, &mut harness).await?;
     measure_backlog(&arguments, &mut harness).await?;
     measure_orders(&arguments, &mut harness).await?;
     measure_ranking(&arguments, &mut harness).await?;
     harness.stop().await?;
     Ok(RunStatus::Passed)
+}
+
+async fn measure_cost(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    if !arguments.wants(Benchmark::Cost) {
+        return Ok(());
+    }
+    // Read first: a wrong file should not cost minutes.
+    let earlier = arguments.compare.as_deref().map(cost::read_report).transpose()?;
+    let mut rounds = CostRounds::default();
+    for round in 1..=arguments.rounds {
+        arguments.note_round(round, "CPU time of claims and orders");
+        cost::measure(harness, arguments.sampling(), arguments.orders, &mut rounds).await?;
+    }
+    let measured = rounds.measured();
+    output::line(&if arguments.json {
+        serde_json::to_string_pretty(&measured)?
+    } else {
+        cost_report::table(&measured, earlier.as_deref())
+    });
+    Ok(())
 }
 
 async fn measure_rates(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {

@@ -88,7 +88,7 @@ pub async fn measure(
 }
 
 /// Puts the commands of so many orders on the streams, each of another user.
-async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<Uuid>> {
+pub async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<Uuid>> {
     const ENQUEUE_CONCURRENCY: usize = 256;
     let users = 1..=orders;
     stream::iter(users)
@@ -114,7 +114,7 @@ async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<Vec<U
         .await
 }
 
-async fn sold(database: &Database, product: ProductId) -> Result<u64> {
+pub async fn sold(database: &Database, product: ProductId) -> Result<u64> {
     let sold: i64 = sqlx::query_scalar("SELECT sold FROM products WHERE product_id = ?")
         .bind(product.get())
         .fetch_one(&database.pool())

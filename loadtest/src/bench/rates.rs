@@ -162,7 +162,7 @@ pub async fn measure_in_turn(
 }
 
 /// Creates the campaign of a workload, and the claims on it.
-async fn prepare(harness: &mut Harness, workload: Workload) -> Result<(BenchCampaign, Target)> {
+pub async fn prepare(harness: &mut Harness, workload: Workload) -> Result<(BenchCampaign, Target)> {
     let quantity = if workload == Workload::Rejected { 1 } else { UNLIMITED_QUANTITY };
     let campaign = harness.open_campaign(quantity).await?;
     let (address, request) = (harness.api_address(), campaign.request());

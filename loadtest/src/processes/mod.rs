@@ -1,6 +1,7 @@
 //! Processes that a run starts. Dropping one kills it, so none outlives the run.
 
 mod dedicated_stack;
+mod server_process;
 mod stack;
 mod store_server;
 mod usage;
@@ -16,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 pub use dedicated_stack::DedicatedStack;
+pub use server_process::ServerProcess;
 pub use stack::{ExtraSettings, Program, ResidentBytes, Stack, StackSettings};
 pub use store_server::StoreServer;
 use tokio::process::{Child, Command};
