@@ -16,7 +16,7 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/claim.lua"),
     keys: &["campaign", "claims", "stream"],
-    arguments: &["coupon", "reply_channel", "issuer", "user, claim, request"],
+    arguments: &["coupon", "reply_channel", "issuer", "claims", "senders", "user"],
     codes: &[
         ("UNKNOWN", 0),
         ("DECIDED", 1),
@@ -33,14 +33,15 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 
 /// Bytes of a record: claim id (16), sequence (4), accepted at (6).
 pub const RECORD_BYTES: usize = 26;
-const DECISION_BYTES: usize = 1 + RECORD_BYTES;
+/// Arguments before the users.
+const FIXED_ARGUMENTS: usize = 5;
 
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
     pub user: UserId,
     /// A repeat with the same id gets the same decision.
     pub claim: ClaimId,
-    /// The id of the HTTP request, empty when it is the claim's; at most 255 bytes.
+    /// The id of the HTTP request, empty when it is the claim's; of a longer one than 255 bytes, its beginning.
     pub request: Bytes,
 }
 
@@ -110,53 +111,86 @@ async fn decide(redis: &Redis, call: Call<'_>, claims: &[ClaimRequest]) -> Resul
         redis.keys.claims(partition, coupon),
         redis.keys.claim_stream(partition),
     ];
-    let mut arguments = Vec::with_capacity(3 + 3 * claims.len());
+    let mut arguments = Vec::with_capacity(FIXED_ARGUMENTS + claims.len());
     arguments.push(Value::from(coupon.get().to_string()));
     arguments.push(Value::from(reply_channel));
     arguments.push(Value::from(issuer));
-    for request in claims {
-        arguments.push(Value::from(request.user.get().to_string()));
-        arguments.push(Value::Bytes(Bytes::copy_from_slice(request.claim.0.as_bytes())));
-        arguments.push(Value::Bytes(request.request.clone()));
-    }
+    let (ids, senders) = packed(claims);
+    arguments.push(Value::Bytes(ids));
+    arguments.push(Value::Bytes(senders));
+    arguments.extend(claims.iter().map(|request| Value::from(request.user.get().to_string())));
     let reply = run(redis, &SCRIPT, keys, arguments).await?;
-    // Decisions come as one string of fixed width: nested arrays would take longer to write and to read.
     match reply.as_slice() {
         [Value::Integer(0)] => Ok(None),
-        [Value::Integer(1), now, remaining, opens_at, packed] => {
-            let packed = packed.as_bytes().ok_or_else(|| unexpected(packed))?;
-            let decisions: Vec<Decision> = packed
-                .chunks_exact(DECISION_BYTES)
-                .map(decision)
-                .collect::<Option<_>>()
-                .ok_or_else(|| unexpected(&packed))?;
-            if decisions.len() != claims.len() {
-                return Err(unexpected(&packed));
-            }
-            Ok(Some(Decisions {
+        [Value::Integer(1), now, remaining, opens_at, sequence, codes, records] => {
+            let decided = Decided {
                 now: from_millis(integer(Some(now))?),
+                sequence: u32::try_from(integer(Some(sequence))?).map_err(|_| unexpected(sequence))?,
+                codes: codes.as_bytes().ok_or_else(|| unexpected(codes))?,
+                records: records.as_bytes().ok_or_else(|| unexpected(records))?,
+            };
+            Ok(Some(Decisions {
+                now: decided.now,
                 // Negative when the total was lowered below the accepted claims.
                 remaining: u32::try_from(integer(Some(remaining))?).unwrap_or(0),
                 opens_at: from_millis(integer(Some(opens_at))?),
-                decisions,
+                decisions: decided.of(claims).ok_or_else(|| unexpected(codes))?,
             }))
         }
         other => Err(unexpected(&other)),
     }
 }
 
-fn decision(packed: &[u8]) -> Option<Decision> {
-    let (code, record) = packed.split_first()?;
-    let record = read_record(record)?;
-    match code {
-        1 => Some(Decision::Accepted(record)),
-        2 => Some(Decision::Replayed(record)),
-        3 => Some(Decision::AlreadyClaimed(record)),
-        4 => Some(Decision::Exhausted),
-        5 => Some(Decision::NotOpen),
-        6 => Some(Decision::Closed),
-        7 => Some(Decision::Paused),
-        _ => None,
+/// The arguments `claims` and `senders`. Two strings and not two for each claim: Redis takes longer to read many
+/// arguments than to cut one.
+fn packed(claims: &[ClaimRequest]) -> (Bytes, Bytes) {
+    let mut ids = BytesMut::with_capacity(16 * claims.len());
+    let mut senders = BytesMut::with_capacity(9 * claims.len());
+    for ClaimRequest { user, claim, request } in claims {
+        ids.put_slice(claim.0.as_bytes());
+        // What does not fit is cut: it is for people who search a log.
+        let request = &request[..request.len().min(u8::MAX.into())];
+        senders.put_u64(user.get());
+        senders.put_u8(u8::try_from(request.len()).unwrap_or(u8::MAX));
+        senders.put_slice(request);
+    }
+    (ids.freeze(), senders.freeze())
+}
+
+/// What the script returns about the claims of a call.
+struct Decided<'r> {
+    now: Timestamp,
+    /// The last one of the campaign.
+    sequence: u32,
+    /// One for each claim.
+    codes: &'r [u8],
+    /// Of the claims whose records the caller cannot know.
+    records: &'r [u8],
+}
+
+impl Decided<'_> {
+    /// The decisions on these claims; none when the reply is not about them.
+    fn of(&self, claims: &[ClaimRequest]) -> Option<Vec<Decision>> {
+        let accepted: u32 = self.codes.iter().map(|code| u32::from(*code == 1)).sum();
+        let mut sequence = self.sequence.checked_sub(accepted)?;
+        let mut records = self.records.chunks_exact(RECORD_BYTES).map(read_record);
+        let decisions = self.codes.iter().zip(claims).map(|(code, request)| {
+            Some(match code {
+                1 => {
+                    sequence += 1;
+                    Decision::Accepted(ClaimRecord { claim_id: request.claim, sequence, accepted_at: self.now })
+                }
+                2 => Decision::Replayed(records.next()??),
+                3 => Decision::AlreadyClaimed(records.next()??),
+                4 => Decision::Exhausted,
+                5 => Decision::NotOpen,
+                6 => Decision::Closed,
+                7 => Decision::Paused,
+                _ => return None,
+            })
+        });
+        let decisions: Vec<Decision> = decisions.collect::<Option<_>>()?;
+        (decisions.len() == claims.len() && self.codes.len() == claims.len()).then_some(decisions)
     }
 }
 
@@ -182,6 +216,33 @@ pub fn write_record(record: &ClaimRecord) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reply_that_is_not_about_the_claims_is_no_decision() {
+        let request = |user: u64| ClaimRequest {
+            user: user.try_into().expect("an id"),
+            claim: ClaimId::generate(),
+            request: Bytes::new(),
+        };
+        let claims = [request(1), request(2)];
+        let decided = |sequence, codes| Decided { now: from_millis(7), sequence, codes, records: &[] }.of(&claims);
+        let decisions = decided(9, &[1, 4]).expect("decisions");
+        let record = ClaimRecord { claim_id: claims[0].claim, sequence: 9, accepted_at: from_millis(7) };
+        assert_eq!(decisions, [Decision::Accepted(record), Decision::Exhausted]);
+        // Too few and too many codes, more accepted claims than sequences, an unknown code, a missing record.
+        for (sequence, codes) in [(9, &[1][..]), (9, &[1, 1, 1]), (1, &[1, 1]), (9, &[1, 0]), (9, &[1, 2])] {
+            assert_eq!(decided(sequence, codes), None, "{sequence} {codes:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_request_id_is_cut_where_its_length_ends() {
+        let request = Bytes::from(vec![b'a'; 300]);
+        let claim = ClaimRequest { user: 7.try_into().expect("an id"), claim: ClaimId::generate(), request };
+        let (ids, senders) = packed(std::slice::from_ref(&claim));
+        assert_eq!(&ids[..], claim.claim.0.as_bytes());
+        assert_eq!((senders.len(), senders[8]), (8 + 1 + 255, 255));
+    }
 
     #[test]
     fn a_record_survives_writing_and_reading() {
