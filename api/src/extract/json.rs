@@ -1,4 +1,4 @@
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, future::poll_fn, task::Poll, time::Duration};
 
 use axum::{
     body::{self, Body},
@@ -7,6 +7,7 @@ use axum::{
 };
 use bytes::Bytes;
 use dibs_common::{Error, domain::FieldError, identifiers::UserId};
+use futures::FutureExt as _;
 use http_body_util::LengthLimitError;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
@@ -79,14 +80,38 @@ pub(crate) fn max_body_bytes(extensions: &Extensions) -> usize {
 pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiError> {
     // The limit of the server covers the head alone. Without this one, a slow body would hold its place among the
     // requests in progress.
-    let arriving = timeout(BODY_TIMEOUT, body::to_bytes(body, longest)).await;
-    let arrived = arriving.map_err(|_| ApiError(Error::RequestTimeout(BODY_TIMEOUT.as_secs())))?;
+    let mut arriving = Box::pin(body::to_bytes(body, longest));
+    let arrived = match first_polls(arriving.as_mut()).await {
+        Some(arrived) => arrived,
+        None => timeout(BODY_TIMEOUT, arriving)
+            .await
+            .map_err(|_| ApiError(Error::RequestTimeout(BODY_TIMEOUT.as_secs())))?,
+    };
     arrived.map_err(|error| {
         // axum gives both cases one error type; only the cause below it distinguishes a long body from a broken
         // connection.
         let too_long = error.source().is_some_and(<dyn std::error::Error>::is::<LengthLimitError>);
         ApiError(if too_long { Error::PayloadTooLarge(longest) } else { Error::MalformedJson("it ended early".into()) })
     })
+}
+
+/// What a future returns in its first two polls; none when it takes longer. A body that came in one packet with its head
+/// is there then: the connection hands it over between the two. A timer for each request would take the lock of all
+/// timers twice.
+async fn first_polls<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    let mut polls = 0;
+    poll_fn(|context| {
+        polls += 1;
+        match future.poll_unpin(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls > 1 => Poll::Ready(None),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Whether the body is sent as it is. A compressed one would be limited by its length on the wire only.
