@@ -64,9 +64,8 @@ struct Exporter {
 impl Exporter {
     /// Exports all gauges under the lease; false when another process holds it.
     async fn step(&mut self, database: &Database, held: &mut HeldLease) -> Result<bool> {
-        let Some(mut lease) = held.begin().await? else { return Ok(false) };
-        let exported = self.export(database, &mut lease).await;
-        held.finish(lease, exported).await.map(|()| true)
+        let exported = held.round(async |lease| self.export(database, lease).await).await?;
+        Ok(exported.is_some())
     }
 
     async fn export(&mut self, database: &Database, lease: &mut Lease) -> Result<()> {

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
+use tokio_util::sync::CancellationToken;
 
 use super::{Database, database_error, within};
-use crate::error::Result;
+use crate::{error::Result, retry};
 
 /// A holder whose connection is silent for so long loses the lease.
 const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -95,6 +96,42 @@ pub struct HeldLease {
 impl HeldLease {
     pub fn new(database: &Database, name: impl Into<String>) -> Self {
         Self { database: database.clone(), name: name.into(), lease: None }
+    }
+
+    /// Does one round of work under a lease, which it then releases; none while another process holds it.
+    pub async fn once<T>(
+        database: &Database,
+        name: &str,
+        work: impl AsyncFnOnce(&mut Lease) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut held = Self::new(database, name);
+        let done = held.round(work).await;
+        held.release().await;
+        done
+    }
+
+    /// Does a round of work every `interval` under the lease, or nothing while another process holds it, until
+    /// `stopping` is cancelled. A round that fails is only logged: the next one does what it left.
+    pub async fn run(
+        mut self,
+        interval: Duration,
+        stopping: CancellationToken,
+        mut work: impl AsyncFnMut(&mut Lease) -> Result<()>,
+    ) {
+        let mut rounds = retry::every(interval, &stopping);
+        while rounds.next().await {
+            if let Err(error) = self.round(&mut work).await {
+                tracing::warn!(lease = self.name, cause = error.chain(), "work under a lease failed; retrying");
+            }
+        }
+        self.release().await;
+    }
+
+    /// Does one round of work under the lease; none while another process holds it.
+    pub async fn round<T>(&mut self, work: impl AsyncFnOnce(&mut Lease) -> Result<T>) -> Result<Option<T>> {
+        let Some(mut lease) = self.begin().await? else { return Ok(None) };
+        let done = work(&mut lease).await;
+        self.finish(lease, done).await.map(Some)
     }
 
     /// The lease for one round, which ends with [`Self::finish`]; none while another process holds it.

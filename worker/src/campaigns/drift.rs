@@ -144,9 +144,8 @@ impl Suspected {
 impl DriftCheck {
     /// False when another process holds the lease.
     async fn round_under(&self, held: &mut HeldLease, named: &mut NamedDrifts) -> Result<bool> {
-        let Some(mut lease) = held.begin().await? else { return Ok(false) };
-        let checked = self.round(&mut lease, named).await;
-        held.finish(lease, checked).await.map(|()| true)
+        let checked = held.round(async |lease| self.round(lease, named).await).await?;
+        Ok(checked.is_some())
     }
 
     async fn round(&self, lease: &mut Lease, named: &mut NamedDrifts) -> Result<()> {

@@ -7,7 +7,6 @@ use dibs_common::{
     error::Result,
     identifiers::CouponId,
     redis::Redis,
-    retry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -20,28 +19,15 @@ const BATCH_SIZE: u32 = 100;
 
 /// Executes the rebuilds that administrators request. One process does so at a time, any number may run this.
 pub(crate) async fn run_requested(database: Database, redis: Redis, stopping: CancellationToken) {
-    let mut lease = HeldLease::new(&database, LEASE);
-    let mut rounds = retry::every(POLL_INTERVAL, &stopping);
-    while rounds.next().await {
-        if let Err(error) = rebuild_under(&database, &redis, &mut lease).await {
-            tracing::warn!(cause = error.chain(), "requested rebuilds failed; retrying");
-        }
-    }
-    lease.release().await;
+    let lease = HeldLease::new(&database, LEASE);
+    let round = async move |lease: &mut Lease| rebuild_pending(&database, &redis, lease).await.map(drop);
+    lease.run(POLL_INTERVAL, stopping, round).await;
 }
 
 /// Executes the rebuilds that are requested. Returns how many; none when another process holds the lease.
 pub async fn rebuild_requested(database: &Database, redis: &Redis) -> Result<usize> {
-    let mut lease = HeldLease::new(database, LEASE);
-    let done = rebuild_under(database, redis, &mut lease).await;
-    lease.release().await;
-    done
-}
-
-async fn rebuild_under(database: &Database, redis: &Redis, held: &mut HeldLease) -> Result<usize> {
-    let Some(mut lease) = held.begin().await? else { return Ok(0) };
-    let done = Box::pin(rebuild_pending(database, redis, &mut lease)).await;
-    held.finish(lease, done).await
+    let done = HeldLease::once(database, LEASE, async |lease| rebuild_pending(database, redis, lease).await);
+    Ok(done.await?.unwrap_or(0))
 }
 
 async fn rebuild_pending(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {

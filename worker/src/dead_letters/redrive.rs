@@ -10,7 +10,6 @@ use dibs_common::{
         Redis,
         streams::{self, ClaimEntry, OrderEntry},
     },
-    retry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,29 +22,16 @@ const BATCH_SIZE: u32 = 100;
 
 /// Redrives the letters of claims and commands. One process does so at a time, any number may run this.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
-    let mut lease = HeldLease::new(&database, LEASE);
-    let mut rounds = retry::every(POLL_INTERVAL, &stopping);
-    while rounds.next().await {
-        if let Err(error) = redrive_under(&database, &redis, &mut lease).await {
-            tracing::warn!(cause = error.chain(), "dead letters cannot be redriven; retrying");
-        }
-    }
-    lease.release().await;
+    let lease = HeldLease::new(&database, LEASE);
+    let round = async move |lease: &mut Lease| redrive_requested(&database, &redis, lease).await.map(drop);
+    lease.run(POLL_INTERVAL, stopping, round).await;
 }
 
 /// Redrives the letters of claims and commands whose redrive is requested. Returns how many; none when another process
 /// holds the lease.
 pub async fn redrive_once(database: &Database, redis: &Redis) -> Result<usize> {
-    let mut lease = HeldLease::new(database, LEASE);
-    let redriven = redrive_under(database, redis, &mut lease).await;
-    lease.release().await;
-    redriven
-}
-
-async fn redrive_under(database: &Database, redis: &Redis, held: &mut HeldLease) -> Result<usize> {
-    let Some(mut lease) = held.begin().await? else { return Ok(0) };
-    let redriven = redrive_requested(database, redis, &mut lease).await;
-    held.finish(lease, redriven).await
+    let redriven = HeldLease::once(database, LEASE, async |lease| redrive_requested(database, redis, lease).await);
+    Ok(redriven.await?.unwrap_or(0))
 }
 
 async fn redrive_requested(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {
