@@ -57,7 +57,7 @@ impl<'c> Comparison<'c> {
     }
 }
 
-/// One step of an audit.
+/// One step of an audit, or several.
 #[derive(Clone, Debug, Default)]
 pub struct AuditPage {
     pub differences: Vec<ClaimDifference>,
@@ -67,6 +67,16 @@ pub struct AuditPage {
     pub on_their_way: u64,
     /// None at the end.
     pub next: Option<AuditPosition>,
+}
+
+impl AuditPage {
+    /// Adds the page that follows.
+    pub fn append(&mut self, following: Self) {
+        self.differences.extend(following.differences);
+        self.compared += following.compared;
+        self.on_their_way += following.on_their_way;
+        self.next = following.next;
+    }
 }
 
 /// Compares the next page of a campaign. About `limit` differences end it early; those of one user stay together.

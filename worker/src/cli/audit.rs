@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use dibs_common::{
-    audit::{self as campaigns_audit, AuditSummary, Comparison},
+    audit::{self as campaigns_audit, AuditPage, AuditSummary, Comparison},
     clock, db,
     domain::audit::{AuditPosition, ClaimDifference, FieldDifference},
     error::{Error, Result},
@@ -44,26 +44,16 @@ pub async fn audit(settings: &WorkerSettings, Audit { coupon, limit, json }: Aud
     let campaign = db::found(db::campaigns::find(&database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let comparison = Comparison::complete(&database, &redis, &campaign);
     let summary = campaigns_audit::summarize(comparison).await?;
-    let mut position = summary.redis.map(|_| AuditPosition::START);
     let (limit, audited_at) = (limit as usize, clock::now());
-    let mut audited = AuditResult {
-        coupon_id: coupon,
-        audited_at,
-        summary,
-        compared: 0,
-        on_their_way: 0,
-        items: Vec::new(),
-        is_complete: false,
-    };
-    while let Some(at) = position.filter(|_| audited.items.len() < limit) {
-        let left = limit - audited.items.len();
-        let page = campaigns_audit::compare_page(comparison, at, left).await?;
-        audited.compared += page.compared;
-        audited.on_their_way += page.on_their_way;
-        audited.items.extend(page.differences);
-        position = page.next;
+    let start = summary.redis.as_ref().map(|_| AuditPosition::START);
+    let mut pages = AuditPage { next: start, ..AuditPage::default() };
+    while let Some(position) = pages.next.filter(|_| pages.differences.len() < limit) {
+        let left = limit - pages.differences.len();
+        pages.append(campaigns_audit::compare_page(comparison, position, left).await?);
     }
-    audited.is_complete = position.is_none();
+    let AuditPage { differences: items, compared, on_their_way, next } = pages;
+    let is_complete = next.is_none();
+    let audited = AuditResult { coupon_id: coupon, audited_at, summary, compared, on_their_way, items, is_complete };
     if json {
         say_json(&audited)?;
     } else {
