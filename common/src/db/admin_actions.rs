@@ -67,20 +67,18 @@ struct AdminActionRow {
     created_at: Timestamp,
 }
 
-impl TryFrom<AdminActionRow> for AdminAction {
-    type Error = sqlx::Error;
-
-    fn try_from(row: AdminActionRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            admin_action_id: identifier(row.admin_action_id)?,
-            actor: row.actor,
-            action: row.action,
-            target_id: row.target_id,
-            before: row.before_state.map(json).transpose()?,
-            after: row.after_state.map(json).transpose()?,
-            reason: row.reason,
-            request_id: row.request_id,
-            created_at: row.created_at,
+impl AdminActionRow {
+    fn decode(self) -> Result<AdminAction, sqlx::Error> {
+        Ok(AdminAction {
+            admin_action_id: identifier(self.admin_action_id)?,
+            actor: self.actor,
+            action: self.action,
+            target_id: self.target_id,
+            before: self.before_state.map(json).transpose()?,
+            after: self.after_state.map(json).transpose()?,
+            reason: self.reason,
+            request_id: self.request_id,
+            created_at: self.created_at,
         })
     }
 }
@@ -112,5 +110,5 @@ pub async fn list(pool: &MySqlPool, wanted: &AdminActionsFilter) -> Result<Vec<A
         // Without a time zone, see `campaigns::create`: a caller may ask for any year.
         query = query.bind(time.naive_utc());
     }
-    query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(AdminAction::try_from).collect()
+    query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(AdminActionRow::decode).collect()
 }

@@ -39,18 +39,16 @@ struct ApiKeyRow {
     last_used_at: Option<Timestamp>,
 }
 
-impl TryFrom<ApiKeyRow> for ApiKey {
-    type Error = sqlx::Error;
-
-    fn try_from(row: ApiKeyRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            api_key_id: identifier(row.api_key_id)?,
-            name: row.name,
-            scopes: scopes(&row.scopes).list(),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            last_used_at: row.last_used_at,
+impl ApiKeyRow {
+    fn decode(self) -> Result<ApiKey, sqlx::Error> {
+        Ok(ApiKey {
+            api_key_id: identifier(self.api_key_id)?,
+            name: self.name,
+            scopes: scopes(&self.scopes).list(),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            revoked_at: self.revoked_at,
+            last_used_at: self.last_used_at,
         })
     }
 }
@@ -159,7 +157,7 @@ async fn revoke_in_transaction(
 async fn lock(connection: &mut MySqlConnection, id: ApiKeyId) -> Result<Option<ApiKey>, sqlx::Error> {
     let sql = format!("SELECT /* api_keys::lock */ {COLUMNS} FROM api_keys WHERE api_key_id = ? FOR UPDATE");
     let query = sqlx::query_as::<_, ApiKeyRow>(sqlx::AssertSqlSafe(sql)).bind(id.get());
-    query.fetch_optional(connection).await?.map(ApiKey::try_from).transpose()
+    query.fetch_optional(connection).await?.map(ApiKeyRow::decode).transpose()
 }
 
 /// A page of keys, the newest first.
@@ -169,14 +167,14 @@ pub async fn list(pool: &MySqlPool, before: Option<ApiKeyId>, limit: u32) -> Res
     );
     let query = sqlx::query_as::<_, ApiKeyRow>(sqlx::AssertSqlSafe(sql));
     let rows = query.bind(before.map_or(u64::MAX, ApiKeyId::get)).bind(limit).fetch_all(pool).await?;
-    rows.into_iter().map(ApiKey::try_from).collect()
+    rows.into_iter().map(ApiKeyRow::decode).collect()
 }
 
 /// The key of that name.
 pub async fn find_by_name(pool: &MySqlPool, name: &str) -> Result<Option<ApiKey>, sqlx::Error> {
     let sql = format!("SELECT /* api_keys::find_by_name */ {COLUMNS} FROM api_keys WHERE name = ?");
     let query = sqlx::query_as::<_, ApiKeyRow>(sqlx::AssertSqlSafe(sql)).bind(name);
-    query.fetch_optional(pool).await?.map(ApiKey::try_from).transpose()
+    query.fetch_optional(pool).await?.map(ApiKeyRow::decode).transpose()
 }
 
 /// The keys that count now: a bounded number, see [`create`].

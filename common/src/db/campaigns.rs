@@ -49,42 +49,40 @@ const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_
     total_quantity, issued_quantity, revoked_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
     valid_until, state, revision, partition_number, enforced_terms, enforced_since, (SELECT MAX(epoch) FROM epochs) AS epoch";
 
-impl TryFrom<CampaignRow> for Campaign {
-    type Error = sqlx::Error;
-
-    fn try_from(row: CampaignRow) -> Result<Self, sqlx::Error> {
-        let validity = match (row.validity_days, row.valid_until) {
+impl CampaignRow {
+    fn decode(self) -> Result<Campaign, sqlx::Error> {
+        let validity = match (self.validity_days, self.valid_until) {
             (Some(days), None) => Validity::Days(days),
             (None, Some(until)) => Validity::Until(until),
-            _ => return Err(sqlx::Error::Decode(format!("coupon {}: not one validity", row.coupon_id).into())),
+            _ => return Err(sqlx::Error::Decode(format!("coupon {}: not one validity", self.coupon_id).into())),
         };
-        let state = parse("coupons.state", &row.state)?;
+        let state = parse("coupons.state", &self.state)?;
         let terms = CampaignTerms {
             discount: Discount {
-                kind: parse("coupons.discount_type", &row.discount_type)?,
-                value: row.discount_value,
-                max_amount: row.discount_max_amount,
+                kind: parse("coupons.discount_type", &self.discount_type)?,
+                value: self.discount_value,
+                max_amount: self.discount_max_amount,
             },
-            name: row.name,
-            minimum_order_amount: row.minimum_order_amount,
-            total_quantity: row.total_quantity,
-            per_user_limit: row.per_user_limit,
-            opens_at: row.opens_at,
-            closes_at: row.closes_at,
+            name: self.name,
+            minimum_order_amount: self.minimum_order_amount,
+            total_quantity: self.total_quantity,
+            per_user_limit: self.per_user_limit,
+            opens_at: self.opens_at,
+            closes_at: self.closes_at,
             validity,
         };
         // Others: an administrator changed the row, and Redis does not have that yet.
-        let is_enforced = row.enforced_terms.is_some_and(|enforced| enforced == enforceable(state, &terms));
-        Ok(Self {
-            id: identifier(row.coupon_id)?,
-            partition: Partition(row.partition_number),
+        let is_enforced = self.enforced_terms.is_some_and(|enforced| enforced == enforceable(state, &terms));
+        Ok(Campaign {
+            id: identifier(self.coupon_id)?,
+            partition: Partition(self.partition_number),
             state,
-            revision: row.revision,
-            issued: row.issued_quantity,
-            revoked: row.revoked_quantity,
-            rejected: row.rejected_quantity,
-            epoch: Epoch(row.epoch),
-            enforced_since: row.enforced_since.filter(|_| is_enforced),
+            revision: self.revision,
+            issued: self.issued_quantity,
+            revoked: self.revoked_quantity,
+            rejected: self.rejected_quantity,
+            epoch: Epoch(self.epoch),
+            enforced_since: self.enforced_since.filter(|_| is_enforced),
             terms,
         })
     }
@@ -191,7 +189,7 @@ pub async fn list_ended(pool: &MySqlPool, moment: Timestamp, limit: u32) -> Resu
     );
     let rows: Vec<CampaignRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(moment).bind(limit).fetch_all(pool).await?;
-    rows.into_iter().map(Campaign::try_from).collect()
+    rows.into_iter().map(CampaignRow::decode).collect()
 }
 
 /// The campaign of that id, if it exists.
@@ -199,7 +197,7 @@ pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>
     let sql = format!("SELECT /* campaigns::find */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
     let row: Option<CampaignRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(coupon.get()).fetch_optional(pool).await?;
-    row.map(Campaign::try_from).transpose()
+    row.map(CampaignRow::decode).transpose()
 }
 
 /// At most `limit` campaigns whose claim window ends after `moment`, by id, after the campaign `after`.
@@ -219,7 +217,7 @@ pub async fn list_not_ended(
         .bind(limit)
         .fetch_all(pool)
         .await?;
-    rows.into_iter().map(Campaign::try_from).collect()
+    rows.into_iter().map(CampaignRow::decode).collect()
 }
 
 /// The partitions that campaigns live in. Campaigns are few, so this reads all of them.
@@ -241,7 +239,7 @@ pub async fn lock(connection: &mut MySqlConnection, coupons: &[CouponId]) -> Res
     for coupon in coupons {
         query = query.bind(coupon.get());
     }
-    query.fetch_all(connection).await?.into_iter().map(Campaign::try_from).collect()
+    query.fetch_all(connection).await?.into_iter().map(CampaignRow::decode).collect()
 }
 
 /// Those of the campaigns that another session has locked.
@@ -333,5 +331,5 @@ pub async fn list(pool: &MySqlPool, wanted: &CampaignsFilter) -> Result<Vec<Camp
     if let Some(name) = &wanted.name {
         query = query.bind(name);
     }
-    query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(Campaign::try_from).collect()
+    query.bind(wanted.limit).fetch_all(pool).await?.into_iter().map(CampaignRow::decode).collect()
 }

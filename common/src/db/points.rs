@@ -114,22 +114,20 @@ struct LedgerRow {
     created_at: Timestamp,
 }
 
-impl TryFrom<LedgerRow> for LedgerEntry {
-    type Error = sqlx::Error;
-
-    fn try_from(row: LedgerRow) -> Result<Self, sqlx::Error> {
-        let kind = parse("point_histories.type", &row.kind)?;
-        let of = |kinds: &[LedgerType]| kinds.contains(&kind).then_some(row.reference_id);
-        Ok(Self {
-            point_history_id: identifier(row.point_history_id)?,
+impl LedgerRow {
+    fn decode(self) -> Result<LedgerEntry, sqlx::Error> {
+        let kind = parse("point_histories.type", &self.kind)?;
+        let of = |kinds: &[LedgerType]| kinds.contains(&kind).then_some(self.reference_id);
+        Ok(LedgerEntry {
+            point_history_id: identifier(self.point_history_id)?,
             kind,
-            amount: row.amount,
-            balance_after: row.balance_after,
+            amount: self.amount,
+            balance_after: self.balance_after,
             charge_id: of(&[LedgerType::Charge]).map(ChargeId),
             payment_id: of(&[LedgerType::Payment, LedgerType::Refund]).map(PaymentId),
             adjustment_id: of(&[LedgerType::Grant, LedgerType::Deduction]).map(AdjustmentId),
-            order_id: row.order_id.map(OrderId),
-            created_at: row.created_at,
+            order_id: self.order_id.map(OrderId),
+            created_at: self.created_at,
         })
     }
 }
@@ -150,5 +148,5 @@ pub async fn list_history(
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.into_iter().map(LedgerEntry::try_from).collect()
+    rows.into_iter().map(LedgerRow::decode).collect()
 }

@@ -39,17 +39,15 @@ pub(super) struct ProductRow {
 
 pub(super) const COLUMNS: &str = "product_id, name, price, stock, status, payment_required <> 0 AS payment_required";
 
-impl TryFrom<ProductRow> for Product {
-    type Error = sqlx::Error;
-
-    fn try_from(row: ProductRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: identifier(row.product_id)?,
-            status: parse("products.status", &row.status)?,
-            name: row.name,
-            price: row.price,
-            stock: row.stock,
-            payment_required: row.payment_required,
+impl ProductRow {
+    pub(super) fn decode(self) -> Result<Product, sqlx::Error> {
+        Ok(Product {
+            id: identifier(self.product_id)?,
+            status: parse("products.status", &self.status)?,
+            name: self.name,
+            price: self.price,
+            stock: self.stock,
+            payment_required: self.payment_required,
         })
     }
 }
@@ -67,7 +65,7 @@ pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product
     let sql = format!("SELECT /* products::find */ {COLUMNS} FROM products WHERE product_id = ?");
     let row: Option<ProductRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(pool).await?;
-    row.map(Product::try_from).transpose()
+    row.map(ProductRow::decode).transpose()
 }
 
 /// Those of `products` that exist.
@@ -83,7 +81,7 @@ pub async fn list_by_ids(
     let sql = format!("SELECT /* products::list_by_ids */ {COLUMNS} FROM products WHERE product_id IN ({ids})");
     // As text, not prepared: each length of the list would be a statement of its own.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
-    rows.iter().map(|row| Product::try_from(ProductRow::from_row(row)?)).collect()
+    rows.iter().map(|row| ProductRow::from_row(row)?.decode()).collect()
 }
 
 /// Inserts a product with its event. A repeat of `operation` returns the existing product.
@@ -100,7 +98,7 @@ pub async fn create(database: &Database, terms: &ProductTerms, context: &ActionC
 async fn find_created_by(pool: &MySqlPool, operation: Uuid) -> Result<Product, sqlx::Error> {
     let sql = format!("SELECT /* products::find_created_by */ {COLUMNS} FROM products WHERE operation_id = ?");
     let row: ProductRow = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(operation).fetch_one(pool).await?;
-    Product::try_from(row)
+    row.decode()
 }
 
 async fn insert(database: &Database, terms: &ProductTerms, context: &ActionContext) -> Result<Product, sqlx::Error> {
@@ -231,7 +229,7 @@ async fn lock(connection: &mut MySqlConnection, product: ProductId) -> Result<Op
     );
     let row: Option<ProductRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(connection).await?;
-    row.map(Product::try_from).transpose()
+    row.map(ProductRow::decode).transpose()
 }
 
 fn rejection(reason: ProductRejectReason, product: ProductId, stock: i64, change: &ProductChange) -> Error {

@@ -31,17 +31,15 @@ struct RebuildRow {
 
 const COLUMNS: &str = "rebuild_id, coupon_id, status, requested_at, done_at, claimed";
 
-impl TryFrom<RebuildRow> for Rebuild {
-    type Error = sqlx::Error;
-
-    fn try_from(row: RebuildRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            rebuild_id: RebuildId(row.rebuild_id),
-            coupon_id: identifier(row.coupon_id)?,
-            status: parse("campaign_rebuilds.status", &row.status)?,
-            requested_at: row.requested_at,
-            done_at: row.done_at,
-            claimed: row.claimed,
+impl RebuildRow {
+    fn decode(self) -> Result<Rebuild, sqlx::Error> {
+        Ok(Rebuild {
+            rebuild_id: RebuildId(self.rebuild_id),
+            coupon_id: identifier(self.coupon_id)?,
+            status: parse("campaign_rebuilds.status", &self.status)?,
+            requested_at: self.requested_at,
+            done_at: self.done_at,
+            claimed: self.claimed,
         })
     }
 }
@@ -93,7 +91,7 @@ async fn find_by_id(
     );
     let row: Option<RebuildRow> =
         sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).bind(coupon.get()).fetch_optional(connection).await?;
-    row.map(Rebuild::try_from).transpose()
+    row.map(RebuildRow::decode).transpose()
 }
 
 pub async fn find(pool: &MySqlPool, coupon: CouponId, id: RebuildId) -> Result<Option<Rebuild>, sqlx::Error> {
@@ -108,7 +106,7 @@ pub async fn list_pending(connection: &mut MySqlConnection, limit: u32) -> Resul
          ORDER BY rebuild_id LIMIT ?"
     );
     let rows: Vec<RebuildRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(limit).fetch_all(connection).await?;
-    rows.into_iter().map(Rebuild::try_from).collect()
+    rows.into_iter().map(RebuildRow::decode).collect()
 }
 
 pub async fn mark_done(

@@ -53,21 +53,19 @@ struct RetryMessageRow {
     dead_letter_id: Option<u64>,
 }
 
-impl TryFrom<RetryMessageRow> for RetryMessage {
-    type Error = sqlx::Error;
-
-    fn try_from(row: RetryMessageRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            id: MessageId { epoch: Epoch(row.epoch), sequence: row.sequence, place: row.place },
-            ordering_key: row.ordering_key,
-            kind: row.kind,
-            aggregate_id: row.aggregate_id,
-            payload: row.payload,
-            attempts: row.attempts,
-            first_attempt_at: row.first_attempt_at,
-            next_attempt_at: row.next_attempt_at,
-            last_response: row.last_response,
-            dead_letter: row.dead_letter_id.map(identifier).transpose()?,
+impl RetryMessageRow {
+    fn decode(self) -> Result<RetryMessage, sqlx::Error> {
+        Ok(RetryMessage {
+            id: MessageId { epoch: Epoch(self.epoch), sequence: self.sequence, place: self.place },
+            ordering_key: self.ordering_key,
+            kind: self.kind,
+            aggregate_id: self.aggregate_id,
+            payload: self.payload,
+            attempts: self.attempts,
+            first_attempt_at: self.first_attempt_at,
+            next_attempt_at: self.next_attempt_at,
+            last_response: self.last_response,
+            dead_letter: self.dead_letter_id.map(identifier).transpose()?,
         })
     }
 }
@@ -148,7 +146,7 @@ pub async fn list_due(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    rows.into_iter().map(RetryMessage::try_from).collect()
+    rows.into_iter().map(RetryMessageRow::decode).collect()
 }
 
 /// Writes the state of a message after a failed attempt.

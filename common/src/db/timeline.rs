@@ -252,28 +252,26 @@ struct TimelineRow {
     reason: Option<String>,
 }
 
-impl TryFrom<TimelineRow> for TimelineEntry {
-    type Error = sqlx::Error;
-
-    fn try_from(row: TimelineRow) -> Result<Self, sqlx::Error> {
+impl TimelineRow {
+    fn decode(self) -> Result<TimelineEntry, sqlx::Error> {
         // Ids that are UUIDs in the usual spelling. Others are shorter, or no hexadecimal digits.
-        let id = if row.id.len() == 32 { Uuid::try_parse(&row.id).ok() } else { None };
-        Ok(Self {
-            at: row.at,
-            kind: parse("kind of a timeline", &row.kind)?,
-            id: id.map_or(row.id, |id| id.to_string()),
-            coupon_id: row.coupon_id.map(identifier).transpose()?,
-            coupon_name: row.coupon_name,
-            user_coupon_id: row.user_coupon_id.map(ClaimId),
-            order_id: row.order_id.map(OrderId),
-            sequence: row.sequence,
-            code: row.code,
-            amount: row.amount,
-            balance: row.balance,
-            attempts: row.attempts,
-            first_at: row.first_at,
-            actor: row.actor,
-            reason: row.reason,
+        let id = if self.id.len() == 32 { Uuid::try_parse(&self.id).ok() } else { None };
+        Ok(TimelineEntry {
+            at: self.at,
+            kind: parse("kind of a timeline", &self.kind)?,
+            id: id.map_or(self.id, |id| id.to_string()),
+            coupon_id: self.coupon_id.map(identifier).transpose()?,
+            coupon_name: self.coupon_name,
+            user_coupon_id: self.user_coupon_id.map(ClaimId),
+            order_id: self.order_id.map(OrderId),
+            sequence: self.sequence,
+            code: self.code,
+            amount: self.amount,
+            balance: self.balance,
+            attempts: self.attempts,
+            first_at: self.first_at,
+            actor: self.actor,
+            reason: self.reason,
         })
     }
 }
@@ -292,5 +290,5 @@ pub async fn list(pool: &MySqlPool, wanted: &TimelineFilter) -> Result<Vec<Timel
     );
     // As raw text: nearly every call is a statement of its own, which would only push others out of the cache.
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
-    rows.iter().map(|row| TimelineRow::from_row(row)?.try_into()).collect()
+    rows.iter().map(|row| TimelineRow::from_row(row)?.decode()).collect()
 }

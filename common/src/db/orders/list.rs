@@ -79,7 +79,7 @@ pub async fn list(pool: &MySqlPool, wanted: &OrdersFilter) -> Result<Search<Orde
     }
     query.push(" ORDER BY order_id DESC LIMIT ").push_bind(wanted.limit);
     let rows: Vec<OrderRow> = query.build_query_as().persistent(wanted.ids.is_none()).fetch_all(pool).await?;
-    let orders = rows.into_iter().map(Order::try_from).collect::<Result<_, _>>()?;
+    let orders = rows.into_iter().map(OrderRow::decode).collect::<Result<_, _>>()?;
     Ok(Search { found: with_items(pool, orders).await?, read_until })
 }
 

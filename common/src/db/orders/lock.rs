@@ -93,7 +93,7 @@ async fn lock_orders(
     let rows: Vec<OrderRow> = list_locked(connection, &head, tail, literals(ids, |id| statements::id(id.0))).await?;
     let mut orders = BTreeMap::new();
     for row in rows {
-        let order = Order::try_from(row)?;
+        let order = row.decode()?;
         orders.insert(order.order_id, order);
     }
     // The items of an order never change, so they need no lock.
@@ -114,8 +114,8 @@ async fn lock_products(
         format!("SELECT /* orders::lock_products */ {columns} FROM products FORCE INDEX (PRIMARY) WHERE product_id IN");
     let tail = "ORDER BY product_id FOR UPDATE";
     let rows: Vec<ProductRow> = list_locked(connection, &head, tail, literals(ids, |id| id)).await?;
-    let product = |row| {
-        let product = Product::try_from(row)?;
+    let product = |row: ProductRow| {
+        let product = row.decode()?;
         Ok((product.id, product))
     };
     rows.into_iter().map(product).collect()

@@ -55,29 +55,27 @@ struct OrderRow {
     ended_at: Option<Timestamp>,
 }
 
-impl TryFrom<OrderRow> for Order {
-    type Error = sqlx::Error;
-
-    fn try_from(row: OrderRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            order_id: OrderId(row.order_id),
-            user_id: identifier(row.user_id)?,
-            status: parse("orders.status", &row.status)?,
-            code: row.code.as_deref().map(reject_code).transpose()?,
-            detail: row.detail,
-            facts: row.facts.map(|Json(facts)| facts),
+impl OrderRow {
+    fn decode(self) -> Result<Order, sqlx::Error> {
+        Ok(Order {
+            order_id: OrderId(self.order_id),
+            user_id: identifier(self.user_id)?,
+            status: parse("orders.status", &self.status)?,
+            code: self.code.as_deref().map(reject_code).transpose()?,
+            detail: self.detail,
+            facts: self.facts.map(|Json(facts)| facts),
             items: Vec::new(),
-            total_amount: row.total_amount,
-            discount_amount: row.discount_amount,
-            pay_amount: row.pay_amount,
-            user_coupon_id: row.user_coupon_id.map(ClaimId),
-            payment_id: row.payment_id.map(PaymentId),
-            created_at: row.created_at,
-            expires_at: row.expires_at,
-            paid_at: row.paid_at,
-            paid_on: row.paid_on,
-            confirmed_at: row.confirmed_at,
-            ended_at: row.ended_at,
+            total_amount: self.total_amount,
+            discount_amount: self.discount_amount,
+            pay_amount: self.pay_amount,
+            user_coupon_id: self.user_coupon_id.map(ClaimId),
+            payment_id: self.payment_id.map(PaymentId),
+            created_at: self.created_at,
+            expires_at: self.expires_at,
+            paid_at: self.paid_at,
+            paid_on: self.paid_on,
+            confirmed_at: self.confirmed_at,
+            ended_at: self.ended_at,
         })
     }
 }

@@ -97,7 +97,7 @@ async fn orders(
     let sql = format!("SELECT /* orders::find_outcomes */ {COLUMNS} FROM orders WHERE order_id IN ({ids})");
     let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(pool).await?;
     let order = |row| {
-        let order = Order::try_from(OrderRow::from_row(row)?)?;
+        let order = OrderRow::from_row(row)?.decode()?;
         Ok((order.order_id, order))
     };
     let mut orders: HashMap<OrderId, Order> = rows.iter().map(order).collect::<Result<_, sqlx::Error>>()?;

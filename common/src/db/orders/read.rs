@@ -20,7 +20,7 @@ pub async fn find(pool: &MySqlPool, id: OrderId) -> Result<Option<Order>, sqlx::
     let sql = format!("SELECT /* orders::find */ {COLUMNS} FROM orders WHERE order_id = ?");
     let row: Option<OrderRow> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.0).fetch_optional(pool).await?;
     // Two statements, not a join: a join would repeat the order for each of its items.
-    let orders = row.map(Order::try_from).transpose()?.into_iter().collect();
+    let orders = row.map(OrderRow::decode).transpose()?.into_iter().collect();
     Ok(with_items(pool, orders).await?.pop())
 }
 
@@ -53,8 +53,7 @@ pub struct PaymentView {
     #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
     /// When it was refunded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub cancelled_at: Option<DateTime<Utc>>,
 }
 

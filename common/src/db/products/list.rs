@@ -70,7 +70,7 @@ pub async fn list(pool: &MySqlPool, wanted: &ProductsFilter) -> Result<Search<Pr
     }
     query.push(" ORDER BY product_id LIMIT ").push_bind(wanted.limit);
     let rows: Vec<ProductRow> = query.build_query_as().persistent(wanted.ids.is_none()).fetch_all(pool).await?;
-    let found = rows.into_iter().map(Product::try_from).collect::<Result<_, _>>()?;
+    let found = rows.into_iter().map(ProductRow::decode).collect::<Result<_, _>>()?;
     Ok(Search { found, read_until })
 }
 
