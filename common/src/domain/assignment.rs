@@ -149,19 +149,16 @@ pub struct AssignmentState {
     /// Who approved or rejected it; left out when it needed no approval, or has none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub decided_at: Option<DateTime<Utc>>,
     /// Until when it can be approved; left out when it needs no approval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub approval_expires_at: Option<DateTime<Utc>>,
     /// When it was asked for.
     #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
     /// When the last user had an outcome.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub done_at: Option<DateTime<Utc>>,
 }
 

@@ -7,17 +7,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 use strum::{IntoStaticStr, VariantArray};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        RefOr, Schema, SchemaFormat,
-        schema::{ObjectBuilder, Type},
-    },
-};
+use utoipa::ToSchema;
 
-use super::claim::ClaimRecord;
+use super::{claim::ClaimRecord, cursor::text_cursor};
 use crate::{
     clock::Timestamp,
     identifiers::{ClaimId, CouponId, UserId},
@@ -214,7 +208,6 @@ impl FromStr for AuditPosition {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected the cursor of an audit";
         let user = |text: &str| text.parse::<u64>().ok().and_then(|user| UserId::try_from(user).ok());
         let parts: Vec<&str> = text.split('.').collect();
         let position = match parts[..] {
@@ -229,36 +222,20 @@ impl FromStr for AuditPosition {
             }
             _ => None,
         };
-        position.ok_or(EXPECTED)
+        position.ok_or("expected the cursor of an audit")
     }
 }
 
 impl AuditPosition {
     /// The format of its text in the OpenAPI document.
     pub const FORMAT: &str = "audit-cursor";
-}
 
-impl PartialSchema for AuditPosition {
-    fn schema() -> RefOr<Schema> {
-        let text = ObjectBuilder::new().schema_type(Type::String);
-        let pattern = "^(issued(\\.[1-9][0-9]{0,14}\\.[0-9]{1,4})?|held\\.[0-9]{1,19}(\\.[1-9][0-9]{0,14})?)$";
-        text.format(Some(SchemaFormat::Custom(Self::FORMAT.into()))).pattern(Some(pattern)).into()
+    fn pattern() -> String {
+        "^(issued(\\.[1-9][0-9]{0,14}\\.[0-9]{1,4})?|held\\.[0-9]{1,19}(\\.[1-9][0-9]{0,14})?)$".to_owned()
     }
 }
 
-impl ToSchema for AuditPosition {}
-
-impl Serialize for AuditPosition {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for AuditPosition {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::json::text(deserializer, "the cursor of an audit", |text| text.parse().ok())
-    }
-}
+text_cursor!(AuditPosition, "the cursor of an audit");
 
 /// The type of the event that reports a drift.
 pub const DRIFT_DETECTED: &str = "coupon.drift_detected";

@@ -25,12 +25,10 @@ pub struct CampaignPatch {
     #[schema(minimum = 1, maximum = 4_000_000_000_u64)]
     pub total_quantity: Option<u32>,
     /// From then on claims are accepted.
-    #[serde(default, deserialize_with = "crate::json::optional_time")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(default, deserialize_with = "crate::json::optional_time", serialize_with = "crate::clock::serialize")]
     pub opens_at: Option<DateTime<Utc>>,
     /// From then on they are not.
-    #[serde(default, deserialize_with = "crate::json::optional_time")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(default, deserialize_with = "crate::json::optional_time", serialize_with = "crate::clock::serialize")]
     pub closes_at: Option<DateTime<Utc>>,
     /// How long a coupon that is issued from now on can be used.
     pub validity: Option<Validity>,

@@ -11,6 +11,7 @@ pub mod campaign;
 pub mod campaign_change;
 pub mod charge;
 pub mod claim;
+mod cursor;
 pub mod dead_letter;
 mod discount;
 pub mod event;

@@ -24,8 +24,7 @@ pub struct Rebuild {
     pub status: RebuildStatus,
     #[serde(serialize_with = "crate::clock::serialize")]
     pub requested_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub done_at: Option<DateTime<Utc>>,
     /// Accepted claims that Redis has since then.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,16 +6,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        RefOr, Schema, SchemaFormat,
-        schema::{ObjectBuilder, Type},
-    },
-};
+use utoipa::ToSchema;
 
+use super::cursor::text_cursor;
 use crate::{
     clock::{Timestamp, from_millis},
     identifiers::{ClaimId, CouponId, OrderId},
@@ -93,8 +88,7 @@ pub struct TimelineEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u64>,
     /// When that was the first time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub first_at: Option<DateTime<Utc>>,
     /// Of an administrator's action.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,30 +142,14 @@ const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 impl TimelinePosition {
     /// The format of its text in the OpenAPI document.
     pub const FORMAT: &str = "timeline-cursor";
-}
 
-impl PartialSchema for TimelinePosition {
-    fn schema() -> RefOr<Schema> {
+    fn pattern() -> String {
         let kinds = TimelineKind::VARIANTS.iter().map(TimelineKind::into_str).collect::<Vec<_>>().join("|");
-        let text = ObjectBuilder::new().schema_type(Type::String);
-        let text = text.format(Some(SchemaFormat::Custom(Self::FORMAT.into())));
-        text.pattern(Some(format!("^[0-9]{{1,14}}\\.({kinds})\\.[0-9A-Za-z_-]{{1,64}}$"))).into()
+        format!("^[0-9]{{1,14}}\\.({kinds})\\.[0-9A-Za-z_-]{{1,64}}$")
     }
 }
 
-impl ToSchema for TimelinePosition {}
-
-impl Serialize for TimelinePosition {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TimelinePosition {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        crate::json::text(deserializer, "the cursor of a timeline", |text| text.parse().ok())
-    }
-}
+text_cursor!(TimelinePosition, "the cursor of a timeline");
 
 #[cfg(test)]
 mod tests {

@@ -123,20 +123,17 @@ pub struct Order {
     #[serde(serialize_with = "crate::clock::serialize")]
     pub expires_at: DateTime<Utc>,
     /// When it was paid.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub paid_at: Option<DateTime<Utc>>,
     /// The business day of that time, on which its units count as sold.
     // Stored and never computed again: the shop may change its time zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paid_on: Option<NaiveDate>,
     /// When the purchase was confirmed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub confirmed_at: Option<DateTime<Utc>>,
     /// When it was cancelled or expired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "crate::clock::serialize")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub ended_at: Option<DateTime<Utc>>,
 }
 
