@@ -1,7 +1,12 @@
 //! The state that all handlers share.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::{
+    convert::Infallible,
+    ops::Deref,
+    sync::{Arc, atomic::AtomicU32},
+};
 
+use axum::{extract::FromRequestParts, http::request::Parts};
 use dibs_common::{
     db::Database,
     error::{Error, Result},
@@ -45,7 +50,25 @@ pub struct App {
     pub uploads: Semaphore,
 }
 
-pub type SharedApp = Arc<App>;
+/// The state as handlers take it: an argument `app: SharedApp`.
+#[derive(Clone)]
+pub struct SharedApp(Arc<App>);
+
+impl Deref for SharedApp {
+    type Target = App;
+
+    fn deref(&self) -> &App {
+        &self.0
+    }
+}
+
+impl FromRequestParts<Self> for SharedApp {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, app: &Self) -> Result<Self, Infallible> {
+        Ok(app.clone())
+    }
+}
 
 const DATABASE_CONNECTIONS: u32 = 48;
 const REDIS_CONNECTIONS: usize = 2;
@@ -73,7 +96,7 @@ impl App {
         let orders = Orders::start(&database, &redis, &supervisor, partitions, max_waiting).await?;
         let rankings = Rankings::start(&database, &redis, settings.shared.time_zone, &supervisor);
         let in_progress = AtomicU32::new(0);
-        Ok(Arc::new(Self {
+        Ok(SharedApp(Arc::new(Self {
             settings,
             credentials,
             database,
@@ -90,7 +113,7 @@ impl App {
             stopping,
             in_progress,
             uploads: Semaphore::new(MAX_UPLOADS),
-        }))
+        })))
     }
 }
 

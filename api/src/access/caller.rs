@@ -3,6 +3,7 @@ use std::{convert::Infallible, sync::Arc};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use dibs_common::{
     domain::access::{Scope, Scopes},
+    error::{Error, Result},
     identifiers::UserId,
 };
 
@@ -28,7 +29,7 @@ pub struct Credential {
 
 impl Caller {
     /// Whether what belongs to `user` is the caller's to see and to change. A handler answers as if there were nothing
-    /// when it is not.
+    /// when it is not: see [`Self::require_own`].
     pub fn acts_for(&self, user: UserId) -> bool {
         match self {
             Self::Public => false,
@@ -37,7 +38,12 @@ impl Caller {
         }
     }
 
-    /// The same of what may be of an earlier version of Dibs, which did not note the user.
+    /// Refuses with `missing` what belongs to another user. Not with 403, which would say that it exists.
+    pub fn require_own(&self, user: UserId, missing: Error) -> Result<()> {
+        if self.acts_for(user) { Ok(()) } else { Err(missing) }
+    }
+
+    /// [`Self::acts_for`] of what may be of an earlier version of Dibs, which did not note the user.
     pub fn acts_for_noted(&self, user: Option<UserId>) -> bool {
         user.map_or_else(|| !matches!(self, Self::User(_) | Self::Public), |user| self.acts_for(user))
     }

@@ -31,6 +31,7 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
             (true, &mut path.delete),
         ] {
             if let Some(call) = call {
+                add_path_parameters(call, route);
                 if changes {
                     add_key(call);
                 }
@@ -45,6 +46,36 @@ pub(super) fn completed(mut document: utoipa::openapi::OpenApi) -> utoipa::opena
         allow_last_pages(&mut components.schemas);
     }
     document
+}
+
+/// The schemas of the parameters of paths. A name means the same in every path, so no call repeats it.
+const PATH_PARAMETERS: [(&str, &str); 12] = [
+    ("apiKeyId", "ApiKeyId"),
+    ("chargeId", "ChargeId"),
+    ("commandId", "CommandId"),
+    ("couponId", "CouponId"),
+    ("deadLetterId", "DeadLetterId"),
+    ("key", "AssignmentKey"),
+    ("orderId", "OrderId"),
+    ("paymentId", "PaymentId"),
+    ("productId", "ProductId"),
+    ("rebuildId", "RebuildId"),
+    ("userCouponId", "ClaimId"),
+    ("userId", "UserId"),
+];
+
+/// Before the other parameters, in the order of the path.
+fn add_path_parameters(call: &mut Operation, route: &str) {
+    let names = route.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
+    let parameters = names.filter_map(|name| {
+        let (_, schema) = PATH_PARAMETERS.iter().find(|(known, _)| *known == name)?;
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+        Some(RefOr::T(parameter.schema(Some(Ref::from_schema_name(*schema))).build()))
+    });
+    let parameters: Vec<_> = parameters.collect();
+    if !parameters.is_empty() {
+        call.parameters.get_or_insert_default().splice(0..0, parameters);
+    }
 }
 
 /// Every call that changes something takes a key.

@@ -2,15 +2,12 @@
 
 use axum::{
     http::{HeaderMap, header},
-    response::{Html, IntoResponse as _, Response},
+    response::{Html, IntoResponse as _},
 };
 use dibs_common::{Error, error::ErrorCode};
 use rust_embed::Embed;
 
-use crate::{
-    extract::PathParams,
-    problem::{ApiError, Problem},
-};
+use crate::{extract::PathParams, problem::Problem, routes::responses::ApiResult};
 
 #[derive(Embed)]
 #[folder = "../docs/errors/"]
@@ -23,7 +20,7 @@ struct Pages;
     get, path = "/errors", tag = "errors",
     responses((status = 200, description = "all codes", body = String, content_type = "text/markdown")),
 )]
-pub async fn error_codes(headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn error_codes(headers: HeaderMap) -> ApiResult {
     page("README", &headers)
 }
 
@@ -37,12 +34,12 @@ pub async fn error_codes(headers: HeaderMap) -> Result<Response, ApiError> {
         (status = 404, description = "ROUTE_NOT_FOUND", body = Problem),
     ),
 )]
-pub async fn error_page(PathParams(code): PathParams<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn error_page(PathParams(code): PathParams<String>, headers: HeaderMap) -> ApiResult {
     let code: ErrorCode = code.parse().map_err(|_| Error::RouteNotFound)?;
     page(code.into_str(), &headers)
 }
 
-fn page(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
+fn page(name: &str, headers: &HeaderMap) -> ApiResult {
     let file = Pages::get(&format!("{name}.md")).ok_or(Error::RouteNotFound)?;
     let text = with_served_links(&String::from_utf8_lossy(&file.data));
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");

@@ -7,6 +7,7 @@ mod errors;
 mod orders;
 mod payments;
 mod points;
+mod prelude;
 mod products;
 mod responses;
 mod security;

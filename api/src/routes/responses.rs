@@ -17,6 +17,14 @@ use utoipa::{
     openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
 };
 
+use crate::problem::ApiError;
+
+/// What a call answers.
+pub type ApiResult<T = Response> = Result<T, ApiError>;
+
+/// What a call answers whose success is a body of JSON and the status 200.
+pub type JsonResult<T> = ApiResult<Json<T>>;
+
 /// A body, with the path of what it describes in `Location`.
 pub fn located(status: StatusCode, location: String, body: impl Serialize) -> Response {
     (status, [(header::LOCATION, location)], Json(body)).into_response()

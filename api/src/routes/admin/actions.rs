@@ -1,21 +1,9 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    clock::TimeRange,
-    db::{self, admin_actions::AdminActionsFilter},
-    domain::admin_action::AdminAction,
-    identifiers::AdminActionId,
-    json,
+    clock::TimeRange, db::admin_actions::AdminActionsFilter, domain::admin_action::AdminAction,
+    identifiers::AdminActionId, json,
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// Which actions.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -44,10 +32,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
     responses((status = 200, description = "the newest first", body = List<AdminAction, AdminActionId>), Problems),
 )]
 pub async fn actions(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     ListParams { filter, page }: ListParams<ActionsQuery, AdminActionId>,
-) -> Result<Json<List<AdminAction, AdminActionId>>, ApiError> {
+) -> JsonResult<List<AdminAction, AdminActionId>> {
     let wanted = AdminActionsFilter {
         actor: filter.actor,
         action: filter.action,

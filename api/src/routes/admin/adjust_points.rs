@@ -1,18 +1,10 @@
-use axum::{Json, extract::State};
 use dibs_common::{
     db::point_adjustments::{Adjustment, adjust},
     domain::{FieldError, admin_action::MAX_REASON_LENGTH, campaign::MAX_AMOUNT},
     identifiers::{AdjustmentId, UserId},
 };
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, JsonBody},
-    problem::{ApiError, Problem},
-    routes::responses::{AdminProblems, validate},
-};
+use crate::routes::prelude::*;
 
 /// Points that an administrator grants or takes back.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -50,23 +42,22 @@ pub struct Adjusted {
     adjustment_id: AdjustmentId,
 }
 
+problems! {
+    AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 422 "POINTS_CAP_EXCEEDED, POINTS_INSUFFICIENT"
+}
+
 /// Grant points, or take them back
 ///
 /// A row of the user's ledger, GRANT or DEDUCTION, with the reason among the actions. The holding cap holds.
 #[utoipa::path(
     post, path = "/admin/points", tag = "administration", request_body = AdjustmentBody,
-    responses(
-        (status = 200, description = "the balance after it", body = Adjusted),
-        (status = 400, description = "VALIDATION_FAILED, MALFORMED_JSON", body = Problem),
-        (status = 422, description = "POINTS_CAP_EXCEEDED, POINTS_INSUFFICIENT", body = Problem),
-        AdminProblems,
-    ),
+    responses((status = 200, description = "the balance after it", body = Adjusted), Problems),
 )]
 pub async fn adjust_points(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(mut context): Action,
     JsonBody(body): JsonBody<AdjustmentBody>,
-) -> Result<Json<Adjusted>, ApiError> {
+) -> JsonResult<Adjusted> {
     validate(body.errors())?;
     let AdjustmentBody { user_id: user, amount, reason } = body;
     context.reason = Some(reason.trim().to_owned());

@@ -1,6 +1,5 @@
 //! Approval and refusal of assignments, by a second administrator.
 
-use axum::{Json, extract::State};
 use dibs_common::{
     assignments::decide,
     domain::{
@@ -11,34 +10,28 @@ use dibs_common::{
     identifiers::CouponId,
 };
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, PathParams},
-    problem::{ApiError, Problem},
-    routes::responses::AdminProblems,
-};
+use crate::routes::prelude::*;
+
+problems! {
+    AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND, ASSIGNMENT_NOT_FOUND", 409 "ASSIGNMENT_STATE_CONFLICT"
+}
 
 /// Approve an assignment
 ///
 /// One of more users than `ASSIGNMENT_APPROVAL_THRESHOLD` has no effect before another administrator than the one who
 /// asked for it approves it. Approving it twice has no further effect.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments/{key}/approve", tag = "administration",
-    params(("couponId" = CouponId, Path), ("key" = AssignmentKey, Path), ActionQuery),
+    post, path = "/admin/coupons/{couponId}/assignments/{key}/approve", tag = "administration", params(ActionQuery),
     responses(
         (status = 200, description = "the users get it shortly", body = AssignmentState),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND, ASSIGNMENT_NOT_FOUND", body = Problem),
-        (status = 409, description = "ASSIGNMENT_STATE_CONFLICT", body = Problem),
-        (status = 422, description = "CAMPAIGN_CLOSED, ASSIGNMENT_BUDGET_EXCEEDED", body = Problem),
-        AdminProblems,
+        (status = 422, description = "CAMPAIGN_CLOSED, ASSIGNMENT_BUDGET_EXCEEDED", body = Problem), Problems,
     ),
 )]
 pub async fn approve(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(path): PathParams<(CouponId, AssignmentKey)>,
-) -> Result<Json<AssignmentState>, ApiError> {
+) -> JsonResult<AssignmentState> {
     end_approval(&app, path, ApprovalDecision::Approve, context).await
 }
 
@@ -46,21 +39,14 @@ pub async fn approve(
 ///
 /// Any administrator may, also the one who asked for it. It has no effect for good; another one needs another key.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments/{key}/reject", tag = "administration",
-    params(("couponId" = CouponId, Path), ("key" = AssignmentKey, Path), ActionQuery),
-    responses(
-        (status = 200, description = "it has no effect", body = AssignmentState),
-        (status = 400, description = "VALIDATION_FAILED", body = Problem),
-        (status = 404, description = "COUPON_NOT_FOUND, ASSIGNMENT_NOT_FOUND", body = Problem),
-        (status = 409, description = "ASSIGNMENT_STATE_CONFLICT", body = Problem),
-        AdminProblems,
-    ),
+    post, path = "/admin/coupons/{couponId}/assignments/{key}/reject", tag = "administration", params(ActionQuery),
+    responses((status = 200, description = "it has no effect", body = AssignmentState), Problems),
 )]
 pub async fn reject(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(path): PathParams<(CouponId, AssignmentKey)>,
-) -> Result<Json<AssignmentState>, ApiError> {
+) -> JsonResult<AssignmentState> {
     end_approval(&app, path, ApprovalDecision::Reject, context).await
 }
 
@@ -69,7 +55,7 @@ async fn end_approval(
     (coupon, key): (CouponId, AssignmentKey),
     decision: ApprovalDecision,
     context: ActionContext,
-) -> Result<Json<AssignmentState>, ApiError> {
+) -> JsonResult<AssignmentState> {
     let deciding = app.clone();
     let decided = app.run_to_end(async move {
         decide(&deciding.database, (coupon, &key), decision, &deciding.settings.assignment_rules(), &context).await

@@ -1,4 +1,3 @@
-use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     assignments::{NewAssignment, UserList, create},
     db::assignments::{FoundAssignment, users::ListUser},
@@ -6,17 +5,11 @@ use dibs_common::{
         admin_action::ActionContext,
         assignment::{AssignmentKey, AssignmentState, Recipients},
     },
-    error::{Error, Result},
     identifiers::{AssignmentId, CouponId},
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, JsonBody, PathParams},
-    problem::ApiError,
-    routes::responses::{located, problems, validate},
-};
+use crate::routes::prelude::*;
 
 problems! {
     AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "COUPON_NOT_FOUND", 413 "PAYLOAD_TOO_LARGE",
@@ -30,15 +23,15 @@ problems! {
 /// more than 10,000 users are uploaded.
 #[utoipa::path(
     post, path = "/admin/coupons/{couponId}/assignments", tag = "administration",
-    params(("couponId" = CouponId, Path), ActionQuery), request_body = Recipients,
+    params(ActionQuery), request_body = Recipients,
     responses((status = 202, description = "accepted; the users get it shortly", body = AssignmentState), Problems),
 )]
 pub async fn assign(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(coupon): PathParams<CouponId>,
     JsonBody(recipients): JsonBody<Recipients>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     validate(recipients.errors())?;
     let assigning = assign_all(app.clone(), coupon, recipients, context);
     let state = app.run_to_end(assigning).await?;

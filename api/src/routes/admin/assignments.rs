@@ -1,19 +1,10 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, assignments::AssignmentsFilter},
+    db::assignments::AssignmentsFilter,
     domain::assignment::{AssignmentState, AssignmentStatus},
-    error::Error,
     identifiers::{AssignmentId, CouponId},
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// Which assignments.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -29,15 +20,15 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 /// List the assignments of a coupon
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}/assignments", tag = "administration",
-    params(("couponId" = CouponId, Path), AssignmentsQuery, Page::<AssignmentId>),
+    params(AssignmentsQuery, Page::<AssignmentId>),
     responses((status = 200, description = "the newest first", body = List<AssignmentState, AssignmentId>), Problems),
 )]
 pub async fn assignments(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     PathParams(coupon): PathParams<CouponId>,
     ListParams { filter, page }: ListParams<AssignmentsQuery, AssignmentId>,
-) -> Result<Json<List<AssignmentState, AssignmentId>>, ApiError> {
+) -> JsonResult<List<AssignmentState, AssignmentId>> {
     let pool = app.database.pool();
     db::found(db::campaigns::find(&pool, coupon), Error::CouponNotFound(coupon)).await?;
     let wanted = AssignmentsFilter { coupon, status: filter.status, before: page.cursor, limit: page.rows() };

@@ -1,24 +1,14 @@
 use std::time::Duration;
 
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    audit::{self, AuditSummary, Comparison},
-    clock, db,
+    audit::{self, AuditPage, AuditSummary, Comparison},
+    clock,
     domain::audit::{AuditPosition, ClaimDifference},
-    error::{Error, Result},
     identifiers::CouponId,
 };
-use serde::Serialize;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
-use crate::{
-    app::{App, SharedApp},
-    extract::{Administrator, ListParams, NoFilter, Page, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::{app::App, routes::prelude::*};
 
 /// How long one call compares. A page goes on where the time was over.
 const COMPARED_FOR: Duration = Duration::from_millis(500);
@@ -54,16 +44,15 @@ problems! {
 /// Terms, counts, and every claim: the issued coupons first, then what Redis holds. A call compares for up to half a
 /// second, or until `limit` differences; those of one user stay together. `nextCursor` goes on.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/audit", tag = "administration",
-    params(("couponId" = CouponId, Path), Page::<AuditPosition>),
+    get, path = "/admin/coupons/{couponId}/audit", tag = "administration", params(Page::<AuditPosition>),
     responses((status = 200, description = "the next page of differences", body = CampaignAudit), Problems),
 )]
 pub async fn audit(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     PathParams(coupon): PathParams<CouponId>,
     ListParams { page, .. }: ListParams<NoFilter, AuditPosition>,
-) -> Result<Json<CampaignAudit>, ApiError> {
+) -> JsonResult<CampaignAudit> {
     Ok(Json(compare(&app, coupon, page).await?))
 }
 
@@ -80,31 +69,21 @@ async fn compare(app: &App, coupon: CouponId, page: Page<AuditPosition>) -> Resu
         Some(summary) => summary.redis.is_some(),
         None => audit::is_held_now(redis, &campaign).await?,
     };
-    let mut audit = CampaignAudit {
-        coupon_id: coupon,
-        audited_at,
-        summary,
-        compared: 0,
-        on_their_way: 0,
-        items: Vec::new(),
-        next_cursor: Some(page.cursor.unwrap_or(AuditPosition::START)),
-    };
-    if !is_held {
-        // The summary says so. In the middle, the rest of an audit would be of another state.
-        audit.next_cursor = None;
-        return if audit.summary.is_some() { Ok(audit) } else { Err(Error::CampaignUnavailable(coupon)) };
+    if !is_held && summary.is_none() {
+        // The rest of an audit would be of another state.
+        return Err(Error::CampaignUnavailable(coupon));
     }
+    // Where Redis does not hold the campaign there are no claims to compare: the summary says so.
+    let start = is_held.then(|| page.cursor.unwrap_or(AuditPosition::START));
+    let mut pages = AuditPage { next: start, ..AuditPage::default() };
     let until = Instant::now() + COMPARED_FOR;
-    while let Some(position) = audit.next_cursor.take() {
-        let left = limit - audit.items.len();
-        let compared = Box::pin(audit::compare_page(comparison, position, left)).await?;
-        audit.compared += compared.compared;
-        audit.on_their_way += compared.on_their_way;
-        audit.items.extend(compared.differences);
-        audit.next_cursor = compared.next;
-        if audit.items.len() >= limit || Instant::now() >= until {
+    while let Some(position) = pages.next {
+        let left = limit - pages.differences.len();
+        pages.append(Box::pin(audit::compare_page(comparison, position, left)).await?);
+        if pages.differences.len() >= limit || Instant::now() >= until {
             break;
         }
     }
-    Ok(audit)
+    let AuditPage { differences: items, compared, on_their_way, next: next_cursor } = pages;
+    Ok(CampaignAudit { coupon_id: coupon, audited_at, summary, compared, on_their_way, items, next_cursor })
 }

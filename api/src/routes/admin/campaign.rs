@@ -1,14 +1,7 @@
-use axum::{
-    Json,
-    extract::State,
-    http::header,
-    response::{IntoResponse as _, Response},
-};
-use chrono::{DateTime, Utc};
+use axum::http::header;
 use dibs_common::{
-    clock, db,
+    clock,
     domain::campaign::{Campaign, CampaignState},
-    error::{Error, Result},
     identifiers::CouponId,
     redis::{
         Redis,
@@ -16,14 +9,10 @@ use dibs_common::{
         streams::{self, ClaimEntry, ClaimStream},
     },
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::{
-    app::SharedApp,
-    extract::{Administrator, PathParams, entity_tag},
-    problem::ApiError,
-    routes::{coupons::show::CampaignView, responses::problems},
+    extract::entity_tag,
+    routes::{coupons::show::CampaignView, prelude::*},
 };
 
 /// A campaign as administrators see it.
@@ -73,8 +62,7 @@ pub struct CampaignDetail {
     #[serde(flatten)]
     campaign: AdminCampaign,
     /// Since when Redis decides claims by these terms; left out until it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
     enforced_since: Option<DateTime<Utc>>,
     /// What Redis holds; left out while Redis does not hold the campaign or cannot be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,14 +102,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 ///
 /// `ETag` is its revision, for `If-Match` of a change.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}", tag = "administration", params(("couponId" = CouponId, Path)),
+    get, path = "/admin/coupons/{couponId}", tag = "administration",
     responses((status = 200, description = "the campaign now", body = CampaignDetail), Problems),
 )]
-pub async fn campaign(
-    State(app): State<SharedApp>,
-    _: Administrator,
-    PathParams(coupon): PathParams<CouponId>,
-) -> Result<Response, ApiError> {
+pub async fn campaign(app: SharedApp, _: Administrator, PathParams(coupon): PathParams<CouponId>) -> ApiResult {
     let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let held = campaign_state::compare(&app.redis, &campaign).await.ok().and_then(|held| shown(held, &campaign));
     let tag = entity_tag(campaign.revision);

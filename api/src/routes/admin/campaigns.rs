@@ -1,24 +1,10 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    clock::TimeRange,
-    db::{self, campaigns::CampaignsFilter},
-    domain::campaign::CampaignStatus,
-    error::Result,
-    identifiers::CouponId,
-    json,
+    clock::TimeRange, db::campaigns::CampaignsFilter, domain::campaign::CampaignStatus, identifiers::CouponId, json,
 };
 use futures::future::join_all;
-use serde::Deserialize;
-use utoipa::IntoParams;
 
 use super::campaign::AdminCampaign;
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// Pages of campaigns that are read for one page of a status. A longer search goes on at `nextCursor`.
 const MAX_PAGES_READ: usize = 10;
@@ -55,10 +41,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
     responses((status = 200, description = "the newest first", body = List<AdminCampaign, CouponId>), Problems),
 )]
 pub async fn campaigns(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     ListParams { filter, page }: ListParams<CampaignsQuery, CouponId>,
-) -> Result<Json<List<AdminCampaign, CouponId>>, ApiError> {
+) -> JsonResult<List<AdminCampaign, CouponId>> {
     let status = filter.status;
     let mut wanted = CampaignsFilter {
         name: filter.name,

@@ -1,9 +1,4 @@
-use axum::{
-    Json,
-    extract::State,
-    http::header,
-    response::{IntoResponse as _, Response},
-};
+use axum::http::header;
 use dibs_common::{
     campaigns::{self, ChangeRequest},
     domain::{
@@ -12,15 +7,11 @@ use dibs_common::{
     },
     identifiers::CouponId,
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::campaign::AdminCampaign;
 use crate::{
-    app::SharedApp,
-    extract::{Change, ChangeQuery, IfMatch, JsonBody, PathParams, entity_tag},
-    problem::ApiError,
-    routes::responses::problems,
+    extract::{IfMatch, entity_tag},
+    routes::prelude::*,
 };
 
 /// A campaign after a change, and what changed.
@@ -47,19 +38,16 @@ problems! {
 /// coupons keep their terms. Claims are decided by the new terms when the answer is there.
 #[utoipa::path(
     patch, path = "/admin/coupons/{couponId}", tag = "administration", request_body = CampaignPatch,
-    params(
-        ("couponId" = CouponId, Path), ChangeQuery,
-        ("If-Match" = String, Header, description = "`ETag` of the version that is changed, or `*`"),
-    ),
+    params(ChangeQuery, ("If-Match" = String, Header, description = "`ETag` of the version that is changed, or `*`")),
     responses((status = 200, description = "the campaign after the change", body = ChangedCampaign), Problems),
 )]
 pub async fn change_campaign(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     action: Change,
     PathParams(coupon): PathParams<CouponId>,
     precondition: IfMatch,
     JsonBody(patch): JsonBody<CampaignPatch>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     // Two administrators who edit at once would otherwise undo each other's fields without notice.
     let expected = precondition.required()?;
     change(&app, action, coupon, CampaignChange::Terms(patch), expected).await
@@ -72,7 +60,7 @@ pub(super) async fn change(
     coupon: CouponId,
     change: CampaignChange,
     expected: Option<Vec<u32>>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let request = ChangeRequest { coupon, change, expected, is_dry_run };
     let changing = app.clone();
     let changed =

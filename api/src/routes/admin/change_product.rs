@@ -1,16 +1,9 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    db,
     domain::product::{Product, ProductChange},
     identifiers::ProductId,
 };
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, JsonBody, PathParams},
-    problem::ApiError,
-    routes::responses::{problems, validate},
-};
+use crate::routes::prelude::*;
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "PRODUCT_NOT_FOUND", 422 "STOCK_INSUFFICIENT" }
 
@@ -18,16 +11,16 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "PRODUCT
 ///
 /// What is left out stays. `stockChange` is added to the stock that is there, once for an `Idempotency-Key`.
 #[utoipa::path(
-    patch, path = "/admin/products/{productId}", tag = "administration", params(("productId" = ProductId, Path), ActionQuery),
+    patch, path = "/admin/products/{productId}", tag = "administration", params(ActionQuery),
     request_body = ProductChange,
     responses((status = 200, description = "the product after the change", body = Product), Problems),
 )]
 pub async fn change_product(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(product): PathParams<ProductId>,
     JsonBody(change): JsonBody<ProductChange>,
-) -> Result<Json<Product>, ApiError> {
+) -> JsonResult<Product> {
     let change = change.normalized();
     validate(change.errors())?;
     let database = app.database.clone();

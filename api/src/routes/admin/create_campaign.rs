@@ -1,13 +1,6 @@
-use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{campaigns, domain::campaign::CampaignTerms};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, JsonBody},
-    problem::ApiError,
-    routes::coupons::show::CampaignView,
-    routes::responses::{located, problems, validate},
-};
+use crate::routes::{coupons::show::CampaignView, prelude::*};
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
 
@@ -19,10 +12,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
     responses((status = 201, description = "created", body = CampaignView), Problems),
 )]
 pub async fn create_campaign(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     JsonBody(terms): JsonBody<CampaignTerms>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let terms = terms.normalized();
     validate(terms.errors_at(context.at))?;
     let partition = app.settings.shared.choose_partition();

@@ -1,22 +1,10 @@
-use axum::{
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
-    response::Response,
-};
+use axum::http::{HeaderValue, header};
 use dibs_common::{
-    db,
     domain::api_key::{ApiKey, NewApiKey},
     secret::ApiKeySecret,
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, JsonBody},
-    problem::ApiError,
-    routes::responses::{located, problems, validate},
-};
+use crate::routes::prelude::*;
 
 /// A new key, with its secret.
 #[derive(Serialize, ToSchema)]
@@ -41,11 +29,7 @@ problems! {
     post, path = "/admin/keys", tag = "administration", request_body = NewApiKey, params(ActionQuery),
     responses((status = 201, description = "created; the secret is shown once", body = CreatedApiKey), Problems),
 )]
-pub async fn create_key(
-    State(app): State<SharedApp>,
-    Action(context): Action,
-    JsonBody(new): JsonBody<NewApiKey>,
-) -> Result<Response, ApiError> {
+pub async fn create_key(app: SharedApp, Action(context): Action, JsonBody(new): JsonBody<NewApiKey>) -> ApiResult {
     validate(new.errors_at(context.at))?;
     let secret = ApiKeySecret::generate()?;
     let text = secret.expose().to_owned();

@@ -1,18 +1,10 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, dead_letters::DeadLettersPage},
+    db::dead_letters::DeadLettersPage,
     domain::dead_letter::{DeadLetter, DeadLetterStatus},
     identifiers::DeadLetterId,
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// Which dead letters.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -33,10 +25,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
     responses((status = 200, description = "the newest first", body = List<DeadLetter, DeadLetterId>), Problems),
 )]
 pub async fn dead_letters(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     ListParams { filter, page }: ListParams<DeadLettersQuery, DeadLetterId>,
-) -> Result<Json<List<DeadLetter, DeadLetterId>>, ApiError> {
+) -> JsonResult<List<DeadLetter, DeadLetterId>> {
     let DeadLettersQuery { source, status } = filter;
     let wanted = DeadLettersPage { source, status, before: page.cursor, limit: page.rows(), is_short: false };
     let letters = db::within(db::dead_letters::list(&app.database.pool(), &wanted)).await?;

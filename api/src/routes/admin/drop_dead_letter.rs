@@ -1,12 +1,6 @@
-use axum::{extract::State, http::StatusCode};
 use dibs_common::{dead_letters, identifiers::DeadLetterId};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 problems! {
     400 "VALIDATION_FAILED", 401 "UNAUTHENTICATED", 403 "FORBIDDEN", 404 "DEAD_LETTER_NOT_FOUND",
@@ -19,12 +13,11 @@ problems! {
 /// It is listed as DROPPED for 30 days. Claims of it that have no outcome are rejected with `CLAIM_FAILED`, and their
 /// quantity is free again. Dropping it twice has no further effect, and one that was sent stays so.
 #[utoipa::path(
-    delete, path = "/admin/dead-letters/{deadLetterId}", tag = "administration",
-    params(("deadLetterId" = DeadLetterId, Path), ActionQuery),
+    delete, path = "/admin/dead-letters/{deadLetterId}", tag = "administration", params(ActionQuery),
     responses((status = 204, description = "dropped"), Problems),
 )]
 pub async fn drop_dead_letter(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(id): PathParams<DeadLetterId>,
 ) -> Result<StatusCode, ApiError> {

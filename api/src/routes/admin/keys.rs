@@ -1,18 +1,6 @@
-use axum::{Json, extract::State};
-use dibs_common::{db, domain::api_key::ApiKey, identifiers::ApiKeyId};
-use serde::Deserialize;
+use dibs_common::{domain::api_key::ApiKey, identifiers::ApiKeyId};
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page},
-    problem::ApiError,
-    routes::responses::problems,
-};
-
-/// All keys.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeysQuery {}
+use crate::routes::prelude::*;
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 
@@ -24,10 +12,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
     responses((status = 200, description = "the newest first", body = List<ApiKey, ApiKeyId>), Problems),
 )]
 pub async fn keys(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
-    ListParams { filter: KeysQuery {}, page }: ListParams<KeysQuery, ApiKeyId>,
-) -> Result<Json<List<ApiKey, ApiKeyId>>, ApiError> {
+    ListParams { page, .. }: ListParams<NoFilter, ApiKeyId>,
+) -> JsonResult<List<ApiKey, ApiKeyId>> {
     let keys = db::within(db::api_keys::list(&app.database.pool(), page.cursor, page.rows())).await?;
     Ok(page.list(keys, |key| key.api_key_id))
 }

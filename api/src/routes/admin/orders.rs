@@ -1,20 +1,13 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
     clock::TimeRange,
-    db::{self, orders::OrdersFilter},
     domain::order::{Order, OrderStatus},
     identifiers::{OrderId, UserId},
     json,
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page, Several},
-    problem::ApiError,
-    routes::{orders::list::wanted_statuses, responses::problems},
+use crate::routes::{
+    orders::list::{WantedOrders, find_page},
+    prelude::*,
 };
 
 /// Which orders.
@@ -49,19 +42,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
     responses((status = 200, description = "the newest first", body = List<Order, OrderId>), Problems),
 )]
 pub async fn orders(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     ListParams { filter, page }: ListParams<AdminOrdersQuery, OrderId>,
-) -> Result<Json<List<Order, OrderId>>, ApiError> {
-    let ids = filter.ids.map(|Several(ids)| ids);
-    let wanted = OrdersFilter {
-        user: filter.user_id,
-        statuses: wanted_statuses(filter.status, ids.is_some()),
-        ids,
-        placed: TimeRange { from: filter.from, until: filter.until },
-        before: page.cursor,
-        limit: page.rows(),
-    };
-    let search = db::within(db::orders::list(&app.database.pool(), &wanted)).await?;
-    Ok(page.list_search(search, |order| order.order_id))
+) -> JsonResult<List<Order, OrderId>> {
+    let AdminOrdersQuery { user_id: user, ids, status, from, until } = filter;
+    find_page(&app, WantedOrders { user, ids, status, placed: TimeRange { from, until } }, page).await
 }

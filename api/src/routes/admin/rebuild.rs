@@ -1,12 +1,6 @@
-use axum::{extract::State, http::StatusCode, response::Response};
-use dibs_common::{db, domain::rebuild::Rebuild, identifiers::CouponId};
+use dibs_common::{domain::rebuild::Rebuild, identifiers::CouponId};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, PathParams},
-    problem::ApiError,
-    routes::responses::{located, problems},
-};
+use crate::routes::prelude::*;
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 
@@ -16,15 +10,10 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 /// rebuilds it once more. Claims are answered `CAMPAIGN_UNAVAILABLE` meanwhile: about 10 s for a million coupons.
 /// `Location` shows when it is done.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/rebuild", tag = "administration",
-    params(("couponId" = CouponId, Path), ActionQuery),
+    post, path = "/admin/coupons/{couponId}/rebuild", tag = "administration", params(ActionQuery),
     responses((status = 202, description = "accepted; a worker rebuilds it", body = Rebuild), Problems),
 )]
-pub async fn rebuild(
-    State(app): State<SharedApp>,
-    Action(context): Action,
-    PathParams(coupon): PathParams<CouponId>,
-) -> Result<Response, ApiError> {
+pub async fn rebuild(app: SharedApp, Action(context): Action, PathParams(coupon): PathParams<CouponId>) -> ApiResult {
     let database = app.database.clone();
     let requesting = async move { db::rebuilds::request(&database, coupon, &context).await };
     let rebuild = app.run_to_end(requesting).await?;

@@ -1,12 +1,6 @@
-use axum::{Json, extract::State, http::StatusCode};
 use dibs_common::{dead_letters, domain::dead_letter::DeadLetter, identifiers::DeadLetterId};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 problems! {
     AdminProblems: 400 "VALIDATION_FAILED", 404 "DEAD_LETTER_NOT_FOUND",
@@ -18,12 +12,11 @@ problems! {
 /// Requesting it twice has no further effect, and one that was sent stays so. The worker that serves the source
 /// redrives it; the list has the outcome.
 #[utoipa::path(
-    post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration",
-    params(("deadLetterId" = DeadLetterId, Path), ActionQuery),
+    post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration", params(ActionQuery),
     responses((status = 202, description = "accepted; the letter as it is now", body = DeadLetter), Problems),
 )]
 pub async fn redrive(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(id): PathParams<DeadLetterId>,
 ) -> Result<(StatusCode, Json<DeadLetter>), ApiError> {

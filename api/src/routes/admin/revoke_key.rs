@@ -1,12 +1,6 @@
-use axum::{Json, extract::State};
-use dibs_common::{db, domain::api_key::ApiKey, identifiers::ApiKeyId};
+use dibs_common::{domain::api_key::ApiKey, identifiers::ApiKeyId};
 
-use crate::{
-    app::SharedApp,
-    extract::{Action, ActionQuery, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "API_KEY_NOT_FOUND" }
 
@@ -15,15 +9,14 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "API_KEY_NOT_FOUND" }
 /// It stays in the list, and its name stays taken. Other API processes refuse it within 2 s. Revoking it twice has no
 /// further effect.
 #[utoipa::path(
-    delete, path = "/admin/keys/{apiKeyId}", tag = "administration",
-    params(("apiKeyId" = ApiKeyId, Path), ActionQuery),
+    delete, path = "/admin/keys/{apiKeyId}", tag = "administration", params(ActionQuery),
     responses((status = 200, description = "the key, revoked", body = ApiKey), Problems),
 )]
 pub async fn revoke_key(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Action(context): Action,
     PathParams(id): PathParams<ApiKeyId>,
-) -> Result<Json<ApiKey>, ApiError> {
+) -> JsonResult<ApiKey> {
     let (database, keys) = (app.database.clone(), app.credentials.keys.clone());
     let revoking = async move {
         let key = db::api_keys::revoke(&database, id, &context).await?;

@@ -1,20 +1,12 @@
 use std::time::Duration;
 
-use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, timeline::TimelineFilter},
+    db::timeline::TimelineFilter,
     domain::timeline::{TimelineEntry, TimelinePosition},
     identifiers::{CouponId, UserId},
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{Administrator, List, ListParams, Page, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// All rows of a user may have to be sorted.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,15 +29,15 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 /// claim on its way has no entry yet.
 #[utoipa::path(
     get, path = "/admin/users/{userId}/timeline", tag = "administration",
-    params(("userId" = UserId, Path), TimelineQuery, Page::<TimelinePosition>),
+    params(TimelineQuery, Page::<TimelinePosition>),
     responses((status = 200, description = "the newest first", body = List<TimelineEntry, TimelinePosition>), Problems),
 )]
 pub async fn timeline(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     _: Administrator,
     PathParams(user): PathParams<UserId>,
     ListParams { filter, page }: ListParams<TimelineQuery, TimelinePosition>,
-) -> Result<Json<List<TimelineEntry, TimelinePosition>>, ApiError> {
+) -> JsonResult<List<TimelineEntry, TimelinePosition>> {
     let (pool, limit) = (&app.database.pool(), page.rows());
     let wanted = TimelineFilter { user, coupon: filter.coupon_id, after: page.cursor.clone(), limit };
     let listed = db::timeline::list(pool, &wanted);

@@ -1,33 +1,23 @@
 use std::mem;
 
-use axum::{
-    extract::{FromRequest as _, Request, State},
-    http::StatusCode,
-    response::Response,
-};
+use axum::extract::{FromRequest as _, Request};
 use dibs_common::{
     assignments::{NewAssignment, UserList, check_request, create},
     clock,
-    db::{
-        self,
-        assignments::{FoundAssignment, uploads, users::ListUser},
-    },
+    db::assignments::{FoundAssignment, uploads, users::ListUser},
     domain::{
         FieldError,
         admin_action::ActionContext,
         assignment::{AssignmentKey, AssignmentState},
         assignment_list::{LineReader, Lines, ListedUser, MAX_LINE_ERRORS, line_error},
     },
-    error::{Error, Result},
     identifiers::{AssignmentId, CouponId},
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    app::SharedApp,
-    extract::{PathParams, Upload, UploadQuery, UserLines},
-    problem::ApiError,
-    routes::responses::{located, problems, validate},
+    extract::{Upload, UploadQuery, UserLines},
+    routes::prelude::*,
 };
 
 problems! {
@@ -44,17 +34,16 @@ problems! {
 /// list in the same order changes nothing and shows the assignment, also when the first request broke off. Otherwise as
 /// the call that takes the list as JSON.
 #[utoipa::path(
-    put, path = "/admin/coupons/{couponId}/assignments/{key}", tag = "administration",
-    params(("couponId" = CouponId, Path), ("key" = AssignmentKey, Path), UploadQuery),
+    put, path = "/admin/coupons/{couponId}/assignments/{key}", tag = "administration", params(UploadQuery),
     request_body(content = String, content_type = "application/x-ndjson", description = "a user a line"),
     responses((status = 202, description = "accepted; the users get it shortly", body = AssignmentState), Problems),
 )]
 pub async fn upload_assignment(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Upload { context, expected_count }: Upload,
     PathParams((coupon, key)): PathParams<(CouponId, AssignmentKey)>,
     request: Request,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let mut body = UserLines::from_request(request, &app).await?;
     let target = Target { coupon, key, expected_count };
     let state = match receive(&app, &target, &mut body, context).await {

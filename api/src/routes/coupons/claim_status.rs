@@ -1,20 +1,9 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    db,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
-    error::Error,
     identifiers::{ClaimId, CouponId, UserId},
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    app::SharedApp,
-    extract::{PathParams, QueryParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 /// Where a claim is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,8 +32,7 @@ pub struct ClaimState {
     accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_coupon_id: Option<ClaimId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
     valid_until: Option<DateTime<Utc>>,
     /// Why it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,15 +55,14 @@ problems! { ReadProblems: 404 "COUPON_NOT_FOUND, CLAIM_NOT_FOUND" }
 /// The user's latest one, or with `claimId` any, also one that was rejected: where a user may have several coupons, each is
 /// found by the `claimId` of the response that accepted it.
 #[utoipa::path(
-    get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons",
-    params(("couponId" = CouponId, Path), ("userId" = UserId, Path), ClaimQuery),
+    get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons", params(ClaimQuery),
     responses((status = 200, description = "the claim now", body = ClaimState), Problems),
 )]
 pub async fn claim_status(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     PathParams((coupon, user)): PathParams<(CouponId, UserId)>,
     QueryParams(query): QueryParams<ClaimQuery>,
-) -> Result<Json<ClaimState>, ApiError> {
+) -> JsonResult<ClaimState> {
     let batcher = app.claims.batcher(coupon).await?;
     // Redis before the database: a claim that is issued or rejected between the two reads is found in the second.
     let held = batcher.claims_of_user(&app.redis, user).await;

@@ -1,28 +1,17 @@
-use axum::{
-    extract::State,
-    http::{HeaderName, HeaderValue, StatusCode},
-    response::Response,
-};
-use chrono::{DateTime, Utc};
+use axum::http::{HeaderName, HeaderValue};
 use dibs_common::{
-    db,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
-    error::{Error, Result},
     identifiers::{ClaimId, CouponId, UserId},
     redis::scripts::ClaimRequest,
 };
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 use super::claim_status::ClaimStatus;
 use crate::{
-    app::SharedApp,
     claims::{AcceptedClaim, AwaitedClaim},
-    extract::{JsonBody, Prefer},
-    problem::ApiError,
+    extract::Prefer,
     request_id::RequestId,
-    routes::responses::{located, problems},
+    routes::prelude::*,
 };
 
 /// A user's claim on a coupon.
@@ -49,8 +38,7 @@ pub struct ClaimAnswer {
     accepted_at: DateTime<Utc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_coupon_id: Option<ClaimId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
     valid_until: Option<DateTime<Utc>>,
 }
 
@@ -73,11 +61,11 @@ problems! {
     ),
 )]
 pub async fn issue(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     request_id: RequestId,
     prefer: Prefer,
     JsonBody(body): JsonBody<ClaimBody>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let batcher = app.claims.batcher(body.coupon_id).await?;
     let (id, request) = request_id.for_claim();
     let awaited = AwaitedClaim { id, coupon: body.coupon_id, user: body.user_id };

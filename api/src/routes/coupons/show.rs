@@ -1,14 +1,10 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    clock, db,
+    clock,
     domain::campaign::{Campaign, CampaignStatus, CampaignTerms},
-    error::Error,
     identifiers::CouponId,
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::routes::prelude::*;
 
 /// A campaign as the public sees it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -46,13 +42,10 @@ problems! { ReadProblems: 404 "COUPON_NOT_FOUND" }
 
 /// Look at a campaign
 #[utoipa::path(
-    get, path = "/coupons/{couponId}", operation_id = "show_coupon", tag = "coupons", params(("couponId" = CouponId, Path)),
+    get, path = "/coupons/{couponId}", operation_id = "show_coupon", tag = "coupons",
     responses((status = 200, description = "the campaign now", body = CampaignView), Problems),
 )]
-pub async fn show(
-    State(app): State<SharedApp>,
-    PathParams(coupon): PathParams<CouponId>,
-) -> Result<Json<CampaignView>, ApiError> {
+pub async fn show(app: SharedApp, PathParams(coupon): PathParams<CouponId>) -> JsonResult<CampaignView> {
     let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;
     let batcher = app.claims.batcher(coupon).await?;
     // Without Redis, the issued quantity is the best count there is.

@@ -1,4 +1,3 @@
-use axum::{extract::State, response::Response};
 use dibs_common::{
     domain::order::{Action, Order},
     identifiers::OrderId,
@@ -6,11 +5,8 @@ use dibs_common::{
 
 use super::{OrderUser, submit_change};
 use crate::{
-    app::SharedApp,
-    extract::{JsonBody, PathParams},
     orders::{AcceptedCommand, CommandContext},
-    problem::ApiError,
-    routes::responses::problems,
+    routes::prelude::*,
 };
 
 problems! {
@@ -23,14 +19,13 @@ problems! {
 /// Stock, coupon and money go back; a confirmed purchase stays. Cancelling twice cancels once.
 #[utoipa::path(
     post, path = "/orders/{orderId}/cancel", tag = "orders", request_body = OrderUser,
-    params(("orderId" = OrderId, Path)),
     responses((status = 200, description = "the order afterwards", body = Order), AcceptedCommand, Problems),
 )]
 pub async fn cancel(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     context: CommandContext,
     PathParams(order): PathParams<OrderId>,
     JsonBody(OrderUser { user_id }): JsonBody<OrderUser>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     submit_change(&app, context, user_id, Action::Cancel { order }).await
 }

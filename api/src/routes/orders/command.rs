@@ -1,18 +1,13 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    db::{self, orders::CommandOutcome},
+    db::orders::CommandOutcome,
     domain::{
         facts::Facts,
         order::{CommandKind, RejectCode},
     },
-    error::Error,
     identifiers::{CommandId, OrderId},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, routes::prelude::*};
 
 /// Where a command is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -40,8 +35,7 @@ pub struct CommandState {
     /// The same as fields; which ones, the page of the code says.
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Box<Facts>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
     decided_at: Option<DateTime<Utc>>,
 }
 
@@ -52,14 +46,13 @@ problems! { ReadProblems: 404 "COMMAND_NOT_FOUND" }
 /// For commands to confirm or cancel that were answered 202.
 #[utoipa::path(
     get, path = "/orders/{orderId}/commands/{commandId}", tag = "orders",
-    params(("orderId" = OrderId, Path), ("commandId" = CommandId, Path)),
     responses((status = 200, description = "the command now", body = CommandState), Problems),
 )]
 pub async fn command(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     caller: Caller,
     PathParams((order, id)): PathParams<(OrderId, CommandId)>,
-) -> Result<Json<CommandState>, ApiError> {
+) -> JsonResult<CommandState> {
     // Redis before the database: a command that is executed between the two reads is found in the second.
     let pending = app.orders.pending(id).await;
     let outcome = db::within(db::orders::find_command_outcome(&app.database.pool(), id)).await?;

@@ -1,22 +1,13 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
     clock::TimeRange,
-    db::{self, orders::OrdersFilter},
+    db::orders::OrdersFilter,
     domain::order::{Order, OrderStatus},
     identifiers::{OrderId, UserId},
     json,
 };
-use serde::Deserialize;
 use strum::VariantArray as _;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{List, ListParams, Page, Several},
-    problem::ApiError,
-    routes::responses::ReadProblems,
-};
+use crate::{app::App, routes::prelude::*};
 
 /// Whose orders, and which of them.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -38,14 +29,29 @@ pub struct OrdersQuery {
     until: Option<DateTime<Utc>>,
 }
 
-/// The statuses of listed orders. A caller that names orders wants to know their outcome; in a list of all orders,
-/// refused ones are in the way.
-pub(in crate::routes) fn wanted_statuses(statuses: Option<Several<OrderStatus>>, are_named: bool) -> Vec<OrderStatus> {
-    match statuses {
+/// What the lists of a user and of administrators filter by.
+pub(in crate::routes) struct WantedOrders {
+    pub user: Option<UserId>,
+    pub ids: Option<Several<OrderId>>,
+    pub status: Option<Several<OrderStatus>>,
+    pub placed: TimeRange,
+}
+
+pub(in crate::routes) async fn find_page(
+    app: &App,
+    WantedOrders { user, ids, status, placed }: WantedOrders,
+    page: Page<OrderId>,
+) -> JsonResult<List<Order, OrderId>> {
+    let ids = ids.map(|Several(ids)| ids);
+    let statuses = match status {
         Some(Several(statuses)) => statuses,
-        None if are_named => Vec::new(),
+        // A caller that names orders wants to know their outcome; in a list of all orders, refused ones are in the way.
+        None if ids.is_some() => Vec::new(),
         None => OrderStatus::VARIANTS.iter().copied().filter(|status| *status != OrderStatus::Rejected).collect(),
-    }
+    };
+    let wanted = OrdersFilter { user, statuses, ids, placed, before: page.cursor, limit: page.rows() };
+    let search = db::within(db::orders::list(&app.database.pool(), &wanted)).await?;
+    Ok(page.list_search(search, |order| order.order_id))
 }
 
 /// List a user's orders
@@ -56,18 +62,10 @@ pub(in crate::routes) fn wanted_statuses(statuses: Option<Several<OrderStatus>>,
     responses((status = 200, description = "the newest first", body = List<Order, OrderId>), ReadProblems),
 )]
 pub async fn list(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     ListParams { filter, page }: ListParams<OrdersQuery, OrderId>,
-) -> Result<Json<List<Order, OrderId>>, ApiError> {
-    let ids = filter.ids.map(|Several(ids)| ids);
-    let wanted = OrdersFilter {
-        user: Some(filter.user_id),
-        statuses: wanted_statuses(filter.status, ids.is_some()),
-        ids,
-        placed: TimeRange { from: filter.from, until: filter.until },
-        before: page.cursor,
-        limit: page.rows(),
-    };
-    let search = db::within(db::orders::list(&app.database.pool(), &wanted)).await?;
-    Ok(page.list_search(search, |order| order.order_id))
+) -> JsonResult<List<Order, OrderId>> {
+    let OrdersQuery { user_id, ids, status, from, until } = filter;
+    let wanted = WantedOrders { user: Some(user_id), ids, status, placed: TimeRange { from, until } };
+    find_page(&app, wanted, page).await
 }

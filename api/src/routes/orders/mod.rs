@@ -7,18 +7,11 @@ pub mod list;
 pub mod place;
 pub mod show;
 
-use axum::{
-    Json,
-    response::{IntoResponse as _, Response},
-};
 use dibs_common::{domain::order::Action, identifiers::UserId};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use crate::{
-    app::SharedApp,
     orders::{CommandContext, Submitted},
-    problem::ApiError,
+    routes::prelude::*,
 };
 
 /// Whose order it is.
@@ -29,12 +22,7 @@ pub struct OrderUser {
 }
 
 /// Submits a change of an order that exists: the order after it, or 202 while it has no outcome.
-async fn submit_change(
-    app: &SharedApp,
-    context: CommandContext,
-    user: UserId,
-    action: Action,
-) -> Result<Response, ApiError> {
+async fn submit_change(app: &SharedApp, context: CommandContext, user: UserId, action: Action) -> ApiResult {
     Ok(match app.orders.submit(context, user, action).await? {
         Submitted::Pending(accepted) => accepted.into_response(),
         Submitted::Done(done) => Json(done.order).into_response(),

@@ -1,21 +1,11 @@
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
 use dibs_common::{
     domain::order::{Action, Line, Order, line_errors, merge_lines},
     identifiers::{ClaimId, PaymentId, UserId},
 };
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use crate::{
-    app::SharedApp,
-    extract::JsonBody,
     orders::{AcceptedCommand, CommandContext, Submitted},
-    problem::ApiError,
-    routes::responses::{located, problems, validate},
+    routes::prelude::*,
 };
 
 /// What a user orders.
@@ -51,11 +41,7 @@ problems! {
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
     responses((status = 201, description = "placed, and paid if asked", body = Order), AcceptedCommand, Problems),
 )]
-pub async fn place(
-    State(app): State<SharedApp>,
-    context: CommandContext,
-    JsonBody(body): JsonBody<OrderBody>,
-) -> Result<Response, ApiError> {
+pub async fn place(app: SharedApp, context: CommandContext, JsonBody(body): JsonBody<OrderBody>) -> ApiResult {
     validate(line_errors(&body.items))?;
     let action = Action::Place {
         items: merge_lines(&body.items),

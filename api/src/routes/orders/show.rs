@@ -1,20 +1,9 @@
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
 use dibs_common::{
-    db,
     domain::order::{CommandKind, Order},
-    error::Error,
     identifiers::{CommandId, OrderId},
 };
-use utoipa::ToSchema;
 
-use crate::{
-    access::Caller, app::SharedApp, extract::PathParams, orders::AcceptedCommand, problem::ApiError,
-    routes::responses::problems,
-};
+use crate::{access::Caller, orders::AcceptedCommand, routes::prelude::*};
 
 /// An order, or one that is PENDING.
 #[derive(ToSchema)]
@@ -31,19 +20,15 @@ problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
 ///
 /// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
-    get, path = "/orders/{orderId}", operation_id = "show_order", tag = "orders", params(("orderId" = OrderId, Path)),
+    get, path = "/orders/{orderId}", operation_id = "show_order", tag = "orders",
     responses((status = 200, description = "the order now", body = OrderNow), Problems),
 )]
-pub async fn show(
-    State(app): State<SharedApp>,
-    caller: Caller,
-    PathParams(id): PathParams<OrderId>,
-) -> Result<Response, ApiError> {
+pub async fn show(app: SharedApp, caller: Caller, PathParams(id): PathParams<OrderId>) -> ApiResult {
     // Redis before the database: an order that is placed between the two reads is found in the second.
     let pending = app.orders.pending(CommandId(id.0)).await;
     if let Some(order) = db::within(db::orders::find(&app.database.pool(), id)).await? {
-        let is_own = caller.acts_for(order.user_id);
-        return if is_own { Ok(Json(order).into_response()) } else { Err(ApiError(Error::OrderNotFound(id))) };
+        caller.require_own(order.user_id, Error::OrderNotFound(id))?;
+        return Ok(Json(order).into_response());
     }
     match pending? {
         Some(found) if found.kind == CommandKind::Place && caller.acts_for_noted(found.user) => {

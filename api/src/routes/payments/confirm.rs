@@ -1,22 +1,11 @@
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
 use dibs_common::{
     domain::order::{Action, CommandResult, PaymentStatus, RejectCode},
-    error::{Error, Result},
     identifiers::{OrderId, PaymentId, UserId},
 };
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::{
-    app::SharedApp,
-    extract::JsonBody,
     orders::{AcceptedCommand, CommandContext, Submitted},
-    problem::ApiError,
-    routes::responses::problems,
+    routes::prelude::*,
 };
 
 /// The order to pay.
@@ -78,10 +67,10 @@ problems! {
     responses((status = 200, description = "paid", body = PaymentAnswer), AcceptedCommand, Problems),
 )]
 pub async fn confirm(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     context: CommandContext,
     JsonBody(PaymentBody { user_id, order_id }): JsonBody<PaymentBody>,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let payment = PaymentId(context.id.0);
     let submitted = app.orders.submit(context, user_id, Action::Pay { order: order_id }).await;
     match submitted.map_err(|error| failed(error, payment))? {

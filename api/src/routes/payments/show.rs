@@ -1,21 +1,13 @@
-use axum::{
-    Json,
-    extract::State,
-    response::{IntoResponse, Response},
-};
 use dibs_common::{
-    db::{self, orders::PaymentView},
+    db::orders::PaymentView,
     domain::{
         facts::Facts,
         order::{CommandKind, OrderRejectReason, PaymentStatus, RejectCode},
     },
-    error::Error,
     identifiers::{CommandId, OrderId, PaymentId},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, routes::prelude::*};
 
 /// A payment that was requested and has no row of its own.
 // Closed: in the document, a payment that was made is not one of these.
@@ -50,21 +42,17 @@ problems! { ReadProblems: 404 "PAYMENT_NOT_FOUND" }
 /// One that was accepted and is not executed yet is READY. The id of a payment that found its order paid answers the
 /// first payment.
 #[utoipa::path(
-    get, path = "/payments/{paymentId}", operation_id = "show_payment", tag = "payments", params(("paymentId" = PaymentId, Path)),
+    get, path = "/payments/{paymentId}", operation_id = "show_payment", tag = "payments",
     responses((status = 200, description = "the payment now", body = PaymentNow), Problems),
 )]
-pub async fn show(
-    State(app): State<SharedApp>,
-    caller: Caller,
-    PathParams(id): PathParams<PaymentId>,
-) -> Result<Response, ApiError> {
+pub async fn show(app: SharedApp, caller: Caller, PathParams(id): PathParams<PaymentId>) -> ApiResult {
     let command = CommandId(id.0);
     // Redis before the database: a payment that is created between the two reads is found in the second.
     let pending = app.orders.pending(command).await;
     let pool = &app.database.pool();
     if let Some(payment) = db::within(db::orders::find_payment(pool, id)).await? {
-        let is_own = caller.acts_for(payment.user_id);
-        return if is_own { Ok(Json(payment).into_response()) } else { Err(ApiError(Error::PaymentNotFound(id))) };
+        caller.require_own(payment.user_id, Error::PaymentNotFound(id))?;
+        return Ok(Json(payment).into_response());
     }
     let outcome = db::within(db::orders::find_command_outcome(pool, command))
         .await?

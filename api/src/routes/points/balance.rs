@@ -1,9 +1,6 @@
-use axum::{Json, extract::State};
-use dibs_common::{db, identifiers::UserId};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use dibs_common::identifiers::UserId;
 
-use crate::{app::SharedApp, extract::QueryParams, problem::ApiError, routes::responses::ReadProblems};
+use crate::routes::prelude::*;
 
 /// Whose points.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -28,9 +25,9 @@ pub struct Balance {
     responses((status = 200, description = "what the user can spend now", body = Balance), ReadProblems),
 )]
 pub async fn balance(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     QueryParams(BalanceQuery { user_id }): QueryParams<BalanceQuery>,
-) -> Result<Json<Balance>, ApiError> {
+) -> JsonResult<Balance> {
     let balance = db::within(db::points::find_balance(&app.database.pool(), user_id)).await?;
     Ok(Json(Balance { user_id, balance }))
 }

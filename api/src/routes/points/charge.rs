@@ -1,26 +1,17 @@
-use axum::{extract::State, http::StatusCode, response::Response};
 use dibs_common::{
     clock,
-    db::{self, charges::ChargeWithBalance},
+    db::charges::ChargeWithBalance,
     domain::{
         FieldError,
         campaign::MAX_AMOUNT,
         charge::{ChargeStatus, NewCharge},
         points::PointRules,
     },
-    error::{Error, Result},
     identifiers::{ChargeId, UserId},
     integrations::payment_gateway::PaymentGateway,
 };
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use crate::{
-    app::SharedApp,
-    extract::{JsonBody, OperationId},
-    problem::ApiError,
-    routes::responses::{located, problems},
-};
+use crate::{extract::OperationId, routes::prelude::*};
 
 /// Points that a user buys.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -81,11 +72,7 @@ problems! {
         (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer), Problems,
     ),
 )]
-pub async fn charge(
-    State(app): State<SharedApp>,
-    OperationId(id): OperationId,
-    JsonBody(body): JsonBody<ChargeBody>,
-) -> Result<Response, ApiError> {
+pub async fn charge(app: SharedApp, OperationId(id): OperationId, JsonBody(body): JsonBody<ChargeBody>) -> ApiResult {
     body.check(app.settings.shared.point_rules())?;
     let ChargeBody { user_id: user, amount, payment_method } = body;
     let wanted = NewCharge { id: ChargeId(id), user, amount, payment_method };
@@ -119,7 +106,7 @@ async fn settle(app: &SharedApp, gateway: &PaymentGateway, begun: ChargeWithBala
     }
 }
 
-fn answer(ChargeWithBalance { charge, balance }: &ChargeWithBalance) -> Result<Response, ApiError> {
+fn answer(ChargeWithBalance { charge, balance }: &ChargeWithBalance) -> ApiResult {
     let (charge_id, user_id, status) = (charge.wanted.id, charge.wanted.user, charge.status);
     let code = match status {
         ChargeStatus::Approved => StatusCode::OK,

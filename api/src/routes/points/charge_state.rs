@@ -1,15 +1,9 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, Utc};
 use dibs_common::{
-    db,
     domain::charge::{Charge, ChargeStatus},
-    error::Error,
     identifiers::{ChargeId, UserId},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use crate::{access::Caller, app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::{access::Caller, routes::prelude::*};
 
 /// A purchase of points.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -25,8 +19,7 @@ pub struct ChargeState {
     #[serde(serialize_with = "dibs_common::clock::serialize")]
     created_at: DateTime<Utc>,
     /// When it was approved or declined.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
     decided_at: Option<DateTime<Utc>>,
 }
 
@@ -48,18 +41,15 @@ problems! { ReadProblems: 404 "CHARGE_NOT_FOUND" }
 
 /// Look at a charge
 #[utoipa::path(
-    get, path = "/points/charges/{chargeId}", tag = "points", params(("chargeId" = ChargeId, Path)),
+    get, path = "/points/charges/{chargeId}", tag = "points",
     responses((status = 200, description = "the charge now", body = ChargeState), Problems),
 )]
 pub async fn charge_state(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     caller: Caller,
     PathParams(charge): PathParams<ChargeId>,
-) -> Result<Json<ChargeState>, ApiError> {
+) -> JsonResult<ChargeState> {
     let found = db::found(db::charges::find(&app.database.pool(), charge), Error::ChargeNotFound(charge)).await?;
-    if caller.acts_for(found.wanted.user) {
-        Ok(Json(found.into()))
-    } else {
-        Err(ApiError(Error::ChargeNotFound(charge)))
-    }
+    caller.require_own(found.wanted.user, Error::ChargeNotFound(charge))?;
+    Ok(Json(found.into()))
 }

@@ -1,17 +1,9 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, points::LedgerEntry},
+    db::points::LedgerEntry,
     identifiers::{PointHistoryId, UserId},
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{List, ListParams, Page},
-    problem::ApiError,
-    routes::responses::ReadProblems,
-};
+use crate::routes::prelude::*;
 
 /// Whose ledger, and which page of it.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -30,9 +22,9 @@ pub struct HistoryQuery {
     ),
 )]
 pub async fn history(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     ListParams { filter, page }: ListParams<HistoryQuery, PointHistoryId>,
-) -> Result<Json<List<LedgerEntry, PointHistoryId>>, ApiError> {
+) -> JsonResult<List<LedgerEntry, PointHistoryId>> {
     let pool = &app.database.pool();
     let rows = db::points::list_history(pool, filter.user_id, page.cursor, page.rows());
     Ok(page.list(db::within(rows).await?, |entry| entry.point_history_id))

@@ -1,19 +1,11 @@
-use axum::{Json, extract::State, response::IntoResponse};
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::NaiveDate;
 use dibs_common::domain::{FieldError, ranking::WINDOWS};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::{
-    IntoParams, ToSchema,
-    openapi::schema::{Object, ObjectBuilder, Type},
-};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::{
-    app::SharedApp,
-    extract::QueryParams,
-    problem::ApiError,
     rankings::{BestSeller, Ranking},
-    routes::responses::{ReadProblems, validate},
+    routes::prelude::*,
 };
 
 /// Which page of which ranking.
@@ -97,7 +89,7 @@ pub struct BestSellersPage<'r> {
     responses((status = 200, description = "the best first", body = BestSellersPage), ReadProblems),
 )]
 pub async fn best_sellers(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     QueryParams(query): QueryParams<BestSellersQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
     validate(query.errors())?;

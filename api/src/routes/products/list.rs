@@ -1,19 +1,11 @@
-use axum::{Json, extract::State};
 use dibs_common::{
-    db::{self, products::ProductsFilter},
+    db::products::ProductsFilter,
     domain::product::{Product, ProductStatus},
     identifiers::ProductId,
 };
-use serde::Deserialize;
 use strum::EnumString;
-use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    app::SharedApp,
-    extract::{List, ListParams, Page, Several},
-    problem::ApiError,
-    routes::responses::ReadProblems,
-};
+use crate::routes::prelude::*;
 
 /// Which products.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -67,9 +59,9 @@ impl ListedStatus {
     responses((status = 200, description = "by id", body = List<Product, ProductId>), ReadProblems),
 )]
 pub async fn list_products(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     ListParams { filter, page }: ListParams<ProductsQuery, ProductId>,
-) -> Result<Json<List<Product, ProductId>>, ApiError> {
+) -> JsonResult<List<Product, ProductId>> {
     // A caller that names products knows them.
     let default = if filter.ids.is_some() { ListedStatus::All } else { ListedStatus::Selling };
     let won = |price: u64| i64::try_from(price).unwrap_or(i64::MAX);

@@ -1,16 +1,11 @@
-use axum::{Json, extract::State};
-use chrono::{DateTime, NaiveDate, Utc};
-use dibs_common::{db, error::Error, identifiers::ProductId, redis::sales};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use chrono::NaiveDate;
+use dibs_common::{identifiers::ProductId, redis::sales};
 
 use super::best_sellers::{days_error, days_schema, three};
 use crate::{
-    app::{App, SharedApp},
-    extract::{PathParams, QueryParams},
-    problem::ApiError,
+    app::App,
     rankings::{Ranking, RankingSource},
-    routes::responses::problems,
+    routes::prelude::*,
 };
 
 /// In which ranking.
@@ -47,14 +42,14 @@ problems! { ReadProblems: 404 "PRODUCT_NOT_FOUND" }
 
 /// Look up where a product is among what sold best
 #[utoipa::path(
-    get, path = "/products/{productId}/rank", tag = "products", params(("productId" = ProductId, Path), RankQuery),
+    get, path = "/products/{productId}/rank", tag = "products", params(RankQuery),
     responses((status = 200, description = "its rank and units", body = ProductRank), Problems),
 )]
 pub async fn rank(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     PathParams(product): PathParams<ProductId>,
     QueryParams(RankQuery { days }): QueryParams<RankQuery>,
-) -> Result<Json<ProductRank>, ApiError> {
+) -> JsonResult<ProductRank> {
     if let Some(error) = days_error(days) {
         return Err(ApiError(Error::ValidationFailed(vec![error])));
     }

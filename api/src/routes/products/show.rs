@@ -1,18 +1,14 @@
-use axum::{Json, extract::State};
-use dibs_common::{db, domain::product::Product, error::Error, identifiers::ProductId};
+use dibs_common::{domain::product::Product, identifiers::ProductId};
 
-use crate::{app::SharedApp, extract::PathParams, problem::ApiError, routes::responses::problems};
+use crate::routes::prelude::*;
 
 problems! { ReadProblems: 404 "PRODUCT_NOT_FOUND" }
 
 /// Look at a product
 #[utoipa::path(
-    get, path = "/products/{productId}", tag = "products", params(("productId" = ProductId, Path)),
+    get, path = "/products/{productId}", tag = "products",
     responses((status = 200, description = "the product now", body = Product), Problems),
 )]
-pub async fn show_product(
-    State(app): State<SharedApp>,
-    PathParams(product): PathParams<ProductId>,
-) -> Result<Json<Product>, ApiError> {
+pub async fn show_product(app: SharedApp, PathParams(product): PathParams<ProductId>) -> JsonResult<Product> {
     Ok(Json(db::found(db::products::find(&app.database.pool(), product), Error::ProductNotFound(product)).await?))
 }

@@ -1,19 +1,11 @@
-use axum::{Json, extract::State};
 use dibs_common::{
     clock,
-    db::{self, owned_coupons::OwnedCouponsFilter},
+    db::owned_coupons::OwnedCouponsFilter,
     domain::owned_coupon::{OwnedCoupon, OwnedStatus},
     identifiers::{ClaimId, UserId},
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
 
-use crate::{
-    app::SharedApp,
-    extract::{List, ListParams, Page, PathParams},
-    problem::ApiError,
-    routes::responses::ReadProblems,
-};
+use crate::routes::prelude::*;
 
 /// Which of the user's coupons.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -26,14 +18,14 @@ pub struct CouponsQuery {
 
 /// List a user's coupons
 #[utoipa::path(
-    get, path = "/users/{userId}/coupons", tag = "coupons", params(("userId" = UserId, Path), CouponsQuery, Page::<ClaimId>),
+    get, path = "/users/{userId}/coupons", tag = "coupons", params(CouponsQuery, Page::<ClaimId>),
     responses((status = 200, description = "the newest first", body = List<OwnedCoupon, ClaimId>), ReadProblems),
 )]
 pub async fn coupons(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     PathParams(user): PathParams<UserId>,
     ListParams { filter, page }: ListParams<CouponsQuery, ClaimId>,
-) -> Result<Json<List<OwnedCoupon, ClaimId>>, ApiError> {
+) -> JsonResult<List<OwnedCoupon, ClaimId>> {
     let wanted = OwnedCouponsFilter { user, status: filter.status, before: page.cursor, limit: page.rows() };
     let coupons = db::within(db::owned_coupons::list(&app.database.pool(), wanted, clock::now())).await?;
     Ok(page.list(coupons, |coupon| coupon.user_coupon_id))

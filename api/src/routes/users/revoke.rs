@@ -1,16 +1,10 @@
-use axum::{Json, extract::State};
 use dibs_common::{
     domain::owned_coupon::OwnedCoupon,
     identifiers::{ClaimId, UserId},
     revocations::{self, RevocationRequest},
 };
 
-use crate::{
-    app::SharedApp,
-    extract::{Change, ChangeQuery, PathParams},
-    problem::ApiError,
-    routes::responses::problems,
-};
+use crate::routes::prelude::*;
 
 problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND", 422 "COUPON_NOT_USABLE: it is used or over" }
 
@@ -19,15 +13,14 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND", 422 
 /// By an administrator, while no order uses it. Its place in the campaign's quantity is free again; the user cannot
 /// claim a second time. Revoking it twice has no further effect.
 #[utoipa::path(
-    delete, path = "/users/{userId}/coupons/{userCouponId}", tag = "administration",
-    params(("userId" = UserId, Path), ("userCouponId" = ClaimId, Path), ChangeQuery),
+    delete, path = "/users/{userId}/coupons/{userCouponId}", tag = "administration", params(ChangeQuery),
     responses((status = 200, description = "the coupon, REVOKED", body = OwnedCoupon), Problems),
 )]
 pub async fn revoke(
-    State(app): State<SharedApp>,
+    app: SharedApp,
     Change { context, is_dry_run }: Change,
     PathParams((user, user_coupon)): PathParams<(UserId, ClaimId)>,
-) -> Result<Json<OwnedCoupon>, ApiError> {
+) -> JsonResult<OwnedCoupon> {
     let request = RevocationRequest { user, user_coupon, is_dry_run };
     let revoking = app.clone();
     let revoked = app
