@@ -45,6 +45,7 @@ use crate::{
     orders::command_processor,
     ranking::RankingSink,
     relay::{Relay, Sink},
+    settings::{DEFAULT_CLAIM_ATTEMPTS_DAYS, DEFAULT_DRIFT_CLAIMS_PER_SECOND},
     streams::ReclaimPolicy,
     webhooks::{WebhookSink, Webhooks},
 };
@@ -71,6 +72,22 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A worker with the default settings, without receivers of events and without a payment gateway.
+    pub fn new(database: &Database, redis: &Redis, supervisor: Supervisor) -> Self {
+        Self {
+            database: database.clone(),
+            redis: redis.clone(),
+            payment_gateway: None,
+            webhooks: Webhooks::default(),
+            reclaim: ReclaimPolicy::default(),
+            rules: OrderRules::DEFAULT,
+            drift_claims_per_second: DEFAULT_DRIFT_CLAIMS_PER_SECOND,
+            claim_attempts_days: DEFAULT_CLAIM_ATTEMPTS_DAYS,
+            kafka: KafkaSettings::default(),
+            supervisor,
+        }
+    }
+
     /// Works on partitions 0 to `partitions` - 1, and on any other that a campaign lives in. Returns when the
     /// supervisor's `stopping` is cancelled and what is in flight is finished.
     pub async fn run(self, partitions: u16) {

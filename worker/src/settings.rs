@@ -12,6 +12,8 @@ use dibs_common::{
 
 use crate::{jobs::Job, kafka::KafkaSettings, keys::KeysCommand, webhooks::WebhookSettings};
 
+pub const DEFAULT_DRIFT_CLAIMS_PER_SECOND: u32 = 25_000;
+pub const DEFAULT_CLAIM_ATTEMPTS_DAYS: u16 = 7;
 /// How long a command waits for a lease.
 const WAIT_SECONDS: u64 = 60;
 
@@ -41,10 +43,20 @@ pub struct WorkerSettings {
         value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub unpaid_units_limit: u32,
     /// How many claims a second the drift check compares, 1000 to 10000000
-    #[arg(long, env, default_value_t = 25_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    #[arg(
+        long,
+        env,
+        default_value_t = DEFAULT_DRIFT_CLAIMS_PER_SECOND,
+        value_parser = clap::value_parser!(u32).range(1_000..=10_000_000)
+    )]
     pub drift_claims_per_second: u32,
     /// How many days refused claims are kept for the timelines of users, 1 to 365
-    #[arg(long, env, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=365))]
+    #[arg(
+        long,
+        env,
+        default_value_t = DEFAULT_CLAIM_ATTEMPTS_DAYS,
+        value_parser = clap::value_parser!(u16).range(1..=365)
+    )]
     pub claim_attempts_days: u16,
     #[command(flatten)]
     pub webhooks: WebhookSettings,

@@ -19,9 +19,7 @@ use dibs_common::{
 use dibs_worker::{
     Worker,
     issuance::{ClaimWorker, claim_worker},
-    kafka::KafkaSettings,
     streams::ReclaimPolicy,
-    webhooks::Webhooks,
 };
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -175,18 +173,8 @@ impl TestApp {
     /// Lets a worker work until the end.
     pub fn start_worker(&mut self, rules: OrderRules) {
         let stopping = CancellationToken::new();
-        let worker = Worker {
-            database: self.environment.database.clone(),
-            redis: self.environment.redis.clone(),
-            payment_gateway: None,
-            webhooks: Webhooks::default(),
-            reclaim: ReclaimPolicy::default(),
-            rules,
-            drift_claims_per_second: 50_000,
-            claim_attempts_days: 7,
-            kafka: KafkaSettings::default(),
-            supervisor: Supervisor::new(stopping.clone()),
-        };
+        let (database, redis) = (&self.environment.database, &self.environment.redis);
+        let worker = Worker { rules, ..Worker::new(database, redis, Supervisor::new(stopping.clone())) };
         let working = tokio::spawn(worker.run(self.environment.settings.claim_partitions));
         self.working = Some((stopping, working));
     }

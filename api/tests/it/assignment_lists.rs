@@ -67,6 +67,12 @@ const USERS: &str = "SELECT COUNT(*) FROM assignment_users";
 const ISSUED: &str = "SELECT COUNT(*) FROM user_coupons";
 const ACTIONS: &str = "SELECT COUNT(*) FROM admin_actions WHERE action LIKE 'assignment.%'";
 
+/// Executes what is pending; then so many coupons are issued.
+async fn expect_issued(app: &TestApp, coupons: i64) {
+    execute(app).await;
+    app.environment.expect_counts([(ISSUED, coupons)]).await;
+}
+
 /// Nothing is left of what was refused.
 async fn expect_nothing(app: &TestApp) {
     execute(app).await;
@@ -183,8 +189,7 @@ async fn a_body_that_stalls_is_408_and_its_users_are_removed() {
     assert_eq!((refused.status.as_u16(), refused.code()), (408, "REQUEST_TIMEOUT"));
     expect_nothing(&app).await;
     assert_eq!(upload(&app, coupon, "k", &list(1..=5_000)).await.status, 202, "the list can be sent again");
-    execute(&app).await;
-    app.environment.expect_counts([(ISSUED, 5_000)]).await;
+    expect_issued(&app, 5_000).await;
     app.end().await;
 }
 
@@ -201,8 +206,7 @@ async fn an_upload_that_breaks_off_is_removed_after_a_while_and_can_be_sent_agai
     assert_eq!(upload(&app, coupon, "k", &list(1..=5_000)).await.status, 202);
     clean_up(database, clock::now() + TimeDelta::minutes(16), &stopping).await.expect("removed");
     app.environment.expect_counts([(USERS, 5_000), ("SELECT COUNT(*) FROM assignment_uploads", 0)]).await;
-    execute(&app).await;
-    app.environment.expect_counts([(ISSUED, 5_000)]).await;
+    expect_issued(&app, 5_000).await;
     app.end().await;
 }
 
@@ -290,8 +294,7 @@ async fn a_budget_of_a_day_is_not_exceeded_by_any_number_of_assignments_at_once(
     app.environment.execute("UPDATE assignment_budgets SET business_day = business_day - INTERVAL 1 DAY").await;
     assert_eq!(upload(&app, coupon, "next day", &list([1])).await.code(), "VALIDATION_FAILED");
     assert_eq!(upload(&app, coupon, "next-day", &list(7_000..7_500)).await.status, 202, "and of a day");
-    execute(&app).await;
-    app.environment.expect_counts([(ISSUED, 2_500)]).await;
+    expect_issued(&app, 2_500).await;
     let pool = app.environment.database.pool();
     let beyond = sqlx::query("UPDATE assignment_budgets SET assigned = budget + 1").execute(&pool).await;
     assert!(beyond.is_err(), "the table itself refuses more");
@@ -305,8 +308,7 @@ async fn an_assignment_above_the_threshold_awaits_a_second_administrator() {
     assert_eq!((accepted.status.as_u16(), &accepted.body["status"]), (202, &json!("AWAITING_APPROVAL")));
     assert!(accepted.body["approvalExpiresAt"].is_string());
     assert_eq!(upload(&app, coupon, "few", &list(101..=110)).await.body["status"], "PENDING");
-    execute(&app).await;
-    app.environment.expect_counts([(ISSUED, 10)]).await;
+    expect_issued(&app, 10).await;
     let approve = format!("{}/approve", path(coupon, "many"));
     let own = administer(&app, Method::POST, &approve).await;
     assert_eq!((own.status.as_u16(), own.code()), (403, "FORBIDDEN"), "not the one who asked");
@@ -370,7 +372,6 @@ async fn a_campaign_that_is_closed_meanwhile_is_not_assigned() {
     let late = administer(&app, Method::POST, &format!("{}/approve", path(coupon, "many"))).await;
     assert_eq!((late.status.as_u16(), late.code()), (422, "CAMPAIGN_CLOSED"));
     assert_eq!(upload(&app, coupon, "more", &list(1..=3)).await.code(), "CAMPAIGN_CLOSED");
-    execute(&app).await;
-    app.environment.expect_counts([(ISSUED, 0)]).await;
+    expect_issued(&app, 0).await;
     app.end().await;
 }

@@ -124,13 +124,18 @@ async fn drop_letter(app: &TestApp, id: &Value) -> Answer {
     Answer::of(request).await
 }
 
-#[tokio::test]
-async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
+async fn with_two_letters() -> (TestApp, [Value; 2]) {
     let app = TestApp::new().await;
     insert(&app, letter("data-platform", "event-7-0")).await;
     insert(&app, letter("data-platform", "event-8-0")).await;
     let items = list(&app, "").await.body["items"].clone();
-    let (dropped, redriven) = (&items[0]["deadLetterId"], &items[1]["deadLetterId"]);
+    let ids = [0, 1].map(|place: usize| items[place]["deadLetterId"].clone());
+    (app, ids)
+}
+
+#[tokio::test]
+async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
+    let (app, [ref dropped, ref redriven]) = with_two_letters().await;
     for _ in 0..2 {
         assert_eq!(drop_letter(&app, dropped).await.status, StatusCode::NO_CONTENT);
     }
@@ -148,11 +153,7 @@ async fn a_dropped_letter_is_listed_as_dropped_and_is_not_redrivable() {
 
 #[tokio::test]
 async fn who_redrove_or_dropped_a_letter_is_listed() {
-    let app = TestApp::new().await;
-    insert(&app, letter("data-platform", "event-7-0")).await;
-    insert(&app, letter("data-platform", "event-8-0")).await;
-    let items = list(&app, "").await.body["items"].clone();
-    let (dropped, redriven) = (&items[0]["deadLetterId"], &items[1]["deadLetterId"]);
+    let (app, [ref dropped, ref redriven]) = with_two_letters().await;
     for _ in 0..2 {
         let path = format!("/admin/dead-letters/{redriven}/redrive?reason=fixed");
         assert_eq!(app.administer(&path, json!({})).await.status, StatusCode::ACCEPTED);

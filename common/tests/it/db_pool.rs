@@ -7,6 +7,11 @@ fn single(environment: &TestEnvironment) -> Database {
     Database::new(&environment.settings.database_url, 1).expect("a pool")
 }
 
+async fn end(database: Database, environment: TestEnvironment) {
+    database.close().await;
+    environment.end().await;
+}
+
 #[tokio::test]
 async fn a_dropped_transaction_is_rolled_back_before_the_connection_is_used_again() {
     let environment = TestEnvironment::new().await;
@@ -18,8 +23,7 @@ async fn a_dropped_transaction_is_rolled_back_before_the_connection_is_used_agai
     let balance: i64 =
         sqlx::query_scalar("SELECT balance FROM point_accounts").fetch_one(&database.pool()).await.expect("read");
     assert_eq!(balance, 100);
-    database.close().await;
-    environment.end().await;
+    end(database, environment).await;
 }
 
 #[tokio::test]
@@ -41,8 +45,7 @@ async fn a_future_dropped_while_begin_is_on_the_wire_leaves_no_transaction_open(
         );
     }
     assert!(dropped > 0, "BEGIN needs a round trip");
-    database.close().await;
-    environment.end().await;
+    end(database, environment).await;
 }
 
 /// The reply to PREPARE that was not read must not pass for that of the next statement.
@@ -66,8 +69,7 @@ async fn a_future_dropped_while_a_statement_is_prepared_leaves_no_reply_to_other
         assert_eq!(read, number, "the result of another statement");
     }
     assert!(dropped > 0, "PREPARE needs a round trip");
-    database.close().await;
-    environment.end().await;
+    end(database, environment).await;
 }
 
 #[tokio::test]

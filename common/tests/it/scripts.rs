@@ -55,6 +55,12 @@ async fn clear(environment: &TestEnvironment) {
     }
 }
 
+/// Ends a test that left entries on the stream.
+async fn end(environment: TestEnvironment) {
+    clear(&environment).await;
+    environment.end().await;
+}
+
 #[tokio::test]
 async fn claim_accepts_in_order_until_exhausted_and_appends_one_entry() {
     let environment = TestEnvironment::new().await;
@@ -96,8 +102,7 @@ async fn campaign_put_replaces_a_campaign_of_another_epoch() {
     assert_eq!((held.counts, held.epoch), (Some((0, 0)), restored.epoch));
     assert!(campaign_update(&environment.redis, &restored).await.expect("redis").is_some());
     assert!(matches!(decisions(&environment, &restored, &[request(1)]).await[..], [Decision::Accepted(_)]));
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 #[tokio::test]
@@ -114,8 +119,7 @@ async fn claim_replays_the_answer_of_a_repeated_claim_id_also_after_the_end() {
     assert_eq!(decisions(&environment, &campaign, &twice[..1]).await, [Decision::Replayed(record)]);
     let unanswered = ClaimStream::unanswered(&environment.redis, FIRST, campaign.id).await.expect("redis");
     assert_eq!(unanswered.len(), 1, "a replay appends nothing");
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 #[tokio::test]
@@ -128,8 +132,7 @@ async fn claim_returns_the_first_claim_to_a_user_at_the_limit_also_within_one_ca
     };
     assert_eq!(returned, first);
     assert_eq!(decisions(&environment, &campaign, &[request(1)]).await, [Decision::AlreadyClaimed(first)]);
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 /// A caller whose response was lost claims again, when the window is over at the latest.
@@ -228,8 +231,7 @@ async fn an_assigned_claim_is_accepted_whatever_the_window_says_until_the_campai
     let unknown = environment.campaign_in_database(open_terms()).await;
     let given = assign(&environment.redis, unknown.partition, unknown.id, &[request(1)]).await.expect("redis");
     assert!(given.is_none());
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 #[tokio::test]
@@ -249,8 +251,7 @@ async fn campaign_put_creates_and_updates_also_to_a_total_below_what_is_claimed(
     }
     assert!(!put(3).await);
     assert!(matches!(decisions(&environment, &campaign, &[request(3)]).await[..], [Decision::Accepted(_)]));
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 #[tokio::test]
@@ -304,8 +305,7 @@ async fn return_slots_returns_a_slot_once() {
     assert_eq!(kept.map(|record| record.claim_id), Some(requests[1].claim));
     campaign_state::delete(&environment.redis, campaign.partition, campaign.id).await.expect("forgotten");
     assert!(matches!(back().await, Err(Error::CampaignUnavailable(coupon)) if coupon == campaign.id));
-    clear(&environment).await;
-    environment.end().await;
+    end(environment).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use dibs_common::{
     clock,
-    domain::{campaign::Campaign, order::OrderRules},
+    domain::campaign::Campaign,
     identifiers::{ClaimId, UserId},
     supervisor::Supervisor,
     testing::{FIRST, TestEnvironment},
@@ -19,7 +19,7 @@ use dibs_loadtest::{
     stores::Stores,
     wait,
 };
-use dibs_worker::{Worker, campaigns::rebuild, kafka::KafkaSettings, streams::ReclaimPolicy, webhooks::Webhooks};
+use dibs_worker::{Worker, campaigns::rebuild};
 use fastrand::Rng;
 use futures::future::join_all;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
@@ -69,18 +69,7 @@ impl Shop {
             address
         };
         let apis = [serve().await, serve().await];
-        let worker = Worker {
-            database: environment.database.clone(),
-            redis: environment.redis.clone(),
-            payment_gateway: None,
-            webhooks: Webhooks::default(),
-            reclaim: ReclaimPolicy::default(),
-            rules: OrderRules::DEFAULT,
-            kafka: KafkaSettings::default(),
-            claim_attempts_days: 7,
-            drift_claims_per_second: 25_000,
-            supervisor: Supervisor::new(stopping.clone()),
-        };
+        let worker = Worker::new(&environment.database, &environment.redis, Supervisor::new(stopping.clone()));
         running.push(tokio::spawn(worker.run(environment.settings.claim_partitions)));
         let campaign = environment.campaign(500).await;
         let client = Client::builder().timeout(Duration::from_secs(15)).build().expect("a client");

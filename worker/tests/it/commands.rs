@@ -3,6 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use dibs_common::{
+    domain::campaign::Campaign,
     redis::campaign_state,
     testing::{FIRST, TestEnvironment},
 };
@@ -61,12 +62,17 @@ async fn a_command_that_gets_no_lease_fails_and_says_so() {
     environment.end().await;
 }
 
-#[tokio::test]
-async fn a_rebuild_waits_for_the_process_that_holds_the_lease() {
+async fn with_three_issued() -> (TestEnvironment, Campaign) {
     let environment = TestEnvironment::new().await;
     let campaign = environment.campaign(5).await;
     accept(&environment, &campaign, 1..=3).await;
     work(&environment).await;
+    (environment, campaign)
+}
+
+#[tokio::test]
+async fn a_rebuild_waits_for_the_process_that_holds_the_lease() {
+    let (environment, campaign) = with_three_issued().await;
     campaign_state::delete(&environment.redis, FIRST, campaign.id).await.expect("deleted");
     let held = environment.database.try_lease(&format!("rebuild {}", campaign.id)).await.expect("asked").expect("free");
     let mut child = start(&environment, &["rebuild", &campaign.id.to_string()]);
@@ -91,10 +97,7 @@ async fn result_of(environment: &TestEnvironment, arguments: &[&str]) -> (Option
 
 #[tokio::test]
 async fn a_comparison_ends_with_3_when_something_differs() {
-    let environment = TestEnvironment::new().await;
-    let campaign = environment.campaign(5).await;
-    accept(&environment, &campaign, 1..=3).await;
-    work(&environment).await;
+    let (environment, campaign) = with_three_issued().await;
     let coupon = campaign.id.to_string();
     let (code, out) = result_of(&environment, &["audit", &coupon]).await;
     assert_eq!(code, Some(0));

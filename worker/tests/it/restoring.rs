@@ -15,9 +15,7 @@ use dibs_common::{
     supervisor::Supervisor,
     testing::{FIRST, SavedRows, TestEnvironment, eventually},
 };
-use dibs_worker::{
-    Worker, campaigns::Reconciler, epoch, kafka::KafkaSettings, streams::ReclaimPolicy, webhooks::Webhooks,
-};
+use dibs_worker::{Worker, campaigns::Reconciler, epoch, webhooks::Webhooks};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -106,16 +104,9 @@ async fn after_restored_all_is_as_mysql_says_and_new_events_have_new_ids() {
 
 fn worker(environment: &TestEnvironment, receiver: &TestReceiver, stopping: &CancellationToken) -> Worker {
     Worker {
-        database: environment.database.clone(),
-        redis: environment.redis.clone(),
-        payment_gateway: None,
         webhooks: Webhooks { data_platform: Some(receiver.endpoint()), notifications: Some(receiver.endpoint()) },
-        reclaim: ReclaimPolicy::default(),
         rules: RULES,
-        drift_claims_per_second: 50_000,
-        claim_attempts_days: 7,
-        kafka: KafkaSettings::default(),
-        supervisor: Supervisor::new(stopping.clone()),
+        ..Worker::new(&environment.database, &environment.redis, Supervisor::new(stopping.clone()))
     }
 }
 

@@ -16,7 +16,7 @@ use dibs_common::{
         eventually, panicking_supervisor, was_restarted,
     },
 };
-use dibs_worker::{Worker, kafka::KafkaSettings, streams::ReclaimPolicy, webhooks::Webhooks};
+use dibs_worker::{Worker, kafka::KafkaSettings, webhooks::Webhooks};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -51,16 +51,10 @@ impl PanickingWorker {
         let server = health::server_task(listener, health::router(process), limits, &supervisor);
         supervisor.spawn(server.expect("a listener"));
         let worker = Worker {
-            database,
-            redis,
-            payment_gateway: None,
             webhooks,
-            reclaim: ReclaimPolicy::default(),
             rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
-            drift_claims_per_second: 50_000,
-            claim_attempts_days: 7,
             kafka,
-            supervisor: supervisor.clone(),
+            ..Worker::new(&database, &redis, supervisor.clone())
         };
         Self { supervisor, metrics, address, working: tokio::spawn(worker.run(1)) }
     }

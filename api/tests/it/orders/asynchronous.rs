@@ -7,14 +7,14 @@ use dibs_common::{
     clock,
     domain::order::{Action, Command, Line},
     identifiers::CommandId,
-    redis::pending_commands,
+    redis::{pending_commands, streams::OrderStream},
 };
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{OrderTest, assert_refused, location, order_of, pay, send_async, text};
-use crate::app::{Answer, RULES, TestApp};
+use crate::app::{Answer, ONLY, RULES, TestApp};
 
 /// A caller that does not wait reads the state later, before and after the execution.
 #[tokio::test]
@@ -55,18 +55,21 @@ async fn without_a_worker_a_caller_is_answered_202() {
     test.end().await;
 }
 
-/// A command of an order that is still on its stream, pending at a late worker, comes too early, and a repeat succeeds.
-#[tokio::test]
-async fn paying_before_the_order_is_placed_is_too_early() {
+/// An order that a worker has read, and is late with, while another worker runs.
+async fn with_late_order() -> (OrderTest, OrderStream, String) {
     let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;
     let placed = send_async(&test, "/orders", test.order(1, 1)).await;
     let order = text(&placed, "orderId").to_owned();
-    // A worker that read the order, and is late with it.
-    let late =
-        dibs_common::redis::streams::OrderStream::open(&test.environment.redis, crate::app::ONLY, "late".into()).await;
-    let late = late.expect("opened");
+    let late = OrderStream::open(&test.environment.redis, ONLY, "late".into()).await.expect("opened");
     assert_eq!(late.read(10).await.expect("read").len(), 1);
     test.start_worker(RULES);
+    (test, late, order)
+}
+
+/// A command of an order that is still on its stream, pending at a late worker, comes too early, and a repeat succeeds.
+#[tokio::test]
+async fn paying_before_the_order_is_placed_is_too_early() {
+    let (test, _late, order) = with_late_order().await;
     let early = pay(&test, 1, &order).await;
     assert_refused(&early, 409, "ORDER_STATE_CONFLICT");
     assert_eq!(early.header("retry-after"), Some("1"));
@@ -100,13 +103,7 @@ async fn a_command_whose_outcome_a_restore_has_lost_is_not_pending() {
 /// An answer with `Retry-After` decides nothing for good, also where its key has an operation of an attempt before it.
 #[tokio::test]
 async fn a_key_that_came_too_early_pays_once_the_order_is_there() {
-    let mut test = OrderTest::without_worker(7_000, 10, 7_000).await;
-    let placed = send_async(&test, "/orders", test.order(1, 1)).await;
-    let order = text(&placed, "orderId").to_owned();
-    let late =
-        dibs_common::redis::streams::OrderStream::open(&test.environment.redis, crate::app::ONLY, "late".into()).await;
-    assert_eq!(late.expect("opened").read(10).await.expect("read").len(), 1);
-    test.start_worker(RULES);
+    let (test, _late, order) = with_late_order().await;
     let body = format!("{{\"userId\":1,\"orderId\":\"{order}\"}}");
     // As an attempt leaves it that was answered with 503.
     test.environment

@@ -4,8 +4,6 @@ use dibs_common::{clock, domain::order::OrderRules, supervisor::Supervisor, test
 use dibs_worker::{
     Worker,
     kafka::{CLAIM_REQUESTS, KafkaSettings, RankingSource},
-    streams::ReclaimPolicy,
-    webhooks::Webhooks,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,16 +17,9 @@ async fn a_worker_with_brokers_sends_events_counts_sales_and_takes_requests() {
     let campaign = environment.campaign(1).await;
     let stopping = CancellationToken::new();
     let worker = Worker {
-        database: environment.database.clone(),
-        redis: environment.redis.clone(),
-        payment_gateway: None,
-        webhooks: Webhooks::default(),
-        reclaim: ReclaimPolicy::default(),
         rules: OrderRules { holding_cap: 1_000_000_000, time_zone: ZONE, ..OrderRules::DEFAULT },
-        drift_claims_per_second: 50_000,
-        claim_attempts_days: 7,
         kafka: KafkaSettings { ranking_source: RankingSource::Kafka, ..brokers.settings.clone() },
-        supervisor: Supervisor::new(stopping.clone()),
+        ..Worker::new(&environment.database, &environment.redis, Supervisor::new(stopping.clone()))
     };
     register(&environment).await;
     let working = tokio::spawn(worker.run(1));
