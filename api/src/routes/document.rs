@@ -181,6 +181,7 @@ fn add_links(call: &mut Operation) {
     let name = call.operation_id.as_deref().unwrap_or_default();
     for (from, status, to, parameters, fields) in FOLLOW_UPS.iter().filter(|(from, ..)| *from == name) {
         let Some(RefOr::T(response)) = call.responses.responses.get_mut(*status) else {
+            // Every test that builds the document finds it.
             debug_assert!(false, "{from} has no response {status}");
             continue;
         };
@@ -235,6 +236,27 @@ fn allow_last_pages(schemas: &mut Schemas) {
             let null = ObjectBuilder::new().schema_type(Type::Null);
             let either = OneOfBuilder::new().item(null).item(cursor.clone()).build();
             *cursor = RefOr::T(Schema::OneOf(either));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn every_parameter_of_a_path_is_documented() {
+        let document = serde_json::to_value(crate::routes::document()).expect("JSON");
+        for (route, calls) in document["paths"].as_object().expect("paths") {
+            let named: Vec<&str> =
+                route.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect();
+            for call in calls.as_object().expect("calls").values() {
+                let parameters = call["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let of_path = parameters.iter().filter(|parameter| parameter["in"] == "path");
+                let documented: Vec<&str> = of_path.filter_map(|parameter| parameter["name"].as_str()).collect();
+                assert_eq!(documented, named, "{route}");
+                assert!(parameters.iter().all(|parameter| parameter["schema"] != Value::Null), "{route}");
+            }
         }
     }
 }
