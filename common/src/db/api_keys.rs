@@ -3,7 +3,11 @@
 use serde::Serialize;
 use sqlx::{MySqlConnection, MySqlPool};
 
-use super::{Database, admin_actions, decode::identifier, is_duplicate, retrying, with_timeout};
+use super::{
+    Database, admin_actions,
+    decode::{find_row, identifier},
+    is_duplicate, retrying, with_timeout,
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -156,8 +160,7 @@ async fn revoke_in_transaction(
 
 async fn lock(connection: &mut MySqlConnection, id: ApiKeyId) -> Result<Option<ApiKey>, sqlx::Error> {
     let sql = format!("SELECT /* api_keys::lock */ {COLUMNS} FROM api_keys WHERE api_key_id = ? FOR UPDATE");
-    let query = sqlx::query_as::<_, ApiKeyRow>(sqlx::AssertSqlSafe(sql)).bind(id.get());
-    query.fetch_optional(connection).await?.map(ApiKeyRow::decode).transpose()
+    find_row(connection, sql, id.get()).await?.map(ApiKeyRow::decode).transpose()
 }
 
 /// A page of keys, the newest first.

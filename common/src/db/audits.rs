@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::{Database, campaigns, retry::with_limit, retrying};
+use super::{Database, campaigns, decode::json_rows, retry::with_limit, retrying};
 use crate::{
     error::Result,
     identifiers::{ClaimId, CouponId, UserId},
@@ -57,7 +57,7 @@ pub async fn find_issued(
          STRAIGHT_JOIN user_coupons u ON u.user_coupon_id = UNHEX(claims.claim_id) \
          WHERE u.coupon_id = ? AND u.user_id = claims.user_id",
     )
-    .bind(serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?)
+    .bind(json_rows(&rows)?)
     .bind(coupon.get())
     .fetch_all(pool)
     .await?;

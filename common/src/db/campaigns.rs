@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Database,
-    decode::{identifier, parse},
+    decode::{find_row, identifier, parse},
     epochs, is_duplicate,
 };
 use crate::{
@@ -195,9 +195,7 @@ pub async fn list_ended(pool: &MySqlPool, moment: Timestamp, limit: u32) -> Resu
 /// The campaign of that id, if it exists.
 pub async fn find(pool: &MySqlPool, coupon: CouponId) -> Result<Option<Campaign>, sqlx::Error> {
     let sql = format!("SELECT /* campaigns::find */ {COLUMNS} FROM coupons WHERE coupon_id = ?");
-    let row: Option<CampaignRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(coupon.get()).fetch_optional(pool).await?;
-    row.map(CampaignRow::decode).transpose()
+    find_row(pool, sql, coupon.get()).await?.map(CampaignRow::decode).transpose()
 }
 
 /// At most `limit` campaigns whose claim window ends after `moment`, by id, after the campaign `after`.

@@ -3,7 +3,7 @@
 
 use sqlx::MySqlPool;
 
-use super::retention::delete_older;
+use super::{decode::json_rows, retention::delete_older};
 use crate::{
     clock::Timestamp,
     identifiers::{CouponId, UserId},
@@ -33,7 +33,7 @@ pub async fn insert_batch(pool: &MySqlPool, attempts: &[ClaimAttempt]) -> Result
         (user.get(), coupon.get(), code, attempts, time(first_at), time(last_at))
     };
     let rows: Vec<_> = attempts.iter().map(row).collect();
-    // One JSON parameter for all rows: the statement stays the same for every batch size.
+    // LEAST: a count beyond the column's range would be an error, which loses the whole batch.
     sqlx::query(
         "INSERT INTO claim_attempts /* claim_attempts::insert_batch */ (user_id, coupon_id, code, attempts, first_at, last_at) \
          SELECT a.user_id, a.coupon_id, a.code, a.attempts, a.first_at, a.last_at \
@@ -44,7 +44,7 @@ pub async fn insert_batch(pool: &MySqlPool, attempts: &[ClaimAttempt]) -> Result
              first_at = LEAST(claim_attempts.first_at, VALUES(first_at)), \
              last_at = GREATEST(claim_attempts.last_at, VALUES(last_at))",
     )
-    .bind(serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?)
+    .bind(json_rows(&rows)?)
     .execute(pool)
     .await
     .map(drop)

@@ -6,7 +6,11 @@ use std::collections::HashSet;
 use sqlx::MySqlPool;
 use uuid::Uuid;
 
-use super::{decode::parse, issuances::UserClaim, retention::delete_older};
+use super::{
+    decode::{json_rows, parse},
+    issuances::UserClaim,
+    retention::delete_older,
+};
 use crate::{
     clock::Timestamp,
     domain::claim::{ClaimOutcome, ClaimRecord, ClaimRejectReason},
@@ -22,14 +26,10 @@ pub struct ClaimRefusal {
     pub code: ClaimRejectReason,
 }
 
-fn encode(error: serde_json::Error) -> sqlx::Error {
-    sqlx::Error::Encode(error.into())
-}
-
 /// Those of `claims` that have an outcome: issued, rejected after acceptance, or refused.
 pub async fn list_decided(pool: &MySqlPool, claims: &[ClaimId]) -> Result<HashSet<ClaimId>, sqlx::Error> {
     let ids: Vec<String> = claims.iter().map(|claim| claim.0.simple().to_string()).collect();
-    let ids = serde_json::to_string(&ids).map_err(encode)?;
+    let ids = json_rows(&ids)?;
     let mut decided = HashSet::new();
     for (table, key) in
         [("user_coupons", "user_coupon_id"), ("claim_rejections", "claim_id"), ("claim_refusals", "claim_id")]
@@ -55,7 +55,6 @@ pub async fn insert_batch(pool: &MySqlPool, requests: &[ClaimRefusal], now: Time
         (claim.0.simple().to_string(), coupon.get(), user.get(), code.into_str())
     };
     let rows: Vec<_> = requests.iter().map(row).collect();
-    // One JSON parameter for all rows: the statement stays the same for every batch size, and so does its plan.
     sqlx::query(
         "INSERT INTO claim_refusals /* claim_refusals::insert_batch */ (claim_id, coupon_id, user_id, code, refused_at) \
          SELECT UNHEX(r.claim_id), r.coupon_id, r.user_id, r.code, ? \
@@ -64,7 +63,7 @@ pub async fn insert_batch(pool: &MySqlPool, requests: &[ClaimRefusal], now: Time
          ON DUPLICATE KEY UPDATE claim_id = claim_refusals.claim_id",
     )
     .bind(now)
-    .bind(serde_json::to_string(&rows).map_err(encode)?)
+    .bind(json_rows(&rows)?)
     .execute(pool)
     .await
     .map(drop)

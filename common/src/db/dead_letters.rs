@@ -7,7 +7,7 @@
 use sqlx::{MySqlConnection, MySqlPool};
 
 use super::{
-    decode::{identifier, parse},
+    decode::{find_row, identifier, parse},
     is_duplicate,
 };
 use crate::{
@@ -162,9 +162,7 @@ pub async fn list(pool: &MySqlPool, page: &DeadLettersPage) -> Result<Vec<DeadLe
 
 pub async fn find(pool: &MySqlPool, id: DeadLetterId) -> Result<Option<DeadLetter>, sqlx::Error> {
     let sql = format!("SELECT /* dead_letters::find */ {COLUMNS} FROM dead_letters WHERE dead_letter_id = ?");
-    let row: Option<DeadLetterRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id.get()).fetch_optional(pool).await?;
-    row.map(DeadLetterRow::decode).transpose()
+    find_row(pool, sql, id.get()).await?.map(DeadLetterRow::decode).transpose()
 }
 
 /// Requests a redrive of a DEAD letter that is redrivable; whether it was one.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Database, admin_actions,
-    decode::{identifier, parse},
+    decode::{find_row, identifier, parse},
     is_duplicate,
     retention::delete_older,
     retrying,
@@ -63,9 +63,7 @@ pub async fn exist(pool: &MySqlPool) -> Result<bool, sqlx::Error> {
 /// The product of that id, if it exists.
 pub async fn find(pool: &MySqlPool, product: ProductId) -> Result<Option<Product>, sqlx::Error> {
     let sql = format!("SELECT /* products::find */ {COLUMNS} FROM products WHERE product_id = ?");
-    let row: Option<ProductRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(pool).await?;
-    row.map(ProductRow::decode).transpose()
+    find_row(pool, sql, product.get()).await?.map(ProductRow::decode).transpose()
 }
 
 /// Those of `products` that exist.
@@ -227,9 +225,7 @@ async fn lock(connection: &mut MySqlConnection, product: ProductId) -> Result<Op
         "SELECT /* products::lock: orders change the stock under the same lock */ {COLUMNS} \
          FROM products WHERE product_id = ? FOR UPDATE"
     );
-    let row: Option<ProductRow> =
-        sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(product.get()).fetch_optional(connection).await?;
-    row.map(ProductRow::decode).transpose()
+    find_row(connection, sql, product.get()).await?.map(ProductRow::decode).transpose()
 }
 
 fn rejection(reason: ProductRejectReason, product: ProductId, stock: i64, change: &ProductChange) -> Error {
