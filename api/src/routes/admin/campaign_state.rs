@@ -18,13 +18,8 @@ problems! { AdminProblems: 404 "COUPON_NOT_FOUND", 412 "PRECONDITION_FAILED, wit
         (status = 422, description = "CAMPAIGN_CLOSED", body = Problem), Problems,
     ),
 )]
-pub async fn pause(
-    app: SharedApp,
-    action: Change,
-    PathParams(coupon): PathParams<CouponId>,
-    precondition: IfMatch,
-) -> ApiResult {
-    change(&app, action, coupon, CampaignChange::Pause, precondition.optional()).await
+pub async fn pause(app: SharedApp, action: Change, coupon: PathParams<CouponId>, if_match: IfMatch) -> ApiResult {
+    change(&app, action, coupon.0, CampaignChange::Pause, if_match.optional()).await
 }
 
 /// Resume a campaign
@@ -37,13 +32,8 @@ pub async fn pause(
         (status = 422, description = "CAMPAIGN_CLOSED", body = Problem), Problems,
     ),
 )]
-pub async fn resume(
-    app: SharedApp,
-    action: Change,
-    PathParams(coupon): PathParams<CouponId>,
-    precondition: IfMatch,
-) -> ApiResult {
-    change(&app, action, coupon, CampaignChange::Resume, precondition.optional()).await
+pub async fn resume(app: SharedApp, action: Change, coupon: PathParams<CouponId>, if_match: IfMatch) -> ApiResult {
+    change(&app, action, coupon.0, CampaignChange::Resume, if_match.optional()).await
 }
 
 /// Close a campaign
@@ -54,11 +44,6 @@ pub async fn resume(
     post, path = "/admin/coupons/{couponId}/close", tag = "administration", params(ChangeQuery),
     responses((status = 200, description = "it is closed", body = ChangedCampaign), Problems),
 )]
-pub async fn close(
-    app: SharedApp,
-    action: Change,
-    PathParams(coupon): PathParams<CouponId>,
-    precondition: IfMatch,
-) -> ApiResult {
-    change(&app, action, coupon, CampaignChange::Close, precondition.optional()).await
+pub async fn close(app: SharedApp, action: Change, coupon: PathParams<CouponId>, if_match: IfMatch) -> ApiResult {
+    change(&app, action, coupon.0, CampaignChange::Close, if_match.optional()).await
 }
