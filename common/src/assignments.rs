@@ -79,6 +79,7 @@ async fn create_locked(
     if let Err(reason) = check(&mut transaction, &campaign, new.requested, rules, now).await? {
         return Ok(Err(reason.into()));
     }
+    // One that awaits its approval counts against the budget of the day on which it is approved.
     if status == AssignmentStatus::Pending {
         budgets::add_assigned(&mut transaction, coupon, day, new.requested, rules.daily_budget).await?;
     }
@@ -87,6 +88,7 @@ async fn create_locked(
             insert_users(&mut transaction, new.id, users, database.statement_bytes()).await?;
         }
         UserList::Uploaded => {
+            // It was silent for so long that the worker has removed it.
             if !uploads::complete(&mut transaction, new.id).await? {
                 return Ok(Err(Error::RequestTimeout(UPLOAD_TIMEOUT.num_seconds().unsigned_abs())));
             }
@@ -103,6 +105,7 @@ async fn create_locked(
     db::assignments::insert(&mut transaction, row, now).await?;
     let action = NewAdminAction::created("assignment.create", &new.id, &ActionFields::of(assignment, new.key));
     db::admin_actions::insert(&mut transaction, context, &action).await?;
+    // Read back, so that the first answer is the same as that of a repeat.
     let created = db::assignments::find(&mut transaction, coupon, new.key).await?.ok_or(sqlx::Error::RowNotFound)?;
     transaction.commit().await?;
     Ok(Ok(created))
@@ -241,6 +244,7 @@ pub async fn expire_unapproved(database: &Database, now: Timestamp) -> Result<us
     for state in &expired {
         let context = ActionContext::of_process("dibs-worker", new_uuid(), now);
         let coupon = state.assignment.coupon;
+        // A transaction for each, so that a campaign is locked for one of them only.
         let expiring = || {
             with_timeout(async {
                 let mut transaction = database.begin().await?;

@@ -177,6 +177,7 @@ impl Shared {
     /// Passes one connection on until it ends or is cut.
     async fn carry(self: Arc<Self>, client: TcpStream) {
         let (mut network, mut forgotten) = (self.network.subscribe(), self.forgotten.subscribe());
+        // Only what is forgotten from now on concerns this connection.
         forgotten.mark_unchanged();
         let passed = async {
             let server = TcpStream::connect(&self.server).await?;

@@ -140,6 +140,7 @@ async fn under_lease<T, F: Future<Output = Result<Option<T>>>>(
     wait: Duration,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T> {
+    // At once, so that nothing is said where the lease is free.
     if let Some(done) = attempt().await? {
         return Ok(done);
     }

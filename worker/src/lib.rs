@@ -131,6 +131,7 @@ impl Worker {
             }),
         ];
         tasks.extend((0..partitions).map(|number| self.claims_task(Partition(number))));
+        // Else a consumer of Kafka counts the same events.
         if self.kafka.ranking_source == RankingSource::Outbox {
             tasks.push(self.relay_task(self.ranking_sink()));
         }
@@ -203,6 +204,7 @@ impl Worker {
     }
 
     async fn execute_commands(self, partitions: u16) -> Result<()> {
+        // One for all partitions: parallel transactions would wait for the rows of popular products.
         let processor = command_processor(&self.database, &self.redis, self.rules, self.reclaim);
         processor.run((0..partitions).map(Partition), self.supervisor.stopping).await;
         Ok(())

@@ -76,6 +76,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
     tracing::info!(values = shown, "settings");
     let address = settings.worker_address;
+    // Before the dependencies: an address that is taken ends the start at once.
     let listener = http_server::listen("WORKER_ADDRESS", address).await?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
     let payment_gateway = settings.shared.payment_gateway()?;
@@ -107,6 +108,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
         kafka: settings.kafka,
         supervisor,
     };
+    // A drain without an end would keep the entries in flight from the next worker.
     tokio::select! {
         () = worker.clone().run(settings.shared.claim_partitions) => {}
         () = shutdown::drain_limit(&stopping) => tracing::warn!("drain limit reached; another worker reclaims the rest"),

@@ -110,6 +110,7 @@ impl Credentials {
             return Ok(Found::Caller(caller));
         }
         let hash = sha256(token);
+        // The prefix decides: a key never gets as far as the parser of tokens.
         if token.starts_with(KEY_PREFIX.as_bytes()) {
             return self.keys.find(&hash).map(|key| Found::Caller(Caller::Server(key)));
         }

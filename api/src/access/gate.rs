@@ -80,6 +80,7 @@ impl Gate {
         let found = self.authenticated(request.headers())?;
         match (&found, owner) {
             (Found::Caller(Caller::User(user)), Some(owner)) => require_own(policy, owner, *user, request)?,
+            // A user has no scope, and with it no call of administrators.
             (Found::Caller(caller), _) if !caller.has(scope) => return Err(Error::ScopeRequired(scope)),
             _ => {}
         }

@@ -22,6 +22,7 @@ use super::{
     verification_keys::VerificationKeys,
 };
 
+// A key that its issuer has withdrawn counts until then.
 const REFRESH_INTERVAL: Duration = Duration::from_mins(5);
 /// Between two fetches that tokens of unknown keys cause: a caller that invents keys must not make Dibs flood the issuer.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
@@ -73,6 +74,7 @@ impl KeySet {
             let mut last = set.last_fetch.lock().await;
             if last.elapsed() >= MIN_INTERVAL {
                 set.fetch_again().await;
+                // Also after a failure: an issuer that is down is not asked for each call.
                 *last = Instant::now();
             }
             Ok(())
@@ -142,6 +144,7 @@ impl KeyFile {
         while rounds.next().await {
             match self.reread().await {
                 Ok(()) => is_failing = false,
+                // Logged once, and not every two seconds.
                 Err(why) if !std::mem::replace(&mut is_failing, true) => {
                     tracing::warn!(why, "AUTH_JWKS_FILE not read; the last keys count");
                 }
@@ -152,6 +155,7 @@ impl KeyFile {
 
     async fn reread(&mut self) -> Result<(), String> {
         let file = self.file.clone();
+        // A file on a network may take its time.
         let text = spawn_blocking(move || read_key_set(&file)).await.map_err(|error| error.to_string())??;
         if text != self.last {
             self.tokens.replace_keys(VerificationKeys::of_key_set(&text, &self.tokens.rules().algorithms)?);

@@ -99,6 +99,7 @@ impl AuthSettings {
     pub fn mode(&self, address: SocketAddr) -> Result<AuthMode> {
         let mode = match self.auth_mode {
             Some(mode) => mode,
+            // `::ffff:127.0.0.1` is this machine as well.
             None if address.ip().to_canonical().is_loopback() => AuthMode::Trusted,
             None => {
                 let why = format!(
@@ -190,6 +191,7 @@ fn given(setting: Option<&str>) -> Option<&str> {
 /// The text of a key set in a file.
 pub fn read_key_set(file: &Path) -> Result<String, String> {
     let mut text = String::new();
+    // One byte more shows that a file is too long, without reading all of it.
     let limit = MAX_KEY_SET_BYTES as u64 + 1;
     let read = fs::File::open(file).and_then(|file| file.take(limit).read_to_string(&mut text));
     match read {

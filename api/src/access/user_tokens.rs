@@ -68,6 +68,7 @@ impl UserTokens {
         if let Some(user) = self.cache.find(&hash, now) {
             return Ok(user);
         }
+        // Before the keys are read: when they are replaced meanwhile, the result counts for this call only.
         let generation = self.cache.generation();
         let claims = self.claims(token)?;
         let user = user_of(claims.get(&self.rules.user_claim)).ok_or(TokenFault::Refused(CredentialFault::NoUser))?;

@@ -108,6 +108,7 @@ impl ClaimAttempts {
                 self.store(database, batch).await;
             }
         }
+        // Bounded, as the end of a process is. What is left is left out of the sample.
         for _ in 0..LAST_BATCHES {
             match self.take(BATCH_SIZE) {
                 batch if batch.is_empty() => break,
@@ -121,10 +122,12 @@ impl ClaimAttempts {
         let mut taken = Vec::with_capacity(limit);
         for shard in &self.shards {
             let mut waiting = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            // An equal share of each shard: none waits until the others are empty.
             let share = (limit / SHARDS + 1).min(limit - taken.len());
             let keys: Vec<Key> = waiting.keys().take(share).copied().collect();
             taken.extend(keys.iter().filter_map(|key| waiting.remove(key)));
         }
+        // In one order, so that the statements of two processes lock common rows in the same order.
         taken.sort_unstable_by_key(|attempt| (attempt.user, attempt.coupon, attempt.code));
         taken
     }

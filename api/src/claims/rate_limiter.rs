@@ -108,6 +108,7 @@ impl RateLimiter {
             .map(|(scope, limit)| format!("\"{}\";q={};w={}", scope.name(), limit.quota, limit.window.as_secs()))
             .collect::<Vec<_>>();
         let policy = HeaderValue::try_from(policies.join(", ")).unwrap_or(HeaderValue::from_static(""));
+        // No refusal is longer than the window.
         let refused = Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(WINDOW).build();
         Some(Self { scopes, limits, redis: redis.clone(), queue, refused, policy })
     }

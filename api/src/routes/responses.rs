@@ -73,6 +73,7 @@ pub type Responses = BTreeMap<String, RefOr<Described>>;
 
 pub fn described(codes: &[(&str, &str)]) -> Responses {
     let problem = |codes: &str| {
+        // Not the type of a problem yet: the document sets it for all calls.
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         ResponseBuilder::new().description(codes).content("application/json", content).build()
     };

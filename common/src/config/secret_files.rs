@@ -95,6 +95,7 @@ fn wrong(setting: &str, why: String) -> Error {
 /// The secret in a file, without the line feed at its end.
 fn read_secret(path: &Path) -> Result<SecretString, String> {
     let mut text = String::new();
+    // One byte more shows that a file is too long: `take` alone would cut a secret.
     let limit = MAX_SECRET_BYTES as u64 + 1;
     let read = fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text));
     let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
@@ -159,6 +160,7 @@ impl WatchedSecret {
         let read = spawn_blocking(move || read_secret(&path)).await.unwrap_or_else(|error| Err(error.to_string()));
         match read.and_then(|value| self.replace(value)) {
             Ok(()) => self.is_failing = false,
+            // Logged once, and not every two seconds.
             Err(why) if !std::mem::replace(&mut self.is_failing, true) => {
                 tracing::warn!(setting = self.setting, why, "secret file not read; the last value counts");
             }
@@ -167,6 +169,7 @@ impl WatchedSecret {
     }
 
     fn replace(&mut self, value: SecretString) -> Result<(), String> {
+        // A file that was written again with the same text changes nothing.
         if value.expose_secret() == self.file.value.expose_secret() {
             return Ok(());
         }

@@ -45,6 +45,7 @@ struct CampaignRow {
     epoch: u64,
 }
 
+// With the epoch of the database: what Redis holds of an earlier one is of another history, and is rebuilt.
 const COLUMNS: &str = "coupon_id, name, discount_type, discount_value, discount_max_amount, minimum_order_amount, \
     total_quantity, issued_quantity, revoked_quantity, rejected_quantity, per_user_limit, opens_at, closes_at, validity_days, \
     valid_until, state, revision, partition_number, enforced_terms, enforced_since, (SELECT MAX(epoch) FROM epochs) AS epoch";
@@ -184,6 +185,7 @@ pub async fn clear_enforced(pool: &MySqlPool, coupon: CouponId) -> Result<(), sq
 /// assignment.
 pub async fn list_ended(pool: &MySqlPool, moment: Timestamp, limit: u32) -> Result<Vec<Campaign>, sqlx::Error> {
     let sql = format!(
+        // A pending assignment would have its campaign rebuilt at once.
         "SELECT /* campaigns::list_ended */ {COLUMNS} FROM coupons WHERE enforced_since IS NOT NULL AND closes_at < ? \
          AND coupon_id NOT IN (SELECT coupon_id FROM assignments WHERE status = 'PENDING') LIMIT ?"
     );
@@ -245,6 +247,7 @@ pub async fn find_locked(database: &Database, coupons: &BTreeSet<CouponId>) -> R
     let mut transaction = database.begin_batch().await?;
     let mut locked = BTreeSet::new();
     for coupon in coupons {
+        // SKIP LOCKED returns no row for one that is locked, and none for one that does not exist.
         let exists = "SELECT /* campaigns::find_locked */ 1 FROM coupons WHERE coupon_id = ?";
         let exists: Option<i64> =
             sqlx::query_scalar(exists).bind(coupon.get()).fetch_optional(&mut *transaction).await?;

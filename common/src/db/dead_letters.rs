@@ -128,6 +128,7 @@ pub async fn insert_truncated(
 }
 
 fn reason_of(reason: &str) -> String {
+    // A longer text would be an error in strict mode.
     reason.chars().take(MAX_REASON_LENGTH).collect()
 }
 
@@ -172,6 +173,7 @@ pub async fn request_redrive(
     now: Timestamp,
 ) -> Result<bool, sqlx::Error> {
     let requested = sqlx::query(
+        // The condition decides, and no read before it: of two requests at once, one finds the letter DEAD.
         "UPDATE dead_letters /* dead_letters::request_redrive */ SET status = 'REDRIVE', redrive_at = ? \
          WHERE dead_letter_id = ? AND status = 'DEAD' AND redrivable",
     );

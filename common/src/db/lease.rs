@@ -104,6 +104,7 @@ impl HeldLease {
         name: &str,
         work: impl AsyncFnOnce(&mut Lease) -> Result<T>,
     ) -> Result<Option<T>> {
+        // Nothing is kept for a next round, so that other processes need not wait for the silence of this one.
         let mut held = Self::new(database, name);
         let done = held.round(work).await;
         held.release().await;

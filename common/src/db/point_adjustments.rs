@@ -42,6 +42,7 @@ async fn adjust_locked(
     let Adjustment { user, amount, holding_cap } = adjustment;
     let mut transaction = database.begin().await?;
     let account = points::lock(&mut transaction, user, context.at).await?;
+    // Under the lock: an earlier attempt whose COMMIT is still under way is waited for.
     if let Some(balance) = find_balance_after(&mut transaction, context).await? {
         return Ok(Ok(balance));
     }

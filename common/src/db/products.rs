@@ -162,6 +162,7 @@ async fn update_locked(
         Err(reason) => return Ok(Err(rejection(reason, id, stock, change))),
     };
     sqlx::query(
+        // `restocked` as well: initial stock, restocks, sales and returns must add up to the stock (I5).
         "UPDATE products /* products::update_locked */ \
          SET name = ?, price = ?, stock = ?, restocked = restocked + ?, status = ?, payment_required = ?, updated_at = ? \
          WHERE product_id = ?",

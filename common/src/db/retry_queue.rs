@@ -103,6 +103,7 @@ pub async fn insert_batch(
 }
 
 fn truncate(response: &str) -> String {
+    // A longer text would be an error in strict mode.
     response.chars().take(MAX_REASON_LENGTH).collect()
 }
 

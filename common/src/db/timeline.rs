@@ -135,6 +135,7 @@ const SOURCES: &[Source] = &[
     coupon(
         TimelineKind::CouponExpired,
         "u.valid_until",
+        // The job marks coupons an hour late; a user is shown the end at once.
         "(u.status = 'EXPIRED' OR (u.status = 'ISSUED' AND u.valid_until <= UTC_TIMESTAMP(3)))",
     ),
     Source {
@@ -219,6 +220,7 @@ impl Source {
             write_into(
                 &mut sql,
                 format_args!(
+                    // The first condition follows from the others. Alone it bounds a range, which an OR does not.
                     " AND {at} <= {last_at} AND ({at} < {last_at} OR '{kind}' < '{last_kind}' \
                      OR ('{kind}' = '{last_kind}' AND {id} < "
                 ),
@@ -281,6 +283,7 @@ pub async fn list(pool: &MySqlPool, wanted: &TimelineFilter) -> Result<Vec<Timel
     let selects: Vec<String> = SOURCES.iter().filter_map(|source| source.select(wanted)).collect();
     // Cast, as MariaDB makes an unsigned number that some sources lack a decimal.
     let sql = format!(
+        // UNION ALL: no two sources have a row in common, and UNION would compare all of them.
         "SELECT /* timeline::list */ t.at, t.kind, t.id, CAST(t.coupon_id AS UNSIGNED) AS coupon_id, \
          c.name AS coupon_name, t.user_coupon_id, t.order_id, CAST(t.sequence AS UNSIGNED) AS sequence, t.code, \
          t.amount, t.balance, CAST(t.attempts AS UNSIGNED) AS attempts, t.first_at, t.actor, t.reason FROM ({}) AS t \

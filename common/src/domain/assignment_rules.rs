@@ -122,12 +122,14 @@ pub fn decide_approval(
     use AssignmentStatus::{AwaitingApproval, Done, Expired, Pending, Rejected};
     let is_expired = state.expires_at.is_some_and(|expires_at| expires_at <= now);
     match (state.status, decision) {
+        // The worker marks it soon. It cannot be decided meanwhile.
         (AwaitingApproval, _) if is_expired => Err(AssignmentRejectReason::State(Expired)),
         (AwaitingApproval, ApprovalDecision::Approve) if state.requested_by == Some(actor) => {
             Err(AssignmentRejectReason::OwnRequest)
         }
         (AwaitingApproval, ApprovalDecision::Approve) => Ok(Some(Pending)),
         (AwaitingApproval, ApprovalDecision::Reject) => Ok(Some(Rejected)),
+        // Only a repeat by the same administrator: another one would believe that the approval is theirs.
         (Pending | Done, ApprovalDecision::Approve) if state.decided_by == Some(actor) => Ok(None),
         (Rejected, ApprovalDecision::Reject) => Ok(None),
         (status, _) => Err(AssignmentRejectReason::State(status)),

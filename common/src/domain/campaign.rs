@@ -92,6 +92,7 @@ impl CampaignTerms {
     /// The terms as they are stored: times to the millisecond, the name trimmed.
     #[must_use]
     pub fn normalized(mut self) -> Self {
+        // As the columns keep it: Redis and MySQL must not differ by what one of them cuts off.
         let to_millisecond = |moment: Timestamp| from_millis(moment.timestamp_millis());
         (self.opens_at, self.closes_at) = (to_millisecond(self.opens_at), to_millisecond(self.closes_at));
         if let Validity::Until(until) = self.validity {
@@ -148,6 +149,7 @@ impl CampaignTerms {
     /// [`Self::minimum_error`] finds.
     pub fn errors_at(&self, now: Timestamp) -> Vec<FieldError> {
         let mut errors = self.errors();
+        // Each field once: what is invalid by itself needs no second message.
         let is_new = |error: &FieldError| errors.iter().all(|known| known.field != error.field);
         let further = [self.minimum_error(), self.window_error(now)].map(|found| found.filter(is_new));
         errors.extend(further.into_iter().flatten());
@@ -237,6 +239,7 @@ impl Campaign {
 
     /// The status at `now`, when `claimed` claims are accepted.
     pub fn status(&self, claimed: u32, now: Timestamp) -> CampaignStatus {
+        // Closed before Scheduled: a campaign that was closed before its window will not open.
         if self.state == CampaignState::Closed || now >= self.terms.closes_at {
             CampaignStatus::Closed
         } else if now < self.terms.opens_at {

@@ -33,6 +33,7 @@ macro_rules! text_cursor {
 pub(super) use text_cursor;
 
 pub(super) fn text_schema(format: &str, pattern: String) -> RefOr<Schema> {
+    // With its pattern, so that a cursor of another list is refused by name and not read as a position.
     let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
     text.format(Some(SchemaFormat::Custom(format.to_owned()))).into()
 }

@@ -183,6 +183,7 @@ pub(crate) async fn inject(
         let (was_busy, was_late) = (load.is_busy().await, load.is_over());
         injected.push(Injected { kind: planned.fault.kind(), was_busy, was_late });
         if let Err(error) = stack.inject(planned.fault).await {
+            // Its logs show why it did not recover.
             stack.keep();
             return Err(error.context(format!("{:?}, fault {} of {}", planned.fault, place + 1, schedule.len())));
         }

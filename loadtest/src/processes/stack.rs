@@ -146,6 +146,7 @@ impl Stack {
 
     /// SIGKILL, and another process of the program.
     pub async fn kill_and_restart(&mut self, program: Program) -> Result<()> {
+        // Before the kill: the system forgets with a process what it has used.
         self.used[program as usize] = self.usage(program)?;
         match program {
             Program::Api => {
@@ -217,6 +218,7 @@ impl Environment<'_> {
             .env("REDIS_URL", stores.redis_url.expose_secret())
             .env("REDIS_KEY_PREFIX", &stores.redis_key_prefix)
             .env("API_ADDRESS", self.api_address.to_string())
+            // No load balancer has to notice that a process stops.
             .env("SHUTDOWN_DELAY_SECONDS", "0")
             .env("WORKER_ADDRESS", self.worker_address.to_string())
             .env("ADMIN_TOKEN", self.token.expose_secret())

@@ -200,6 +200,7 @@ impl<'g> Shopper<'g> {
 
     async fn confirm(&mut self) -> Result<(), GooseFailure> {
         let Some(order) = random::take(&mut self.session.rng, &mut self.paid) else { return self.place().await };
+        // Remembered before the response: one without a response may have had its effect.
         remember(&mut self.ended, order);
         self.change(Operation::Confirm, order, "confirm").await
     }

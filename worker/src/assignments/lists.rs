@@ -20,6 +20,7 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Ends the assignments that were not approved by `now`, and removes the users of lists that have no effect: uploads
 /// that were refused or have gone silent, and assignments that were rejected or have expired.
 pub async fn clean_up(database: &Database, now: Timestamp, stopping: &CancellationToken) -> Result<()> {
+    // Without the lease: each one is ended under the lock of its campaign.
     let expired = expire_unapproved(database, now).await?;
     if expired > 0 {
         tracing::info!(expired, "assignments expired without an approval");

@@ -116,6 +116,7 @@ impl<'a> Assigner<'a> {
         }
         let Some(mut lease) = self.database.try_lease("assignments").await? else { return Ok(round) };
         lease.hold_for(ROUND_TIMEOUT).await?;
+        // Assignments that are done are no longer listed.
         self.submitted.retain(|id, _| pending.iter().any(|assignment| assignment.id == *id));
         let mut full = HashSet::new();
         for assignment in &pending {

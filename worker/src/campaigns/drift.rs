@@ -53,6 +53,7 @@ pub(crate) async fn run(database: Database, redis: Redis, claims_per_second: u32
     let mut rounds = retry::every(ROUND_INTERVAL, &stopping);
     while rounds.next().await {
         let checked = tokio::select! {
+            // A round takes as long as there are claims, and a stop does not wait for it.
             checked = check.round_under(&mut lease, &mut named) => checked,
             () = stopping.cancelled() => break,
         };
@@ -156,6 +157,7 @@ impl DriftCheck {
             named.name(coupon, drift).await?;
             named.export();
         }
+        // A campaign that was not compared may still differ.
         if round.failed.is_none() {
             named.retain(&compared);
         }
@@ -244,6 +246,7 @@ impl DriftCheck {
         if !fields.is_empty() {
             let again = audit::summarize(self.comparison(&campaign)).await?.differences;
             let before = std::mem::replace(&mut fields, again);
+            // Counts move while claims come in: only a field that differs both times counts.
             fields.retain(|field| before.iter().any(|before| before.field == field.field));
         }
         let (claims, _) = audit::confirm(self.comparison(&campaign), claims).await?;

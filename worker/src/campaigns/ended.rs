@@ -25,6 +25,7 @@ pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) ->
     let ended = db::campaigns::list_ended(pool, now - ENDED_KEPT_FOR, REMOVED_AT_ONCE);
     let mut removed = 0;
     for campaign in db::within(ended).await? {
+        // Without the lease another process rebuilds it; the next run looks at it again.
         let Some(lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { continue };
         let done = remove(database, redis, &campaign).await;
         lease.release().await?;

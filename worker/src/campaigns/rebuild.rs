@@ -103,6 +103,7 @@ async fn gather_and_put(database: &Database, redis: &Redis, campaign: &Campaign)
     }
     add(redis, campaign, &mut counts, waiting).await?;
     let put = campaign_put(redis, campaign, counts).await?;
+    // Only now does Redis decide claims by these terms.
     db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
     tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
     Ok(counts)
@@ -126,6 +127,7 @@ fn before(user: UserId) -> Option<(UserId, u16)> {
 }
 
 async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec<Claim>> {
+    // A rejected claim holds no slot. Its entry is on the stream until the slot is returned.
     let mut kept = Vec::with_capacity(claims.len());
     for page in claims.chunks(PAGE_SIZE as usize) {
         let rejected = db::within(async {
@@ -148,6 +150,7 @@ async fn add(
     let mut staged = Vec::with_capacity(records.len());
     for (user, mut records) in records {
         let mut seen: HashSet<ClaimId> = HashSet::new();
+        // One that was confirmed meanwhile was found on the stream and in MySQL.
         records.retain(|record| seen.insert(record.claim_id));
         records.sort_by_key(|record| record.sequence);
         counts.claimed += u32::try_from(records.len()).unwrap_or(u32::MAX);

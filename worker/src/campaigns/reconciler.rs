@@ -113,6 +113,7 @@ impl Reconciler {
                 }
             }
         }
+        // After a failure the next round compares them all once more.
         self.compared_all = is_complete.then_some(epoch);
         Box::pin(self.check_unconfirmed(unconfirmed)).await;
         partitions.sort_unstable();
@@ -216,6 +217,7 @@ impl Reconciler {
         let unanswered = list_unanswered(database, redis, campaign).await?.len() as u64;
         let Some(now) = db::within(db::campaigns::find(&database.pool(), campaign.id)).await? else { return Ok(()) };
         let held = campaign_state::compare(redis, campaign).await?;
+        // Otherwise the slot of a rejected claim may have returned meanwhile.
         let is_unchanged = held.counts == Some((counts.claimed, counts.sequence));
         if is_unchanged && u64::from(counts.claimed) > u64::from(now.issued) + unanswered {
             report(campaign, "claimed");

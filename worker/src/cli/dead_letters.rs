@@ -36,6 +36,7 @@ pub async fn dead_letters(settings: &WorkerSettings, wanted: &DeadLetters) -> Re
             report(json, None, "DROPPED", dropped)
         }
         None => {
+            // A line shows the beginning of a payload, JSON all of it.
             let page = DeadLettersPage { source, status, before: None, limit, is_short: !json };
             for letter in db::within(db::dead_letters::list(&database.pool(), &page)).await? {
                 if json {

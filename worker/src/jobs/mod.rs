@@ -165,6 +165,7 @@ impl Jobs {
     async fn expire_all_coupons(&self, now: Timestamp) -> Result<u64> {
         let mut expired = 0;
         loop {
+            // Until a transaction finds none: each has a bound.
             match expire_coupons(&self.database, now - COUPON_EXPIRY_DELAY, now).await? {
                 0 => return Ok(expired),
                 some => expired += some,

@@ -107,6 +107,7 @@ impl Handler for ClaimRequestHandler {
         if let Some(error) = unavailable {
             return Err(error);
         }
+        // None of these records is retried any more.
         self.decided.clear();
         Ok(())
     }

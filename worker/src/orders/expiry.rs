@@ -76,6 +76,7 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
     // turn.
     let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
+    // No caller waits for its outcome.
     let entry = OrderEntry { reply_channel: String::new(), request: String::new(), command };
     match scripts::enqueue(redis, stream, MAX_STREAM_LENGTH, entry.fields()?).await {
         Ok(()) => Ok(true),

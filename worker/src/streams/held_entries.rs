@@ -88,6 +88,7 @@ impl<H: Handler> HeldEntries<H> {
                 free.push(entry);
             }
         }
+        // The first of them was found locked just now.
         if before == 0 {
             state.probed_at = Instant::now();
         }

@@ -44,6 +44,7 @@ impl ReclaimPolicy {
 
 /// A consumer that has nothing pending and did not read for so long was killed: a running one reads every second.
 const IDLE_CONSUMER_AFTER: Duration = Duration::from_hours(1);
+// Rarely: it looks at every consumer of the group, and a dead one without entries only takes memory.
 const CONSUMER_CLEANUP_INTERVAL: Duration = Duration::from_mins(10);
 
 /// An entry that was delivered to this process and is not acknowledged, and the stream that it came from.
@@ -102,6 +103,7 @@ impl<H: Handler> Reader<H> {
     /// The next entries: now and then those that other consumers have left, else new ones.
     pub async fn next(&mut self) -> Result<Vec<InFlight<H::Entry>>> {
         if self.last_reclaim.is_none_or(|last| last.elapsed() >= self.policy.poll_interval) {
+            // Before new entries, which were accepted later.
             let reclaimed = self.stream.reclaim(self.policy.min_idle, H::LIMITS.read).await?;
             if !reclaimed.is_empty() {
                 // No pause before the next look: a consumer that died may have left more than one read returns.

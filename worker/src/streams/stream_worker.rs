@@ -37,6 +37,7 @@ impl<H: Handler> StreamWorker<H> {
         let worked = CancellationToken::new();
         let readers: Vec<_> =
             partitions.into_iter().map(|partition| self.read(partition, tx.clone(), &stopping, &worked)).collect();
+        // Each reader has its own: the channel closes when the last of them has ended.
         drop(tx);
         let working = async {
             self.work(rx, &stopping).await;
@@ -132,6 +133,7 @@ impl<H: Handler> StreamWorker<H> {
             let (batches, stopping) = (Arc::clone(&self.batches), stopping.clone());
             tasks.spawn(async move {
                 let processed = batches.process(batch, &stopping).await;
+                // The next batch is processed while this one is published and acknowledged.
                 drop(processing);
                 batches.settle(processed, &stopping).await;
                 drop(in_flight);

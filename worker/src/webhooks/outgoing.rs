@@ -97,6 +97,7 @@ pub(super) fn redriven(letter: &DeadLetter, id: MessageId, receiver: Receiver, n
         aggregate_id,
         payload: letter.payload.clone(),
         attempts: 0,
+        // It is tried for the full time once more.
         first_attempt_at: None,
         next_attempt_at: now,
         last_response: None,

@@ -93,6 +93,7 @@ fn choose_probe(mut groups: Vec<KeyMessages>, number: u32) -> (Vec<KeyMessages>,
         return (groups, Vec::new());
     }
     let chosen = number as usize % groups.len();
+    // The first message of its key: the others must not overtake it.
     let rest = groups[chosen].split_off(1);
     let first = std::mem::replace(&mut groups[chosen], rest);
     (vec![first], groups)

@@ -35,6 +35,7 @@ const MAX_RETRIES: u32 = 200;
 const MAX_RETRY_KEYS: usize = 16;
 /// Dead letters that join the retry queue in a round.
 const MAX_REDRIVES: usize = 50;
+// Up to a thousand messages with their bodies.
 const INSERT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much a sink sends at once, and when it stops.
@@ -197,6 +198,7 @@ impl WebhookSink {
 
     fn remember(&mut self, result: &RoundResult) {
         self.accepted.extend(&result.accepted);
+        // What the sink has passed does not come again, and the set must not grow.
         self.accepted.retain(|id| id.sequence > result.through);
         self.breaker.suspect(result.failed.iter().copied());
         self.breaker.advance(result.through);
@@ -275,6 +277,7 @@ async fn fail_permanently(
 ) -> Result<()> {
     let letter = dead_letter(sink, message);
     if let Some(id) = message.dead_letter {
+        // Its letter is there since it failed for the first time.
         let dead = Redriven::Dead { reason: letter.reason.clone(), attempts: letter.attempts };
         db::within(db::dead_letters::mark_redriven(connection, id, &dead, now)).await?;
     } else {

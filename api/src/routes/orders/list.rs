@@ -50,6 +50,8 @@ pub(in crate::routes) async fn find_page(
         None => OrderStatus::VARIANTS.iter().copied().filter(|status| *status != OrderStatus::Rejected).collect(),
     };
     let wanted = OrdersFilter { user, statuses, ids, placed, before: page.cursor, limit: page.rows() };
+    // A rare status may lie far back: the search ends after a bounded number of rows, and the next page goes on
+    // there.
     let search = db::within(db::orders::list(&app.database.pool(), &wanted)).await?;
     Ok(page.list_search(search, |order| order.order_id))
 }

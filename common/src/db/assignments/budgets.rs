@@ -26,6 +26,7 @@ pub async fn add_assigned(
     budget: u32,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
+        // The CHECK of the table refuses more than the budget, whatever was found before.
         "INSERT INTO assignment_budgets /* assignments::add_assigned */ (coupon_id, business_day, assigned, budget) \
          VALUES (?, ?, ?, ?) ON DUPLICATE KEY UPDATE assigned = assigned + VALUES(assigned), budget = VALUES(budget)",
     )

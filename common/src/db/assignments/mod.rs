@@ -193,6 +193,7 @@ pub async fn list(pool: &MySqlPool, wanted: &AssignmentsFilter) -> Result<Vec<As
     }
     let mut connection = pool.acquire().await?;
     let rows = query.bind(wanted.limit).fetch_all(&mut *connection).await?;
+    // The outcomes of the whole page by one query.
     let found: Vec<Uuid> = rows.iter().map(|row| row.assignment_id).collect();
     let mut outcomes = count_by_outcome(&mut connection, &found).await?;
     let state = |row: AssignmentRow| {
@@ -231,6 +232,7 @@ pub async fn list_unapproved(
         .bind(limit)
         .fetch_all(pool)
         .await?;
+    // It has no effect before its approval, so there are no outcomes to count.
     rows.into_iter().map(|row| row.found(BTreeMap::new()).map(|found| found.state)).collect()
 }
 

@@ -134,6 +134,7 @@ pub async fn discard(
 
 /// At most `limit` lists that are to be removed. None of them can be completed any more.
 pub async fn list_expired(pool: &MySqlPool, now: Timestamp, limit: u32) -> Result<Vec<AssignmentId>, sqlx::Error> {
+    // Marked before they are listed: a part or an end that comes now finds no list that is arriving.
     let mark = "UPDATE assignment_uploads /* assignments::list_expired */ SET state = 'REMOVING' \
                 WHERE expires_at <= ? AND state = 'ARRIVING' LIMIT ?";
     sqlx::query(mark).bind(now).bind(limit).execute(pool).await?;

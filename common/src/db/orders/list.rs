@@ -78,6 +78,7 @@ pub async fn list(pool: &MySqlPool, wanted: &OrdersFilter) -> Result<Search<Orde
         query.push(" AND created_at < ").push_bind(until.naive_utc());
     }
     query.push(" ORDER BY order_id DESC LIMIT ").push_bind(wanted.limit);
+    // Each list of ids would be a prepared statement of its own, and push others out of the cache.
     let rows: Vec<OrderRow> = query.build_query_as().persistent(wanted.ids.is_none()).fetch_all(pool).await?;
     let orders = rows.into_iter().map(OrderRow::decode).collect::<Result<_, _>>()?;
     Ok(Search { found: with_items(pool, orders).await?, read_until })

@@ -69,6 +69,7 @@ pub async fn list(pool: &MySqlPool, wanted: &ProductsFilter) -> Result<Search<Pr
         query.push(" AND price <= ").push_bind(price);
     }
     query.push(" ORDER BY product_id LIMIT ").push_bind(wanted.limit);
+    // As for orders: each list of ids would be a prepared statement of its own.
     let rows: Vec<ProductRow> = query.build_query_as().persistent(wanted.ids.is_none()).fetch_all(pool).await?;
     let found = rows.into_iter().map(ProductRow::decode).collect::<Result<_, _>>()?;
     Ok(Search { found, read_until })

@@ -29,6 +29,7 @@ pub struct Line {
 
 /// The invalid fields of lines that are not merged yet.
 pub fn line_errors(lines: &[Line]) -> Vec<FieldError> {
+    // Without a look at each line: there may be thousands.
     if !(1..=MAX_LINES).contains(&lines.len()) {
         let message = format!("expected 1 to {MAX_LINES} items, got {}", lines.len());
         return vec![FieldError::new("items", message)];
@@ -151,6 +152,7 @@ impl RequiredRows {
                 Action::Place { items, coupon, payment } => {
                     rows.products.extend(items.iter().map(|line| line.product_id));
                     rows.coupons.extend(coupon);
+                    // Paying changes the account. What unpaid orders hold is only counted.
                     let users = if payment.is_some() { &mut rows.accounts } else { &mut rows.unpaid_of };
                     users.insert(command.user);
                 }

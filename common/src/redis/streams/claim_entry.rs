@@ -77,6 +77,7 @@ impl Entry for ClaimEntry {
 
 /// Claims stand one after the other: a record, the user (8 bytes), the length of the request id (1), that id.
 fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malformed> {
+    // At most so many: each also has its request id.
     let mut claims = Vec::with_capacity(packed.len() / (RECORD_BYTES + 9));
     while packed.has_remaining() {
         let short = || Malformed("claims end in the middle of one".into());

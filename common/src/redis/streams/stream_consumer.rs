@@ -90,6 +90,8 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// Makes the consumer group, from the first entry on; also when Redis has lost it.
     async fn make_group(&self) -> Result<()> {
+        // From 0 and not from `$`: entries that were appended before there was a group, or since Redis lost it, are
+        // read as well.
         let create = async |client: Client| client.xgroup_create::<(), _, _, _>(&self.key, E::GROUP, "0", true).await;
         match self.redis.try_run(&self.key, create).await {
             Err(error) if !error.details().starts_with("BUSYGROUP") => Err(redis_error(error)),
@@ -130,6 +132,8 @@ impl<E: Entry> StreamConsumer<E> {
     /// one does not work on right now.
     pub async fn reclaim(&self, idle: Duration, count: u64) -> Result<Vec<Delivery<E>>> {
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        // XPENDING and XCLAIM, and not XAUTOCLAIM: that would also take what this consumer has in flight, and does
+        // not say how often an entry was delivered.
         let list = async |client: Client| {
             let waiting = XPendingArgs {
                 idle: Some(idle),
@@ -153,6 +157,7 @@ impl<E: Entry> StreamConsumer<E> {
         // XPENDING counts the deliveries before this one.
         let attempts = pending.iter().map(|(id, _, _, deliveries)| (id.clone(), deliveries + 1)).collect();
         let ids: Vec<XID> = pending.into_iter().map(|(id, ..)| XID::Manual(id.into())).collect();
+        // With the idle time once more: another consumer may have been faster since the list.
         let claim = async |client: Client| {
             let (key, consumer) = (&self.key, &*self.consumer);
             client.xclaim(key, E::GROUP, consumer, idle, ids.clone(), None, None, None, false, false).await
@@ -208,6 +213,7 @@ impl<E: Entry> StreamConsumer<E> {
 
     /// Leaves the group, unless something is still in this consumer's hands, and ends the reader's connection.
     pub async fn close(&self) {
+        // Redis deletes a consumer together with its pending entries: no other consumer could reclaim them.
         let list = async |client: Client| client.xpending(&self.key, E::GROUP, ("-", "+", 1, &*self.consumer)).await;
         let in_flight: Result<Value> = self.redis.run(&self.key, list).await;
         if in_flight.is_ok_and(|in_flight| in_flight.into_array().is_empty()) {
@@ -269,6 +275,7 @@ impl StreamConsumer<ClaimEntry> {
             let page: Vec<Delivery<ClaimEntry>> =
                 page.into_array().into_iter().filter_map(|entry| delivery(entry, &HashMap::new())).collect();
             let Some(last) = page.last() else { return Ok(()) };
+            // The parenthesis leaves out the entry itself.
             from = format!("({}", last.id);
             let entries = page.into_iter().filter_map(|delivery| delivery.entry.ok());
             entries.flat_map(|entry| entry.claims).filter(|claim| claim.coupon == coupon).for_each(&mut visit);

@@ -80,6 +80,7 @@ pub fn fail_permanently(state: &mut LockedState, command: &Command, rules: &Orde
         if let Action::Place { coupon, .. } = command.action {
             executor.insert_rejected(command, coupon, &reason);
         } else if command.has_own_outcome() {
+            // The batch is this one command.
             executor.plan.decided.push(0);
         }
         OrderOutcome::Rejected(reason)

@@ -46,12 +46,14 @@ impl BatchExecutor<'_> {
                 };
                 let id = order.order_id;
                 self.reserve(&order);
+                // A user without unpaid orders has no entry yet, and the next command of the batch counts this one.
                 self.state.unpaid.entry(order.user_id).or_default();
                 self.count_unpaid(&order, 1);
                 self.record_event("order.created", &order);
                 self.plan.placed.insert(id);
                 self.state.orders.insert(id, order);
                 if let Some(payment) = payment {
+                    // The price was compared with the balance before anything was taken.
                     self.complete_payment(command, id, payment);
                 }
                 Ok(())
