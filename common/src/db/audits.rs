@@ -64,13 +64,22 @@ pub async fn find_issued(
     Ok(issued.into_iter().map(ClaimId).collect())
 }
 
+/// The counts of a campaign that were wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongCounts {
+    pub counts: RowCounts,
+    pub revoked_quantity: u32,
+    /// Rows of `user_coupons` that are revoked.
+    pub revocations: i64,
+}
+
 /// Sets the counts of a campaign to the rows that they count, under the lock that every issuance takes. Returns the
 /// counts before, when they were wrong. More rows than the total quantity stay uncounted: the table refuses that count.
-pub async fn recount(database: &Database, coupon: CouponId) -> Result<Option<RowCounts>> {
+pub async fn recount(database: &Database, coupon: CouponId) -> Result<Option<WrongCounts>> {
     retrying("recount_campaign", || with_limit(COUNT_TIMEOUT, recount_locked(database, coupon))).await
 }
 
-async fn recount_locked(database: &Database, coupon: CouponId) -> Result<Option<RowCounts>, sqlx::Error> {
+async fn recount_locked(database: &Database, coupon: CouponId) -> Result<Option<WrongCounts>, sqlx::Error> {
     let mut transaction = database.begin().await?;
     let Some(campaign) = campaigns::lock(&mut transaction, &[coupon]).await?.pop() else { return Ok(None) };
     let (issuances, revoked, rejections): (i64, i64, i64) = sqlx::query_as(
@@ -83,7 +92,7 @@ async fn recount_locked(database: &Database, coupon: CouponId) -> Result<Option<
     .bind(coupon.get())
     .fetch_one(&mut *transaction)
     .await?;
-    let before =
+    let counts =
         RowCounts { issued_quantity: campaign.issued, rejected_quantity: campaign.rejected, issuances, rejections };
     let counted = [campaign.issued, campaign.revoked, campaign.rejected].map(i64::from);
     if counted == [issuances, revoked, rejections] {
@@ -104,5 +113,5 @@ async fn recount_locked(database: &Database, coupon: CouponId) -> Result<Option<
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;
-    Ok(Some(before))
+    Ok(Some(WrongCounts { counts, revoked_quantity: campaign.revoked, revocations: revoked }))
 }

@@ -6,7 +6,11 @@ use std::{
 
 use dibs_common::{
     audit,
-    db::{self, Database, audits::RowCounts, issuances::IssuedClaim},
+    db::{
+        self, Database,
+        audits::{RowCounts, WrongCounts},
+        issuances::IssuedClaim,
+    },
     domain::{
         campaign::Campaign,
         claim::{Claim, ClaimRecord},
@@ -40,10 +44,13 @@ pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) ->
 /// The campaign, with counts that are those of its rows. Wrong ones would have it rebuilt again and again: Redis is
 /// compared with them.
 async fn recounted(database: &Database, coupon: CouponId) -> Result<Campaign> {
-    if let Some(RowCounts { issued_quantity, rejected_quantity, issuances, rejections }) =
-        db::audits::recount(database, coupon).await?
-    {
-        tracing::warn!(%coupon, issued_quantity, issuances, rejected_quantity, rejections, "campaign counts corrected");
+    if let Some(wrong) = db::audits::recount(database, coupon).await? {
+        let WrongCounts { counts, revoked_quantity, revocations } = wrong;
+        let RowCounts { issued_quantity, issuances, rejected_quantity, rejections } = counts;
+        tracing::warn!(
+            %coupon, issued_quantity, issuances, revoked_quantity, revocations, rejected_quantity, rejections,
+            "campaign counts corrected"
+        );
     }
     db::found(db::campaigns::find(&database.pool(), coupon), Error::CouponNotFound(coupon)).await
 }
@@ -105,7 +112,10 @@ async fn gather_and_put(database: &Database, redis: &Redis, campaign: &Campaign)
     let put = campaign_put(redis, campaign, counts).await?;
     // Only now does Redis decide claims by these terms.
     db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
-    tracing::info!(coupon = %campaign.id, claimed = counts.claimed, ?put, "campaign rebuilt");
+    tracing::info!(
+        coupon = %campaign.id, claimed = counts.claimed, revoked = campaign.revoked, ?put,
+        "campaign rebuilt"
+    );
     Ok(counts)
 }
 

@@ -10,9 +10,9 @@ use dibs_common::{
         campaign_state::{self, HeldCampaign},
         scripts::{Decision, assign, campaign_update},
     },
-    testing::{FIRST, eventually},
+    testing::{FIRST, LogCapture, LogLine, eventually},
 };
-use dibs_worker::campaigns::Reconciler;
+use dibs_worker::campaigns::{Reconciler, rebuild};
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
 use tokio::sync::Mutex;
 
@@ -171,4 +171,24 @@ async fn claims_accepted_on_older_terms_are_rejected_and_those_before_the_change
         assert!(!matches!(decided.decisions[..], [Decision::Accepted(_)]), "{change}");
         test.end().await;
     }
+}
+
+/// Which count was wrong, and how many claims are revoked coupons, is in the log.
+#[tokio::test]
+async fn a_rebuild_logs_the_counts_that_it_corrects_with_the_revoked_coupons() {
+    let capture = LogCapture::start();
+    let test = CampaignTest::with_issued(10, 1..=3).await;
+    test.execute("UPDATE user_coupons SET status = 'REVOKED' WHERE user_id = 2").await;
+    let (campaign, _) = compare(&test).await;
+    rebuild(&test.database, &test.redis, &campaign).await.expect("a rebuild").expect("no other one");
+    // Tests of one process share the capture, and campaigns of different databases have the same ids.
+    let is_logged = |message: &str, fields: &[(&str, &str)]| {
+        let lines = capture.lines_with("coupon", &campaign.id.to_string());
+        let has = |line: &LogLine, name: &str, value: &str| line.fields.get(name).is_some_and(|found| found == value);
+        let mut lines = lines.iter().filter(|line| line.message == message);
+        lines.any(|line| fields.iter().all(|(name, value)| has(line, name, value)))
+    };
+    assert!(is_logged("campaign counts corrected", &[("revoked_quantity", "0"), ("revocations", "1")]));
+    assert!(is_logged("campaign rebuilt", &[("claimed", "3"), ("revoked", "1")]));
+    test.end().await;
 }
