@@ -1,14 +1,17 @@
 -- Counts the sales of consecutive events of the outbox. An event counts once, however often it is applied: its sequence
 -- shows whether it was counted before. shared/sales_changes.lua is the end of this script.
 --
--- KEYS[1] applied   string, 'sequence' or 'sequence@epoch': every event up to this one is counted
--- KEYS[2] counted   hash, see sales_count.lua: while it exists, later events are counted from Kafka
--- KEYS[*] day       for each day that the batch touches, a sorted set: units by product
+-- KEYS[1] applied        string, 'sequence' or 'sequence@epoch': every event up to this one is counted
+-- KEYS[2] counted        hash, see sales_count.lua: while it exists, later events are counted from Kafka
+-- KEYS[3] building       string, see sales_build_begin.lua
+-- KEYS[4] changed        set: while a build runs, the products of the changes are added
+-- KEYS[*] day            for each day that the batch touches, a sorted set: units by product
+-- KEYS[*] window, info   for each window, a sorted set and a hash, see shared/sales_show.lua
 -- ARGV[1] first                            sequence of the first event
 -- ARGV[2] last                             sequence of the last event; less than first when the batch is empty
 -- ARGV[3] days                             number of days
 -- ARGV[4] epoch                            of the database
--- ARGV[*] expires_at                       for each day: expiry of its key, Unix time in seconds
+-- ARGV[*] expires_at, date                 for each day: expiry of its key, Unix time in seconds; as 2026-11-29
 -- ARGV[*] sequence, day, product, units    for each change: the day's number (1, 2, ..); units may be negative
 --
 -- Returns {code, applied}
@@ -24,9 +27,9 @@ applied = tonumber(applied)
 if applied == nil or (tonumber(epoch) or 0) ~= tonumber(ARGV[4]) or first > applied + 1 or redis.call('EXISTS', KEYS[2]) == 1 then return {GAP, applied or 0} end
 
 local expires_at, changes = 5, {}
-for i = expires_at + days, #ARGV, 4 do
+for i = expires_at + 2 * days, #ARGV, 4 do
   if tonumber(ARGV[i]) > applied then
-    changes[#changes + 1] = {KEYS[2 + tonumber(ARGV[i + 1])], ARGV[i + 2], tonumber(ARGV[i + 3])}
+    changes[#changes + 1] = {tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])}
   end
 end
 

@@ -2,15 +2,18 @@
 -- sequences ascend at first delivery, so the highest counted sequence shows which messages are new. Messages that a rebuild
 -- counted have a sequence up to 'applied', see sales_put.lua. shared/sales_changes.lua is the end of this script.
 --
--- KEYS[1] applied   string, 'sequence' or 'sequence@epoch': every event up to this one is counted
--- KEYS[2] counted   hash: topic/partition -> 'sequence offset': the highest sequence counted from it, and its next offset
--- KEYS[*] day       for each day that the messages touch, a sorted set: units by product
+-- KEYS[1] applied        string, 'sequence' or 'sequence@epoch': every event up to this one is counted
+-- KEYS[2] counted        hash: topic/partition -> 'sequence offset': the highest sequence counted from it, and its next offset
+-- KEYS[3] building       string, see sales_build_begin.lua
+-- KEYS[4] changed        set: while a build runs, the products of the changes are added
+-- KEYS[*] day            for each day that the messages touch, a sorted set: units by product
+-- KEYS[*] window, info   for each window, a sorted set and a hash, see shared/sales_show.lua
 -- ARGV[1] days                                     number of days
 -- ARGV[2] sources                                  number of partitions that the messages come from
 -- ARGV[3] seen                                     the 'applied' that the consumer saw last; '' for none
 -- ARGV[4] remembered                               number of partitions whose next offset the consumer remembers
 -- ARGV[5] epoch                                    of the database
--- ARGV[*] expires_at                               for each day: expiry of its key, Unix time in seconds
+-- ARGV[*] expires_at, date                         for each day: expiry of its key, Unix time in seconds; as 2026-11-29
 -- ARGV[*] source, first, next, sequence            for each source: its name, first offset, offset after the last, highest sequence
 -- ARGV[*] source, next                             for each remembered partition: its name and next offset
 -- ARGV[*] source, sequence, day, product, units    for each change: the source's and the day's number (1, 2, ..); units may be negative
@@ -24,7 +27,7 @@ local LOST, COUNTED = 0, 1
 
 local days, sources, seen, remembered = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local expires_at = 6
-local first_source = expires_at + days
+local first_source = expires_at + 2 * days
 local first_memory = first_source + 4 * sources
 local first_change = first_memory + 2 * remembered
 local applied, epoch = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+)@?(%d*)$')
@@ -60,7 +63,7 @@ end
 local changes = {}
 for i = first_change, #ARGV, 5 do
   if tonumber(ARGV[i + 1]) > counted[tonumber(ARGV[i])] then
-    changes[#changes + 1] = {KEYS[2 + tonumber(ARGV[i + 2])], ARGV[i + 3], tonumber(ARGV[i + 4])}
+    changes[#changes + 1] = {tonumber(ARGV[i + 2]), ARGV[i + 3], tonumber(ARGV[i + 4])}
   end
 end
 

@@ -1,4 +1,4 @@
-//! The best sellers, in the memory of the process. They are read each second from the windows that the worker builds in
+//! The best sellers, in the memory of the process. They are read each second from the windows that the worker counts in
 //! Redis, or from the tables while Redis is down or has none. While neither answers, the last reading is served; it
 //! says how old it is.
 
@@ -39,7 +39,7 @@ const STORED_RANKING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a ranking was read, and as of when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RankingSource {
-    /// The window of this last day, built at this time.
+    /// The window of this last day, as it changed last at this time.
     Redis(NaiveDate, Timestamp),
     /// The tables, of which this is the last day, written at this time.
     Tables(NaiveDate, Timestamp),
@@ -210,7 +210,7 @@ impl Reader {
         before: Option<&Ranking>,
     ) -> Result<Option<(RankingSource, Arc<Vec<(ProductId, i64)>>)>> {
         let Some(window) = sales::window_info(&self.redis, days).await? else { return Ok(None) };
-        let source = RankingSource::Redis(window.to, window.created_at);
+        let source = RankingSource::Redis(window.to, window.updated_at);
         if let Some(same) = before.filter(|before| before.source == source) {
             return Ok(Some((source, Arc::clone(&same.sold))));
         }

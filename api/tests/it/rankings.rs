@@ -1,6 +1,6 @@
 //! What sold best, as the API shows it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
 
 use chrono::{NaiveDate, TimeDelta};
 use dibs_common::{
@@ -11,9 +11,9 @@ use dibs_common::{
     },
     identifiers::{ProductId, new_uuid},
     redis::{sales, scripts::sales_put},
-    testing::{TestEnvironment, eventually},
+    testing::{TestEnvironment, eventually, expect_windows_of_days},
 };
-use dibs_worker::{jobs::Job, jobs::Jobs, ranking::warm};
+use dibs_worker::ranking::{WindowsBuilt, warm};
 use serde_json::{Value, json};
 
 use crate::app::{Answer, TestApp};
@@ -37,8 +37,9 @@ async fn sold(environment: &TestEnvironment, units: &[(u64, ProductId, i64)]) {
     days.sort_unstable();
     days.dedup();
     sales::invalidate(&environment.redis).await.expect("forgotten");
-    assert!(sales_put(&environment.redis, rebuild, Position::default(), &days).await.expect("put"));
-    warm(&environment.redis, environment.settings.time_zone, clock::now()).await.expect("redis").expect("made");
+    assert!(sales_put(&environment.redis, rebuild, Position::default(), &days, today(environment)).await.expect("put"));
+    let built = warm(&environment.redis, environment.settings.time_zone, clock::now()).await.expect("redis");
+    assert!(matches!(built, WindowsBuilt::Shown { .. }), "{built:?}");
 }
 
 /// The answer of a path, once it is as `expected`: memory is a second behind.
@@ -54,9 +55,9 @@ fn listed(answer: &Answer) -> Vec<(u64, u64, i64)> {
     items.iter().map(|item| (number(item, "rank"), number(item, "productId"), units(item))).collect()
 }
 
-/// `002` section 3-2-2, from the order to the reader: paid units count, cancelled ones no longer.
+/// `002` section 3-2-2, from the order to the reader: paid units count within 2 s, cancelled ones no longer.
 #[tokio::test]
-async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
+async fn seed_002_3_2_2_what_is_paid_is_ranked_within_two_seconds() {
     let app = TestApp::with_worker().await;
     let products = [app.environment.product(1_000, 100).await, app.environment.product(1_000, 100).await];
     app.environment.points(1, 100_000).await;
@@ -66,25 +67,29 @@ async fn seed_002_3_2_2_what_is_paid_is_ranked_within_the_hour() {
         assert_eq!(placed.status, 201);
         placed.body["orderId"].as_str().expect("an id").to_owned()
     };
-    order(products[0], 2).await;
-    let cancelled = order(products[0], 5).await;
-    order(products[1], 3).await;
-    assert_eq!(app.post(&format!("/orders/{cancelled}/cancel"), json!({ "userId": 1 })).await.status, 200);
-    let today = today(&app.environment);
-    eventually("sales are counted", Duration::from_secs(10), || async {
-        let scores = sales::daily(&app.environment.redis, today).await.expect("redis");
-        scores.get(&products[0]) == Some(&2) && scores.get(&products[1]) == Some(&3)
-    })
-    .await;
-    let TestEnvironment { database, redis, settings, .. } = &app.environment;
-    let (database, redis, zone) = (database.clone(), redis.clone(), settings.time_zone);
-    let jobs = Jobs { database, redis, zone, partitions: 1, claim_attempts_days: 7, expiry: Arc::default() };
-    eventually("the job is done", Duration::from_secs(5), || async {
-        jobs.run(Job::WarmRanking, None, clock::now()).await.expect("done").is_some()
-    })
-    .await;
-    let expected = [(1, products[1].get(), 3), (2, products[0].get(), 2)];
-    shown(&app, BEST, |answer| listed(answer) == expected).await;
+    shown(&app, BEST, |answer| !answer.body["updatedAt"].is_null()).await;
+    let mut times = Vec::new();
+    for sold in 1..=4 {
+        let paid = order(products[0], 1).await;
+        let (began, mut expected) = (Instant::now(), vec![(1, products[0].get(), sold)]);
+        shown(&app, BEST, |answer| listed(answer) == expected).await;
+        times.push(began.elapsed());
+        if sold == 4 {
+            order(products[1], 5).await;
+            assert_eq!(app.post(&format!("/orders/{paid}/cancel"), json!({ "userId": 1 })).await.status, 200);
+            let began = Instant::now();
+            expected = vec![(1, products[1].get(), 5), (2, products[0].get(), 3)];
+            shown(&app, BEST, |answer| listed(answer) == expected).await;
+            times.push(began.elapsed());
+        }
+    }
+    times.sort_unstable();
+    // The machine may stop for a while during one of them.
+    assert!(times[2] < Duration::from_secs(2), "{times:?}");
+    let to = today(&app.environment);
+    expect_windows_of_days(&app.environment.redis, to, "at rest").await;
+    let rank = app.get(&format!("/products/{}/rank?days=7", products[0])).await;
+    assert_eq!((&rank.body["rank"], &rank.body["soldQuantity"]), (&json!(2), &json!(3)));
     app.end().await;
 }
 

@@ -12,6 +12,7 @@ use crate::{clock::Timestamp, identifiers::ProductId};
 
 /// Lengths of rankings in days, today included.
 pub const WINDOWS: [u8; 3] = [1, 3, 7];
+pub const LONGEST_WINDOW: u8 = WINDOWS[WINDOWS.len() - 1];
 pub const MAX_RANKED_PRODUCTS: u32 = 1_000;
 /// Days that Redis keeps, today included: the longest window and two more, as clocks and time zones differ.
 pub const KEPT_DAYS: u64 = 9;

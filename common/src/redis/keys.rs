@@ -84,14 +84,24 @@ impl Keys {
         format!("{key}:staged:{rebuild}")
     }
 
-    /// Units sold on the last `days` days, negative: a sorted set, see `lua/sales_window.lua`.
+    /// Units sold on the last `days` days, negative: a sorted set, see `lua/shared/sales_show.lua`.
     pub fn sales_window(&self, days: u8) -> String {
         format!("{}{{sales}}:window:{days}", self.prefix)
     }
 
-    /// The last day of [`Keys::sales_window`], and when it was created: a hash.
+    /// The days of [`Keys::sales_window`], and when it changed last: a hash.
     pub fn sales_window_info(&self, days: u8) -> String {
         format!("{}:made", self.sales_window(days))
+    }
+
+    /// The newest build of the windows, while it runs: a string, see `lua/sales_build_begin.lua`.
+    pub fn sales_building(&self) -> String {
+        format!("{}{{sales}}:building", self.prefix)
+    }
+
+    /// The products whose sales changed since that build began: a set of [`sales_member`].
+    pub fn sales_changed(&self) -> String {
+        format!("{}{{sales}}:changed", self.prefix)
     }
 
     /// How far `MySQL` was when a worker looked last: a string, see `lua/remember_position.lua`.
@@ -145,6 +155,8 @@ mod tests {
             keys.staged(&keys.daily_sales(day), uuid::Uuid::nil()),
             keys.sales_window(3),
             keys.sales_window_info(3),
+            keys.sales_building(),
+            keys.sales_changed(),
         ];
         assert!(spelled.iter().all(|key| key.starts_with("shop:{sales}:")), "{spelled:?}");
         assert_eq!(keys.daily_sales(day), "shop:{sales}:daily:1970-01-01");

@@ -16,4 +16,4 @@ mod silence;
 pub mod streams;
 
 pub use client::{BLOCK, COMMAND_TIMEOUT, Redis, Subscription, redis_error};
-pub use sales_counter::{SalesBatch, SalesCounted, SalesCounter, SalesMessage, split_at_gaps};
+pub use sales_counter::{MAX_CHANGES_PER_CALL, SalesBatch, SalesCounted, SalesCounter, SalesMessage, split_at_gaps};

@@ -24,7 +24,7 @@ use crate::{
 /// Products of one read or write, which takes Redis about a millisecond.
 const PAGE_SIZE: u32 = 1_000;
 /// After that Redis deletes the staged keys of a rebuild that crashed.
-const STAGED_TTL_SECONDS: i64 = 3 * 3_600;
+pub(super) const STAGED_TTL_SECONDS: i64 = 3 * 3_600;
 
 /// The position up to which events are counted; none when Redis does not know.
 pub async fn applied(redis: &Redis) -> Result<Option<Position>> {
@@ -48,10 +48,18 @@ pub async fn invalidate(redis: &Redis) -> Result<()> {
 /// The scores of a business day. Read in pages, so that Redis serves other clients in between; a score that changes
 /// meanwhile is the one before or after.
 pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
-    let key = redis.keys.daily_sales(day);
+    read_pages(redis, &redis.keys.daily_sales(day), 1).await
+}
+
+/// The units of all products in the window of `days` days, read in the same way.
+pub async fn whole_window(redis: &Redis, days: u8) -> Result<Scores> {
+    read_pages(redis, &redis.keys.sales_window(days), -1).await
+}
+
+async fn read_pages(redis: &Redis, key: &str, weight: i64) -> Result<Scores> {
     // Of one server from beginning to end: the cursor of another one means nothing to it.
     let read = async |client: Client| {
-        let mut pages = Box::pin(client.zscan(&key, "*", Some(PAGE_SIZE)));
+        let mut pages = Box::pin(client.zscan(key, "*", Some(PAGE_SIZE)));
         let mut members = Vec::new();
         while let Some(mut page) = pages.try_next().await? {
             members.extend(page.take_results().unwrap_or_default());
@@ -61,9 +69,9 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
     };
     // ZSCAN may return a member twice while the set is rehashed. A map takes that without harm.
     let mut scores = Scores::new();
-    for (member, score) in redis.run(&key, read).await? {
+    for (member, score) in redis.run(key, read).await? {
         let product = member.as_str().as_deref().and_then(product_of_member);
-        scores.insert(product.ok_or_else(|| invalid(&member))?, units(score));
+        scores.insert(product.ok_or_else(|| invalid(&member))?, weight * units(score));
     }
     Ok(scores)
 }
@@ -94,20 +102,21 @@ pub async fn delete_staged(redis: &Redis, keys: impl Iterator<Item = String> + S
     redis.run(first, async |client| client.unlink::<(), _>(staged.clone()).await).await
 }
 
-/// The last day of a window, and when it was created.
+/// The last day of a window, and when it changed last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowInfo {
     pub to: NaiveDate,
-    pub created_at: Timestamp,
+    /// Greater with each change.
+    pub updated_at: Timestamp,
 }
 
 /// The info of the window of `days` days; none when Redis does not hold it.
 pub async fn window_info(redis: &Redis, days: u8) -> Result<Option<WindowInfo>> {
     let key = redis.keys.sales_window_info(days);
-    let (to, created_at): (Option<String>, Option<i64>) =
+    let (to, updated_at): (Option<String>, Option<i64>) =
         redis.run(&key, async |client| client.hmget(&key, vec!["to", "at"]).await).await?;
-    let (Some(to), Some(created_at)) = (to, created_at) else { return Ok(None) };
-    Ok(Some(WindowInfo { to: to.parse().map_err(Error::internal)?, created_at: from_millis(created_at) }))
+    let (Some(to), Some(updated_at)) = (to, updated_at) else { return Ok(None) };
+    Ok(Some(WindowInfo { to: to.parse().map_err(Error::internal)?, updated_at: from_millis(updated_at) }))
 }
 
 /// The first `limit` products of the window of `days` days, and their units.

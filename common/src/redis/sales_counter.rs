@@ -75,8 +75,9 @@ impl SalesCounter {
     }
 }
 
-/// Changes of one call, unless a single message has more: a few milliseconds in which Redis serves no other client.
-const MAX_CHANGES: usize = 5_000;
+/// Changes of one call, unless a single event has more. Each may change a day and every window: a few milliseconds in
+/// which Redis serves no other client.
+pub const MAX_CHANGES_PER_CALL: usize = 1_000;
 
 /// Splits messages into batches to count one after the other: before a message that leaves a gap in its source, which
 /// the script cannot see within a batch, and where a batch would have too many changes. No messages are one batch, as
@@ -88,7 +89,7 @@ pub fn split_at_gaps(messages: &[SalesMessage]) -> Vec<&[SalesMessage]> {
         let follows = next.get(source.as_str()).is_none_or(|next| offset <= next);
         size += changes.len();
         // A message that alone has too many changes is a batch of its own.
-        if !follows || size > MAX_CHANGES && place > begin {
+        if !follows || size > MAX_CHANGES_PER_CALL && place > begin {
             batches.push(&messages[begin..place]);
             (begin, size) = (place, changes.len());
             // A batch may begin at any offset: the script compares it with what Redis has counted.

@@ -18,5 +18,6 @@ mod db_sales;
 mod network;
 mod redis_state;
 mod sales_scripts;
+mod sales_windows;
 mod scripts;
 mod support;

@@ -56,7 +56,7 @@ async fn fill_days(harness: &Harness, products: impl Iterator<Item = ProductId> 
         days.push((day, start_of(days_after(day, DAYS), ZONE)));
     }
     sales::invalidate(redis).await.context("replacing the days of sales")?;
-    scripts::sales_put(redis, staging, Position::default(), &days)
+    scripts::sales_put(redis, staging, Position::default(), &days, today())
         .await
         .context("replacing the days of sales")
         .map(drop)

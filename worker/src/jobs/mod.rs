@@ -33,7 +33,7 @@ use crate::{
     campaigns::remove_ended,
     orders::{Expiry, expire_coupons},
     purge::{Purged, purge},
-    ranking::warm,
+    ranking::{WindowsBuilt, warm},
 };
 
 /// How long after its end a day is persisted: at 00:10.
@@ -129,8 +129,9 @@ impl Jobs {
         let Self { database, redis, .. } = self;
         Ok(match job {
             Job::WarmRanking => match warm(redis, self.zone, now).await? {
-                Some(products) => format!("{products} products in 7 days"),
-                None => "nothing: Redis has not counted sales yet".into(),
+                WindowsBuilt::Shown { products } => format!("{products} products in 7 days"),
+                WindowsBuilt::Superseded => "nothing: a newer build replaced the windows".into(),
+                WindowsBuilt::Lost => "nothing: Redis has not counted sales yet".into(),
             },
             Job::PersistDailySales => self.persist(day).await?,
             Job::ExpireOrders => {

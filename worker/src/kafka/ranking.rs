@@ -20,7 +20,7 @@ use super::{
     consumer::{Consumer, Handler, Record},
     dead_letters::dead_letter,
 };
-use crate::ranking::{RANKING, rebuild_under_lease, warm};
+use crate::ranking::{RANKING, rebuild_under_lease};
 
 /// How long another process may hold the lease of the ranking before the records are retried.
 const LEASE_WAIT: RetryPolicy = RetryPolicy::constant(Duration::from_millis(200)).within(Duration::from_secs(10));
@@ -137,7 +137,6 @@ impl RankingHandler {
         lease.release().await.and(rebuilt)?;
         // The rebuild may have set back what Redis counts, which is no loss that the counter should notice.
         self.counter.reset();
-        warm(&self.redis, self.zone, now).await?;
         Ok(true)
     }
 

@@ -7,4 +7,4 @@ mod windows;
 
 pub use rebuild::{await_rebuild, rebuild, rebuild_under_lease, try_rebuild};
 pub use sink::{RANKING, RankingSink};
-pub use windows::warm;
+pub use windows::{WindowBuild, WindowsBuilt, warm};

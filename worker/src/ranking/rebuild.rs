@@ -7,13 +7,11 @@ use dibs_common::{
     db::{self, Database, Lease, sales::SalesSnapshot},
     domain::ranking::{KEPT_DAYS, business_day, days_after, expires_at, last_days},
     error::{Error, Result},
-    identifiers::new_uuid,
     redis::{Redis, sales, scripts::sales_put},
     retry::{self, RetryPolicy},
 };
-use uuid::Uuid;
 
-use super::{RANKING, warm};
+use super::{RANKING, windows::StagedWindows};
 
 /// Summing up a day reads all its order items.
 const DAY_TIMEOUT: Duration = Duration::from_mins(10);
@@ -21,7 +19,7 @@ const DAY_TIMEOUT: Duration = Duration::from_mins(10);
 const OTHER_REBUILD: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Rebuilds the days that Redis keeps from the orders. Redis forgets up to where it has counted; the holder of the
+/// Rebuilds the days that Redis keeps, and the windows, from the orders. Redis forgets up to where it has counted; the holder of the
 /// sink's lease then rebuilds, which is this process when no other holds it.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
     if try_rebuild(database, redis, zone, now).await? { Ok(()) } else { await_rebuild(redis, OTHER_REBUILD).await }
@@ -52,8 +50,7 @@ async fn rebuild_and_advance(
 ) -> Result<()> {
     if sales::is_counted_from_kafka(redis).await? {
         // No relay serves the sink then, so there is no progress to advance.
-        rebuild_under_lease(redis, lease, zone, now).await?;
-        return warm(redis, zone, now).await.map(drop);
+        return rebuild_under_lease(redis, lease, zone, now).await.map(drop);
     }
     db::within(db::outbox::register_sink(&database.pool(), RANKING, now)).await?;
     // The position is read before the snapshot, so the sink only ever moves forward.
@@ -61,23 +58,24 @@ async fn rebuild_and_advance(
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just registered"))?.delivered_through;
     let sequence = rebuild_under_lease(redis, lease, zone, now).await?;
     // After the days are in place: a crash before this only repeats events that Redis knows.
-    db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await?;
-    warm(redis, zone, now).await.map(drop)
+    db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await.map(drop)
 }
 
-/// Rebuilds the days that Redis keeps. The caller holds the sink's lease, and advances the sink to the returned
-/// sequence, up to which the days count. No process counts until they are in place: it would count into days that are
-/// about to be replaced.
+/// Rebuilds the days that Redis keeps, and the windows. The caller holds the sink's lease, and advances the sink to the returned
+/// sequence, up to which they count. No process counts until they are in place: it would count into days that are about
+/// to be replaced.
 pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now: Timestamp) -> Result<u64> {
     sales::invalidate(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lease.connection(), zone)).await?;
+    let today = business_day(now, zone);
     // With tomorrow, which may begin before the snapshot, or earlier by the clock of another worker.
-    let days: Vec<NaiveDate> = last_days(days_after(business_day(now, zone), 1), KEPT_DAYS + 1).collect();
-    let rebuild = new_uuid();
-    let put = stage_and_put(redis, &mut snapshot, rebuild, &days, zone).await;
+    let days: Vec<NaiveDate> = last_days(days_after(today, 1), KEPT_DAYS + 1).collect();
+    let mut windows = StagedWindows::new(redis, today);
+    let put = stage_and_put(&mut snapshot, &mut windows, &days, zone).await;
     if put.is_err() {
         // The rebuild is retried soon, and would fill Redis with one copy after the other.
-        sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), rebuild).await?;
+        sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), windows.id).await?;
+        windows.delete().await?;
     }
     put?;
     tracing::info!(position = %snapshot.position, days = days.len(), "sales counters rebuilt");
@@ -85,21 +83,22 @@ pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now
 }
 
 async fn stage_and_put(
-    redis: &Redis,
     snapshot: &mut SalesSnapshot<'_>,
-    rebuild: Uuid,
+    windows: &mut StagedWindows<'_>,
     days: &[NaiveDate],
     zone: Tz,
 ) -> Result<()> {
+    let (redis, rebuild) = (windows.redis, windows.id);
     let mut put = Vec::with_capacity(days.len());
     // One day after the other, as a day may have a million products.
     for day in days {
         let scores = db::within_limit(DAY_TIMEOUT, snapshot.day(*day)).await?;
         let staged = redis.keys.staged(&redis.keys.daily_sales(*day), rebuild);
         sales::write_staged(redis, &staged, &scores, 1).await?;
+        windows.add(*day, scores).await?;
         put.push((*day, expires_at(*day, zone)));
     }
-    if sales_put(redis, rebuild, snapshot.position, &put).await? {
+    if sales_put(redis, rebuild, snapshot.position, &put, windows.to).await? {
         return Ok(());
     }
     Err(Error::internal("another process has rebuilt the days meanwhile"))

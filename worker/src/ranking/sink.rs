@@ -7,17 +7,17 @@ use dibs_common::{
         ranking::{EVENTS, SalesChange, SoldOrder, sales_changes},
     },
     error::Result,
-    redis::{Redis, SalesBatch, SalesCounted, SalesCounter},
+    redis::{MAX_CHANGES_PER_CALL, Redis, SalesBatch, SalesCounted, SalesCounter},
 };
 
-use super::{rebuild_under_lease, warm};
+use super::rebuild_under_lease;
 use crate::relay::{Batch, Sink};
 
-/// Changes of one script call, and those of one order more: Redis serves no other client meanwhile.
+/// Changes of one delivery, and those of one order more.
 const MAX_CHANGES: usize = 5_000;
 pub const RANKING: &str = "ranking";
 
-/// Counts the sales of each day in Redis.
+/// Counts sales in Redis.
 #[derive(Clone)]
 pub struct RankingSink {
     pub database: Database,
@@ -36,36 +36,42 @@ impl Sink for RankingSink {
     }
 
     async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
-        let (changes, last) = self.changes(batch);
-        let sales = SalesBatch::Outbox { sequences: batch.first..=last, changes: &changes };
         // A new counter for each batch: for the outbox the position in Redis says all, and nothing is remembered here.
         let mut counter = SalesCounter::new(&self.redis, self.zone);
         counter.epoch = batch.epoch;
-        match counter.count(sales).await? {
-            SalesCounted::Counted => Ok(last),
-            SalesCounted::Gap { applied } => {
-                tracing::warn!(applied, next = batch.first, "rebuilding sales counters");
-                let now = clock::now();
-                let sequence = rebuild_under_lease(&self.redis, lease, self.zone, now).await?;
-                warm(&self.redis, self.zone, now).await?;
-                Ok(sequence)
+        let mut first = batch.first;
+        for (changes, last) in self.parts(batch) {
+            let sales = SalesBatch::Outbox { sequences: first..=last, changes: &changes };
+            if let SalesCounted::Gap { applied } = counter.count(sales).await? {
+                tracing::warn!(applied, next = first, "rebuilding sales counters");
+                return rebuild_under_lease(&self.redis, lease, self.zone, clock::now()).await;
             }
+            first = last + 1;
         }
+        Ok(first - 1)
     }
 }
 
 impl RankingSink {
-    /// The changes of events, up to [`MAX_CHANGES`], and the sequence up to which they are complete.
-    fn changes(&self, batch: &Batch) -> (Vec<(u64, SalesChange)>, u64) {
-        let mut changes = Vec::new();
+    /// The changes of events in parts for one call each, up to [`MAX_CHANGES`] in all, and the sequence up to which
+    /// each part is complete. At least one part: an empty one shows that Redis has lost what it counted.
+    fn parts(&self, batch: &Batch) -> Vec<(Vec<(u64, SalesChange)>, u64)> {
+        let (mut parts, mut part, mut changes) = (Vec::new(), Vec::new(), 0);
         for event in &batch.events {
-            changes.extend(self.changes_of(event));
+            let of_event = self.changes_of(event);
+            changes += of_event.len();
+            part.extend(of_event);
+            let is_full = changes >= MAX_CHANGES;
             // Cut after a whole event: the script moves its position by events, and must have all changes of each.
-            if changes.len() >= MAX_CHANGES {
-                return (changes, event.sequence);
+            if is_full || part.len() >= MAX_CHANGES_PER_CALL {
+                parts.push((std::mem::take(&mut part), event.sequence));
+            }
+            if is_full {
+                return parts;
             }
         }
-        (changes, batch.last)
+        parts.push((part, batch.last));
+        parts
     }
 
     fn changes_of(&self, event: &OutboxEvent) -> Vec<(u64, SalesChange)> {

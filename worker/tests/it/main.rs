@@ -26,3 +26,4 @@ mod supervision;
 mod support;
 mod time_zone;
 mod webhooks;
+mod windows;

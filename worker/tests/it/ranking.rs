@@ -7,7 +7,7 @@ use dibs_common::{
     db,
     domain::{
         order::{Action, Command, CommandResult, Line, Order, OrderOutcome, OrderRules},
-        ranking::{KEPT_DAYS, Scores, business_day, days_before, last_days, start_of},
+        ranking::{KEPT_DAYS, Scores, WINDOWS, business_day, days_before, last_days, start_of, union},
     },
     error::Result,
     identifiers::{CommandId, OrderId, PaymentId, ProductId, random_below},
@@ -17,7 +17,7 @@ use dibs_common::{
 use dibs_worker::{
     jobs::Job,
     orders::execute_batch,
-    ranking::{RankingSink, rebuild, warm},
+    ranking::{RankingSink, WindowsBuilt, rebuild, warm},
     relay::{Relay, StepOutcome},
 };
 
@@ -110,6 +110,20 @@ pub async fn expect_scores_of_orders(environment: &TestEnvironment, what: &str) 
         let scores = sales::daily(&environment.redis, day).await.expect("redis");
         assert_eq!(scores, sums(environment, day).await, "{what}: {day}");
     }
+    expect_windows_of_orders(environment, what).await;
+}
+
+/// Expects windows that are what the orders of their days come to, whenever they were built.
+async fn expect_windows_of_orders(environment: &TestEnvironment, what: &str) {
+    for window in WINDOWS {
+        let to = sales::window_info(&environment.redis, window).await.expect("redis").expect("a window").to;
+        let mut days = Vec::new();
+        for day in last_days(to, window.into()) {
+            days.push(sums(environment, day).await);
+        }
+        let shown = sales::whole_window(&environment.redis, window).await.expect("redis");
+        assert_eq!(shown, union(&days), "{what}: {window} days up to {to}");
+    }
 }
 
 /// `002` section 3-2-2: a paid order counts at once on the day of its payment, a cancelled one no longer.
@@ -176,6 +190,7 @@ async fn i9_scores_and_stored_days_are_the_sums_of_the_orders_whatever_happens()
     let yesterday = days_before(business_day(now, ZONE), 1);
     jobs.run_due(now).await.expect("done");
     jobs.run(Job::PersistDailySales, Some(yesterday), now).await.expect("done").expect("no other process runs it");
+    expect_windows_of_orders(&environment, &trace).await;
     for day in last_days(yesterday, 8) {
         assert_eq!(stored(&environment, day).await, sums(&environment, day).await, "{trace}: {day}");
     }
@@ -287,7 +302,6 @@ async fn seed_002_3_2_2_windows_are_made_of_days_and_ties_go_to_the_lower_id() {
         buy(&environment, products[place_in_list], quantity, now - TimeDelta::days(days_ago)).await;
     }
     deliver_all(&environment).await;
-    assert_eq!(warm(&environment.redis, ZONE, now).await.expect("redis"), Some(5));
     let window = async |days| sales::window(&environment.redis, days, 10).await.expect("redis");
     assert_eq!(window(1).await, [(products[8], 2), (products[10], 2), (products[0], 1)]);
     assert_eq!(window(3).await, [(products[1], 9), (products[0], 4), (products[8], 2), (products[10], 2)]);
@@ -296,6 +310,8 @@ async fn seed_002_3_2_2_windows_are_made_of_days_and_ties_go_to_the_lower_id() {
     assert_eq!(place_of(products[10]).await, Some((4, 2)));
     assert_eq!(place_of(products[5]).await, None);
     let made = sales::window_info(&environment.redis, 3).await.expect("redis").expect("made");
-    assert_eq!((made.to, made.created_at), (business_day(now, ZONE), now));
+    assert!(made.to == business_day(now, ZONE) && made.updated_at >= now, "{made:?}");
+    assert_eq!(warm(&environment.redis, ZONE, now).await.expect("redis"), WindowsBuilt::Shown { products: 5 });
+    expect_scores_of_orders(&environment, "built").await;
     environment.end().await;
 }

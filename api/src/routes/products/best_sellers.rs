@@ -76,7 +76,7 @@ pub struct BestSellersPage<'r> {
     from: NaiveDate,
     /// The last business day that is counted: today, or an earlier one while today's sales cannot be read.
     to: NaiveDate,
-    /// When these days were counted; null when nothing was counted yet.
+    /// When a sale changed these days last, or they were counted again; null when nothing was counted yet.
     #[serde(serialize_with = "dibs_common::clock::serialize")]
     updated_at: Option<DateTime<Utc>>,
     page_number: u32,

@@ -11,10 +11,12 @@ mod remember_position;
 mod remove_idle_consumers;
 mod return_slots;
 mod sales_apply;
+mod sales_build_begin;
+mod sales_build_step;
 mod sales_changes;
 mod sales_count;
 mod sales_put;
-mod sales_window;
+mod sales_windows;
 
 pub use acknowledge::acknowledge;
 pub(super) use campaign_put::term_fields;
@@ -31,9 +33,10 @@ pub use remember_position::remember_position;
 pub use remove_idle_consumers::remove_idle_consumers;
 pub use return_slots::return_slots;
 pub(super) use sales_apply::sales_apply;
+pub use sales_build_begin::sales_build_begin;
+pub use sales_build_step::{BuildStep, sales_build_step};
 pub(super) use sales_count::{SalesMemory, sales_count};
 pub use sales_put::sales_put;
-pub use sales_window::sales_window;
 
 use crate::{
     error::{Error, Result},
@@ -96,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    const CONTRACTS: [(&str, &Contract); 13] = [
+    const CONTRACTS: [(&str, &Contract); 14] = [
         ("acknowledge", &acknowledge::CONTRACT),
         ("campaign_put", &campaign_put::CONTRACT),
         ("claim", &claim::CONTRACT),
@@ -107,9 +110,10 @@ mod tests {
         ("remove_idle_consumers", &remove_idle_consumers::CONTRACT),
         ("return_slots", &return_slots::CONTRACT),
         ("sales_apply", &sales_apply::CONTRACT),
+        ("sales_build_begin", &sales_build_begin::CONTRACT),
+        ("sales_build_step", &sales_build_step::CONTRACT),
         ("sales_count", &sales_count::CONTRACT),
         ("sales_put", &sales_put::CONTRACT),
-        ("sales_window", &sales_window::CONTRACT),
     ];
 
     /// The lines of the head comment, without their dashes.

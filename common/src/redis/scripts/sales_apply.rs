@@ -16,8 +16,8 @@ use crate::{
 
 pub(super) const CONTRACT: Contract = Contract {
     source: with_sales_changes!("../../../../lua/sales_apply.lua"),
-    keys: &["applied", "counted", "day"],
-    arguments: &["first", "last", "days", "epoch", "expires_at", "sequence, day, product, units"],
+    keys: &["applied", "counted", "building", "changed", "day", "window, info"],
+    arguments: &["first", "last", "days", "epoch", "expires_at, date", "sequence, day, product, units"],
     codes: &[("GAP", 0), ("APPLIED", 1)],
 };
 static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
@@ -33,7 +33,7 @@ pub(in crate::redis) async fn sales_apply(
     let days = Days::of(changes.iter().map(|(_, change)| change));
     let mut arguments = vec![Value::from(sequences.start().to_string()), sequences.end().to_string().into()];
     arguments.extend([days.len().to_string().into(), epoch.to_string().into()]);
-    arguments.extend(days.expiries(zone));
+    arguments.extend(days.arguments(zone));
     for (sequence, change) in changes {
         arguments.push(sequence.to_string().into());
         arguments.extend(days.change(change));

@@ -5,7 +5,7 @@ use chrono_tz::Tz;
 use fred::types::Value;
 
 use crate::{
-    domain::ranking::{SalesChange, expires_at},
+    domain::ranking::{SalesChange, WINDOWS, expires_at},
     redis::{Redis, keys::sales_member},
 };
 
@@ -33,15 +33,19 @@ impl Days {
         self.0.len()
     }
 
-    /// `applied`, `counted`, and the key of each day.
+    /// All keys of a script.
     pub fn keys(&self, redis: &Redis) -> Vec<String> {
-        let mut keys = vec![redis.keys.sales_applied(), redis.keys.sales_counted()];
-        keys.extend(self.0.keys().map(|day| redis.keys.daily_sales(*day)));
+        let spelled = &redis.keys;
+        let mut keys =
+            vec![spelled.sales_applied(), spelled.sales_counted(), spelled.sales_building(), spelled.sales_changed()];
+        keys.extend(self.0.keys().map(|day| spelled.daily_sales(*day)));
+        keys.extend(WINDOWS.iter().flat_map(|days| [spelled.sales_window(*days), spelled.sales_window_info(*days)]));
         keys
     }
 
-    pub fn expiries(&self, zone: Tz) -> impl Iterator<Item = Value> {
-        self.0.keys().map(move |day| expires_at(*day, zone).timestamp().into())
+    /// `expires_at, date` of each day.
+    pub fn arguments(&self, zone: Tz) -> impl Iterator<Item = Value> {
+        self.0.keys().flat_map(move |day| [expires_at(*day, zone).timestamp().into(), day.to_string().into()])
     }
 
     /// `day, product, units` of a change.

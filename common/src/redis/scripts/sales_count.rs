@@ -19,14 +19,14 @@ use crate::{
 
 pub(super) const CONTRACT: Contract = Contract {
     source: with_sales_changes!("../../../../lua/sales_count.lua"),
-    keys: &["applied", "counted", "day"],
+    keys: &["applied", "counted", "building", "changed", "day", "window, info"],
     arguments: &[
         "days",
         "sources",
         "seen",
         "remembered",
         "epoch",
-        "expires_at",
+        "expires_at, date",
         "source, first, next, sequence",
         "source, next",
         "source, sequence, day, product, units",
@@ -83,7 +83,7 @@ pub(in crate::redis) async fn sales_count(
     let seen = memory.applied.map(|applied| applied.to_string()).unwrap_or_default();
     let mut arguments: Vec<Value> = vec![days.len().to_string().into(), sources.len().to_string().into(), seen.into()];
     arguments.extend([memory.next.len().to_string().into(), epoch.to_string().into()]);
-    arguments.extend(days.expiries(zone));
+    arguments.extend(days.arguments(zone));
     for source in sources {
         let Some(Span { first, next, sequence, .. }) = spans.get(source) else { continue };
         arguments.push(source.into());
