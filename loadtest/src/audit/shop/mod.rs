@@ -87,6 +87,7 @@ pub async fn audit_shop(stores: &Stores, settings: ShopSettings, evidence: Evide
         checks.push(rule.check(pool, settings.points_holding_cap).await?);
     }
     checks.push(sales::days_in_redis(stores, settings.time_zone).await?);
+    checks.push(sales::windows_in_redis(stores).await?);
     checks.push(sales::stored_days(stores, settings.time_zone).await?);
     checks.push(drained::streams(stores).await?);
     if let Some(recorded) = evidence.deliveries {

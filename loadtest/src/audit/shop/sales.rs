@@ -1,4 +1,4 @@
-//! I9: the sales of each day, in Redis and in the stored table, equal the units of the orders.
+//! I9: the sales of each day and window in Redis, and of each day in the stored table, equal the units of the orders.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use chrono::{NaiveDate, TimeDelta};
 use chrono_tz::Tz;
 use dibs_common::{
     clock::{self, Timestamp},
-    domain::ranking::{KEPT_DAYS, business_day, days_after, days_before, last_days, start_of},
+    domain::ranking::{KEPT_DAYS, WINDOWS, business_day, days_after, days_before, last_days, start_of},
     redis::sales,
 };
 use sqlx::MySqlPool;
@@ -40,6 +40,32 @@ pub async fn days_in_redis(stores: &Stores, zone: Tz) -> Result<Check> {
         "{} products in {KEPT_DAYS} days: units in Redis, units of orders",
         grouped(products as u64)
     ));
+    Ok(check)
+}
+
+/// The units of each product in each window in Redis. A window that expired is compared no more.
+pub async fn windows_in_redis(stores: &Stores) -> Result<Check> {
+    let mut check = Check::new("I9");
+    let (mut products, mut windows) = (0, 0);
+    for days in WINDOWS {
+        let info = sales::window_info(&stores.redis, days).await.context("reading a window of sales in Redis")?;
+        let Some(info) = info else { continue };
+        let shown = sales::whole_window(&stores.redis, days).await.context("reading a window of sales in Redis")?;
+        let shown = shown.into_iter().map(|(product, units)| (product.get(), units)).collect();
+        let mut sold_in_all: BTreeMap<u64, Units> = BTreeMap::new();
+        for day in last_days(info.to, days.into()) {
+            for (product, units) in sold(&stores.database.pool(), day, None).await? {
+                let in_all = sold_in_all.entry(product).or_default();
+                in_all.live += units.live;
+                in_all.counted_at_most += units.counted_at_most;
+            }
+        }
+        windows += 1;
+        products += sold_in_all.values().filter(|units| units.live > 0).count();
+        compare(&mut check, &format!("in the window of {days} days"), info.to, &sold_in_all, &shown);
+    }
+    let products = grouped(products as u64);
+    check.compared(format!("{products} products in {windows} windows: units in Redis, units of orders"));
     Ok(check)
 }
 

@@ -222,6 +222,13 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
     more(1.0).await;
     assert_eq!(shop.broken(None).await, ["I9"], "one more in Redis");
     more(-1.0).await;
+    let window = redis.keys.sales_window(7);
+    let in_window = async |units| {
+        redis.client().zincrby::<f64, _, _>(&window, units, sales_member(shop.product)).await.expect("changed");
+    };
+    in_window(-1.0).await;
+    assert_eq!(shop.broken(None).await, ["I9"], "one more in a window");
+    in_window(1.0).await;
     shop.environment.execute("UPDATE product_daily_sales SET quantity = quantity - 1").await;
     assert_eq!(shop.broken(None).await, ["I9"], "one less in the table");
     shop.environment.execute("UPDATE product_daily_sales SET quantity = quantity + 1").await;
