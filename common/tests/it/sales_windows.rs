@@ -263,8 +263,8 @@ async fn a_change_changes_nothing_when_a_window_is_not_what_it_should_be() {
     assert_eq!(sales::applied(&environment.redis).await.expect("redis"), Some(at(0)));
     assert_eq!(window(&environment, 1).await, Scores::new());
     let build = begin(&environment).await;
-    assert_eq!(step(&environment, build, *TODAY).await, BuildStep::Shown, "the next build mends it");
+    assert_eq!(step(&environment, build, *TODAY).await, BuildStep::Shown, "the next build repairs it");
     apply(&environment, (1, 1), &[sold(1, 21, 7, 2)]).await;
-    expect_windows_of_days(&environment.redis, *TODAY, "mended").await;
+    expect_windows_of_days(&environment.redis, *TODAY, "repaired").await;
     environment.end().await;
 }
