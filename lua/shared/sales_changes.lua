@@ -14,10 +14,13 @@ local first_window, windows = 5 + days, {}
 local sets = {}
 for day = 1, days do sets[day] = KEYS[4 + day] end
 for i = first_window, #KEYS, 2 do
-  local from, to, at, counted_at, expires = unpack(redis.call('HMGET', KEYS[i + 1], 'from', 'to', 'at', 'counted_at', 'expires_at'))
+  local fields = redis.call('HMGET', KEYS[i + 1], 'from', 'to', 'at', 'counted_at', 'expires_at')
+  local from, to, at, counted_at, expires = unpack(fields)
   -- A window that is missing, or that an older version built, counts nothing until the next build.
   if from and at == counted_at then
-    windows[#windows + 1] = {key = KEYS[i], info = KEYS[i + 1], from = from, to = to, at = tonumber(at), expires = expires, sold = {}}
+    windows[#windows + 1] = {
+      key = KEYS[i], info = KEYS[i + 1], from = from, to = to, at = tonumber(at), expires = expires, sold = {}
+    }
     sets[#sets + 1] = KEYS[i]
   end
 end

@@ -19,8 +19,8 @@ const DAY_TIMEOUT: Duration = Duration::from_mins(10);
 const OTHER_REBUILD: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Rebuilds the days that Redis keeps, and the windows, from the orders. Redis forgets up to where it has counted; the holder of the
-/// sink's lease then rebuilds, which is this process when no other holds it.
+/// Rebuilds the days that Redis keeps, and the windows, from the orders. Redis forgets up to where it has counted; the
+/// holder of the sink's lease then rebuilds, which is this process when no other holds it.
 pub async fn rebuild(database: &Database, redis: &Redis, zone: Tz, now: Timestamp) -> Result<()> {
     if try_rebuild(database, redis, zone, now).await? { Ok(()) } else { await_rebuild(redis, OTHER_REBUILD).await }
 }
@@ -61,9 +61,9 @@ async fn rebuild_and_advance(
     db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await.map(drop)
 }
 
-/// Rebuilds the days that Redis keeps, and the windows. The caller holds the sink's lease, and advances the sink to the returned
-/// sequence, up to which they count. No process counts until they are in place: it would count into days that are about
-/// to be replaced.
+/// Rebuilds the days that Redis keeps, and the windows. The caller holds the sink's lease, and advances the sink to the
+/// returned sequence, up to which they count. No process counts until they are in place: it would count into days that
+/// are about to be replaced.
 pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now: Timestamp) -> Result<u64> {
     sales::invalidate(redis).await?;
     let mut snapshot = db::within(SalesSnapshot::open(lease.connection(), zone)).await?;
