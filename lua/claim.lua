@@ -14,7 +14,7 @@
 -- Returns {UNKNOWN} when Redis does not hold the campaign,
 -- else {DECIDED, now (ms), remaining, opens_at (ms), sequence, codes, records}: a byte of codes for each claim; the last
 -- sequence, of the last accepted claim; and a record for each REPLAYED and ALREADY_CLAIMED. The record of an ACCEPTED claim
--- follows from the others: few bytes, as most claims of a rush are accepted.
+-- follows from the others, as most claims are accepted until the campaign is exhausted.
 -- A record is 26 bytes: claim id (16), sequence (4), accepted at (6, ms), big endian.
 --
 -- UNKNOWN = 0          nothing was decided
