@@ -72,6 +72,7 @@ impl ClaimAttempts {
                 | Error::CampaignPaused
                 | Error::CampaignClosed
                 | Error::CampaignUnavailable(_)
+                | Error::RateLimited { .. }
                 | Error::DependencyUnavailable { .. }
                 | Error::Overloaded
         );

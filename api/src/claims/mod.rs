@@ -18,7 +18,7 @@ use dibs_common::{
     db::{self, Database},
     domain::{campaign::Campaign, claim::ClaimOutcome},
     error::{Error, Result},
-    identifiers::CouponId,
+    identifiers::{CouponId, UserId},
     redis::Redis,
     supervisor::Supervisor,
 };
@@ -85,6 +85,14 @@ impl Claims {
             return Err(Error::CouponNotFound(coupon));
         };
         Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), &self.supervisor, &self.closing))
+    }
+
+    /// Records a refusal that came before the campaign was looked up. Only of one that is claimed here: a caller
+    /// that invents ids must not push out what others want to know.
+    pub fn record_refusal(&self, attempts: &ClaimAttempts, user: UserId, coupon: CouponId, refusal: &Error) {
+        if self.batchers.contains_key(&coupon) {
+            attempts.record(user, coupon, refusal);
+        }
     }
 
     /// A campaign was created here: it is no longer unknown.

@@ -7,7 +7,10 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request},
 };
-use dibs_common::{http_server::PeerAddress, identifiers::UserId};
+use dibs_common::{
+    http_server::PeerAddress,
+    identifiers::{CouponId, UserId},
+};
 use serde::Deserialize;
 
 use super::client_address::client_address;
@@ -26,11 +29,12 @@ pub(super) fn limiter_of<'a>(app: &'a App, request: &Request) -> Option<&'a Rate
     (route.as_str() == "/coupons/issue" && request.method() == axum::http::Method::POST).then_some(limiter)
 }
 
-/// Whose claim it is. The other fields are for the handler.
+/// Whose claim it is, and on what. Whether the body is right, its handler says.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Claimant {
-    #[serde(rename = "userId")]
-    user: UserId,
+    user_id: UserId,
+    coupon_id: Option<CouponId>,
 }
 
 /// Counts a claim. One whose body names no user is let through: its handler refuses it.
@@ -41,12 +45,17 @@ pub(super) async fn count(app: &App, request: Request) -> Result<(Request, Optio
     // A token says whose claim it is: with another user in the body its owner would use up that user's limit, before
     // the handler refuses the claim.
     let of_token = parts.extensions.get().and_then(Caller::user);
-    let user = of_token.or_else(|| serde_json::from_slice::<Claimant>(&body).ok().map(|claimant| claimant.user));
+    let claimant = serde_json::from_slice::<Claimant>(&body).ok();
+    let user = of_token.or(claimant.as_ref().map(|claimant| claimant.user_id));
     let peer = parts.extensions.get::<PeerAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
     let address = client_address(&parts.headers, peer, app.settings.trusted_proxy_hops);
     let admission = match user {
         Some(user) => Some(limiter.admit(user, address).await),
         None => None,
     };
+    let coupon = claimant.and_then(|claimant| claimant.coupon_id);
+    if let (Some(user), Some(coupon), Some(Admission { refusal: Some(refusal), .. })) = (user, coupon, &admission) {
+        app.claims.record_refusal(&app.claim_attempts, user, coupon, refusal);
+    }
     Ok((Request::from_parts(parts, Body::from(body)), admission))
 }

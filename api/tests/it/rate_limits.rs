@@ -1,6 +1,8 @@
 //! Limits on claims, of a user and of an address, over all processes.
 
-use dibs_common::testing::TestEnvironment;
+use std::time::Duration;
+
+use dibs_common::testing::{TestEnvironment, eventually};
 use reqwest::Method;
 use serde_json::json;
 
@@ -49,6 +51,11 @@ async fn a_user_claims_so_often_in_a_minute_on_all_processes_together() {
     }
     assert_eq!(app.claim(coupon, 2).await.status, 202, "another user");
     assert_eq!(app.get(&format!("/coupons/{coupon}/claims/1")).await.header(LIMIT), None, "only claims are limited");
+    let refused = "SELECT COALESCE(SUM(attempts), 0) FROM claim_attempts WHERE user_id = 1 AND code = 'RATE_LIMITED'";
+    eventually("the timeline of the user has the refusals", Duration::from_secs(5), async || {
+        app.environment.count(refused).await == 3
+    })
+    .await;
     second.end().await;
     app.work().await;
     app.end().await;
