@@ -1,7 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
 use dibs_common::{
-    clock::{self, Timestamp},
     domain::{campaign::Campaign, claim::ClaimRecord},
     error::{Dependency, Error, Result},
     identifiers::{CouponId, Partition, UserId},
@@ -35,7 +34,6 @@ const RETRIES: RetryPolicy = RetryPolicy::constant(Duration::from_millis(50));
 pub struct CampaignBatcher {
     coupon: CouponId,
     partition: Partition,
-    closes_at: Timestamp,
     queue: mpsc::Sender<QueuedClaim>,
     exhausted: Arc<Exhausted>,
     refused_locally: Counter,
@@ -85,7 +83,6 @@ impl CampaignBatcher {
         Arc::new(Self {
             coupon: campaign.id,
             partition: campaign.partition,
-            closes_at: campaign.terms.closes_at,
             queue,
             exhausted,
             refused_locally: counter!("dibs_claims_total", "decision" => "refused_locally"),
@@ -104,11 +101,6 @@ impl CampaignBatcher {
             .try_send(QueuedClaim { request, awaited, arrived: Instant::now(), caller })
             .map_err(|_| Error::Overloaded)?;
         decision.await.map_err(Error::internal)?
-    }
-
-    /// Whether the claim window is over. Redis is given no campaign that is, and loses it some days later.
-    pub fn is_over(&self) -> bool {
-        clock::now() >= self.closes_at
     }
 
     /// Whether claims are refused locally now.

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 pub use attempts::ClaimAttempts;
 pub use campaign_batcher::{AcceptedClaim, CampaignBatcher};
 use dibs_common::{
+    clock::{self, Timestamp},
     db::{self, Database},
     domain::{campaign::Campaign, claim::ClaimOutcome},
     error::{Error, Result},
@@ -34,6 +35,10 @@ const MAX_BATCHERS: u64 = 10_000;
 /// Ids remembered as unknown, and for how long, so that guessed ids do not reach the database each time.
 const MAX_UNKNOWN: u64 = 100_000;
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+/// Campaigns that Redis does not hold, and how long it is remembered when they close: while Redis has lost many, claims
+/// must not all reach the database.
+const MAX_MISSING: u64 = 10_000;
+const MISSING_FOR: Duration = Duration::from_secs(1);
 
 /// All campaigns' claims in this process.
 pub struct Claims {
@@ -43,6 +48,7 @@ pub struct Claims {
     closing: CancellationToken,
     batchers: Cache<CouponId, Arc<CampaignBatcher>>,
     unknown: Cache<CouponId, ()>,
+    missing: Cache<CouponId, Timestamp>,
     waiters: Arc<OutcomeWaiters<ClaimOutcome>>,
 }
 
@@ -61,6 +67,7 @@ impl Claims {
             closing: CancellationToken::new(),
             batchers: Cache::new(MAX_BATCHERS),
             unknown: Cache::builder().max_capacity(MAX_UNKNOWN).time_to_live(UNKNOWN_FOR).build(),
+            missing: Cache::builder().max_capacity(MAX_MISSING).time_to_live(MISSING_FOR).build(),
             waiters: OutcomeWaiters::start(database, redis, supervisor, max_waiting).await?,
         })
     }
@@ -85,6 +92,16 @@ impl Claims {
             return Err(Error::CouponNotFound(coupon));
         };
         Ok(CampaignBatcher::open(&campaign, &self.redis, self.waiters.channel(), &self.supervisor, &self.closing))
+    }
+
+    /// Whether the claim window of a campaign that Redis does not hold is over, as the database says: it may have been
+    /// changed since its batcher was opened. Redis loses an ended campaign after some days.
+    pub async fn is_over(&self, coupon: CouponId) -> Result<bool> {
+        let closes_at = self.missing.try_get_with(coupon, async {
+            let campaign = db::within(db::campaigns::find(&self.database.pool(), coupon)).await?;
+            campaign.map(|campaign| campaign.terms.closes_at).ok_or(Error::CouponNotFound(coupon))
+        });
+        Ok(clock::now() >= closes_at.await.map_err(|error| campaign_batcher::copy(&error))?)
     }
 
     /// Records a refusal that came before the campaign was looked up. Only of one that is claimed here: a caller

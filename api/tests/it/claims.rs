@@ -118,6 +118,25 @@ async fn the_window_is_the_campaigns() {
     app.end().await;
 }
 
+/// The window that counts is that of now, not of when the process met the campaign.
+#[tokio::test]
+async fn a_campaign_that_ended_early_and_left_redis_is_closed() {
+    let (app, coupon) = TestApp::with_campaign(2).await;
+    assert_eq!(app.claim(coupon, 1).await.status, 202);
+    app.work().await;
+    let campaign =
+        db::campaigns::find(&app.environment.database.pool(), coupon).await.expect("read").expect("it exists");
+    campaign_state::remove(&app.environment.redis, campaign.partition, coupon).await.expect("redis");
+    assert_eq!(app.claim(coupon, 2).await.code(), "CAMPAIGN_UNAVAILABLE");
+    app.environment.execute("UPDATE coupons SET closes_at = opens_at + INTERVAL 1 SECOND").await;
+    eventually("the claim is refused for good", Duration::from_secs(5), async || {
+        app.claim(coupon, 2).await.code() == "CAMPAIGN_CLOSED"
+    })
+    .await;
+    assert_eq!(app.claim(coupon, 1).await.code(), "COUPON_ALREADY_ISSUED");
+    app.end().await;
+}
+
 /// A caller whose response was lost claims again, whenever that is.
 #[tokio::test]
 async fn a_holder_finds_the_claim_after_the_window_and_after_redis_forgot_the_campaign() {

@@ -73,7 +73,7 @@ pub async fn issue(
     let waiting = prefer.wait.and_then(|wait| Some((app.claims.wait_for(awaited)?, wait)));
     let request = ClaimRequest { user: body.user_id, claim: id, request };
     let decided = match batcher.claim(request, waiting.is_some()).await {
-        Err(Error::CampaignUnavailable(_)) if batcher.is_over() => Err(ended(&app, body).await),
+        Err(Error::CampaignUnavailable(_)) => Err(missing(&app, body).await),
         decided => decided,
     };
     // What was rejected after its acceptance has a row of its own.
@@ -135,10 +135,14 @@ async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, 
     }
 }
 
-/// The refusal of a claim on a campaign that is over and that Redis no longer holds. MySQL knows its coupons.
-async fn ended(app: &SharedApp, body: ClaimBody) -> Error {
-    match first_issued(app, body).await {
-        Ok(first) => first.map_or(Error::CampaignClosed, Error::CouponAlreadyIssued),
+/// The refusal of a claim on a campaign that Redis does not hold. When the campaign is over, MySQL knows its coupons.
+async fn missing(app: &SharedApp, body: ClaimBody) -> Error {
+    match app.claims.is_over(body.coupon_id).await {
+        Ok(true) => match first_issued(app, body).await {
+            Ok(first) => first.map_or(Error::CampaignClosed, Error::CouponAlreadyIssued),
+            Err(error) => error,
+        },
+        Ok(false) => Error::CampaignUnavailable(body.coupon_id),
         Err(error) => error,
     }
 }
