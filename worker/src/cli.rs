@@ -116,7 +116,7 @@ pub async fn job(settings: &WorkerSettings, JobRun { job, day, wait }: JobRun) -
         redis: settings.shared.redis(1).await?,
         zone: settings.shared.time_zone,
         partitions: settings.shared.claim_partitions,
-        claim_attempts_days: settings.claim_attempts_days,
+        retention: settings.retention,
         expiry: Arc::default(),
     };
     let (name, wait) = (job.name(), Duration::from_secs(wait));

@@ -45,7 +45,7 @@ use crate::{
     orders::command_processor,
     ranking::RankingSink,
     relay::{Relay, Sink},
-    settings::{DEFAULT_CLAIM_ATTEMPTS_DAYS, DEFAULT_DRIFT_CLAIMS_PER_SECOND},
+    settings::{DEFAULT_DRIFT_CLAIMS_PER_SECOND, Retention},
     streams::ReclaimPolicy,
     webhooks::{WebhookSink, Webhooks},
 };
@@ -65,8 +65,7 @@ pub struct Worker {
     pub rules: OrderRules,
     /// How many claims the drift check compares.
     pub drift_claims_per_second: u32,
-    /// How many days refused claims of the timelines are kept.
-    pub claim_attempts_days: u16,
+    pub retention: Retention,
     pub kafka: KafkaSettings,
     pub supervisor: Supervisor,
 }
@@ -82,7 +81,7 @@ impl Worker {
             reclaim: ReclaimPolicy::default(),
             rules: OrderRules::DEFAULT,
             drift_claims_per_second: DEFAULT_DRIFT_CLAIMS_PER_SECOND,
-            claim_attempts_days: DEFAULT_CLAIM_ATTEMPTS_DAYS,
+            retention: Retention::DEFAULT,
             kafka: KafkaSettings::default(),
             supervisor,
         }
@@ -117,9 +116,9 @@ impl Worker {
             self.task("backlog_metrics", move |Self { database, redis, supervisor, .. }| {
                 backlog_metrics::export_backlog(database, redis, partitions, supervisor.stopping).map(Ok)
             }),
-            self.task("jobs", move |Self { database, redis, rules, claim_attempts_days, supervisor, .. }| {
+            self.task("jobs", move |Self { database, redis, rules, retention, supervisor, .. }| {
                 let zone = rules.time_zone;
-                let jobs = Jobs { database, redis, zone, partitions, claim_attempts_days, expiry: Arc::default() };
+                let jobs = Jobs { database, redis, zone, partitions, retention, expiry: Arc::default() };
                 jobs::run_on_schedule(jobs, supervisor.tracker, supervisor.stopping)
             }),
             self.task("campaign_reconciliation", Self::reconcile_campaigns),
@@ -181,7 +180,7 @@ impl Worker {
 
     /// Compares campaigns with Redis once a second, and confirms claims of every partition that a campaign lives in.
     async fn reconcile_campaigns(self) -> Result<()> {
-        let mut reconciler = campaigns::Reconciler::new(self.database.clone(), self.redis.clone());
+        let mut reconciler = campaigns::Reconciler::new(self.database.clone(), self.redis.clone(), self.retention);
         let mut rounds = retry::every(RECONCILE_INTERVAL, &self.supervisor.stopping);
         while rounds.next().await {
             match reconciler.round().await {

@@ -104,7 +104,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
         reclaim: ReclaimPolicy::default(),
         rules: settings.order_rules(),
         drift_claims_per_second: settings.drift_claims_per_second,
-        claim_attempts_days: settings.claim_attempts_days,
+        retention: settings.retention,
         kafka: settings.kafka,
         supervisor,
     };

@@ -13,7 +13,6 @@ use dibs_common::{
 use crate::{jobs::Job, kafka::KafkaSettings, keys::KeysCommand, webhooks::WebhookSettings};
 
 pub const DEFAULT_DRIFT_CLAIMS_PER_SECOND: u32 = 25_000;
-pub const DEFAULT_CLAIM_ATTEMPTS_DAYS: u16 = 7;
 /// How long a command waits for a lease.
 const WAIT_SECONDS: u64 = 60;
 
@@ -50,14 +49,8 @@ pub struct WorkerSettings {
         value_parser = clap::value_parser!(u32).range(1_000..=10_000_000)
     )]
     pub drift_claims_per_second: u32,
-    /// How many days refused claims are kept for the timelines of users, 1 to 365
-    #[arg(
-        long,
-        env,
-        default_value_t = DEFAULT_CLAIM_ATTEMPTS_DAYS,
-        value_parser = clap::value_parser!(u16).range(1..=365)
-    )]
-    pub claim_attempts_days: u16,
+    #[command(flatten)]
+    pub retention: Retention,
     #[command(flatten)]
     pub webhooks: WebhookSettings,
     #[command(flatten)]
@@ -67,6 +60,31 @@ pub struct WorkerSettings {
     pub secret_files: SecretFiles,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How long what is over is kept.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Retention {
+    /// How many days refused claims are kept for the timelines of users, 1 to 365
+    #[arg(long, env, default_value_t = Self::DEFAULT.claim_attempts_days,
+        value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub claim_attempts_days: u16,
+    /// How many days an ended campaign stays in Redis, 1 to 365; then its claims are answered from the database
+    #[arg(long, env, default_value_t = Self::DEFAULT.ended_campaign_days,
+        value_parser = clap::value_parser!(u16).range(1..=365))]
+    pub ended_campaign_days: u16,
+}
+
+impl Retention {
+    pub const DEFAULT: Self = Self { claim_attempts_days: 7, ended_campaign_days: 7 };
+
+    pub(crate) fn claim_attempts(self) -> TimeDelta {
+        TimeDelta::days(self.claim_attempts_days.into())
+    }
+
+    pub(crate) fn ended_campaigns(self) -> TimeDelta {
+        TimeDelta::days(self.ended_campaign_days.into())
+    }
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -10,19 +10,16 @@ use dibs_common::{
     },
 };
 
-use super::{
-    ENDED_KEPT_FOR,
-    rebuild::{list_unanswered, rebuild_lease},
-};
+use super::rebuild::{list_unanswered, rebuild_lease};
 
 /// Campaigns that are removed at once. The next run goes on.
 const REMOVED_AT_ONCE: u32 = 1_000;
 
-/// Removes campaigns from Redis that ended 7 days before `now`. MySQL still has their claims, and an assignment
-/// rebuilds its campaign. Returns how many were removed.
-pub async fn remove_ended(database: &Database, redis: &Redis, now: Timestamp) -> Result<u64> {
+/// Removes campaigns from Redis that ended before `before`. MySQL still has their claims, and an assignment rebuilds its
+/// campaign. Returns how many were removed.
+pub async fn remove_ended(database: &Database, redis: &Redis, before: Timestamp) -> Result<u64> {
     let pool = &database.pool();
-    let ended = db::campaigns::list_ended(pool, now - ENDED_KEPT_FOR, REMOVED_AT_ONCE);
+    let ended = db::campaigns::list_ended(pool, before, REMOVED_AT_ONCE);
     let mut removed = 0;
     for campaign in db::within(ended).await? {
         // Without the lease another process rebuilds it; the next run looks at it again.

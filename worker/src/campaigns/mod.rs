@@ -7,7 +7,6 @@ mod rebuild;
 mod reconciler;
 mod requested;
 
-use chrono::TimeDelta;
 pub(crate) use drift::run as run_drift_check;
 pub use drift::{Drift, check_drift};
 pub use ended::remove_ended;
@@ -16,6 +15,3 @@ pub(crate) use rebuild::rebuild_lease;
 pub use reconciler::{Reconciler, reconcile_all};
 pub use requested::rebuild_requested;
 pub(crate) use requested::run_requested;
-
-/// How long after the end of its window a campaign is removed from Redis.
-const ENDED_KEPT_FOR: TimeDelta = TimeDelta::days(7);

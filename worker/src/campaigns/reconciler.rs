@@ -23,11 +23,8 @@ use dibs_common::{
 use futures::future::join_all;
 use metrics::counter;
 
-use super::{
-    ENDED_KEPT_FOR,
-    rebuild::{list_unanswered, rebuild, rebuild_missing},
-};
-use crate::epoch;
+use super::rebuild::{list_unanswered, rebuild, rebuild_missing};
+use crate::{epoch, settings::Retention};
 
 const PAGE_SIZE: u32 = 500;
 /// Campaigns that are read from Redis at once, pipelined.
@@ -44,6 +41,7 @@ const CHECKS_PER_ROUND: usize = 10;
 pub struct Reconciler {
     database: Database,
     redis: Redis,
+    retention: Retention,
     unconfirmed: HashMap<CouponId, Unconfirmed>,
     /// The epoch in which campaigns that are long over were compared.
     compared_all: Option<Epoch>,
@@ -66,12 +64,12 @@ struct Counts {
 
 /// One round of a new [`Reconciler`].
 pub async fn reconcile_all(database: &Database, redis: &Redis) -> Result<Vec<Partition>> {
-    Reconciler::new(database.clone(), redis.clone()).round().await
+    Reconciler::new(database.clone(), redis.clone(), Retention::DEFAULT).round().await
 }
 
 impl Reconciler {
-    pub fn new(database: Database, redis: Redis) -> Self {
-        Self { database, redis, unconfirmed: HashMap::new(), compared_all: None }
+    pub fn new(database: Database, redis: Redis, retention: Retention) -> Self {
+        Self { database, redis, retention, unconfirmed: HashMap::new(), compared_all: None }
     }
 
     /// Compares every campaign that is not long over with Redis: restores its terms, and rebuilds it when its counts
@@ -81,7 +79,7 @@ impl Reconciler {
         let Position { epoch, .. } = epoch::check(&self.database, &self.redis, Position::default()).await?;
         let now = clock::now();
         let (recent, mut is_complete) = (now - RECONCILED_AFTER_END, true);
-        let since = if self.compared_all == Some(epoch) { recent } else { now - ENDED_KEPT_FOR };
+        let since = if self.compared_all == Some(epoch) { recent } else { now - self.retention.ended_campaigns() };
         let (mut partitions, mut after, mut unconfirmed) = (Vec::new(), None, Vec::new());
         loop {
             let pool = &self.database.pool();

@@ -34,6 +34,7 @@ use crate::{
     orders::{Expiry, expire_coupons},
     purge::{Purged, purge},
     ranking::{WindowsBuilt, warm},
+    settings::Retention,
 };
 
 /// How long after its end a day is persisted: at 00:10.
@@ -80,8 +81,7 @@ pub struct Jobs {
     pub zone: Tz,
     /// The number of partitions of commands.
     pub partitions: u16,
-    /// How many days refused claims of the timelines are kept.
-    pub claim_attempts_days: u16,
+    pub retention: Retention,
     /// Up to where overdue orders have their expiry submitted.
     pub expiry: Arc<Mutex<Expiry>>,
 }
@@ -140,9 +140,8 @@ impl Jobs {
             }
             Job::ExpireCoupons => format!("{} coupons expired", self.expire_all_coupons(now).await?),
             Job::Purge => {
-                let attempts_kept_for = TimeDelta::days(self.claim_attempts_days.into());
-                let purged = purge(database, now, attempts_kept_for).await?;
-                let campaigns = remove_ended(database, redis, now).await?;
+                let purged = purge(database, now, self.retention.claim_attempts()).await?;
+                let campaigns = remove_ended(database, redis, now - self.retention.ended_campaigns()).await?;
                 let Purged { idempotency_keys, outcomes, events, dead_letters, claim_refusals, .. } = purged;
                 let Purged { rejected_orders, declined_charges, product_changes, claim_attempts, rebuilds, .. } =
                     purged;

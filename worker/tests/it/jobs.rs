@@ -10,7 +10,10 @@ use dibs_common::{
     identifiers::{OrderId, ProductId},
     testing::{TestEnvironment, eventually},
 };
-use dibs_worker::jobs::{Job, Jobs};
+use dibs_worker::{
+    jobs::{Job, Jobs},
+    settings::Retention,
+};
 
 use crate::ranking::{ZONE, buy, cancel, deliver_all, shop};
 
@@ -20,7 +23,7 @@ pub fn jobs(environment: &TestEnvironment) -> Jobs {
         redis: environment.redis.clone(),
         zone: ZONE,
         partitions: 1,
-        claim_attempts_days: 7,
+        retention: Retention::DEFAULT,
         expiry: Arc::default(),
     }
 }

@@ -12,7 +12,10 @@ use dibs_common::{
     },
     testing::{FIRST, LogCapture, LogLine, eventually},
 };
-use dibs_worker::campaigns::{Reconciler, rebuild};
+use dibs_worker::{
+    campaigns::{Reconciler, rebuild},
+    settings::Retention,
+};
 use fred::interfaces::{HashesInterface as _, KeysInterface as _};
 use tokio::sync::Mutex;
 
@@ -41,7 +44,7 @@ struct Rounds(Mutex<Reconciler>);
 
 impl Rounds {
     fn new(test: &CampaignTest) -> Self {
-        Self(Mutex::new(Reconciler::new(test.database.clone(), test.redis.clone())))
+        Self(Mutex::new(Reconciler::new(test.database.clone(), test.redis.clone(), Retention::DEFAULT)))
     }
 
     async fn run_one(&self) {

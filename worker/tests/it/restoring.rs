@@ -15,7 +15,7 @@ use dibs_common::{
     supervisor::Supervisor,
     testing::{FIRST, SavedRows, TestEnvironment, eventually},
 };
-use dibs_worker::{Worker, campaigns::Reconciler, epoch, webhooks::Webhooks};
+use dibs_worker::{Worker, campaigns::Reconciler, epoch, settings::Retention, webhooks::Webhooks};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,7 +54,7 @@ async fn expect_none_pending(environment: &TestEnvironment, campaign: &Campaign)
 }
 
 async fn reconcile(environment: &TestEnvironment) {
-    let mut reconciler = Reconciler::new(environment.database.clone(), environment.redis.clone());
+    let mut reconciler = Reconciler::new(environment.database.clone(), environment.redis.clone(), Retention::DEFAULT);
     reconciler.round().await.expect("reconciled");
 }
 

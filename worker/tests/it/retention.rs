@@ -54,7 +54,8 @@ async fn consumers_of_killed_workers_are_removed_and_no_entry_is_lost() {
 async fn ended_campaigns_leave_redis_when_all_claims_have_an_outcome() {
     let test = CampaignTest::with_accepted(10, 1..=3).await;
     let now = clock::now();
-    let remove = async || remove_ended(&test.database, &test.redis, now).await.expect("removed");
+    let before = now - TimeDelta::days(7);
+    let remove = async || remove_ended(&test.database, &test.redis, before).await.expect("removed");
     let held = async || test.held().await.is_some();
     assert_eq!((remove().await, held().await), (0, true), "it is open");
     test.execute("UPDATE coupons SET opens_at = opens_at - INTERVAL 9 DAY, closes_at = closes_at - INTERVAL 8 DAY")

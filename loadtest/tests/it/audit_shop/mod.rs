@@ -27,6 +27,7 @@ use dibs_worker::{
     orders::execute_batch,
     ranking::{self, RankingSink},
     relay::{Relay, StepOutcome},
+    settings::Retention,
 };
 use fred::{
     interfaces::{KeysInterface as _, SortedSetsInterface as _, StreamsInterface as _},
@@ -202,8 +203,14 @@ async fn i9_sales_that_differ_from_the_orders_are_found() {
     let shop = Shop::new().await;
     let TestEnvironment { database, redis, .. } = &shop.environment;
     let (zone, expiry) = (SETTINGS.time_zone, Arc::default());
-    let jobs =
-        Jobs { database: database.clone(), redis: redis.clone(), zone, partitions: 1, claim_attempts_days: 7, expiry };
+    let jobs = Jobs {
+        database: database.clone(),
+        redis: redis.clone(),
+        zone,
+        partitions: 1,
+        retention: Retention::DEFAULT,
+        expiry,
+    };
     let today = business_day(clock::now(), zone);
     // The job accepts today as an explicit day, before it has ended.
     let tomorrow = clock::now() + TimeDelta::days(1);
