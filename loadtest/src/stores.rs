@@ -79,7 +79,7 @@ impl Stores {
         found.ok_or_else(|| anyhow!("the database has no coupon {coupon}"))
     }
 
-    /// Claims of `partition` that are not confirmed yet.
+    /// Entries of `partition` that are not confirmed yet, each of up to 250 claims.
     pub async fn backlog(&self, partition: Partition) -> Result<u64> {
         let key = self.redis.keys.claim_stream(partition);
         self.redis.client().xlen(key).await.context("reading the length of a claim stream")

@@ -267,7 +267,7 @@ struct Spent {
 
 async fn until_confirmed(harness: &mut Harness, campaign: BenchCampaign) -> Result<Spent> {
     let stores = harness.stores.clone();
-    let total = stores.backlog(campaign.partition).await?;
+    let total = harness.claimed(campaign).await?;
     let confirmed = async || Ok(stores.campaign(campaign.coupon).await?.issued.into());
     let spent = spent(harness, total, confirmed).await?;
     harness.until_drained(campaign).await?;

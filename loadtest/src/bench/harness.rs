@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use dibs_common::{
     db::Database,
     identifiers::{CouponId, Partition},
+    redis::campaign_state,
 };
 use fred::{
     interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
@@ -145,6 +146,12 @@ impl Harness {
     /// Confirmed claims.
     pub async fn confirmed(&self, subject: BenchCampaign) -> Result<u64> {
         Ok(self.stores.campaign(subject.coupon).await?.issued.into())
+    }
+
+    /// Claims that Redis has accepted.
+    pub async fn claimed(&self, subject: BenchCampaign) -> Result<u64> {
+        let counts = campaign_state::counts(&self.stores.redis, subject.partition, subject.coupon).await?;
+        Ok(counts.context("Redis does not hold the campaign")?.claimed.into())
     }
 
     /// Waits until the stream is empty.
