@@ -41,7 +41,12 @@ impl Latencies {
 
     /// The latency at a quantile from 0 to 1, in milliseconds.
     pub fn at(&self, quantile: f64) -> String {
-        milliseconds(Duration::from_micros(self.0.value_at_quantile(quantile)))
+        milliseconds(self.duration_at(quantile))
+    }
+
+    /// The latency at a quantile from 0 to 1.
+    pub fn duration_at(&self, quantile: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(quantile))
     }
 }
 

@@ -14,8 +14,9 @@ mod progress;
 mod ranking;
 mod rates;
 mod report;
+mod sustained;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use backlog::BacklogRounds;
@@ -31,7 +32,7 @@ use crate::{RunStatus, numbers::median, output, stores::StoreArguments};
 
 #[derive(Debug, Args)]
 pub struct BenchArguments {
-    /// Run only this benchmark; all except order-memory when left out
+    /// Run only this benchmark; all except order-memory and peer when left out
     #[arg(long, value_enum)]
     pub only: Option<Benchmark>,
     /// Measured seconds of each workload in each round, in slices of one second in turn with the baseline
@@ -64,6 +65,9 @@ pub struct BenchArguments {
     /// Events in the backlog of `relay`
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(10_000..))]
     pub events: u64,
+    /// The address of a program of loadtest/peers, for `peer`
+    #[arg(long, env = "PEER_ADDRESS", required_if_eq("only", "peer"))]
+    pub peer: Option<SocketAddr>,
     /// Print the report of `cost` as JSON
     #[arg(long)]
     pub json: bool,
@@ -79,6 +83,10 @@ pub struct BenchArguments {
 pub enum Benchmark {
     /// CPU time of each process for each claim and order; MySQL and Redis must run on this machine
     Cost,
+    /// The load at which as many claims are confirmed as accepted, held for a minute; takes about five
+    Sustained,
+    /// Accepted claims a second beside another program, with the worker confirming; see loadtest/peers
+    Peer,
     /// Accepted claims a second
     Accepted,
     /// Rejected claims a second on a sold-out campaign
@@ -102,8 +110,9 @@ pub enum Benchmark {
 
 impl BenchArguments {
     fn wants(&self, benchmark: Benchmark) -> bool {
-        // Order memory takes minutes, so it runs only on demand.
-        self.only.map_or(benchmark != Benchmark::OrderMemory, |only| only == benchmark)
+        // Order memory takes minutes, and a peer must be started first.
+        let by_default = !matches!(benchmark, Benchmark::OrderMemory | Benchmark::Peer);
+        self.only.map_or(by_default, |only| only == benchmark)
     }
 
     fn clients(&self) -> ClientPool {
@@ -141,7 +150,9 @@ impl BenchArguments {
 pub async fn run(arguments: BenchArguments) -> Result<RunStatus> {
     let mut harness = Harness::start(&arguments.stores).await?;
     measure_cost(&arguments, &mut harness).await?;
+    measure_sustained(&arguments, &mut harness).await?;
     measure_rates(&arguments, &mut harness).await?;
+    measure_peer(&arguments, &mut harness).await?;
     measure_backlog(&arguments, &mut harness).await?;
     measure_orders(&arguments, &mut harness).await?;
     measure_ranking(&arguments, &mut harness).await?;
@@ -169,15 +180,25 @@ async fn measure_cost(arguments: &BenchArguments, harness: &mut Harness) -> Resu
     Ok(())
 }
 
+async fn measure_sustained(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    if arguments.wants(Benchmark::Sustained) {
+        output::note("the sustained rate");
+        let sustained = sustained::measure(harness, arguments.clients(), arguments.backlog).await?;
+        output::line(&report::sustained(&sustained));
+    }
+    Ok(())
+}
+
 async fn measure_rates(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
     let mut workloads = arguments.workloads();
     if workloads.is_empty() {
         return Ok(());
     }
+    let baseline = harness.baseline_address();
     for round in 1..=arguments.rounds {
         for (workload, rounds) in &mut workloads {
             arguments.note_round(round, &format!("{}, in turn with the baseline server", workload.name()));
-            rates::measure(harness, arguments.sampling(), *workload, rounds).await?;
+            rates::measure(harness, baseline, arguments.sampling(), *workload, rounds).await?;
         }
     }
     output::line(&report::rates(&workloads, arguments.seconds));
@@ -188,6 +209,17 @@ async fn measure_rates(arguments: &BenchArguments, harness: &mut Harness) -> Res
         let open = rates::measure_open(harness, arguments.sampling(), rate).await?;
         output::line(&report::open_model(rate, &open));
     }
+    Ok(())
+}
+
+async fn measure_peer(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    let Some(peer) = arguments.peer.filter(|_| arguments.wants(Benchmark::Peer)) else { return Ok(()) };
+    let mut rounds = PairedRounds::default();
+    for round in 1..=arguments.rounds {
+        arguments.note_round(round, "claims, in turn with the peer");
+        rates::measure(harness, peer, arguments.sampling(), Workload::Confirming, &mut rounds).await?;
+    }
+    output::line(&report::peer(&rounds, arguments.seconds));
     Ok(())
 }
 
@@ -278,7 +310,7 @@ mod tests {
     #[test]
     fn all_but_the_longest_benchmark_run_by_default() {
         let mut expected = Benchmark::value_variants().to_vec();
-        expected.retain(|benchmark| *benchmark != Benchmark::OrderMemory);
+        expected.retain(|benchmark| !matches!(benchmark, Benchmark::OrderMemory | Benchmark::Peer));
         assert_eq!(wanted(&arguments(&[])), expected);
         assert_eq!(wanted(&arguments(&["--only=order-memory"])), [Benchmark::OrderMemory]);
     }
@@ -290,6 +322,13 @@ mod tests {
         assert_eq!(workloads(&["--only=accepted"]), [Workload::Accepted, Workload::Confirming]);
         assert_eq!(workloads(&["--only=rejected"]), [Workload::Rejected]);
         assert_eq!(workloads(&["--only=orders"]), []);
+    }
+
+    #[test]
+    fn a_peer_needs_its_address() {
+        let line = ["bench", "--database-url=mysql://h/dibs", "--only=peer"];
+        assert!(Line::try_parse_from(line).is_err());
+        assert_eq!(wanted(&arguments(&["--only=peer", "--peer=127.0.0.1:3000"])), [Benchmark::Peer]);
     }
 
     #[test]

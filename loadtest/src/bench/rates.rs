@@ -1,6 +1,6 @@
 //! Requests a second of accepted and of rejected claims, in turn with the baseline server.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
@@ -110,15 +110,16 @@ impl SamplingSettings {
     }
 }
 
-/// Measures a round of a workload, in turn with the baseline.
+/// Measures a round of a workload, in turn with the server at `baseline`.
 pub async fn measure(
     harness: &mut Harness,
+    baseline: SocketAddr,
     sampling: SamplingSettings,
     workload: Workload,
     rounds: &mut PairedRounds,
 ) -> Result<()> {
     let (campaign, mut target) = prepare(harness, workload).await?;
-    let baseline = Target { address: harness.baseline_address(), expected: StatusCode::ACCEPTED, ..target };
+    let mut baseline = Target { address: baseline, expected: StatusCode::ACCEPTED, ..target };
     let (mut pair, mut confirmed) = (PairedMeasurement::default(), 0);
     for _ in 0..sampling.slices {
         pair.baseline.append(&sampling.measure(baseline).await?);
@@ -128,6 +129,7 @@ pub async fn measure(
         pair.dibs.append(&measured);
         confirmed += newly_confirmed;
         target.first_user += USERS_PER_SLICE;
+        baseline.first_user += USERS_PER_SLICE;
         // The next slice of the baseline must not run beside a worker that still confirms.
         if workload == Workload::Confirming {
             harness.until_drained(campaign).await?;

@@ -7,9 +7,10 @@ use super::{
     orders::{HttpOrderResults, OrderRounds},
     ranking::{JobCost, RelayRounds},
     rates::{PairedRounds, Rounds, Workload},
+    sustained::{HELD_FOR, PART_LOAD, Sustained},
 };
 use crate::{
-    numbers::{grouped, grouped_rate, median, real},
+    numbers::{grouped, grouped_rate, median, per_second, real},
     output::Table,
 };
 
@@ -18,6 +19,7 @@ const CONFIRM_THRESHOLD: f64 = 0.7;
 const SINGLE_ORDER_THRESHOLD: f64 = 15.0;
 const BASELINE_ORDERS_THRESHOLD: f64 = 0.6;
 const READ_THRESHOLD: f64 = 0.8;
+const PEER_THRESHOLD: f64 = 2.0;
 const RELAY_THRESHOLD: f64 = 0.5;
 /// Bytes of Redis per claim.
 const MEMORY_THRESHOLD: f64 = 150.0;
@@ -66,6 +68,25 @@ fn ratio(rates: &[f64], others: &[f64]) -> f64 {
     median(&ratios)
 }
 
+/// The sustained rate, its latency, and the limits of the same cores.
+pub fn sustained(measured: &Sustained) -> String {
+    let mut table = Table::new(&["load", "a second", "confirmed", "backlog at most", "p50", "p99", "p99.9"], 1);
+    for (name, trial) in [
+        (format!("sustained for {} s", HELD_FOR.as_secs()), &measured.held),
+        (format!("{:.0} % of it", PART_LOAD * 100.0), &measured.part_load),
+    ] {
+        let confirmed = grouped_rate(per_second(trial.confirmed, trial.measured.elapsed));
+        let [p50, p99, p999] = trial.measured.latencies.percentiles();
+        table.row([name, grouped_rate(trial.measured.rate()), confirmed, grouped(trial.backlog), p50, p99, p999]);
+    }
+    for (name, rate) in
+        [("limit: requests of the baseline server", measured.bare), ("limit: plain INSERTs", measured.inserts)]
+    {
+        table.row([name.to_owned(), grouped_rate(rate)]);
+    }
+    table.render("The sustained rate: as many claims confirmed as accepted, a backlog of at most a second (open model)")
+}
+
 /// Claims a second by workload, compared with the baseline server.
 pub fn rates(workloads: &[(Workload, PairedRounds)], seconds: u32) -> String {
     let mut table = table("claims", "requests/s", &["p50", "p99", "p99.9", "confirmed/s"]);
@@ -86,6 +107,21 @@ pub fn rates(workloads: &[(Workload, PairedRounds)], seconds: u32) -> String {
     }
     let title = "Claims a second (closed model; medians of the rounds, each in turn with the baseline server";
     table.render(&format!("{title}, {seconds} s each)"))
+}
+
+/// Accepted claims a second beside those of a peer.
+pub fn peer(rounds: &PairedRounds, seconds: u32) -> String {
+    let mut table = table("claims", "accepted/s", &["p50", "p99", "p99.9", "confirmed/s"]);
+    let comparison = Comparison::at_least(median(&rounds.dibs.shares), PEER_THRESHOLD);
+    let confirmed = grouped_rate(median(&rounds.dibs.confirmed));
+    for (name, rounds, comparison, confirmed) in [
+        ("the peer, which persists nothing", &rounds.baseline, Comparison::baseline(), String::new()),
+        ("Dibs, worker confirming", &rounds.dibs, comparison, confirmed),
+    ] {
+        let cells = rounds.latencies.percentiles().into_iter().chain([confirmed]);
+        table.row(row(name, &rounds.rates, comparison, cells));
+    }
+    table.render(&format!("Claims a second beside a peer (closed model; in turn, {seconds} s each)"))
 }
 
 /// Latency in the open model.

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use super::{super::backlog::MemoryRounds, *};
+use super::{
+    super::{backlog::MemoryRounds, sustained::Trial},
+    *,
+};
 use crate::{latency::Latencies, processes::ResidentBytes};
 
 fn latencies(milliseconds: u64) -> Latencies {
@@ -44,6 +47,21 @@ fn rates_are_compared_with_the_baseline() {
     let mut confirming = paired(&[50_000.0, 52_000.0, 54_000.0], &[25_000.0, 26_000.0, 27_000.0]);
     confirming.dibs.confirmed = vec![21_000.0, 22_000.0, 23_000.0];
     insta::assert_snapshot!(rates(&[(Workload::Accepted, accepted), (Workload::Confirming, confirming)], 5));
+}
+
+#[test]
+fn a_peer_is_the_baseline_of_its_report() {
+    let mut rounds = paired(&[10_000.0, 12_000.0], &[25_000.0, 26_000.0]);
+    rounds.dibs.confirmed = vec![21_000.0, 22_000.0];
+    insta::assert_snapshot!(peer(&rounds, 5));
+}
+
+#[test]
+fn the_sustained_rate_is_shown_beside_the_limits() {
+    let trial =
+        |rate, responses, backlog| Trial { rate, measured: measurement(responses, 2), confirmed: responses, backlog };
+    let (held, part_load) = (trial(8_000.0, 16_000, 700), trial(5_600.0, 11_200, 40));
+    insta::assert_snapshot!(sustained(&Sustained { held, part_load, bare: 50_000.0, inserts: 40_000.0 }));
 }
 
 #[test]
