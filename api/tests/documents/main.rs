@@ -1,5 +1,6 @@
 //! Compares documents with the code, both ways. `make lint` runs these tests: they need no server.
 
+mod alerts;
 mod architecture;
 mod commands;
 mod errors;

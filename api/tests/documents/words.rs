@@ -8,7 +8,7 @@ const LIST: &str = "docs/retired-words.txt";
 const ENDINGS: [&str; 11] =
     [".rs", ".lua", ".sql", ".md", ".toml", ".yml", ".snap", ".bash", "openapi.json", "Makefile", "Dockerfile"];
 /// Read whole: their files have no endings, or a search from the root passes them over.
-const FOLDERS: [&str; 4] = ["scripts", ".ci", ".config", ".cargo"];
+const FOLDERS: [&str; 6] = ["scripts", "deploy", ".ci", ".config", ".cargo", ".github"];
 
 struct Word<'t> {
     text: String,
