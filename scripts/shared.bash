@@ -16,6 +16,9 @@ container_label=                     # of the containers to remove at the end, i
 bold='' plain=''
 if [[ -t 2 ]]; then bold=$'\e[1m' plain=$'\e[0m'; fi
 say() { echo "${bold}dibs:${plain} $*" >&2; }
+# The next one of so many steps, where a script has said how many there are.
+step() { [[ -z ${steps:-} ]] || say "$((++steps_done)) of $steps: $*"; }
+steps_done=0
 fail() { say "$@"; exit 1; }
 fail_with_log() { # NAME SENTENCE
   tail -n 40 "$server_folder/$1.log" >&2 || true
@@ -122,9 +125,13 @@ need_compiler() {
 # What a plain cargo build leaves out, as it builds for minutes.
 all_features=(--features dibs-worker/kafka)
 
-build_release() {
+# With the client of Kafka only where brokers are set.
+build_release() { # PACKAGE...
+  local options=() package
+  for package; do options+=(--package "$package"); done
+  [[ -z ${KAFKA_BROKERS:-} ]] || options+=("${all_features[@]}")
   need_compiler
-  run_to_end cargo build --release --workspace "${all_features[@]}"
+  run_to_end cargo build --release "${options[@]}"
 }
 
 # ---- servers ------------------------------------------------------------------------------------------
@@ -308,7 +315,7 @@ start_servers() { # run | load | bench | test
   else
     provide database mysql:9 mariadb-server mysqld mariadbd
     # Without TLS, which a server on the same machine does not need and each large statement would wait for.
-    DATABASE_URL=mysql://root@127.0.0.1:$port/dibs?ssl-mode=DISABLED
+    DATABASE_URL="mysql://root@127.0.0.1:$port/dibs?ssl-mode=DISABLED"
   fi
   if [[ -z ${REDIS_URL:-} ]]; then
     provide redis redis:8 redis-server redis-server valkey-server
@@ -357,6 +364,7 @@ start_program() { # NAME HOST:PORT [ARGUMENT...]
 # Servers, tables, a campaign, the worker, the API, in that order; stopped the other way round. The open
 # campaign's id is left in $coupon.
 start_stack() { # run | load
+  step "finding a database and Redis"
   start_servers "$1"
   local token=$server_folder/admin-token
   [[ -s $token ]] || (umask 077 && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$token")
@@ -364,10 +372,12 @@ start_stack() { # run | load
   export API_URL=http://${API_ADDRESS/#0.0.0.0/127.0.0.1} WORKER_URL=http://${WORKER_ADDRESS/#0.0.0.0/127.0.0.1}
   export SHUTDOWN_DELAY_SECONDS=${SHUTDOWN_DELAY_SECONDS:-0} # no load balancer is in front
   export LOG_FORMAT=${LOG_FORMAT:-text} # the logs are files, but a person reads them
+  step "updating the tables, adding demo data where there is none"
   run_quietly migrate "$release/dibs-worker" migrate
   run_quietly seed "$release/dibs-worker" seed
   # shellcheck disable=SC2034
   coupon=$(sed -n 's/^couponId=//p' "$server_folder/seed.log")
+  step "starting worker and API"
   start_program dibs-worker "$WORKER_ADDRESS" run
   start_program dibs-api "$API_ADDRESS"
 }
