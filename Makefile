@@ -10,7 +10,7 @@ run: ## build, find or start MySQL and Redis, start Dibs, show a first claim; Ct
 test: ## lint, and every test on real servers
 	@scripts/test
 
-lint: ## format, clippy, documents against the code, licences and advisories
+lint: ## format, clippy, documents against the code, licences, scripts, workflows, alerts, manifests
 	@scripts/lint
 
 bench: ## the figures, measured side by side on this machine (BENCH_ARGUMENTS='...')
