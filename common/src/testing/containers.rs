@@ -1,19 +1,47 @@
-use std::{fs::File, time::Duration};
+use std::{
+    env,
+    fs::File,
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use testcontainers::{
     GenericImage, ImageExt as _, ReuseDirective,
     core::{ContainerPort, WaitFor},
     runners::AsyncRunner as _,
 };
+use tokio::sync::OnceCell;
 
 const MYSQL: ContainerPort = ContainerPort::Tcp(3306);
 const REDIS: ContainerPort = ContainerPort::Tcp(6379);
 
-/// URLs of the two containers that all tests of this machine share. They stay: `docker rm -f dibs-test-mysql
-/// dibs-test-redis` removes them.
+/// Removes the containers once no process holds the file `$1`: each test process does until it ends, however it ends. Looks
+/// rarely, as a runner of tests may have no process for a moment. One remover is enough; it lets the next one begin before
+/// it removes anything.
+const REMOVER: &str = r#"
+exec 8<"$1" 9>"$1.remover"
+flock --nonblock 9 || exit
+while sleep 5; do
+  if flock --nonblock 8; then
+    exec 9>&-
+    docker rm --force --volumes dibs-test-mysql dibs-test-redis
+    exit
+  fi
+done
+"#;
+
+/// URLs of the two containers that all tests of this machine share. They are removed after the last test.
 pub(super) async fn shared() -> (String, String) {
-    // Each test is a process; only one may start the containers.
-    let lock = File::create(std::env::temp_dir().join("dibs-test-containers.lock")).expect("a lock file");
+    // Once a process: tasks of one thread would wait for each other's lock for good.
+    static STARTED: OnceCell<(String, String)> = OnceCell::const_new();
+    STARTED.get_or_init(start).await.clone()
+}
+
+async fn start() -> (String, String) {
+    remove_after_the_last_test();
+    // Of all processes only one may start the containers.
+    let lock = File::create(env::temp_dir().join("dibs-test-containers.lock")).expect("a lock file");
     lock.lock().expect("the lock");
     let mysql = GenericImage::new("mysql", "9")
         .with_exposed_port(MYSQL)
@@ -45,4 +73,19 @@ pub(super) async fn shared() -> (String, String) {
     })
     .await;
     urls
+}
+
+fn remove_after_the_last_test() {
+    static USED: OnceLock<File> = OnceLock::new();
+    let path = env::temp_dir().join("dibs-test-containers.used");
+    USED.get_or_init(|| {
+        let file = File::create(&path).expect("a file of users");
+        file.lock_shared().expect("a shared lock");
+        file
+    });
+    // In a session of its own, which outlives this process.
+    let mut remover = Command::new("setsid");
+    remover.args(["--fork", "bash", "-c", REMOVER, "dibs-test-remover"]).arg(&path);
+    let started = remover.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(started.expect("setsid of util-linux").success(), "a remover of containers");
 }
