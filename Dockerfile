@@ -1,6 +1,7 @@
 # One image for both programs: dibs-api, the default, and `dibs-worker run`. It holds these, the libraries that they are
 # linked with, and certificates: no shell, no package manager.
 FROM rust:1-bookworm AS build
+SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /source
 # rustup takes the toolchain that this file names.
 COPY rust-toolchain.toml ./
@@ -13,8 +14,7 @@ COPY api/Cargo.toml api/
 COPY common/Cargo.toml common/
 COPY loadtest/Cargo.toml loadtest/
 COPY worker/Cargo.toml worker/
-RUN set -eu; \
-    for crate in api common loadtest worker; do \
+RUN for crate in api common loadtest worker; do \
       mkdir -p "$crate/src" "$crate/tests/it"; \
       touch "$crate/src/lib.rs"; \
       echo 'fn main() {}' | tee "$crate/src/main.rs" >"$crate/tests/it/main.rs"; \
@@ -30,8 +30,7 @@ ARG DIBS_COMMIT=unknown
 RUN cargo build --release --locked --package dibs-api --package dibs-worker --features "$FEATURES"
 
 # For scanners: what came from Debian (dpkg), and every crate (Cargo.lock).
-RUN set -eu; \
-    mkdir -p /image/etc/ssl/certs /image/usr/share/doc/dibs /image/var/lib/dpkg/status.d; \
+RUN mkdir -p /image/etc/ssl/certs /image/usr/share/doc/dibs /image/var/lib/dpkg/status.d; \
     install -D -t /image/usr/local/bin target/release/dibs-api target/release/dibs-worker; \
     ldd target/release/dibs-api target/release/dibs-worker | grep -o '/lib[^ )]*' | sort -u \
       | xargs cp --parents --dereference -t /image; \
