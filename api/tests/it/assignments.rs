@@ -99,7 +99,7 @@ async fn seed_001_3_a_coupon_is_assigned_to_users_who_are_notified() {
     for payload in events {
         let payload: Value = serde_json::from_str(&payload).expect("JSON");
         let issuances = payload["issuances"].as_array().expect("issuances");
-        users.extend(issuances.iter().filter_map(|issuance| issuance["userId"].as_u64()));
+        users.extend(issuances.iter().filter_map(|issuance| issuance[0].as_u64()));
     }
     users.sort_unstable();
     assert_eq!(users, [3, 7, 9], "each is notified once");

@@ -139,19 +139,15 @@ impl IssuancePlan {
     /// Events of the issuances. An event has up to [`EVENT_BATCH_SIZE`] issuances of a campaign: a row of the outbox
     /// for each issuance would cost more than the issuance itself.
     pub fn events(&self, now: Timestamp) -> Vec<Event> {
-        let mut by_coupon: BTreeMap<CouponId, Vec<IssuedCouponPayload>> = BTreeMap::new();
+        let mut alike: BTreeMap<(CouponId, Timestamp), Vec<(UserId, ClaimId)>> = BTreeMap::new();
         for Issuance { coupon, user, record, valid_until, .. } in &self.issuances {
-            by_coupon.entry(*coupon).or_default().push(IssuedCouponPayload {
-                user_coupon_id: record.claim_id,
-                user_id: *user,
-                valid_until: *valid_until,
-            });
+            alike.entry((*coupon, *valid_until)).or_default().push((*user, record.claim_id));
         }
         let mut events = Vec::new();
-        for (coupon_id, issuances) in &by_coupon {
+        for ((coupon_id, valid_until), issuances) in alike {
             for issuances in issuances.chunks(EVENT_BATCH_SIZE) {
-                let payload = CouponsIssued { coupon_id: *coupon_id, issued_at: now, issuances };
-                events.push(Event::new(Aggregate::Coupon(*coupon_id), COUPON_ISSUED, &payload));
+                let payload = CouponsIssued { coupon_id, issued_at: now, valid_until, issuances };
+                events.push(Event::new(Aggregate::Coupon(coupon_id), COUPON_ISSUED, &payload));
             }
         }
         events
@@ -186,16 +182,10 @@ struct CouponsIssued<'i> {
     coupon_id: CouponId,
     #[serde(serialize_with = "crate::clock::serialize")]
     issued_at: Timestamp,
-    issuances: &'i [IssuedCouponPayload],
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct IssuedCouponPayload {
-    user_coupon_id: ClaimId,
-    user_id: UserId,
     #[serde(serialize_with = "crate::clock::serialize")]
     valid_until: Timestamp,
+    // Pairs and not objects: MySQL parses each byte, writes it to its logs, and holds it for days.
+    issuances: &'i [(UserId, ClaimId)],
 }
 
 /// Decides a batch of claims in order, on the locked campaigns and what the database already holds.

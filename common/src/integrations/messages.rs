@@ -79,8 +79,11 @@ struct CouponsIssued<'p> {
     coupon_id: &'p RawValue,
     #[serde(borrow, rename = "issuedAt")]
     issued_at: &'p RawValue,
+    /// None in a row of an earlier version, whose issuances are objects.
+    #[serde(borrow, rename = "validUntil")]
+    valid_until: Option<&'p RawValue>,
     #[serde(borrow)]
-    issuances: Vec<Recipient<'p>>,
+    issuances: Vec<&'p RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +95,14 @@ struct Recipient<'p> {
     user_id: &'p RawValue,
     #[serde(borrow)]
     valid_until: &'p RawValue,
+}
+
+impl<'p> Recipient<'p> {
+    fn read(issuance: &'p RawValue, valid_until: Option<&'p RawValue>) -> Result<Self, serde_json::Error> {
+        let Some(valid_until) = valid_until else { return serde_json::from_str(issuance.get()) };
+        let (user_id, user_coupon_id) = serde_json::from_str(issuance.get())?;
+        Ok(Self { user_coupon_id, user_id, valid_until })
+    }
 }
 
 /// The data of the message about one issuance.
@@ -124,8 +135,9 @@ pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> 
     if event.kind != COUPON_ISSUED {
         return Ok(vec![message(0, serde_json::from_str(&event.payload)?)]);
     }
-    let CouponsIssued { coupon_id, issued_at, issuances } = serde_json::from_str(&event.payload)?;
-    let messages = (0..).zip(&issuances).map(|(place, Recipient { user_coupon_id, user_id, valid_until })| {
+    let CouponsIssued { coupon_id, issued_at, valid_until, issuances } = serde_json::from_str(&event.payload)?;
+    let messages = (0..).zip(issuances).map(|(place, issuance)| {
+        let Recipient { user_coupon_id, user_id, valid_until } = Recipient::read(issuance, valid_until)?;
         let data = CouponIssued { user_coupon_id, coupon_id, user_id, issued_at, valid_until };
         Ok(message(place, serde_json::value::to_raw_value(&data)?))
     });
@@ -156,19 +168,23 @@ mod tests {
 
     #[test]
     fn each_issuance_of_an_event_is_a_message() {
-        let payload = r#"{"couponId": 3, "issuedAt": "2026-11-21T03:00:00Z", "issuances": [
+        let payload = r#"{"couponId": 3, "issuedAt": "2026-11-21T03:00:00Z", "validUntil": "2026-12-21T03:00:00Z",
+            "issuances": [[1, "a"], [2, "b"]]}"#;
+        let of_an_earlier_version = r#"{"couponId": 3, "issuedAt": "2026-11-21T03:00:00Z", "issuances": [
             {"userCouponId": "a", "userId": 1, "validUntil": "2026-12-21T03:00:00Z"},
             {"userCouponId": "b", "userId": 2, "validUntil": "2026-12-21T03:00:00Z"}]}"#;
-        let messages = rendered(&event("coupon.issued", payload));
-        assert_eq!(messages.len(), 2);
-        assert_eq!(
-            messages[1],
-            concat!(
-                r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00.000Z","aggregateType":"COUPON","#,
-                r#""aggregateId":"3","epoch":0,"sequence":7,"data":{"userCouponId":"b","couponId":3,"userId":2,"#,
-                r#""issuedAt":"2026-11-21T03:00:00Z","validUntil":"2026-12-21T03:00:00Z"}}"#
-            )
-        );
+        for payload in [payload, of_an_earlier_version] {
+            let messages = rendered(&event("coupon.issued", payload));
+            assert_eq!(messages.len(), 2);
+            assert_eq!(
+                messages[1],
+                concat!(
+                    r#"{"id":"event-7-1","type":"coupon.issued","timestamp":"2026-11-21T03:00:00.000Z","#,
+                    r#""aggregateType":"COUPON","aggregateId":"3","epoch":0,"sequence":7,"data":{"userCouponId":"b","#,
+                    r#""couponId":3,"userId":2,"issuedAt":"2026-11-21T03:00:00Z","validUntil":"2026-12-21T03:00:00Z"}}"#
+                )
+            );
+        }
     }
 
     #[test]
