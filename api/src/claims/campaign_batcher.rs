@@ -171,7 +171,7 @@ impl ScriptCaller {
             let decision = match &decided {
                 Ok(Some(decisions)) => result_of(decisions, place, &mut remaining),
                 Ok(None) => Err(Error::CampaignUnavailable(self.coupon)),
-                Err(error) => Err(copy(error)),
+                Err(error) => Err(error.shared()),
             };
             // A caller that went away finds the claim at its status URL.
             let _gone = caller.send(decision);
@@ -234,14 +234,5 @@ fn result_of(decisions: &Decisions, place: usize, remaining: &mut u32) -> Result
         Decision::NotOpen => Err(Error::CampaignNotOpen { opens_at: decisions.opens_at, now: decisions.now }),
         Decision::Closed => Err(Error::CampaignClosed),
         Decision::Paused => Err(Error::CampaignPaused),
-    }
-}
-
-/// The error of a shared call or query, for one more of its callers. Errors are not `Clone`: their causes are not.
-pub(super) fn copy(error: &Error) -> Error {
-    match error {
-        Error::DependencyUnavailable { dependency, cause } => Error::unavailable(*dependency, cause.to_string()),
-        Error::CouponNotFound(coupon) => Error::CouponNotFound(*coupon),
-        other => Error::internal(other.chain()),
     }
 }

@@ -82,7 +82,7 @@ impl Claims {
         }
         // Requests that miss the cache at the same time share one query.
         let opened = self.batchers.try_get_with(coupon, self.open(coupon)).await;
-        opened.map_err(|error| campaign_batcher::copy(&error))
+        opened.map_err(|error| error.shared())
     }
 
     async fn open(&self, coupon: CouponId) -> Result<Arc<CampaignBatcher>> {
@@ -101,7 +101,7 @@ impl Claims {
             let campaign = db::within(db::campaigns::find(&self.database.pool(), coupon)).await?;
             campaign.map(|campaign| campaign.terms.closes_at).ok_or(Error::CouponNotFound(coupon))
         });
-        Ok(clock::now() >= closes_at.await.map_err(|error| campaign_batcher::copy(&error))?)
+        Ok(clock::now() >= closes_at.await.map_err(|error| error.shared())?)
     }
 
     /// Records a refusal that came before the campaign was looked up. Only of one that is claimed here: a caller

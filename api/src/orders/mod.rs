@@ -1,12 +1,14 @@
 //! The way of a command: onto the stream of its user's partition, and its outcome back from the worker.
 
 mod accepted;
+mod batcher;
 mod context;
 mod outcomes;
 
 use std::{sync::Arc, time::Duration};
 
 pub use accepted::AcceptedCommand;
+use batcher::CommandBatcher;
 pub use context::CommandContext;
 use dibs_common::{
     clock,
@@ -17,7 +19,6 @@ use dibs_common::{
     redis::{
         Redis,
         pending_commands::{self, PendingCommand},
-        scripts,
         streams::OrderEntry,
     },
     supervisor::Supervisor,
@@ -35,7 +36,8 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(3);
 pub struct Orders {
     database: Database,
     redis: Redis,
-    partitions: u16,
+    /// One for each partition.
+    batchers: Vec<CommandBatcher>,
     waiters: Arc<OutcomeWaiters<OrderOutcome>>,
 }
 
@@ -56,7 +58,9 @@ impl Orders {
         max_waiting: usize,
     ) -> Result<Self> {
         let waiters = OutcomeWaiters::start(database, redis, supervisor, max_waiting).await?;
-        Ok(Self { database: database.clone(), redis: redis.clone(), partitions, waiters })
+        let start = |partition| CommandBatcher::start(Partition(partition), redis, supervisor);
+        let batchers = (0..partitions).map(start).collect();
+        Ok(Self { database: database.clone(), redis: redis.clone(), batchers, waiters })
     }
 
     /// Puts a command on the stream and waits for its outcome, for as long as the caller prefers. A rejection is an
@@ -82,16 +86,21 @@ impl Orders {
         }
     }
 
+    /// By user, so that the commands of one user are executed in the order in which they were accepted.
+    fn batcher_of(&self, user: UserId) -> Result<&CommandBatcher> {
+        let partitions = u16::try_from(self.batchers.len()).map_err(Error::internal)?;
+        let partition = usize::from(Partition::of_user(user, partitions).0);
+        self.batchers.get(partition).ok_or_else(|| Error::internal("a partition without a batcher"))
+    }
+
     async fn enqueue(&self, command: &Command, request_id: &RequestId) -> Result<()> {
-        // By user, so that the commands of one user are executed in the order in which they were accepted.
-        let stream = self.redis.keys.order_stream(Partition::of_user(command.user, self.partitions));
         let entry = OrderEntry {
             // Always: a repeat of the same command may wait although this request does not.
             reply_channel: self.waiters.channel().to_owned(),
             request: request_id.as_str().to_owned(),
             command: command.clone(),
         };
-        scripts::enqueue(&self.redis, stream, MAX_STREAM_LENGTH, entry.fields()?).await
+        self.batcher_of(command.user)?.enqueue(&entry).await
     }
 
     /// A command whose caller did not get the outcome; it may have one by now. None when a restore of the database has

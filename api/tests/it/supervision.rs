@@ -16,11 +16,12 @@ use crate::app::{RULES, TestApp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const LISTED: [&str; 8] = [
+const LISTED: [&str; 9] = [
     "api_keys",
     "claim_attempts",
     "claim_outcome_listener",
     "claim_outcome_look_up",
+    "command_batcher_0",
     "command_outcome_listener",
     "command_outcome_look_up",
     "database_watch",

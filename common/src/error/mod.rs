@@ -4,6 +4,7 @@ mod code;
 mod credentials;
 mod facts;
 mod rejections;
+mod shared;
 
 pub use code::ErrorCode;
 pub use credentials::CredentialFault;

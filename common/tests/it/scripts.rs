@@ -14,14 +14,14 @@ use dibs_common::{
         keys::ISSUANCE_GROUP,
         scripts::{
             CampaignCounts, ClaimRequest, Decision, Decisions, RateLimit, acknowledge, assign, campaign_put,
-            campaign_update, claim, rate_limit, return_slots,
+            campaign_update, claim, enqueue, enqueue_all, rate_limit, return_slots,
         },
         streams::{ClaimEntry, ClaimStream, Delivery},
     },
     testing::{FIRST, TestEnvironment, eventually, open_terms},
 };
 use fred::{
-    interfaces::{ClientLike as _, KeysInterface as _},
+    interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
     types::{ClusterHash, CustomCommand},
 };
 
@@ -390,5 +390,22 @@ async fn a_quota_may_come_at_once_and_then_each_part_of_the_window_allows_one_mo
     // What is refused does not count.
     assert_eq!(count(&[["b", "w"]]).await[0][0].remaining, 2);
     eventually("one more is allowed", Duration::from_secs(5), async || allowed(&count(&[["a", "v"]]).await[0])).await;
+    environment.end().await;
+}
+
+#[tokio::test]
+async fn entries_are_appended_in_their_order_while_there_is_room() {
+    let environment = TestEnvironment::new().await;
+    let stream = environment.redis.keys.order_stream(FIRST);
+    let entry = |value: &str| vec!["name".to_owned(), value.to_owned(), "more".to_owned(), String::new()];
+    let entries = ["a", "b", "c"].map(entry).to_vec();
+    assert_eq!(enqueue_all(&environment.redis, stream.clone(), 2, entries).await.expect("redis"), 2);
+    assert!(matches!(enqueue(&environment.redis, stream.clone(), 2, entry("d")).await, Err(Error::Overloaded)));
+    enqueue(&environment.redis, stream.clone(), 3, entry("e")).await.expect("there is room");
+    let found: Vec<(String, Vec<(String, String)>)> =
+        environment.redis.client().xrange(&stream, "-", "+", None).await.expect("redis");
+    let values: Vec<&str> = found.iter().map(|(_, fields)| fields[0].1.as_str()).collect();
+    assert_eq!((values, found[0].1.len()), (vec!["a", "b", "e"], 2));
+    environment.redis.client().unlink::<(), _>(stream).await.expect("deleted");
     environment.end().await;
 }

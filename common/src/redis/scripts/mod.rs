@@ -22,7 +22,7 @@ pub use acknowledge::acknowledge;
 pub(super) use campaign_put::term_fields;
 pub use campaign_put::{CampaignCounts, CampaignLowered, CampaignPut, campaign_lower, campaign_put, campaign_update};
 pub use claim::{ClaimRequest, Decision, Decisions, RECORD_BYTES, assign, claim, read_record, write_record};
-pub use enqueue::enqueue;
+pub use enqueue::{enqueue, enqueue_all};
 use fred::{
     clients::Client,
     types::{Value, scripts::Script},
