@@ -26,5 +26,5 @@ fuzz: ## every route with what the OpenAPI document allows and what it does not,
 	@FUZZ_EXAMPLES='$(FUZZ_EXAMPLES)' scripts/fuzz
 
 openapi: ## write api/openapi.json from the code
-	@cargo run --quiet --package dibs-api -- --database-url mysql://none/none --redis-url redis://none openapi >api/openapi.json.new
+	@cargo run --quiet --package dibs-api -- openapi >api/openapi.json.new
 	@mv api/openapi.json.new api/openapi.json

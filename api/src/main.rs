@@ -44,6 +44,10 @@ async fn execute(Parsed { settings, shown, files }: Parsed<ApiSettings>) -> Resu
             Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
         }
         Some(Command::Openapi) => print_document(),
+        Some(Command::Completions { shell }) => {
+            config::print_completions::<ApiSettings>(shell);
+            Ok(())
+        }
     }
 }
 

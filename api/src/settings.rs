@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use chrono::TimeDelta;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use dibs_common::{
     config::{ListenerSettings, SecretFiles, Settings, secret},
     domain::assignment_rules::AssignmentRules,
@@ -93,6 +94,11 @@ pub enum Command {
     Health,
     /// Print the OpenAPI document
     Openapi,
+    /// Print the script by which a shell completes commands and settings
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 impl ApiSettings {

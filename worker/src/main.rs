@@ -45,11 +45,22 @@ async fn main() -> ExitCode {
 }
 
 async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
+    match settings.command {
+        Command::Health if health::probe(settings.worker_address).await => return Ok(ExitCode::SUCCESS),
+        Command::Health => {
+            return Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)));
+        }
+        Command::Completions { shell } => {
+            config::print_completions::<WorkerSettings>(shell);
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
+    }
     settings.shared.check()?;
     clock::set_offset(settings.shared.clock_offset());
     settings.webhooks.webhooks()?;
     settings.kafka.check()?;
-    if !matches!(settings.command, Command::Run | Command::Health) {
+    if !matches!(settings.command, Command::Run) {
         // `run` watches its connections, and logs in when that is needed.
         settings.shared.database(1)?.ensure_login().await;
     }
@@ -64,10 +75,8 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
         Command::Job(run) => run_logged(&settings, Box::pin(cli::job(&settings, *run))).await,
         Command::DeadLetters(letters) => cli::dead_letters(&settings, letters).await,
         Command::Keys(command) => run_keys(&settings, command.clone()).await,
-        Command::Health if health::probe(settings.worker_address).await => Ok(()),
-        Command::Health => {
-            Err(Error::Setting("WORKER_ADDRESS", format!("nothing is ready at {}", settings.worker_address)))
-        }
+        // Answered above, without the servers.
+        Command::Health | Command::Completions { .. } => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use chrono::{NaiveDate, TimeDelta};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use dibs_common::{
     config::{ListenerSettings, SecretFiles, Settings},
     domain::{admin_action::MAX_REASON_LENGTH, dead_letter::DeadLetterStatus, order::OrderRules},
@@ -114,6 +115,11 @@ pub enum Command {
     Keys(KeysCommand),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
+    /// Print the script by which a shell completes commands and settings
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// What the comparing commands have in common.

@@ -103,3 +103,25 @@ async fn connections_that_send_half_a_head_keep_no_caller_out_and_are_closed() {
     assert!(health::probe(api.address).await);
     environment.end().await;
 }
+
+/// Runs the program without servers; whether it ended well, and what it printed.
+async fn run(arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dibs-api"));
+    // A folder without a `.env`.
+    command.args(arguments).current_dir("/").env_remove("DATABASE_URL").env_remove("REDIS_URL");
+    let ended = timeout(LIMIT, command.output()).await.expect("in time").expect("the program");
+    (ended.status.success(), String::from_utf8([ended.stdout, ended.stderr].concat()).expect("text"))
+}
+
+#[tokio::test]
+async fn commands_that_need_no_server_take_no_urls() {
+    let (printed, document) = run(&["openapi"]).await;
+    assert!(printed && document == include_str!("../../openapi.json"), "the document, as it is committed");
+    let (printed, script) = run(&["completions", "bash"]).await;
+    assert!(printed && script.contains("--database-url") && script.contains("dibs-api"), "{script}");
+    for arguments in [["--api-address=127.0.0.1:1", "health"], ["health", "--api-address=127.0.0.1:1"]] {
+        assert_eq!(run(&arguments).await, (false, "error: API_ADDRESS: nothing is ready at 127.0.0.1:1\n".into()));
+    }
+    let (served, refusal) = run(&["--redis-url=redis://127.0.0.1:1"]).await;
+    assert!(!served && refusal.starts_with("error: DATABASE_URL: it is not set; expected mysql://"), "{refusal}");
+}

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 pub use listener::ListenerSettings;
 use secrecy::{ExposeSecret, SecretString};
 pub use secret_files::{SecretFiles, SecretWatch};
-pub use shown::{Parsed, parse};
+pub use shown::{Parsed, parse, print_completions};
 use tracing_subscriber::EnvFilter;
 pub use url::describe_url;
 use url::{check_database_url, check_redis_url};

@@ -3,6 +3,7 @@
 use std::{env, ffi::OsString};
 
 use clap::{ArgMatches, Command, Parser};
+use clap_complete::Shell;
 
 use super::{SecretFiles, describe_url};
 use crate::error::Result;
@@ -24,7 +25,7 @@ pub struct Parsed<S> {
 /// # Errors
 /// A file that holds no secret, and a secret that is given twice.
 pub fn parse<S: Parser>() -> Result<Parsed<S>> {
-    let mut command = S::command().after_help(AFTER_HELP);
+    let mut command = with_settings_anywhere(S::command()).after_help(AFTER_HELP);
     let arguments: Vec<OsString> = env::args_os().collect();
     let files = SecretFiles::read(&command, &arguments, |name| env::var_os(name))?;
     let mut matches = command.clone().get_matches_from(files.with_values(&command, arguments));
@@ -34,6 +35,26 @@ pub fn parse<S: Parser>() -> Result<Parsed<S>> {
         Ok(settings) => Ok(Parsed { settings, shown, files }),
         Err(error) => error.format(&mut command).exit(),
     }
+}
+
+/// Prints the script by which a shell completes the commands and settings of a program.
+pub fn print_completions<S: Parser>(shell: Shell) {
+    let mut command = with_settings_anywhere(S::command());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut std::io::stdout());
+}
+
+/// The command line of a program, whose settings stand before its command or after it.
+fn with_settings_anywhere(command: Command) -> Command {
+    command.mut_args(|setting| {
+        // Not every command needs a required setting. `Settings::check` refuses an empty one where it is needed.
+        let setting = if setting.is_required_set() {
+            setting.required(false).default_value("").hide_default_value(true)
+        } else {
+            setting
+        };
+        setting.global(true)
+    })
 }
 
 /// `NAME=value` of every setting, defaults included, in the order of the help. Hidden values are masked.
@@ -54,7 +75,7 @@ fn show(command: &Command, matches: &ArgMatches) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, FromArgMatches as _};
     use secrecy::SecretString;
 
     use super::*;
@@ -66,6 +87,34 @@ mod tests {
         settings: Settings,
         #[arg(long, env, value_parser = secret, hide_env_values = true)]
         token: Option<SecretString>,
+    }
+
+    #[test]
+    fn settings_stand_before_or_after_a_command() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[arg(long)]
+            needed: String,
+            #[command(subcommand)]
+            command: Action,
+        }
+
+        #[derive(clap::Subcommand)]
+        enum Action {
+            Run { count: Option<u32> },
+        }
+
+        for (arguments, expected) in [
+            (&["p", "--needed=a", "run", "1"][..], "a"),
+            (&["p", "run", "--needed", "a", "1"], "a"),
+            (&["p", "run", "1", "--needed=a"], "a"),
+            (&["p", "run", "1"], ""),
+        ] {
+            let mut matches = with_settings_anywhere(Program::command()).get_matches_from(arguments);
+            let program = Program::from_arg_matches_mut(&mut matches).expect("parsed");
+            assert_eq!(program.needed, expected, "{arguments:?}");
+            assert!(matches!(program.command, Action::Run { count: Some(1) }), "{arguments:?}");
+        }
     }
 
     #[test]

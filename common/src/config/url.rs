@@ -36,6 +36,9 @@ fn describe(text: &str) -> Option<String> {
 
 pub(super) fn check_database_url(url: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected mysql://user:password@host:port/database";
+    if url.is_empty() {
+        return Err(format!("it is not set; {EXPECTED}"));
+    }
     if !["mysql://", "mariadb://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(EXPECTED.into());
     }
@@ -49,6 +52,9 @@ pub(super) fn check_database_url(url: &str) -> Result<(), String> {
 
 pub(super) fn check_redis_url(url: &str) -> Result<(), String> {
     const EXPECTED: &str = "expected redis://, rediss://, redis-cluster:// or redis-sentinel:// and host:port";
+    if url.is_empty() {
+        return Err(format!("it is not set; {EXPECTED}"));
+    }
     let known = ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
     if !url.split_once("://").is_some_and(|(scheme, _)| known.contains(&scheme)) {
         return Err(EXPECTED.into());

@@ -152,3 +152,26 @@ async fn dead_letters_are_handled_as_json_and_with_a_reason() {
     assert_eq!(result_of(&environment, &["dead-letters", "drop"]).await.0, Some(2));
     environment.end().await;
 }
+
+#[tokio::test]
+async fn settings_stand_anywhere_and_health_needs_no_urls() {
+    let run = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dibs-worker"));
+        // A folder without a `.env`.
+        command.args(arguments).current_dir("/").env_remove("DATABASE_URL").env_remove("REDIS_URL");
+        let ended = command.output().await.expect("the program");
+        (ended.status.success(), String::from_utf8([ended.stdout, ended.stderr].concat()).expect("text"))
+    };
+    for arguments in [["--worker-address=127.0.0.1:1", "health"], ["health", "--worker-address=127.0.0.1:1"]] {
+        assert_eq!(run(&arguments).await, (false, "error: WORKER_ADDRESS: nothing is ready at 127.0.0.1:1\n".into()));
+    }
+    let (printed, script) = run(&["completions", "zsh"]).await;
+    assert!(printed && script.contains("dead-letters") && script.contains("--kafka-brokers"), "{script}");
+    let (done, refusal) = run(&["migrate", "--redis-url", "redis://127.0.0.1:1"]).await;
+    assert!(!done && refusal.starts_with("error: DATABASE_URL: it is not set; expected mysql://"), "{refusal}");
+    let environment = TestEnvironment::new().await;
+    let url = environment.settings.database_url.expose_secret();
+    let (done, output) = run(&["migrate", "--database-url", url, "--redis-url", "redis://127.0.0.1:1"]).await;
+    assert!(done, "{output}");
+    environment.end().await;
+}
