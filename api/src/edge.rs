@@ -28,6 +28,7 @@ use futures::{
     future::{BoxFuture, Either},
 };
 pub use idempotency::{IDEMPOTENCY_KEY_NAME, MAX_KEY_LENGTH, is_upload};
+pub use limits::is_limited;
 use meter::Meter;
 use tower::{Layer, Service};
 use tracing::Instrument as _;

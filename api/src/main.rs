@@ -43,7 +43,10 @@ async fn execute(Parsed { settings, shown, files }: Parsed<ApiSettings>) -> Resu
         Some(Command::Health) => {
             Err(Error::Setting("API_ADDRESS", format!("nothing is ready at {}", settings.api_address)))
         }
-        Some(Command::Openapi) => print_document(),
+        Some(Command::Openapi) => {
+            print_document();
+            Ok(())
+        }
         Some(Command::Completions { shell }) => {
             config::print_completions::<ApiSettings>(shell);
             Ok(())
@@ -73,8 +76,6 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the document is what was asked for")]
-fn print_document() -> Result<()> {
-    let document = dibs_api::routes::document().to_pretty_json().map_err(Error::internal)?;
-    println!("{document}");
-    Ok(())
+fn print_document() {
+    println!("{:#}", dibs_api::routes::document());
 }

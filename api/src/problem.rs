@@ -25,6 +25,7 @@ pub struct Problem<'p> {
     #[schema(example = "coupon exhausted")]
     title: &'static str,
     /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// What was expected, and what to do.
     detail: String,

@@ -26,7 +26,12 @@ use crate::{
 pub(super) fn limiter_of<'a>(app: &'a App, request: &Request) -> Option<&'a RateLimiter> {
     let limiter = app.rate_limiter.as_ref()?;
     let route = request.extensions().get::<MatchedPath>()?;
-    (route.as_str() == "/coupons/issue" && request.method() == axum::http::Method::POST).then_some(limiter)
+    is_limited(&request.method().as_str().to_lowercase(), route.as_str()).then_some(limiter)
+}
+
+/// Whether a call is counted against the limits. `method` is in lower case, as the OpenAPI document spells it.
+pub fn is_limited(method: &str, route: &str) -> bool {
+    method == "post" && route == "/coupons/issue"
 }
 
 /// Whose claim it is, and on what. Whether the body is right, its handler says.

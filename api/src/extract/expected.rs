@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::routes;
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(routes::document()).unwrap_or_default());
+static DOCUMENT: LazyLock<Value> = LazyLock::new(routes::document);
 /// The response must not grow with the request: a list may have 10,000 wrong items.
 const MAX_ERRORS: usize = 50;
 /// Of text that is shown as it came, in characters.

@@ -14,8 +14,10 @@ use dibs_common::{
 use serde::Serialize;
 use utoipa::{
     IntoResponses, ToSchema,
-    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
+    openapi::{ContentBuilder, Header, Ref, RefOr, ResponseBuilder, response::Response as Described},
 };
+
+use crate::routes::Pending;
 
 /// For as long as an outage of Redis usually lasts.
 const REMEMBERING: RetryPolicy =
@@ -31,9 +33,8 @@ pub struct AcceptedCommand {
     /// The payment that it creates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payment_id: Option<PaymentId>,
-    /// Always PENDING.
-    #[schema(example = "PENDING")]
-    pub status: &'static str,
+    #[schema(inline)]
+    pub status: Pending,
     #[serde(skip)]
     location: String,
 }
@@ -55,14 +56,14 @@ impl AcceptedCommand {
             Action::Pay { .. } => (Some(PaymentId(id.0)), format!("/payments/{id}")),
             _ => (None, format!("/orders/{order_id}/commands/{id}")),
         };
-        Self { command_id: id, order_id, payment_id, status: "PENDING", location }
+        Self { command_id: id, order_id, payment_id, status: Pending::Pending, location }
     }
 
     /// An order that was requested and is not placed yet.
     pub fn placing(order: OrderId) -> Self {
         // An order takes the id of the command that places it.
         let command_id = CommandId(order.0);
-        Self { command_id, order_id: order, payment_id: None, status: "PENDING", location: String::new() }
+        Self { command_id, order_id: order, payment_id: None, status: Pending::Pending, location: String::new() }
     }
 }
 
@@ -85,6 +86,7 @@ impl IntoResponses for AcceptedCommand {
     fn responses() -> BTreeMap<String, RefOr<Described>> {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("AcceptedCommand"))).build();
         let response = ResponseBuilder::new().description("accepted; the outcome follows");
-        [("202".to_owned(), RefOr::T(response.content("application/json", content).build()))].into()
+        let response = response.content("application/json", content).header("Location", Header::default());
+        [("202".to_owned(), RefOr::T(response.build()))].into()
     }
 }

@@ -17,8 +17,10 @@ struct Pages;
 ///
 /// `text/html` where the header `Accept` prefers it, else Markdown.
 #[utoipa::path(
-    get, path = "/errors", tag = "errors",
-    responses((status = 200, description = "all codes", body = String, content_type = "text/markdown")),
+    get, path = "/errors", operation_id = "listErrorCodes", tag = "errors",
+    responses(
+        (status = 200, description = "all codes", body = String, content_type = "text/markdown", headers(("Vary"))),
+    ),
 )]
 pub async fn error_codes(headers: HeaderMap) -> ApiResult {
     page("README", &headers)
@@ -28,9 +30,10 @@ pub async fn error_codes(headers: HeaderMap) -> ApiResult {
 ///
 /// When it comes, its fields, what the caller does. `text/html` where the header `Accept` prefers it, else Markdown.
 #[utoipa::path(
-    get, path = "/errors/{code}", tag = "errors", params(("code" = String, Path, example = "COUPON_EXHAUSTED")),
+    get, path = "/errors/{code}", operation_id = "getErrorCode",
+    tag = "errors", params(("code" = String, Path, example = "COUPON_EXHAUSTED")),
     responses(
-        (status = 200, description = "the page of the code", body = String, content_type = "text/markdown"),
+        (status = 200, description = "the code's page", body = String, content_type = "text/markdown", headers(("Vary"))),
         (status = 404, description = "ROUTE_NOT_FOUND", body = Problem),
     ),
 )]

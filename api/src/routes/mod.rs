@@ -15,9 +15,12 @@ mod users;
 
 use axum::{Json, Router, routing::get};
 use dibs_common::health::{self, ProcessHealth};
-use utoipa::{OpenApi, openapi::OpenApi as Document};
+use serde_json::Value;
+use utoipa::{OpenApi, openapi::OpenApi as Derived};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
+
+pub use responses::Pending;
 
 use crate::{
     access::{
@@ -46,8 +49,13 @@ use crate::{
         (name = "payments", description = "With points"),
         (name = "points", description = "What users buy and hold"),
         (name = "products", description = "What the shop sells"),
-        (name = "errors", description = "What the codes of problems mean"),
-        (name = "administration", description = "Calls of administrators")
+        (name = "campaigns", description = "Coupons on offer, as administrators see and change them"),
+        (name = "assignments", description = "Coupons that administrators give to many users"),
+        (name = "catalogue", description = "Products, as administrators change them"),
+        (name = "support", description = "What administrators look up and correct for users"),
+        (name = "keys", description = "API keys"),
+        (name = "dead-letters", description = "What could not be processed or delivered"),
+        (name = "errors", description = "What the codes of problems mean")
     ),
     components(schemas(crate::problem::Problem<'static>, crate::orders::AcceptedCommand))
 )]
@@ -102,12 +110,12 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(errors::error_page))
 }
 
-/// The document of an API that requires credentials.
-pub fn document() -> Document {
+/// The OpenAPI document of an API that requires credentials.
+pub fn document() -> Value {
     complete(documented().into_openapi(), AuthMode::Required)
 }
 
-fn complete(document: Document, mode: AuthMode) -> Document {
+fn complete(document: Derived, mode: AuthMode) -> Value {
     document::completed(with_access(document, mode))
 }
 

@@ -13,8 +13,8 @@ use dibs_common::{
 };
 use serde::Serialize;
 use utoipa::{
-    IntoResponses,
-    openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder, response::Response as Described},
+    IntoResponses, ToSchema,
+    openapi::{RefOr, ResponseBuilder, response::Response as Described},
 };
 
 use crate::problem::ApiError;
@@ -33,6 +33,13 @@ pub fn located(status: StatusCode, location: String, body: impl Serialize) -> Re
 /// Refuses a body with errors.
 pub fn validate(errors: Vec<FieldError>) -> Result<()> {
     if errors.is_empty() { Ok(()) } else { Err(Error::ValidationFailed(errors)) }
+}
+
+/// The status of what is accepted and has no outcome yet.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Pending {
+    Pending,
 }
 
 /// The problems of a call that reads the database.
@@ -72,10 +79,7 @@ pub(super) use problems;
 pub type Responses = BTreeMap<String, RefOr<Described>>;
 
 pub fn described(codes: &[(&str, &str)]) -> Responses {
-    let problem = |codes: &str| {
-        // Not the type of a problem yet: the document sets it for all calls.
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        ResponseBuilder::new().description(codes).content("application/json", content).build()
-    };
-    codes.iter().map(|(status, codes)| ((*status).to_owned(), RefOr::T(problem(codes)))).collect()
+    // The document adds the content of problems to all calls.
+    let problem = |codes: &str| RefOr::T(ResponseBuilder::new().description(codes).build());
+    codes.iter().map(|(status, codes)| ((*status).to_owned(), problem(codes))).collect()
 }

@@ -161,7 +161,7 @@ fn errors_of_changes() -> Vec<Error> {
 /// Status, headers and body of a rendered error.
 async fn shown(error: Error) -> Value {
     let response: Response =
-        render(ApiError(error).into_response(), "request-1", &Uri::from_static("/the/path?query=1"));
+        render(ApiError(error).into_response(), "request-1", &Uri::from_static("/coupons/issue?query=1"));
     let (head, body) = response.into_parts();
     let headers: BTreeMap<&str, &str> =
         head.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("text"))).collect();
@@ -183,7 +183,14 @@ async fn the_problem_of_every_code() {
     }
     let missing: Vec<_> = ErrorCode::ALL.iter().filter(|code| !problems.contains_key(code.into_str())).collect();
     assert!(missing.is_empty(), "{missing:?}");
-    insta::assert_json_snapshot!(problems);
+    // The examples of the OpenAPI document are from it, and its `Retry-After`.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/problems.json");
+    let sent = format!("{:#}\n", json!(problems));
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        std::fs::write(path, &sent).expect("written");
+    }
+    let committed = std::fs::read_to_string(path).expect("api/problems.json");
+    assert!(committed == sent, "api/problems.json is out of date: INSTA_UPDATE=always writes it");
 }
 
 /// Replaces what differs from run to run: ids that Dibs generates, and times.

@@ -67,6 +67,7 @@ pub struct DeadLetter {
     #[serde(rename = "type")]
     pub kind: String,
     /// The id of the coupon or order that it is about; null when that is not known.
+    #[schema(required)]
     pub aggregate_id: Option<String>,
     /// As it was sent or came; it need not be JSON. Of a stream entry, an object of its fields.
     pub payload: String,
@@ -84,12 +85,15 @@ pub struct DeadLetter {
     pub dead_lettered_at: DateTime<Utc>,
     /// When a redrive was last requested; null when none was.
     #[serde(serialize_with = "crate::clock::serialize")]
+    #[schema(required)]
     pub redrive_at: Option<DateTime<Utc>>,
     /// When a redrive succeeded; null when none did.
     #[serde(serialize_with = "crate::clock::serialize")]
+    #[schema(required)]
     pub sent_at: Option<DateTime<Utc>>,
     /// When it was dropped; null when it was not.
     #[serde(serialize_with = "crate::clock::serialize")]
+    #[schema(required)]
     pub dropped_at: Option<DateTime<Utc>>,
 }
 

@@ -51,6 +51,7 @@ pub struct OwnedCoupon {
     pub valid_until: DateTime<Utc>,
     /// When an order used it.
     #[serde(serialize_with = "crate::clock::serialize")]
+    #[schema(required)]
     pub used_at: Option<DateTime<Utc>>,
 }
 

@@ -28,7 +28,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 
 /// List what administrators changed
 #[utoipa::path(
-    get, path = "/admin/actions", tag = "administration", params(ActionsQuery, Page::<AdminActionId>),
+    get, path = "/admin/actions", operation_id = "listAdminActions",
+    tag = "support", params(ActionsQuery, Page::<AdminActionId>),
     responses((status = 200, description = "the newest first", body = List<AdminAction, AdminActionId>), Problems),
 )]
 pub async fn actions(

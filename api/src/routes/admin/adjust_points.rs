@@ -50,7 +50,7 @@ problems! {
 ///
 /// A row of the user's ledger, GRANT or DEDUCTION, with the reason among the actions. The holding cap holds.
 #[utoipa::path(
-    post, path = "/admin/points", tag = "administration", request_body = AdjustmentBody,
+    post, path = "/admin/points", operation_id = "adjustPoints", tag = "support", request_body = AdjustmentBody,
     responses((status = 200, description = "the balance after it", body = Adjusted), Problems),
 )]
 pub async fn adjust_points(

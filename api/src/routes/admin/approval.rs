@@ -21,7 +21,8 @@ problems! {
 /// One of more users than `ASSIGNMENT_APPROVAL_THRESHOLD` has no effect before another administrator than the one who
 /// asked for it approves it. Approving it twice has no further effect.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments/{key}/approve", tag = "administration", params(ActionQuery),
+    post, path = "/admin/coupons/{couponId}/assignments/{key}/approve", operation_id = "approveAssignment",
+    tag = "assignments", params(ActionQuery),
     responses(
         (status = 200, description = "the users get it shortly", body = AssignmentState),
         (status = 422, description = "CAMPAIGN_CLOSED, ASSIGNMENT_BUDGET_EXCEEDED", body = Problem), Problems,
@@ -39,7 +40,8 @@ pub async fn approve(
 ///
 /// Any administrator may, also the one who asked for it. It has no effect for good; another one needs another key.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments/{key}/reject", tag = "administration", params(ActionQuery),
+    post, path = "/admin/coupons/{couponId}/assignments/{key}/reject", operation_id = "rejectAssignment",
+    tag = "assignments", params(ActionQuery),
     responses((status = 200, description = "it has no effect", body = AssignmentState), Problems),
 )]
 pub async fn reject(

@@ -22,9 +22,12 @@ problems! {
 /// worker executes it, at once or when a second administrator has approved it; `Location` shows its progress. Lists of
 /// more than 10,000 users are uploaded.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/assignments", tag = "administration",
+    post, path = "/admin/coupons/{couponId}/assignments", operation_id = "assignCoupon", tag = "assignments",
     params(ActionQuery), request_body = Recipients,
-    responses((status = 202, description = "accepted; the users get it shortly", body = AssignmentState), Problems),
+    responses(
+        (status = 202, description = "accepted; the users get it shortly", body = AssignmentState, headers(("Location"))),
+        Problems,
+    ),
 )]
 pub async fn assign(
     app: SharedApp,

@@ -11,7 +11,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "ASSIGNMENT_NOT_FOUND" }
 ///
 /// Its key is the one that it was uploaded with, or its id.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/assignments/{key}", tag = "administration",
+    get, path = "/admin/coupons/{couponId}/assignments/{key}", operation_id = "getAssignment", tag = "assignments",
     responses((status = 200, description = "the assignment now", body = AssignmentState), Problems),
 )]
 pub async fn assignment(

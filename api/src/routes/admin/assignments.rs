@@ -19,7 +19,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 
 /// List the assignments of a coupon
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/assignments", tag = "administration",
+    get, path = "/admin/coupons/{couponId}/assignments", operation_id = "listAssignments", tag = "assignments",
     params(AssignmentsQuery, Page::<AssignmentId>),
     responses((status = 200, description = "the newest first", body = List<AssignmentState, AssignmentId>), Problems),
 )]

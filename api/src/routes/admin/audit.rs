@@ -30,7 +30,7 @@ pub struct CampaignAudit {
     /// Claims that differ, in the order of the comparison.
     items: Vec<ClaimDifference>,
     /// Asks for the next page; null on the last. A page may be empty and have a next one.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, required)]
     next_cursor: Option<AuditPosition>,
 }
 
@@ -44,7 +44,8 @@ problems! {
 /// Terms, counts, and every claim: the issued coupons first, then what Redis holds. A call compares for up to half a
 /// second, or until `limit` differences; those of one user stay together. `nextCursor` goes on.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/audit", tag = "administration", params(Page::<AuditPosition>),
+    get, path = "/admin/coupons/{couponId}/audit", operation_id = "auditCampaign",
+    tag = "campaigns", params(Page::<AuditPosition>),
     responses((status = 200, description = "the next page of differences", body = CampaignAudit), Problems),
 )]
 pub async fn audit(

@@ -102,8 +102,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 ///
 /// `ETag` is its revision, for `If-Match` of a change.
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}", tag = "administration",
-    responses((status = 200, description = "the campaign now", body = CampaignDetail), Problems),
+    get, path = "/admin/coupons/{couponId}", operation_id = "getCampaign", tag = "campaigns",
+    responses((status = 200, description = "the campaign now", body = CampaignDetail, headers(("ETag"))), Problems),
 )]
 pub async fn campaign(app: SharedApp, _: Administrator, PathParams(coupon): PathParams<CouponId>) -> ApiResult {
     let campaign = db::found(db::campaigns::find(&app.database.pool(), coupon), Error::CouponNotFound(coupon)).await?;

@@ -12,9 +12,11 @@ problems! { AdminProblems: 404 "COUPON_NOT_FOUND", 412 "PRECONDITION_FAILED, wit
 /// Claims are refused with `CAMPAIGN_PAUSED`; those that are accepted are issued. Pausing it twice has no further
 /// effect.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/pause", tag = "administration", params(ChangeQuery),
+    post, path = "/admin/coupons/{couponId}/pause", operation_id = "pauseCampaign",
+    tag = "campaigns",
+    params(ChangeQuery, ("If-Match" = Option<String>, Header, description = "`ETag` of the expected version, or `*`")),
     responses(
-        (status = 200, description = "it is paused", body = ChangedCampaign),
+        (status = 200, description = "it is paused", body = ChangedCampaign, headers(("ETag"))),
         (status = 422, description = "CAMPAIGN_CLOSED", body = Problem), Problems,
     ),
 )]
@@ -26,9 +28,11 @@ pub async fn pause(app: SharedApp, action: Change, coupon: PathParams<CouponId>,
 ///
 /// Claims are accepted again, within the window. Resuming it twice has no further effect.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/resume", tag = "administration", params(ChangeQuery),
+    post, path = "/admin/coupons/{couponId}/resume", operation_id = "resumeCampaign",
+    tag = "campaigns",
+    params(ChangeQuery, ("If-Match" = Option<String>, Header, description = "`ETag` of the expected version, or `*`")),
     responses(
-        (status = 200, description = "it takes claims within its window", body = ChangedCampaign),
+        (status = 200, description = "it takes claims within its window", body = ChangedCampaign, headers(("ETag"))),
         (status = 422, description = "CAMPAIGN_CLOSED", body = Problem), Problems,
     ),
 )]
@@ -41,8 +45,10 @@ pub async fn resume(app: SharedApp, action: Change, coupon: PathParams<CouponId>
 /// For good. Claims are refused with `CAMPAIGN_CLOSED`; those that are accepted are issued. Closing it twice has no
 /// further effect.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/close", tag = "administration", params(ChangeQuery),
-    responses((status = 200, description = "it is closed", body = ChangedCampaign), Problems),
+    post, path = "/admin/coupons/{couponId}/close", operation_id = "closeCampaign",
+    tag = "campaigns",
+    params(ChangeQuery, ("If-Match" = Option<String>, Header, description = "`ETag` of the expected version, or `*`")),
+    responses((status = 200, description = "it is closed", body = ChangedCampaign, headers(("ETag"))), Problems),
 )]
 pub async fn close(app: SharedApp, action: Change, coupon: PathParams<CouponId>, if_match: IfMatch) -> ApiResult {
     change(&app, action, coupon.0, CampaignChange::Close, if_match.optional()).await

@@ -37,7 +37,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 
 /// List campaigns
 #[utoipa::path(
-    get, path = "/admin/coupons", tag = "administration", params(CampaignsQuery, Page::<CouponId>),
+    get, path = "/admin/coupons", operation_id = "listCampaigns",
+    tag = "campaigns", params(CampaignsQuery, Page::<CouponId>),
     responses((status = 200, description = "the newest first", body = List<AdminCampaign, CouponId>), Problems),
 )]
 pub async fn campaigns(

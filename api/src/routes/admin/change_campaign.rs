@@ -37,9 +37,13 @@ problems! {
 /// What is left out stays. The total quantity goes up or down while claims come in, never below what is claimed. Issued
 /// coupons keep their terms. Claims are decided by the new terms when the answer is there.
 #[utoipa::path(
-    patch, path = "/admin/coupons/{couponId}", tag = "administration", request_body = CampaignPatch,
+    patch, path = "/admin/coupons/{couponId}", operation_id = "changeCampaign",
+    tag = "campaigns", request_body = CampaignPatch,
     params(ChangeQuery, ("If-Match" = String, Header, description = "`ETag` of the version that is changed, or `*`")),
-    responses((status = 200, description = "the campaign after the change", body = ChangedCampaign), Problems),
+    responses(
+        (status = 200, description = "the campaign after the change", body = ChangedCampaign, headers(("ETag"))),
+        Problems,
+    ),
 )]
 pub async fn change_campaign(
     app: SharedApp,

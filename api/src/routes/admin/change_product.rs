@@ -11,7 +11,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON", 404 "PRODUCT
 ///
 /// What is left out stays. `stockChange` is added to the stock that is there, once for an `Idempotency-Key`.
 #[utoipa::path(
-    patch, path = "/admin/products/{productId}", tag = "administration", params(ActionQuery),
+    patch, path = "/admin/products/{productId}", operation_id = "changeProduct", tag = "catalogue", params(ActionQuery),
     request_body = ProductChange,
     responses((status = 200, description = "the product after the change", body = Product), Problems),
 )]

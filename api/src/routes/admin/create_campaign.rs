@@ -8,8 +8,9 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
 ///
 /// It takes claims from `opensAt` on.
 #[utoipa::path(
-    post, path = "/admin/coupons", tag = "administration", request_body = CampaignTerms, params(ActionQuery),
-    responses((status = 201, description = "created", body = CampaignView), Problems),
+    post, path = "/admin/coupons", operation_id = "createCampaign",
+    tag = "campaigns", request_body = CampaignTerms, params(ActionQuery),
+    responses((status = 201, description = "created", body = CampaignView, headers(("Location"))), Problems),
 )]
 pub async fn create_campaign(
     app: SharedApp,

@@ -26,8 +26,13 @@ problems! {
 /// `secret` is shown in this answer only, and a repeat with the same `Idempotency-Key` does not show it. Other API
 /// processes know the key within 2 s.
 #[utoipa::path(
-    post, path = "/admin/keys", tag = "administration", request_body = NewApiKey, params(ActionQuery),
-    responses((status = 201, description = "created; the secret is shown once", body = CreatedApiKey), Problems),
+    post, path = "/admin/keys", operation_id = "createApiKey",
+    tag = "keys", request_body = NewApiKey, params(ActionQuery),
+    responses(
+        (status = 201, description = "created; the secret is shown once", body = CreatedApiKey,
+            headers(("Location"), ("Cache-Control"))),
+        Problems,
+    ),
 )]
 pub async fn create_key(app: SharedApp, Action(context): Action, JsonBody(new): JsonBody<NewApiKey>) -> ApiResult {
     validate(new.errors_at(context.at))?;

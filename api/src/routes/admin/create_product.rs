@@ -6,8 +6,9 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED, MALFORMED_JSON" }
 
 /// Create a product
 #[utoipa::path(
-    post, path = "/admin/products", tag = "administration", request_body = ProductTerms, params(ActionQuery),
-    responses((status = 201, description = "created", body = Product), Problems),
+    post, path = "/admin/products", operation_id = "createProduct",
+    tag = "catalogue", request_body = ProductTerms, params(ActionQuery),
+    responses((status = 201, description = "created", body = Product, headers(("Location"))), Problems),
 )]
 pub async fn create_product(
     app: SharedApp,

@@ -21,7 +21,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 
 /// List dead letters
 #[utoipa::path(
-    get, path = "/admin/dead-letters", tag = "administration", params(DeadLettersQuery, Page::<DeadLetterId>),
+    get, path = "/admin/dead-letters", operation_id = "listDeadLetters",
+    tag = "dead-letters", params(DeadLettersQuery, Page::<DeadLetterId>),
     responses((status = 200, description = "the newest first", body = List<DeadLetter, DeadLetterId>), Problems),
 )]
 pub async fn dead_letters(

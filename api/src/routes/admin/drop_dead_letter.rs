@@ -13,7 +13,8 @@ problems! {
 /// It is listed as DROPPED for 30 days. Claims of it that have no outcome are rejected with `CLAIM_FAILED`, and their
 /// quantity is free again. Dropping it twice has no further effect, and one that was sent stays so.
 #[utoipa::path(
-    delete, path = "/admin/dead-letters/{deadLetterId}", tag = "administration", params(ActionQuery),
+    delete, path = "/admin/dead-letters/{deadLetterId}", operation_id = "dropDeadLetter",
+    tag = "dead-letters", params(ActionQuery),
     responses((status = 204, description = "dropped"), Problems),
 )]
 pub async fn drop_dead_letter(

@@ -8,7 +8,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 ///
 /// Also those that are revoked or have expired. No secret is shown.
 #[utoipa::path(
-    get, path = "/admin/keys", tag = "administration", params(Page::<ApiKeyId>),
+    get, path = "/admin/keys", operation_id = "listApiKeys", tag = "keys", params(Page::<ApiKeyId>),
     responses((status = 200, description = "the newest first", body = List<ApiKey, ApiKeyId>), Problems),
 )]
 pub async fn keys(

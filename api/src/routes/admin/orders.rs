@@ -37,7 +37,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 ///
 /// A page reads at most 10,000 orders: one of a rare status may have fewer items than `limit` and still a `nextCursor`.
 #[utoipa::path(
-    get, path = "/admin/orders", operation_id = "list_orders_of_all_users", tag = "administration",
+    get, path = "/admin/orders", operation_id = "listOrdersOfAllUsers", tag = "support",
     params(AdminOrdersQuery, Page::<OrderId>),
     responses((status = 200, description = "the newest first", body = List<Order, OrderId>), Problems),
 )]

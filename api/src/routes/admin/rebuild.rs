@@ -10,8 +10,12 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND" }
 /// rebuilds it once more. Claims are answered `CAMPAIGN_UNAVAILABLE` meanwhile: about 10 s for a million coupons.
 /// `Location` shows when it is done.
 #[utoipa::path(
-    post, path = "/admin/coupons/{couponId}/rebuild", tag = "administration", params(ActionQuery),
-    responses((status = 202, description = "accepted; a worker rebuilds it", body = Rebuild), Problems),
+    post, path = "/admin/coupons/{couponId}/rebuild", operation_id = "rebuildCampaign",
+    tag = "campaigns", params(ActionQuery),
+    responses(
+        (status = 202, description = "accepted; a worker rebuilds it", body = Rebuild, headers(("Location"))),
+        Problems,
+    ),
 )]
 pub async fn rebuild(app: SharedApp, Action(context): Action, PathParams(coupon): PathParams<CouponId>) -> ApiResult {
     let database = app.database.clone();

@@ -9,7 +9,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "REBUILD_NOT_FOUND" }
 
 /// Look at a rebuild
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/rebuilds/{rebuildId}", tag = "administration",
+    get, path = "/admin/coupons/{couponId}/rebuilds/{rebuildId}", operation_id = "getRebuild", tag = "campaigns",
     responses((status = 200, description = "the rebuild now", body = Rebuild), Problems),
 )]
 pub async fn rebuild_state(

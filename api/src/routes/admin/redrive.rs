@@ -12,7 +12,8 @@ problems! {
 /// Requesting it twice has no further effect, and one that was sent stays so. The worker that serves the source
 /// redrives it; the list has the outcome.
 #[utoipa::path(
-    post, path = "/admin/dead-letters/{deadLetterId}/redrive", tag = "administration", params(ActionQuery),
+    post, path = "/admin/dead-letters/{deadLetterId}/redrive", operation_id = "redriveDeadLetter",
+    tag = "dead-letters", params(ActionQuery),
     responses((status = 202, description = "accepted; the letter as it is now", body = DeadLetter), Problems),
 )]
 pub async fn redrive(

@@ -21,7 +21,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "ASSIGNMENT_NOT_FOUND" }
 
 /// List the users whom an assignment does not give the coupon
 #[utoipa::path(
-    get, path = "/admin/coupons/{couponId}/assignments/{key}/refused", tag = "administration",
+    get, path = "/admin/coupons/{couponId}/assignments/{key}/refused", operation_id = "listRefusedUsers",
+    tag = "assignments",
     params(RefusedUsersQuery, Page::<ClaimId>),
     responses(
         (status = 200, description = "by code, then in the order of the list", body = List<RefusedUser, ClaimId>),

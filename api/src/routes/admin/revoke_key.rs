@@ -9,7 +9,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "API_KEY_NOT_FOUND" }
 /// It stays in the list, and its name stays taken. Other API processes refuse it within 2 s. Revoking it twice has no
 /// further effect.
 #[utoipa::path(
-    delete, path = "/admin/keys/{apiKeyId}", tag = "administration", params(ActionQuery),
+    delete, path = "/admin/keys/{apiKeyId}", operation_id = "revokeApiKey", tag = "keys", params(ActionQuery),
     responses((status = 200, description = "the key, revoked", body = ApiKey), Problems),
 )]
 pub async fn revoke_key(

@@ -28,7 +28,7 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED" }
 /// ledger, orders and payments. Refused claims are stored within seconds, at a bounded rate, and kept for some days. A
 /// claim on its way has no entry yet.
 #[utoipa::path(
-    get, path = "/admin/users/{userId}/timeline", tag = "administration",
+    get, path = "/admin/users/{userId}/timeline", operation_id = "listTimeline", tag = "support",
     params(TimelineQuery, Page::<TimelinePosition>),
     responses((status = 200, description = "the newest first", body = List<TimelineEntry, TimelinePosition>), Problems),
 )]

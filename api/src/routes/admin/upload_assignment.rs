@@ -34,9 +34,13 @@ problems! {
 /// list in the same order changes nothing and shows the assignment, also when the first request broke off. Otherwise as
 /// the call that takes the list as JSON.
 #[utoipa::path(
-    put, path = "/admin/coupons/{couponId}/assignments/{key}", tag = "administration", params(UploadQuery),
+    put, path = "/admin/coupons/{couponId}/assignments/{key}", operation_id = "uploadAssignment",
+    tag = "assignments", params(UploadQuery),
     request_body(content = String, content_type = "application/x-ndjson", description = "a user a line"),
-    responses((status = 202, description = "accepted; the users get it shortly", body = AssignmentState), Problems),
+    responses(
+        (status = 202, description = "accepted; the users get it shortly", body = AssignmentState, headers(("Location"))),
+        Problems,
+    ),
 )]
 pub async fn upload_assignment(
     app: SharedApp,

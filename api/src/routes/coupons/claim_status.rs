@@ -55,7 +55,7 @@ problems! { ReadProblems: 404 "COUPON_NOT_FOUND, CLAIM_NOT_FOUND" }
 /// The user's latest one, or with `claimId` any, also one that was rejected: where a user may have several coupons, each is
 /// found by the `claimId` of the response that accepted it.
 #[utoipa::path(
-    get, path = "/coupons/{couponId}/claims/{userId}", tag = "coupons", params(ClaimQuery),
+    get, path = "/coupons/{couponId}/claims/{userId}", operation_id = "getClaim", tag = "coupons", params(ClaimQuery),
     responses((status = 200, description = "the claim now", body = ClaimState), Problems),
 )]
 pub async fn claim_status(

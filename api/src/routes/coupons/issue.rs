@@ -6,12 +6,11 @@ use dibs_common::{
 };
 use tokio::time::Instant;
 
-use super::claim_status::ClaimStatus;
 use crate::{
-    claims::{AcceptedClaim, AwaitedClaim},
+    claims::{self, AwaitedClaim},
     extract::Prefer,
     request_id::RequestId,
-    routes::prelude::*,
+    routes::{prelude::*, responses::Pending},
 };
 
 /// A user's claim on a coupon.
@@ -22,10 +21,10 @@ pub struct ClaimBody {
     coupon_id: CouponId,
 }
 
-/// An accepted claim, and its issuance once there is one.
+/// An accepted claim that is not issued yet.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ClaimAnswer {
+pub struct AcceptedClaim {
     claim_id: ClaimId,
     coupon_id: CouponId,
     user_id: UserId,
@@ -33,13 +32,37 @@ pub struct ClaimAnswer {
     sequence: u32,
     /// The remaining quantity right after it.
     remaining: u32,
-    status: ClaimStatus,
+    #[schema(inline)]
+    status: Pending,
     #[serde(serialize_with = "dibs_common::clock::serialize")]
     accepted_at: DateTime<Utc>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_coupon_id: Option<ClaimId>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "dibs_common::clock::serialize")]
-    valid_until: Option<DateTime<Utc>>,
+}
+
+/// A claim that is issued: the user has the coupon.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedClaim {
+    claim_id: ClaimId,
+    coupon_id: CouponId,
+    user_id: UserId,
+    /// Its place in the order of acceptance, from 1.
+    sequence: u32,
+    /// The remaining quantity right after it.
+    remaining: u32,
+    #[schema(inline)]
+    status: Issued,
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    accepted_at: DateTime<Utc>,
+    user_coupon_id: ClaimId,
+    #[serde(serialize_with = "dibs_common::clock::serialize")]
+    valid_until: DateTime<Utc>,
+}
+
+/// The status of an issued claim.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum Issued {
+    Issued,
 }
 
 problems! {
@@ -53,11 +76,14 @@ problems! {
 /// Accepted claims are issued by the worker, usually within a few milliseconds; `Location` shows its outcome.
 /// With `Prefer: wait=N` the answer waits for up to N seconds (at most 10) and is 200 once the coupon is issued.
 #[utoipa::path(
-    post, path = "/coupons/issue", tag = "coupons", request_body = ClaimBody,
+    post, path = "/coupons/issue", operation_id = "claimCoupon", tag = "coupons", request_body = ClaimBody,
     params(("Prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the issuance")),
     responses(
-        (status = 202, description = "accepted; issuance follows", body = ClaimAnswer),
-        (status = 200, description = "issued, with `Prefer: wait`", body = ClaimAnswer), Problems,
+        (status = 202, description = "accepted; issuance follows", body = AcceptedClaim,
+            headers(("Location"), ("Preference-Applied"))),
+        (status = 200, description = "issued, with `Prefer: wait`", body = IssuedClaim,
+            headers(("Location"), ("Preference-Applied"))),
+        Problems,
     ),
 )]
 pub async fn issue(
@@ -89,30 +115,36 @@ pub async fn issue(
     Ok(answered)
 }
 
-fn answer(body: ClaimBody, accepted: AcceptedClaim, valid_until: Option<DateTime<Utc>>) -> Response {
+fn answer(body: ClaimBody, accepted: claims::AcceptedClaim, valid_until: Option<DateTime<Utc>>) -> Response {
     let ClaimBody { user_id, coupon_id } = body;
-    let record = accepted.record;
-    let (code, status) = match valid_until {
-        Some(_) => (StatusCode::OK, ClaimStatus::Issued),
-        None => (StatusCode::ACCEPTED, ClaimStatus::Pending),
-    };
+    let claims::AcceptedClaim { record: ClaimRecord { claim_id, sequence, accepted_at }, remaining } = accepted;
     let location = format!("/coupons/{coupon_id}/claims/{user_id}");
-    let answer = ClaimAnswer {
-        claim_id: record.claim_id,
+    let Some(valid_until) = valid_until else {
+        let status = Pending::Pending;
+        let accepted = AcceptedClaim { claim_id, coupon_id, user_id, sequence, remaining, status, accepted_at };
+        return located(StatusCode::ACCEPTED, location, accepted);
+    };
+    let issued = IssuedClaim {
+        claim_id,
         coupon_id,
         user_id,
-        sequence: record.sequence,
-        remaining: accepted.remaining,
-        status,
-        accepted_at: record.accepted_at,
-        user_coupon_id: valid_until.map(|_| record.claim_id),
+        sequence,
+        remaining,
+        status: Issued::Issued,
+        accepted_at,
+        user_coupon_id: claim_id,
         valid_until,
     };
-    located(code, location, answer)
+    located(StatusCode::OK, location, issued)
 }
 
 /// A claim that was rejected after its acceptance, as the error of the call that waited for it.
-async fn rejection(app: &SharedApp, reason: ClaimRejectReason, body: ClaimBody, accepted: AcceptedClaim) -> Error {
+async fn rejection(
+    app: &SharedApp,
+    reason: ClaimRejectReason,
+    body: ClaimBody,
+    accepted: claims::AcceptedClaim,
+) -> Error {
     match reason {
         ClaimRejectReason::CouponNotFound => Error::CouponNotFound(body.coupon_id),
         ClaimRejectReason::CouponExhausted => Error::CouponExhausted,

@@ -42,7 +42,7 @@ problems! { ReadProblems: 404 "COUPON_NOT_FOUND" }
 
 /// Look at a campaign
 #[utoipa::path(
-    get, path = "/coupons/{couponId}", operation_id = "show_coupon", tag = "coupons",
+    get, path = "/coupons/{couponId}", operation_id = "getCoupon", tag = "coupons",
     responses((status = 200, description = "the campaign now", body = CampaignView), Problems),
 )]
 pub async fn show(app: SharedApp, PathParams(coupon): PathParams<CouponId>) -> JsonResult<CampaignView> {

@@ -18,7 +18,8 @@ problems! {
 ///
 /// Stock, coupon and money go back; a confirmed purchase stays. Cancelling twice cancels once.
 #[utoipa::path(
-    post, path = "/orders/{orderId}/cancel", tag = "orders", request_body = OrderUser,
+    post, path = "/orders/{orderId}/cancel", operation_id = "cancelOrder", tag = "orders", request_body = OrderUser,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
     responses((status = 200, description = "the order afterwards", body = Order), AcceptedCommand, Problems),
 )]
 pub async fn cancel(

@@ -45,7 +45,7 @@ problems! { ReadProblems: 404 "COMMAND_NOT_FOUND" }
 ///
 /// For commands to confirm or cancel that were answered 202.
 #[utoipa::path(
-    get, path = "/orders/{orderId}/commands/{commandId}", tag = "orders",
+    get, path = "/orders/{orderId}/commands/{commandId}", operation_id = "getCommand", tag = "orders",
     responses((status = 200, description = "the command now", body = CommandState), Problems),
 )]
 pub async fn command(

@@ -18,7 +18,8 @@ problems! {
 ///
 /// A paid order can no longer be cancelled afterwards. Confirming twice confirms once.
 #[utoipa::path(
-    post, path = "/orders/{orderId}/confirm", operation_id = "confirm_order", tag = "orders", request_body = OrderUser,
+    post, path = "/orders/{orderId}/confirm", operation_id = "confirmOrder", tag = "orders", request_body = OrderUser,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
     responses((status = 200, description = "the order afterwards", body = Order), AcceptedCommand, Problems),
 )]
 pub async fn confirm(

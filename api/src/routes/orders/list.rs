@@ -60,7 +60,7 @@ pub(in crate::routes) async fn find_page(
 ///
 /// A page reads at most 10,000 orders: one of a rare status may have fewer items than `limit` and still a `nextCursor`.
 #[utoipa::path(
-    get, path = "/orders", operation_id = "list_orders", tag = "orders", params(OrdersQuery, Page::<OrderId>),
+    get, path = "/orders", operation_id = "listOrders", tag = "orders", params(OrdersQuery, Page::<OrderId>),
     responses((status = 200, description = "the newest first", body = List<Order, OrderId>), ReadProblems),
 )]
 pub async fn list(

@@ -37,9 +37,12 @@ problems! {
 /// step. A user's unpaid orders are limited. Waits for the outcome, 3 s unless `Prefer: wait=N` says otherwise; slower,
 /// or with `Prefer: respond-async`, the answer is 202, and `Location` shows the outcome.
 #[utoipa::path(
-    post, path = "/orders", tag = "orders", request_body = OrderBody,
+    post, path = "/orders", operation_id = "placeOrder", tag = "orders", request_body = OrderBody,
     params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
-    responses((status = 201, description = "placed, and paid if asked", body = Order), AcceptedCommand, Problems),
+    responses(
+        (status = 201, description = "placed, and paid if asked", body = Order, headers(("Location"))),
+        AcceptedCommand, Problems,
+    ),
 )]
 pub async fn place(app: SharedApp, context: CommandContext, JsonBody(body): JsonBody<OrderBody>) -> ApiResult {
     validate(line_errors(&body.items))?;

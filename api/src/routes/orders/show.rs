@@ -20,7 +20,7 @@ problems! { ReadProblems: 404 "ORDER_NOT_FOUND" }
 ///
 /// One that was accepted and is not placed yet is PENDING; one that was refused is REJECTED, with its `code`.
 #[utoipa::path(
-    get, path = "/orders/{orderId}", operation_id = "show_order", tag = "orders",
+    get, path = "/orders/{orderId}", operation_id = "getOrder", tag = "orders",
     responses((status = 200, description = "the order now", body = OrderNow), Problems),
 )]
 pub async fn show(app: SharedApp, caller: Caller, PathParams(id): PathParams<OrderId>) -> ApiResult {

@@ -63,7 +63,8 @@ problems! {
 /// Paying twice pays once, and answers the first payment. One that fails for lack of points stays readable as FAIL:
 /// the problem's `paymentId` is its id.
 #[utoipa::path(
-    post, path = "/payments/confirm", operation_id = "confirm_payment", tag = "payments", request_body = PaymentBody,
+    post, path = "/payments/confirm", operation_id = "confirmPayment", tag = "payments", request_body = PaymentBody,
+    params(("Prefer" = Option<String>, Header, description = "`wait=N` (seconds, at most 10) or `respond-async`")),
     responses((status = 200, description = "paid", body = PaymentAnswer), AcceptedCommand, Problems),
 )]
 pub async fn confirm(

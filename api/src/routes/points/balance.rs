@@ -21,7 +21,7 @@ pub struct Balance {
 
 /// Look at a user's points
 #[utoipa::path(
-    get, path = "/points", tag = "points", params(BalanceQuery),
+    get, path = "/points", operation_id = "getPoints", tag = "points", params(BalanceQuery),
     responses((status = 200, description = "what the user can spend now", body = Balance), ReadProblems),
 )]
 pub async fn balance(

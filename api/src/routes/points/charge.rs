@@ -66,10 +66,12 @@ problems! {
 /// When the payment gateway does not say whether the money is taken, the charge stays pending, and the worker asks
 /// again; `Location` shows the outcome. Until then its amount counts against the holding cap.
 #[utoipa::path(
-    post, path = "/points", tag = "points", request_body = ChargeBody,
+    post, path = "/points", operation_id = "chargePoints", tag = "points", request_body = ChargeBody,
     responses(
-        (status = 200, description = "paid and credited", body = ChargeAnswer),
-        (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer), Problems,
+        (status = 200, description = "paid and credited", body = ChargeAnswer, headers(("Location"))),
+        (status = 202, description = "pending: the payment gateway has not decided yet", body = ChargeAnswer,
+            headers(("Location"))),
+        Problems,
     ),
 )]
 pub async fn charge(app: SharedApp, OperationId(id): OperationId, JsonBody(body): JsonBody<ChargeBody>) -> ApiResult {

@@ -41,7 +41,7 @@ problems! { ReadProblems: 404 "CHARGE_NOT_FOUND" }
 
 /// Look at a charge
 #[utoipa::path(
-    get, path = "/points/charges/{chargeId}", tag = "points",
+    get, path = "/points/charges/{chargeId}", operation_id = "getCharge", tag = "points",
     responses((status = 200, description = "the charge now", body = ChargeState), Problems),
 )]
 pub async fn charge_state(

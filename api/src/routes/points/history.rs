@@ -15,7 +15,8 @@ pub struct HistoryQuery {
 
 /// List what moved a user's points
 #[utoipa::path(
-    get, path = "/points/history", tag = "points", params(HistoryQuery, Page::<PointHistoryId>),
+    get, path = "/points/history", operation_id = "listPointHistory",
+    tag = "points", params(HistoryQuery, Page::<PointHistoryId>),
     responses(
         (status = 200, description = "the newest first, each with the balance after it", body = List<LedgerEntry, PointHistoryId>),
         ReadProblems,

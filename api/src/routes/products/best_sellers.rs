@@ -40,9 +40,16 @@ pub(super) const fn three() -> u8 {
 }
 
 /// The windows that are counted.
-pub(super) fn days_schema() -> Object {
+pub(super) fn counted_days() -> Object {
     let days = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(7));
-    days.enum_values(Some(WINDOWS)).default(Some(three().into())).build()
+    days.enum_values(Some(WINDOWS)).build()
+}
+
+/// The same, where one may be chosen.
+pub(super) fn days_schema() -> Object {
+    let mut days = counted_days();
+    days.default = Some(three().into());
+    days
 }
 
 /// What is wrong with a number of days.
@@ -71,6 +78,7 @@ impl BestSellersQuery {
 pub struct BestSellersPage<'r> {
     #[schema(value_type = Vec<BestSeller>)]
     items: &'r [Box<RawValue>],
+    #[schema(schema_with = counted_days)]
     days: u8,
     /// The first business day that is counted.
     from: NaiveDate,
@@ -78,14 +86,16 @@ pub struct BestSellersPage<'r> {
     to: NaiveDate,
     /// When a sale changed these days last, or they were counted again; null when nothing was counted yet.
     #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[schema(required)]
     updated_at: Option<DateTime<Utc>>,
     page_number: u32,
+    #[schema(maximum = 100)]
     page_size: u32,
 }
 
 /// List what sold best
 #[utoipa::path(
-    get, path = "/products/best-sellers", tag = "products", params(BestSellersQuery),
+    get, path = "/products/best-sellers", operation_id = "listBestSellers", tag = "products", params(BestSellersQuery),
     responses((status = 200, description = "the best first", body = BestSellersPage), ReadProblems),
 )]
 pub async fn best_sellers(

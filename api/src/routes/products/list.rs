@@ -55,7 +55,7 @@ impl ListedStatus {
 ///
 /// A page of `name` or price reads at most 10,000 products: it may have fewer items than `limit` and still a `nextCursor`.
 #[utoipa::path(
-    get, path = "/products", tag = "products", params(ProductsQuery, Page::<ProductId>),
+    get, path = "/products", operation_id = "listProducts", tag = "products", params(ProductsQuery, Page::<ProductId>),
     responses((status = 200, description = "by id", body = List<Product, ProductId>), ReadProblems),
 )]
 pub async fn list_products(

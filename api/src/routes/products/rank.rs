@@ -1,7 +1,7 @@
 use chrono::NaiveDate;
 use dibs_common::{identifiers::ProductId, redis::sales};
 
-use super::best_sellers::{days_error, days_schema, three};
+use super::best_sellers::{counted_days, days_error, days_schema, three};
 use crate::{
     app::App,
     rankings::{Ranking, RankingSource},
@@ -25,9 +25,11 @@ pub struct RankQuery {
 pub struct ProductRank {
     product_id: ProductId,
     /// 1 for what sold best; null when it sold nothing, or when it is beyond the first 1,000 and Redis cannot be asked.
+    #[schema(required)]
     rank: Option<u64>,
     /// Units of orders paid in these days, and not cancelled since.
     sold_quantity: i64,
+    #[schema(schema_with = counted_days)]
     days: u8,
     /// The first business day that is counted.
     from: NaiveDate,
@@ -35,6 +37,7 @@ pub struct ProductRank {
     to: NaiveDate,
     /// When a sale changed these days last, or they were counted again; null when nothing was counted yet.
     #[serde(serialize_with = "dibs_common::clock::serialize")]
+    #[schema(required)]
     updated_at: Option<DateTime<Utc>>,
 }
 
@@ -42,7 +45,7 @@ problems! { ReadProblems: 404 "PRODUCT_NOT_FOUND" }
 
 /// Look up where a product is among what sold best
 #[utoipa::path(
-    get, path = "/products/{productId}/rank", tag = "products", params(RankQuery),
+    get, path = "/products/{productId}/rank", operation_id = "getProductRank", tag = "products", params(RankQuery),
     responses((status = 200, description = "its rank and units", body = ProductRank), Problems),
 )]
 pub async fn rank(

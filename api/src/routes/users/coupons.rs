@@ -18,7 +18,8 @@ pub struct CouponsQuery {
 
 /// List a user's coupons
 #[utoipa::path(
-    get, path = "/users/{userId}/coupons", tag = "coupons", params(CouponsQuery, Page::<ClaimId>),
+    get, path = "/users/{userId}/coupons", operation_id = "listUserCoupons",
+    tag = "coupons", params(CouponsQuery, Page::<ClaimId>),
     responses((status = 200, description = "the newest first", body = List<OwnedCoupon, ClaimId>), ReadProblems),
 )]
 pub async fn coupons(

@@ -13,7 +13,8 @@ problems! { AdminProblems: 400 "VALIDATION_FAILED", 404 "COUPON_NOT_FOUND", 422 
 /// By an administrator, while no order uses it. Its place in the campaign's quantity is free again; the user cannot
 /// claim a second time. Revoking it twice has no further effect.
 #[utoipa::path(
-    delete, path = "/users/{userId}/coupons/{userCouponId}", tag = "administration", params(ChangeQuery),
+    delete, path = "/users/{userId}/coupons/{userCouponId}", operation_id = "revokeCoupon",
+    tag = "support", params(ChangeQuery),
     responses((status = 200, description = "the coupon, REVOKED", body = OwnedCoupon), Problems),
 )]
 pub async fn revoke(

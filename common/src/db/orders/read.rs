@@ -1,7 +1,5 @@
 use chrono::{DateTime, Utc};
-use serde::Serialize;
 use sqlx::{MySqlPool, types::Json};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{COLUMNS, OrderRow, StoredFacts, list_items, reject_code, reject_reason};
@@ -34,8 +32,7 @@ pub(super) async fn with_items(pool: &MySqlPool, mut orders: Vec<Order>) -> Resu
 }
 
 /// A payment of an order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentView {
     pub payment_id: PaymentId,
     pub order_id: OrderId,
@@ -44,16 +41,12 @@ pub struct PaymentView {
     /// In won.
     pub amount: i64,
     /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<RejectCode>,
     /// The same as fields; which ones, the page of the code says.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub facts: Option<Box<Facts>>,
     /// When it was executed, or failed.
-    #[serde(serialize_with = "crate::clock::serialize")]
     pub created_at: DateTime<Utc>,
     /// When it was refunded.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "crate::clock::serialize")]
     pub cancelled_at: Option<DateTime<Utc>>,
 }
 

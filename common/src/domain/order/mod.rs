@@ -113,8 +113,10 @@ pub struct Order {
     /// What is to be paid, in won.
     pub pay_amount: i64,
     /// The coupon that it uses.
+    #[schema(required)]
     pub user_coupon_id: Option<ClaimId>,
     /// The payment that paid it.
+    #[schema(required)]
     pub payment_id: Option<PaymentId>,
     /// When it was placed.
     #[serde(serialize_with = "crate::clock::serialize")]
