@@ -28,6 +28,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::described::Sent;
+
 pub const ADMIN_TOKEN: &str = "a token of the tests";
 
 /// Orders as settings have them by default.
@@ -55,7 +57,10 @@ impl Answer {
     }
 
     pub async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.expect("an answer");
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let sent = Sent::of(&request);
+        let response = client.execute(request).await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.expect("a body");
         assert!(headers.contains_key("x-request-id"), "every answer has a request id");
@@ -65,6 +70,7 @@ impl Answer {
             assert_eq!(body["status"], status.as_u16());
             assert_eq!(body["requestId"], headers["x-request-id"].to_str().expect("text"));
         }
+        sent.expect_described(status, &headers, &body);
         Self { status, headers, body }
     }
 }

@@ -12,6 +12,7 @@ mod charges;
 mod claims;
 mod dead_letters;
 mod dependencies;
+mod described;
 mod document;
 mod documented_commands;
 mod edge;
