@@ -134,6 +134,29 @@ build_release() { # PACKAGE...
   run_to_end cargo build --release "${options[@]}"
 }
 
+# ---- tools of other registries ------------------------------------------------------------------------
+
+cache=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}
+
+# Installs something once, into a folder of the cache that is named by what it holds. Fails, with a log beside the folder,
+# where its registry cannot be reached.
+install_once() { # FOLDER COMMAND...: in the folder
+  local folder=$1 status=0
+  shift
+  mkdir -p "$cache"
+  exec 7>"$folder.lock"
+  flock 7 # two scripts may begin at once
+  if [[ ! -e $folder/.complete ]]; then
+    say "installing ${folder##*/} into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    (cd "$folder" && timeout 300 "$@" >"$folder.log" 2>&1 && touch .complete) || status=$?
+    ((status == 0)) || rm -rf "$folder"
+  fi
+  exec 7>&-
+  return "$status"
+}
+
 # ---- servers ------------------------------------------------------------------------------------------
 
 # Takes the folder of one purpose, for this script alone. The lock is inherited by the servers: after
