@@ -10,6 +10,7 @@ mod campaign_changes;
 mod campaigns;
 mod charges;
 mod claims;
+mod clients;
 mod dead_letters;
 mod dependencies;
 mod described;
