@@ -10,8 +10,9 @@ use dibs_api::{
 use dibs_common::{
     clock,
     config::{self, Parsed},
+    db::processes::SharedSettings,
     error::{Error, Result},
-    health, http_server, shutdown,
+    health, http_server, presence, shutdown,
     supervisor::Supervisor,
     telemetry,
 };
@@ -70,7 +71,9 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     // First of all tasks, so that a process that waits for Redis at its start can be stopped.
     supervisor.spawn(shutdown::signal_task(&supervisor, delay));
     supervisor.spawn(telemetry::upkeep_task(metrics.clone()));
+    let presence = presence::of("dibs-api", address, &settings.shared, SharedSettings::new());
     let app = App::start(settings, metrics, supervisor).await?;
+    app.supervisor.spawn(presence::task(&app.database, presence, &app.stopping));
     tracing::info!(%address, "server started");
     serve_both(app, listener, administration).await
 }

@@ -20,6 +20,7 @@ pub mod identifiers;
 pub mod integrations;
 pub mod json;
 pub mod metric_table;
+pub mod presence;
 pub mod redis;
 pub mod rejections;
 pub mod retry;

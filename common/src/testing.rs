@@ -9,6 +9,7 @@ mod containers;
 mod faults;
 mod log_capture;
 mod redis_cluster;
+mod redis_server;
 mod sales;
 mod saved_rows;
 
@@ -28,6 +29,7 @@ use fred::{
 use futures::TryStreamExt as _;
 pub use log_capture::{LogCapture, LogLine};
 pub use redis_cluster::RedisCluster;
+pub use redis_server::RedisServer;
 pub use sales::expect_windows_of_days;
 pub use saved_rows::SavedRows;
 use secrecy::ExposeSecret as _;

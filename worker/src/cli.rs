@@ -155,12 +155,12 @@ fn waiting(reason: &str, limit: Duration) {
 }
 
 #[expect(clippy::print_stdout, reason = "people and scripts read it")]
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
 /// A result as JSON, on one line.
-fn say_json(value: &impl Serialize) -> Result<()> {
+pub(crate) fn say_json(value: &impl Serialize) -> Result<()> {
     say(&serde_json::to_string(value).map_err(Error::internal)?);
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod campaigns;
 pub mod charges;
 pub mod cli;
 mod dead_letters;
+pub mod doctor;
 pub mod epoch;
 pub mod issuance;
 pub mod jobs;

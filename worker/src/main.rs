@@ -7,12 +7,12 @@ use dibs_common::{
     config::{self, Parsed},
     error::{Error, Result},
     health::{self, ProcessHealth},
-    http_server, shutdown,
+    http_server, presence, shutdown,
     supervisor::Supervisor,
     telemetry,
 };
 use dibs_worker::{
-    Worker, cli,
+    Worker, cli, doctor,
     keys::KeysCommand,
     seed,
     settings::{Command, WorkerSettings},
@@ -54,6 +54,7 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
             config::print_completions::<WorkerSettings>(shell);
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Doctor(options) => return Box::pin(doctor::run(&settings, options)).await,
         _ => {}
     }
     settings.shared.check()?;
@@ -76,7 +77,7 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
         Command::DeadLetters(letters) => cli::dead_letters(&settings, letters).await,
         Command::Keys(command) => run_keys(&settings, command.clone()).await,
         // Answered above, without the servers.
-        Command::Health | Command::Completions { .. } => Ok(()),
+        Command::Health | Command::Completions { .. } | Command::Doctor(_) => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
@@ -104,6 +105,8 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     let process =
         ProcessHealth { database: database.clone(), redis: redis.clone(), metrics, supervisor: supervisor.clone() };
     supervisor.spawn(health::server_task(listener, health::router(process), settings.listener.limits(), &supervisor)?);
+    let presence = presence::of("dibs-worker", address, &settings.shared, settings.shared_by_workers());
+    supervisor.spawn(presence::task(&database, presence, &stopping));
     tracing::info!(%address, "worker started");
     let worker = Worker {
         database,

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use chrono::{NaiveDate, TimeDelta};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 use clap_complete::Shell;
 use dibs_common::{
     config::{ListenerSettings, SecretFiles, Settings},
+    db::processes::SharedSettings,
     domain::{admin_action::MAX_REASON_LENGTH, dead_letter::DeadLetterStatus, order::OrderRules},
     identifiers::{CouponId, DeadLetterId},
 };
@@ -113,6 +114,9 @@ pub enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Look for what is wrong around the processes: servers, their settings, migrations, receivers
+    #[command(after_help = "Ends with 0 when all is well, with 1 for warnings, and with 2 for errors.")]
+    Doctor(Doctor),
     /// Ask the worker at `WORKER_ADDRESS` whether it is ready; ends with 0 when it is
     Health,
     /// Print the script by which a shell completes commands and settings
@@ -139,6 +143,13 @@ pub struct Audit {
     /// At most so many differences of claims, 1 to 100000; then it ends early
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub limit: u32,
+    /// Print one object of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Doctor {
     /// Print one object of JSON
     #[arg(long)]
     pub json: bool,
@@ -267,6 +278,13 @@ fn rebuildable(text: &str) -> Result<Rebuildable, String> {
 }
 
 impl WorkerSettings {
+    /// The values that must be the same for all workers, by name.
+    pub fn shared_by_workers(&self) -> SharedSettings {
+        let source = self.kafka.ranking_source.to_possible_value();
+        let source = source.map(|value| value.get_name().to_owned()).unwrap_or_default();
+        [("RANKING_SOURCE".to_owned(), source)].into()
+    }
+
     pub fn order_rules(&self) -> OrderRules {
         OrderRules {
             expiry: TimeDelta::seconds(i64::from(self.order_expiry_seconds)),

@@ -6,6 +6,9 @@ use dibs_worker::settings::WorkerSettings;
 
 use crate::read;
 
+/// Refused when they are empty, but not while they are parsed: some commands need no server.
+const REQUIRED: [&str; 2] = ["DATABASE_URL", "REDIS_URL"];
+
 /// What the document says of a setting: its programs, and its default.
 type Documented = (String, String);
 
@@ -39,8 +42,8 @@ fn settings(command: &Command, program: &str) -> BTreeMap<String, Documented> {
     for argument in command.get_arguments() {
         let Some(name) = argument.get_env() else { continue };
         let default = match argument.get_default_values() {
-            [] if argument.is_required_set() => "required".to_owned(),
             [] => "none".to_owned(),
+            _ if REQUIRED.contains(&&*name.to_string_lossy()) => "required".to_owned(),
             [default] if default.is_empty() => "empty".to_owned(),
             [default, ..] => default.to_string_lossy().into_owned(),
         };

@@ -42,10 +42,11 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// The database, `MySQL` 8.4 or newer, or `MariaDB` 10.11 or newer: mysql://user:password@host:port/database
-    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    // Without one it is empty, which `check` refuses: some commands need no server.
+    #[arg(long, env, value_parser = secret, hide_env_values = true, default_value = "", hide_default_value = true)]
     pub database_url: SecretString,
     /// Redis 7 or newer, or Valkey 8 or newer: redis://, rediss://, redis-cluster:// or redis-sentinel://
-    #[arg(long, env, value_parser = secret, hide_env_values = true)]
+    #[arg(long, env, value_parser = secret, hide_env_values = true, default_value = "", hide_default_value = true)]
     pub redis_url: SecretString,
     /// What every Redis key begins with, to share a server with others
     #[arg(long, env, default_value = "", value_parser = key_prefix)]
@@ -89,6 +90,19 @@ impl Settings {
             payments_url(url.expose_secret()).map_err(|why| Error::Setting("PAYMENT_GATEWAY_URL", why))?;
         }
         EnvFilter::try_new(&self.log).map(drop).map_err(|error| Error::Setting("RUST_LOG", error.to_string()))
+    }
+
+    /// The values that must be the same for all processes, by name.
+    pub fn shared_by_all(&self) -> [(String, String); 5] {
+        let gateway = self.gateway_url().map(describe_url).unwrap_or_default();
+        [
+            ("CLAIM_PARTITIONS", self.claim_partitions.to_string()),
+            ("PAYMENT_GATEWAY_URL", gateway),
+            ("POINTS_HOLDING_CAP", self.points_holding_cap.to_string()),
+            ("REDIS_KEY_PREFIX", self.redis_key_prefix.clone()),
+            ("TIME_ZONE", self.time_zone.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
     }
 
     /// By how much the clock is ahead.

@@ -5,6 +5,8 @@ const CONTENTION: [u16; 2] = [LOCK_WAIT_TIMEOUT, 1213];
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// `ER_DUP_ENTRY`.
 const DUPLICATE_KEY: u16 = 1062;
+/// `ER_NO_SUCH_TABLE`.
+const MISSING_TABLE: u16 = 1146;
 /// Errors about data that the server reports with the SQLSTATE `HY000`, so their class does not say it: no default
 /// (1364), wrong value (1366), invalid JSON (3140), CHECK on `MySQL` (3819) and on `MariaDB` (4025).
 const DATA_ERRORS: [u16; 5] = [1364, 1366, 3140, 3819, 4025];
@@ -46,6 +48,10 @@ pub fn is_row_locked(error: &Error) -> bool {
 /// Whether a unique key has that value already.
 pub fn is_duplicate(error: &sqlx::Error) -> bool {
     number(error) == Some(DUPLICATE_KEY)
+}
+
+pub(super) fn is_missing_table(error: &sqlx::Error) -> bool {
+    number(error) == Some(MISSING_TABLE)
 }
 
 /// The client library's error as an error of Dibs. Data that a table refuses is a defect of Dibs. Anything else (no

@@ -28,6 +28,11 @@ impl Database {
         }
     }
 
+    /// Logs in once, outside the pool: its error says why, while that of the pool may only say that it took too long.
+    pub async fn log_in(&self) -> Result<()> {
+        log_in(self.options()).await
+    }
+
     pub(super) async fn log_in_with_tls(&self) {
         // Without a check of the certificate, as for all connections that do not ask for it. Nothing but the login
         // passes.

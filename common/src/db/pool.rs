@@ -9,14 +9,13 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
-    migrate::Migrator,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
 
 use tokio::time::timeout;
 
 use super::{QUERY_TIMEOUT, database_error};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A connection that was idle for longer is pinged before it is used.
 const PING_AFTER: Duration = Duration::from_millis(500);
@@ -28,7 +27,6 @@ pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may take to come back to the pool. It keeps its place in the pool meanwhile.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 #[derive(Clone)]
 pub struct Database {
@@ -77,6 +75,11 @@ impl Database {
         self.pool().begin_with("SET SESSION innodb_lock_wait_timeout = 1; BEGIN").await
     }
 
+    /// The most that the pool opens.
+    pub fn connections(&self) -> u32 {
+        self.shared.connections
+    }
+
     pub(super) fn options(&self) -> &MySqlConnectOptions {
         &self.shared.options
     }
@@ -93,26 +96,6 @@ impl Database {
         let old = std::mem::replace(&mut *pool.write().unwrap_or_else(PoisonError::into_inner), new);
         // Callers that wait for one of its connections get an error at once; those in use end with their time-outs.
         tokio::spawn(async move { old.close().await });
-    }
-
-    /// Brings the tables up to date. Several processes may call it at once: the first migrates, the others wait.
-    pub async fn migrate(&self) -> Result<()> {
-        let mut connection = self.pool().acquire().await.map_err(database_error)?;
-        // sqlx's own lock does nothing on MariaDB.
-        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), 60)")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(database_error)?;
-        if locked != Some(1) {
-            return Err(Error::internal("another process has been migrating for a minute; try again when it is done"));
-        }
-        let migrated = MIGRATIONS.run(&mut *connection).await;
-        // Released before the result is looked at: the connection goes back to the pool either way.
-        sqlx::query("DO RELEASE_LOCK(CONCAT(DATABASE(), '.migrate'))")
-            .execute(&mut *connection)
-            .await
-            .map_err(database_error)?;
-        migrated.map_err(Error::internal)
     }
 
     pub async fn close(&self) {

@@ -149,7 +149,7 @@ pub struct WebhookEndpoint {
 
 impl fmt::Debug for WebhookEndpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("WebhookEndpoint").field(&describe_url(&self.url.as_str().into())).finish()
+        formatter.debug_tuple("WebhookEndpoint").field(&self.described()).finish()
     }
 }
 
@@ -174,6 +174,19 @@ impl WebhookEndpoint {
     /// The secrets that it signs with.
     pub const fn secrets(&self) -> &WebhookSecrets {
         &self.secrets
+    }
+
+    /// Asks for the headers of the URL, without a message: the status of the answer, or why there is none.
+    pub async fn probe(&self) -> Result<u16, String> {
+        match self.client.head(self.url.clone()).send().await {
+            Ok(response) => Ok(response.status().as_u16()),
+            Err(error) => Err(describe(&error)),
+        }
+    }
+
+    /// Its URL without what may be secret.
+    pub fn described(&self) -> String {
+        describe_url(&self.url.as_str().into())
     }
 
     /// Sends a message once.

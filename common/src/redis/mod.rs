@@ -7,6 +7,7 @@ pub mod claim_records;
 mod client;
 mod cluster;
 pub mod database_position;
+pub mod diagnostics;
 pub mod keys;
 pub mod pending_commands;
 pub mod sales;

@@ -17,6 +17,8 @@ mod ranking;
 mod settings;
 #[cfg(feature = "kafka")]
 mod sink;
+#[cfg(feature = "kafka")]
+mod topics;
 
 #[cfg(feature = "kafka")]
 pub use claim_requests::{CLAIM_REQUESTS, ClaimRequestConsumer, ClaimRequestHandler};
@@ -29,3 +31,5 @@ pub use ranking::{RankingConsumer, RankingHandler};
 pub use settings::{KafkaSettings, RankingSource, SaslMechanism, SecurityProtocol};
 #[cfg(feature = "kafka")]
 pub use sink::{ACK_TIMEOUT, KAFKA, KafkaSink};
+#[cfg(feature = "kafka")]
+pub use topics::{Topic, list_topics};

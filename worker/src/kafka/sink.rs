@@ -24,7 +24,7 @@ use crate::{
 pub const KAFKA: &str = "kafka";
 
 /// The events that are published, each type to a topic of its own.
-const EVENTS: [&str; 6] =
+pub(super) const EVENTS: [&str; 6] =
     ["order.created", "order.paid", "order.confirmed", "order.cancelled", "order.expired", COUPON_ISSUED];
 
 const MAX_IN_FLIGHT: usize = 2_000;

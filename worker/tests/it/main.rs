@@ -7,6 +7,7 @@ mod commands;
 mod confirming;
 mod crashing_sink;
 mod dead_letters;
+mod doctor;
 mod dying;
 mod jobs;
 #[cfg(feature = "kafka")]

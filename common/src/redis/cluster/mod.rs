@@ -269,6 +269,12 @@ impl Cluster {
     }
 
     /// Ends all connections.
+    /// A client of each primary, with its address.
+    pub fn primaries(&self) -> Vec<(String, Client)> {
+        let client = |node: &Node| (node.server.to_string(), node.pool().next().clone());
+        self.topology().nodes.iter().map(client).collect()
+    }
+
     pub async fn quit(&self) -> Result<(), RedisError> {
         for client in self.asking.lock().await.values() {
             client.lock().await.quit().await?;

@@ -2,6 +2,7 @@
 //! `KAFKA_BROKERS` where these are set, but for tests in which brokers become unreachable.
 
 mod claim_requests;
+mod doctor;
 mod publishing;
 mod ranking;
 mod whole_worker;
