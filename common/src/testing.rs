@@ -7,11 +7,14 @@ pub mod commands;
 mod consistency;
 mod containers;
 mod faults;
+mod galera;
 mod log_capture;
 mod redis_cluster;
+mod redis_sentinels;
 mod redis_server;
 mod sales;
 mod saved_rows;
+mod switching_proxy;
 
 use std::{
     future::Future,
@@ -27,13 +30,16 @@ use fred::{
     types::scan::Scanner as _,
 };
 use futures::TryStreamExt as _;
+pub use galera::Galera;
 pub use log_capture::{LogCapture, LogLine};
 pub use redis_cluster::RedisCluster;
+pub use redis_sentinels::RedisSentinels;
 pub use redis_server::RedisServer;
 pub use sales::expect_windows_of_days;
 pub use saved_rows::SavedRows;
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, MySqlConnection};
+pub use switching_proxy::SwitchingProxy;
 use tokio::net::TcpListener;
 
 pub use crate::fault_proxy::{FaultProxy, MessageFault, Struck};
@@ -105,11 +111,22 @@ impl TestEnvironment {
 
     pub async fn with_partitions(partitions: u16) -> Self {
         let (database_url, redis_url) = servers().await;
+        Self::on(&database_url, &redis_url, partitions).await
+    }
+
+    /// With another database server, at a URL that names any database.
+    pub async fn on_database(database_url: &str) -> Self {
+        let (_, redis_url) = servers().await;
+        Self::on(database_url, &redis_url, 1).await
+    }
+
+    async fn on(database_url: &str, redis_url: &str, partitions: u16) -> Self {
         let name = format!("dibs_test_{}", new_uuid().simple());
         let (server, rest) = database_url.rsplit_once('/').expect("a URL that names a database");
         let parameters = rest.split_once('?').map_or(String::new(), |(_, parameters)| format!("?{parameters}"));
-        execute(&database_url, &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
-        let settings = settings(&format!("{server}/{name}{parameters}"), &redis_url, &format!("{name}:"), partitions);
+        // Whatever database the URL names.
+        execute(&format!("{server}/{parameters}"), &format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await;
+        let settings = settings(&format!("{server}/{name}{parameters}"), redis_url, &format!("{name}:"), partitions);
         let database = settings.database(16).expect("a pool");
         database.migrate().await.expect("migrated");
         let redis = settings.redis(2).await.expect("redis");

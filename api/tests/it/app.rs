@@ -217,6 +217,10 @@ impl TestApp {
         Answer::of(self.request(Method::POST, path).bearer_auth(ADMIN_TOKEN).json(&body)).await
     }
 
+    pub async fn get_as_administrator(&self, path: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path).bearer_auth(ADMIN_TOKEN)).await
+    }
+
     pub async fn patch(&self, path: &str, body: Value) -> Answer {
         Answer::of(self.request(Method::PATCH, path).bearer_auth(ADMIN_TOKEN).json(&body)).await
     }

@@ -18,6 +18,7 @@ mod document;
 mod documented_commands;
 mod edge;
 mod errors;
+mod failover;
 mod gateway;
 mod http;
 mod idempotency;

@@ -1,4 +1,4 @@
-use std::{net::TcpListener, path::PathBuf, process::Stdio, time::Duration};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use fred::{
     clients::Client,
@@ -9,12 +9,11 @@ use fred::{
     },
     util::redis_keyslot,
 };
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
-use super::eventually;
+use super::{eventually, redis_server::spawn};
 use crate::identifiers::new_uuid;
 
-const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 const SLOTS: u16 = 16_384;
 /// The nodes talk to each other on a port that is higher by this.
 const BUS: u16 = 10_000;
@@ -30,10 +29,43 @@ struct ClusterNode {
     port: u16,
     id: String,
     client: Client,
-    _process: Child,
+    process: Child,
 }
 
 impl RedisCluster {
+    /// Starts so many primaries, which share the slots evenly, each with a replica.
+    pub async fn with_replicas(primaries: u16) -> Self {
+        let mut cluster = Self::start(primaries).await;
+        for number in 0..primaries {
+            let replica = ClusterNode::start(cluster.folder.join(format!("replica-{number}"))).await;
+            let primary = &cluster.nodes[usize::from(number)];
+            replica.run(&["CLUSTER", "MEET", "127.0.0.1", &primary.port.to_string()]).await;
+            eventually("the replica knows its primary", LIMIT, async || {
+                let nodes = replica.run(&["CLUSTER", "NODES"]).await.into_string().expect("text");
+                nodes.contains(&primary.id) && !nodes.contains("handshake")
+            })
+            .await;
+            replica.run(&["CLUSTER", "REPLICATE", &primary.id]).await;
+            cluster.nodes.push(replica);
+        }
+        let all = format!("cluster_known_nodes:{}", 2 * primaries);
+        for node in &cluster.nodes {
+            eventually("the cluster is formed, and the replicas follow", LIMIT, async || {
+                let info = node.run(&["CLUSTER", "INFO"]).await.into_string().expect("text");
+                let replication = node.run(&["INFO", "replication"]).await.into_string().expect("text");
+                let follows = replication.contains("role:master") || replication.contains("master_link_status:up");
+                follows && info.contains("cluster_state:ok") && info.contains(&all)
+            })
+            .await;
+        }
+        cluster
+    }
+
+    /// Ends a node at once, as SIGKILL does.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].process.start_kill().expect("it runs");
+    }
+
     /// Starts so many primaries, which share the slots evenly.
     pub async fn start(primaries: u16) -> Self {
         let folder = std::env::temp_dir().join(format!("dibs-cluster-{}", new_uuid()));
@@ -143,24 +175,16 @@ impl ClusterNode {
     async fn start(folder: PathBuf) -> Self {
         std::fs::create_dir_all(&folder).expect("a folder");
         let port = free_port();
-        let process = PROGRAMS.iter().find_map(|program| {
-            Command::new(program)
-                .current_dir(&folder)
-                .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
-                .args(["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"])
-                .stdout(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .ok()
-        });
-        let process = process.expect("redis-server or valkey-server on PATH");
+        let server = ["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"];
+        let cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let process = spawn(&folder, &[&server[..], &cluster[..]].concat());
         let server = ServerConfig::Centralized { server: Server::new("127.0.0.1", port) };
         let client = Builder::from_config(Config { server, fail_fast: false, ..Config::default() })
             .set_policy(fred::types::config::ReconnectPolicy::new_constant(0, 50))
             .build()
             .expect("a client");
         client.init().await.expect("connected");
-        let mut node = Self { port, id: String::new(), client, _process: process };
+        let mut node = Self { port, id: String::new(), client, process };
         node.id = node.run(&["CLUSTER", "MYID"]).await.into_string().expect("an id");
         node
     }
