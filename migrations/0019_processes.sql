@@ -6,7 +6,7 @@ CREATE TABLE processes (
     address              VARCHAR(60)       NOT NULL COMMENT 'API_ADDRESS or WORKER_ADDRESS',
     settings             VARCHAR(4000)     NOT NULL COMMENT 'JSON: those that all processes must share, by name',
     database_connections SMALLINT UNSIGNED NOT NULL COMMENT 'the most that its pool opens',
-    clock_ahead_ms       BIGINT            NOT NULL COMMENT 'its clock, less that of the database',
+    clock_offset_ms       BIGINT            NOT NULL COMMENT 'its clock, less that of the database',
     started_at           DATETIME(3)       NOT NULL COMMENT 'by the clock of the database, as is seen_at',
     seen_at              DATETIME(3)       NOT NULL COMMENT 'every 10 s; the row is deleted when the process ends',
     PRIMARY KEY (process_id)

@@ -79,6 +79,7 @@ impl App {
     /// Connects to the servers that the settings name.
     pub async fn start(settings: ApiSettings, metrics: PrometheusHandle, supervisor: Supervisor) -> Result<SharedApp> {
         let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+        database.check_server().await?;
         let payment_gateway = settings.shared.payment_gateway()?;
         supervisor.spawn(database.watch_task(&supervisor.stopping));
         // With a key set at a URL, a start waits for its issuer: without keys every user would be refused.

@@ -68,17 +68,17 @@ impl Exporter {
         Ok(exported.is_some())
     }
 
-    async fn export(&mut self, database: &Database, lease: &mut Lease) -> Result<()> {
+    async fn export(&mut self, database: &Database, lease: &Lease) -> Result<()> {
         let (pool, now) = (&database.pool(), clock::now());
         self.exported.clear();
-        // On the lease's connection, so that a process that has lost the lease notices.
-        let mut sources = db::within(db::dead_letters::list_sources(lease.connection())).await?;
+        let mut reader = lease.reader().await?;
+        let mut sources = db::within(db::dead_letters::list_sources(&mut reader)).await?;
         // Exported from the beginning, so that an alert sees the first letter as a change.
         sources.extend([CLAIMS, COMMANDS].map(str::to_owned));
         sources.sort_unstable();
         sources.dedup();
         for source in sources {
-            let count = db::within(db::dead_letters::count(lease.connection(), &source)).await?;
+            let count = db::within(db::dead_letters::count(&mut reader, &source)).await?;
             self.set(gauge!("dibs_dead_letters", "source" => label(&source)), count);
         }
         let pending = db::within(db::charges::count_pending(pool)).await?;

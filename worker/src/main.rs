@@ -89,6 +89,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     // Before the dependencies: an address that is taken ends the start at once.
     let listener = http_server::listen("WORKER_ADDRESS", address).await?;
     let database = settings.shared.database(DATABASE_CONNECTIONS)?;
+    database.check_server().await?;
     let payment_gateway = settings.shared.payment_gateway()?;
     let webhooks = settings.webhooks.webhooks()?;
     let redis = settings.shared.redis(REDIS_CONNECTIONS).await?;

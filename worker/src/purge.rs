@@ -64,6 +64,7 @@ pub async fn purge(database: &Database, now: Timestamp, attempts_kept_for: TimeD
     let events = in_batches(|| db::outbox::purge(pool, outcomes_before, idle_before, BATCH_SIZE)).await?;
     let rejected_before = now - REJECTED_KEPT_FOR;
     let rejected_orders = in_batches(|| db::orders::purge_rejected(pool, rejected_before, BATCH_SIZE)).await?;
+    db::within(db::purge_leases(pool)).await?;
     let declined_charges = in_batches(|| db::charges::purge_declined(pool, rejected_before, BATCH_SIZE)).await?;
     Ok(Purged {
         idempotency_keys,

@@ -176,9 +176,9 @@ pub async fn set_enforced(
 }
 
 /// Stores that Redis does not hold the campaign.
-pub async fn clear_enforced(pool: &MySqlPool, coupon: CouponId) -> Result<(), sqlx::Error> {
+pub async fn clear_enforced(executor: impl MySqlExecutor<'_>, coupon: CouponId) -> Result<(), sqlx::Error> {
     let sql = "UPDATE coupons /* campaigns::clear_enforced */ SET enforced_terms = NULL, enforced_since = NULL WHERE coupon_id = ?";
-    sqlx::query(sql).bind(coupon.get()).execute(pool).await.map(drop)
+    sqlx::query(sql).bind(coupon.get()).execute(executor).await.map(drop)
 }
 
 /// At most `limit` campaigns whose claim window ended before `moment`, that Redis may hold, and that have no pending

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
-use sqlx::MySqlPool;
+use sqlx::{MySqlExecutor, MySqlPool};
 
 use crate::clock::Timestamp;
 
@@ -11,7 +11,12 @@ use crate::clock::Timestamp;
 const MAX_DETAIL: usize = 300;
 
 /// Records that a run begins. It replaces an earlier run for the same day, whose `as_of` stays until this one is done.
-pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp) -> Result<(), sqlx::Error> {
+pub async fn begin(
+    executor: impl MySqlExecutor<'_>,
+    name: &str,
+    day: NaiveDate,
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
     // VALUES(): MariaDB knows no row alias, and MySQL still accepts the function.
     sqlx::query(
         "INSERT INTO job_runs /* job_runs::begin */ (name, day, status, started_at) VALUES (?, ?, 'RUNNING', ?) \
@@ -20,14 +25,14 @@ pub async fn begin(pool: &MySqlPool, name: &str, day: NaiveDate, now: Timestamp)
     .bind(name)
     .bind(day)
     .bind(now)
-    .execute(pool)
+    .execute(executor)
     .await
     .map(drop)
 }
 
 /// Records what a run did, or why it failed.
 pub async fn end(
-    pool: &MySqlPool,
+    executor: impl MySqlExecutor<'_>,
     name: &str,
     day: NaiveDate,
     outcome: Result<&str, &str>,
@@ -49,7 +54,7 @@ pub async fn end(
     .bind(detail)
     .bind(name)
     .bind(day)
-    .execute(pool)
+    .execute(executor)
     .await
     .map(drop)
 }

@@ -1,9 +1,25 @@
 //! The tables, and whether they are those that this version expects.
 
-use sqlx::migrate::Migrator;
+use std::time::Duration;
 
-use super::{Database, database_error, errors::is_missing_table, within};
-use crate::error::{Error, Result};
+use sqlx::{Executor as _, migrate::Migrator};
+
+use super::{
+    Database, database_error,
+    errors::is_missing_table,
+    server::{self, Server},
+    within, within_limit,
+};
+use crate::{
+    error::{Error, Result},
+    retry::{self, RetryPolicy},
+};
+
+const LEASES: &str = include_str!("../../../migrations/0021_leases.sql");
+const DDL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for another process that migrates, and how often it is looked at.
+const WAIT_LIMIT: Duration = Duration::from_mins(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -21,22 +37,31 @@ pub enum MigrationDifference {
 impl Database {
     /// Brings the tables up to date. Several processes may call it at once: the first migrates, the others wait.
     pub async fn migrate(&self) -> Result<()> {
+        let pool = self.pool();
+        let server = within(server::find(&pool)).await?;
+        server.check()?;
+        // The lease needs its table before any migration.
+        within_limit(DDL_TIMEOUT, pool.execute(LEASES)).await?;
+        let policy = RetryPolicy::constant(POLL_INTERVAL).within(WAIT_LIMIT);
+        let lease = retry::await_value(policy, async || match self.try_lease("migrate").await {
+            // A server that has just answered is slow, and not gone.
+            Err(Error::DependencyUnavailable { .. }) => Ok(None),
+            taken => taken,
+        });
+        let lease = lease.await?;
+        let lease = lease.ok_or_else(|| {
+            Error::internal("another process has been migrating for a minute; try again when it is done")
+        })?;
+        let migrated = self.migrate_under_lease(&server).await;
+        lease.release().await.and(migrated)
+    }
+
+    async fn migrate_under_lease(&self, server: &Server) -> Result<()> {
         let mut connection = self.pool().acquire().await.map_err(database_error)?;
-        // sqlx's own lock does nothing on MariaDB.
-        let locked: Option<i64> = sqlx::query_scalar("SELECT GET_LOCK(CONCAT(DATABASE(), '.migrate'), 60)")
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(database_error)?;
-        if locked != Some(1) {
-            return Err(Error::internal("another process has been migrating for a minute; try again when it is done"));
-        }
-        let migrated = MIGRATIONS.run(&mut *connection).await;
-        // Released before the result is looked at: the connection goes back to the pool either way.
-        sqlx::query("DO RELEASE_LOCK(CONCAT(DATABASE(), '.migrate'))")
-            .execute(&mut *connection)
-            .await
-            .map_err(database_error)?;
-        migrated.map_err(Error::internal)
+        let mut migrator = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        // A Galera cluster refuses the client library's own lock.
+        migrator.set_locking(!server.is_galera);
+        migrator.run(&mut *connection).await.map_err(Error::internal)
     }
 
     /// Where the tables differ from what this version expects.
@@ -60,9 +85,7 @@ fn differences(applied: &[(i64, Vec<u8>)]) -> Vec<MigrationDifference> {
         let version = migration.version;
         match applied.iter().find(|(applied, _)| *applied == version) {
             None => Some(MigrationDifference::Missing(version)),
-            Some((_, checksum)) => {
-                (**checksum != *migration.checksum).then_some(MigrationDifference::Changed(version))
-            }
+            Some((_, checksum)) => (**checksum != *migration.checksum).then_some(MigrationDifference::Changed(version)),
         }
     });
     let unknown = applied.iter().filter(|(version, _)| !MIGRATIONS.version_exists(*version));

@@ -46,7 +46,7 @@ mod watch;
 
 pub use batch::{DuplicateCheck, decide_batch};
 pub use errors::{database_error, is_duplicate, is_row_locked};
-pub use lease::{HeldLease, Lease};
+pub use lease::{HeldLease, LEASE_TIME, Lease, purge_leases};
 pub use migrations::MigrationDifference;
 pub use pool::Database;
 pub use retry::{QUERY_TIMEOUT, found, retrying, retrying_batch, with_timeout, within, within_limit};

@@ -36,7 +36,7 @@ pub struct Running {
     pub settings: SharedSettings,
     pub database_connections: u32,
     /// The clock of the process, less that of the database.
-    pub clock_ahead_ms: i64,
+    pub clock_offset_ms: i64,
 }
 
 /// Records that the process runs, and forgets those that ended without a word.
@@ -44,10 +44,10 @@ pub async fn report(pool: &MySqlPool, presence: &Presence) -> Result<(), sqlx::E
     // The clock is compared within the statement, so only the way to the server is part of the difference.
     sqlx::query(
         "INSERT INTO processes /* processes::report */ (process_id, program, version, address, settings, \
-         database_connections, clock_ahead_ms, started_at, seen_at) \
+         database_connections, clock_offset_ms, started_at, seen_at) \
          VALUES (?, ?, ?, ?, ?, ?, TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), ?) DIV 1000, UTC_TIMESTAMP(3), \
          UTC_TIMESTAMP(3)) \
-         ON DUPLICATE KEY UPDATE clock_ahead_ms = VALUES(clock_ahead_ms), seen_at = VALUES(seen_at)",
+         ON DUPLICATE KEY UPDATE clock_offset_ms = VALUES(clock_offset_ms), seen_at = VALUES(seen_at)",
     )
     .bind(presence.id)
     .bind(presence.program)
@@ -76,7 +76,7 @@ pub async fn forget(pool: &MySqlPool, id: Uuid) -> Result<(), sqlx::Error> {
 /// The processes that run, workers last.
 pub async fn list_running(pool: &MySqlPool) -> Result<Vec<Running>, sqlx::Error> {
     sqlx::query_as(
-        "SELECT /* processes::list_running */ program, version, address, settings, database_connections, clock_ahead_ms \
+        "SELECT /* processes::list_running */ program, version, address, settings, database_connections, clock_offset_ms \
          FROM processes WHERE seen_at > UTC_TIMESTAMP(3) - INTERVAL ? SECOND ORDER BY program, started_at",
     )
     .bind(SEEN_WITHIN.as_secs())

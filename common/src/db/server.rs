@@ -4,6 +4,7 @@ use std::fmt;
 
 use sqlx::MySqlExecutor;
 
+use super::{Database, within};
 use crate::error::{Error, Result};
 
 /// The oldest versions that Dibs is tested on.
@@ -29,7 +30,11 @@ pub struct Server {
 
 /// The servers of others that speak the protocol, by what their version or comment contains.
 const UNSUPPORTED: [(&str, &str, &str); 3] = [
-    ("tidb", "TiDB", "its CHECK constraints are off unless they are switched on, and its locks are optimistic by default"),
+    (
+        "tidb",
+        "TiDB",
+        "its CHECK constraints are off unless they are switched on, and its locks are optimistic by default",
+    ),
     ("vitess", "Vitess", "transactions that lock rows of several shards are not atomic there"),
     ("oceanbase", "OceanBase", "it was never tested"),
 ];
@@ -75,6 +80,19 @@ impl fmt::Display for Server {
             ServerKind::Unsupported(name, _) => name,
         };
         write!(formatter, "{name} {}", self.version)
+    }
+}
+
+impl Database {
+    /// Refuses a server on which Dibs does not work. One that does not answer yet is not refused.
+    pub async fn check_server(&self) -> Result<()> {
+        match within(find(&self.pool())).await {
+            Ok(server) => server.check(),
+            Err(error) => {
+                tracing::debug!(cause = error.chain(), "kind of the database server not known yet");
+                Ok(())
+            }
+        }
     }
 }
 

@@ -56,8 +56,6 @@ const MAX_BACKLOG_ENTRIES: u64 = 64;
 const ROOM: RetryPolicy = RetryPolicy::constant(Duration::from_millis(5)).within(Duration::from_secs(1));
 /// A page of users whose outcomes are not in memory takes the disk a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// The lease's connection is silent for a whole round.
-const ROUND_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Executes assignments until the process stops. Any number of workers may; the lease lets one at a time do so.
 pub(crate) async fn run(database: Database, redis: Redis, stopping: CancellationToken) {
@@ -114,12 +112,12 @@ impl<'a> Assigner<'a> {
         if pending.is_empty() {
             return Ok(round);
         }
-        let Some(mut lease) = self.database.try_lease("assignments").await? else { return Ok(round) };
-        lease.hold_for(ROUND_TIMEOUT).await?;
+        let Some(lease) = self.database.try_lease("assignments").await? else { return Ok(round) };
         // Assignments that are done are no longer listed.
         self.submitted.retain(|id, _| pending.iter().any(|assignment| assignment.id == *id));
         let mut full = HashSet::new();
         for assignment in &pending {
+            lease.ensure_held()?;
             match self.turn(assignment, &mut full, stopping).await {
                 Ok(has_more) => round.has_more |= has_more,
                 Err(error) => {

@@ -28,8 +28,6 @@ use tokio_util::sync::CancellationToken;
 const LEASE: &str = "drift check";
 const ROUND_INTERVAL: Duration = Duration::from_secs(5);
 const CAMPAIGNS_PER_PAGE: u32 = 500;
-/// The connection of a holder that is silent for so long ends: a campaign is summed up within it.
-const LEASE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Suspects are read once more so much later: a change of terms leaves MySQL before Redis.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(2);
 /// Differences of a campaign that one round keeps.
@@ -149,10 +147,10 @@ impl DriftCheck {
         Ok(checked.is_some())
     }
 
-    async fn round(&self, lease: &mut Lease, named: &mut NamedDrifts) -> Result<()> {
+    async fn round(&self, lease: &Lease, named: &mut NamedDrifts) -> Result<()> {
         let (began, mut round) = (Instant::now(), Round::begin());
         let mut compared: HashSet<CouponId> = HashSet::new();
-        while let Some((coupon, drift)) = Box::pin(self.next(&mut round, Some(&mut *lease))).await? {
+        while let Some((coupon, drift)) = Box::pin(self.next(&mut round, Some(lease))).await? {
             compared.insert(coupon);
             named.name(coupon, drift).await?;
             named.export();
@@ -167,17 +165,16 @@ impl DriftCheck {
     }
 
     /// The next campaign of a round, and how it differs; none at the end.
-    async fn next(&self, round: &mut Round, mut lease: Option<&mut Lease>) -> Result<Option<(CouponId, Drift)>> {
+    async fn next(&self, round: &mut Round, lease: Option<&Lease>) -> Result<Option<(CouponId, Drift)>> {
         loop {
-            if let Some(lease) = lease.as_deref_mut() {
-                // Any statement shows that the lease is still held, and keeps its connection from falling silent.
-                lease.hold_for(LEASE_TIMEOUT).await?;
+            if let Some(lease) = lease {
+                lease.ensure_held()?;
             }
             // Suspects wait while other campaigns are compared.
             if !round.is_due()
                 && let Some(campaign) = self.next_campaign(round).await?
             {
-                match Box::pin(self.suspect(campaign, lease.as_deref_mut())).await {
+                match Box::pin(self.suspect(campaign, lease)).await {
                     Ok(same) if same.is_none() => return Ok(Some((same.campaign.id, Drift::default()))),
                     Ok(suspected) => round.suspected.push_back(suspected),
                     Err(error) => round.fail(error),
@@ -212,7 +209,7 @@ impl DriftCheck {
     }
 
     /// Compares a campaign, once.
-    async fn suspect(&self, campaign: Campaign, mut lease: Option<&mut Lease>) -> Result<Suspected> {
+    async fn suspect(&self, campaign: Campaign, lease: Option<&Lease>) -> Result<Suspected> {
         let comparison = self.comparison(&campaign);
         let summary = audit::summarize(comparison).await?;
         let (fields, mut claims) = (summary.differences, Vec::new());
@@ -221,8 +218,8 @@ impl DriftCheck {
         let mut found = 0;
         while let Some(at) = position.filter(|_| claims.len() < MAX_DIFFERENCES) {
             let began = Instant::now();
-            if let Some(lease) = lease.as_deref_mut() {
-                lease.hold_for(LEASE_TIMEOUT).await?;
+            if let Some(lease) = lease {
+                lease.ensure_held()?;
             }
             let left = MAX_DIFFERENCES - claims.len();
             let AuditPage { differences, compared, next, .. } = audit::compare_page(comparison, at, left).await?;

@@ -1,7 +1,7 @@
 use dibs_common::{
     audit::MAX_CHECKED_ENTRIES,
     clock::Timestamp,
-    db::{self, Database},
+    db::{self, Database, Lease},
     domain::campaign::Campaign,
     error::Result,
     redis::{
@@ -23,23 +23,25 @@ pub async fn remove_ended(database: &Database, redis: &Redis, before: Timestamp)
     let mut removed = 0;
     for campaign in db::within(ended).await? {
         // Without the lease another process rebuilds it; the next run looks at it again.
-        let Some(lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { continue };
-        let done = remove(database, redis, &campaign).await;
+        let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { continue };
+        let done = remove(&mut lease, database, redis, &campaign).await;
         lease.release().await?;
         removed += u64::from(done?);
     }
     Ok(removed)
 }
 
-async fn remove(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<bool> {
+async fn remove(lease: &mut Lease, database: &Database, redis: &Redis, campaign: &Campaign) -> Result<bool> {
     // A claim without an outcome may be rejected, and then its slot must return to Redis.
     if streams::len::<ClaimEntry>(redis, campaign.partition).await? > MAX_CHECKED_ENTRIES
         || !list_unanswered(database, redis, campaign).await?.is_empty()
     {
         return Ok(false);
     }
+    lease.confirm().await?;
     campaign_state::remove(redis, campaign.partition, campaign.id).await?;
     // Last, so that the next run removes it when this one dies before.
-    db::within(db::campaigns::clear_enforced(&database.pool(), campaign.id)).await?;
+    db::within(db::campaigns::clear_enforced(lease.begin().await?, campaign.id)).await?;
+    lease.commit().await?;
     Ok(true)
 }

@@ -1,13 +1,12 @@
 use std::{
     collections::{BTreeMap, HashSet},
-    future::Future,
     time::Duration,
 };
 
 use dibs_common::{
     audit,
     db::{
-        self, Database,
+        self, Database, Lease,
         audits::{RowCounts, WrongCounts},
         issuances::IssuedClaim,
     },
@@ -26,19 +25,17 @@ use dibs_common::{
 const PAGE_SIZE: u32 = 5_000;
 /// A page of rows that are not in memory takes the disk a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The lease's connection is silent for the whole rebuild.
-pub(super) const REBUILD_TIMEOUT: Duration = Duration::from_mins(15);
 
 /// Rebuilds a campaign in Redis from its issued claims in MySQL and its accepted claims on the stream. Redis does not
 /// know the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none
 /// when another process rebuilds it.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Option<CampaignCounts>> {
-    let steps = async {
+    under_lease(database, campaign, async |lease| {
         campaign_state::delete(redis, campaign.partition, campaign.id).await?;
         let campaign = recounted(database, campaign.id).await?;
-        gather_and_put(database, redis, &campaign).await
-    };
-    under_lease(database, campaign, Box::pin(steps)).await
+        gather_and_put(lease, database, redis, &campaign).await
+    })
+    .await
 }
 
 /// The campaign, with counts that are those of its rows. Wrong ones would have it rebuilt again and again: Redis is
@@ -62,22 +59,26 @@ pub(super) async fn rebuild_missing(
     redis: &Redis,
     campaign: &Campaign,
 ) -> Result<Option<CampaignCounts>> {
-    under_lease(database, campaign, Box::pin(gather_and_put(database, redis, campaign))).await
+    under_lease(database, campaign, async |lease| gather_and_put(lease, database, redis, campaign).await).await
 }
 
 async fn under_lease(
     database: &Database,
     campaign: &Campaign,
-    steps: impl Future<Output = Result<CampaignCounts>>,
+    steps: impl AsyncFnOnce(&mut Lease) -> Result<CampaignCounts>,
 ) -> Result<Option<CampaignCounts>> {
     let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(None) };
-    lease.hold_for(REBUILD_TIMEOUT).await?;
-    let rebuilt = steps.await;
+    let rebuilt = Box::pin(steps(&mut lease)).await;
     lease.release().await.and(rebuilt).map(Some)
 }
 
 /// The stream is read before MySQL, so that a claim that is confirmed meanwhile is found at least once.
-async fn gather_and_put(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<CampaignCounts> {
+async fn gather_and_put(
+    lease: &mut Lease,
+    database: &Database,
+    redis: &Redis,
+    campaign: &Campaign,
+) -> Result<CampaignCounts> {
     let unanswered = list_unanswered(database, redis, campaign).await?;
     let unanswered = without_rejected(database, unanswered).await?;
     let mut waiting: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
@@ -109,9 +110,12 @@ async fn gather_and_put(database: &Database, redis: &Redis, campaign: &Campaign)
         after = if whole { Some((last_user, last_ordinal)) } else { before(last_user) };
     }
     add(redis, campaign, &mut counts, waiting).await?;
+    // A holder that was overtaken would put what it read before the other rebuild.
+    lease.confirm().await?;
     let put = campaign_put(redis, campaign, counts).await?;
     // Only now does Redis decide claims by these terms.
-    db::within(db::campaigns::set_enforced(&database.pool(), campaign, put.at)).await?;
+    db::within(db::campaigns::set_enforced(lease.begin().await?, campaign, put.at)).await?;
+    lease.commit().await?;
     tracing::info!(
         coupon = %campaign.id, claimed = counts.claimed, revoked = campaign.revoked, ?put,
         "campaign rebuilt"

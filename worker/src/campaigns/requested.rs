@@ -10,7 +10,7 @@ use dibs_common::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::rebuild::{REBUILD_TIMEOUT, rebuild};
+use super::rebuild::rebuild;
 
 const LEASE: &str = "campaign rebuilds";
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub async fn rebuild_requested(database: &Database, redis: &Redis) -> Result<usi
 }
 
 async fn rebuild_pending(database: &Database, redis: &Redis, lease: &mut Lease) -> Result<usize> {
-    let pending = db::within(db::rebuilds::list_pending(lease.connection(), BATCH_SIZE)).await?;
+    let pending = db::within(db::rebuilds::list_pending(&mut *lease.reader().await?, BATCH_SIZE)).await?;
     // All that were requested before a rebuild begins are done by it.
     let mut by_coupon: BTreeMap<CouponId, Vec<Rebuild>> = BTreeMap::new();
     for request in pending {
@@ -40,17 +40,18 @@ async fn rebuild_pending(database: &Database, redis: &Redis, lease: &mut Lease) 
     let mut done = 0;
     for (coupon, requests) in by_coupon {
         let Some(campaign) = db::within(db::campaigns::find(&database.pool(), coupon)).await? else { continue };
-        // Its connection is silent meanwhile.
-        lease.hold_for(REBUILD_TIMEOUT).await?;
+        lease.ensure_held()?;
         let Some(counts) = rebuild(database, redis, &campaign).await? else {
             tracing::debug!(%coupon, "another process rebuilds the campaign; the request waits");
             continue;
         };
         for request in requests {
-            let marking = db::rebuilds::mark_done(lease.connection(), request.rebuild_id, counts.claimed, clock::now());
+            let connection = lease.begin().await?;
+            let marking = db::rebuilds::mark_done(connection, request.rebuild_id, counts.claimed, clock::now());
             db::within(marking).await?;
             done += 1;
         }
+        lease.commit().await?;
     }
     Ok(done)
 }

@@ -39,8 +39,10 @@ async fn redrive_requested(database: &Database, redis: &Redis, lease: &mut Lease
     for source in [CLAIMS, COMMANDS] {
         let mut after: Option<DeadLetterId> = None;
         loop {
-            let page = db::dead_letters::list_to_redrive(lease.connection(), source, after, BATCH_SIZE);
+            let mut reader = lease.reader().await?;
+            let page = db::dead_letters::list_to_redrive(&mut reader, source, after, BATCH_SIZE);
             let letters = db::within(page).await?;
+            drop(reader);
             let Some(last) = letters.last() else { break };
             after = Some(last.id);
             for letter in &letters {
@@ -90,7 +92,8 @@ async fn lease_of_rebuild(database: &Database, letter: &DeadLetter) -> Result<Op
 }
 
 async fn mark(lease: &mut Lease, letter: &DeadLetter, outcome: &Redriven) -> Result<()> {
-    db::within(db::dead_letters::mark_redriven(lease.connection(), letter.id, outcome, clock::now())).await?;
+    db::within(db::dead_letters::mark_redriven(lease.begin().await?, letter.id, outcome, clock::now())).await?;
+    lease.commit().await?;
     match outcome {
         Redriven::Sent { .. } => tracing::info!(id = %letter.id, source = letter.source, "dead letter redriven"),
         Redriven::Dead { reason, .. } => {

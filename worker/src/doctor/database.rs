@@ -119,7 +119,9 @@ async fn connections_finding(
     );
     let remedy = format!("raise max_connections, or run fewer processes ({})", describe_all(running));
     let expected = format!("pools and {SPARE_CONNECTIONS} more fit into max_connections");
-    Ok(Finding::new("database connections", found, expected)
-        .unless(now + 2 <= limit, Status::Error, &remedy)
-        .unless(pools + SPARE_CONNECTIONS <= limit, Status::Warning, remedy))
+    Ok(Finding::new("database connections", found, expected).unless(now + 2 <= limit, Status::Error, &remedy).unless(
+        pools + SPARE_CONNECTIONS <= limit,
+        Status::Warning,
+        remedy,
+    ))
 }

@@ -6,9 +6,9 @@ use super::{Finding, Status, clock_finding};
 
 pub fn check(running: &[Running]) -> Vec<Finding> {
     let mut findings = vec![presence(running), shared_settings(running)];
-    let furthest = running.iter().max_by_key(|process| process.clock_ahead_ms.abs());
+    let furthest = running.iter().max_by_key(|process| process.clock_offset_ms.abs());
     findings.extend(furthest.map(|process| {
-        clock_finding(&format!("clock of {} {}", process.program, process.address), process.clock_ahead_ms)
+        clock_finding(&format!("clock of {} {}", process.program, process.address), process.clock_offset_ms)
     }));
     findings
 }

@@ -18,7 +18,7 @@ use chrono_tz::Tz;
 use clap::ValueEnum;
 use dibs_common::{
     clock::Timestamp,
-    db::{self, Database},
+    db::{self, Database, Lease},
     domain::ranking::{business_day, days_after, days_before, last_days, start_of},
     error::{Error, Result},
     metric_table::label,
@@ -42,8 +42,6 @@ const PERSIST_DELAY: TimeDelta = TimeDelta::minutes(10);
 /// How many missed days are caught up when none was ever persisted, and in total.
 const CATCH_UP_DAYS: u64 = 7;
 const MAX_CATCH_UP_DAYS: u64 = 60;
-/// The lease's connection is silent for a whole job.
-const JOB_TIMEOUT: Duration = Duration::from_mins(15);
 /// A cancellation becomes visible this much after its time: its transaction has to commit.
 const MAX_COMMIT_DELAY: TimeDelta = TimeDelta::minutes(1);
 /// How long it may take to find the days with cancelled orders.
@@ -99,18 +97,17 @@ impl Jobs {
         }
         // One lease for each job, not one for all: a long job does not delay the short ones.
         let Some(mut lease) = self.database.try_lease(&format!("job {}", job.name())).await? else { return Ok(None) };
-        lease.hold_for(JOB_TIMEOUT).await?;
-        let done = self.run_and_record(job, day, now).await;
+        let done = self.run_and_record(&mut lease, job, day, now).await;
         if let Err(error) = lease.release().await {
             tracing::debug!(job = job.name(), cause = error.chain(), "lease lost before its release");
         }
         done.map(Some)
     }
 
-    async fn run_and_record(&self, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
-        let pool = &self.database.pool();
+    async fn run_and_record(&self, lease: &mut Lease, job: Job, day: NaiveDate, now: Timestamp) -> Result<String> {
         let (name, began) = (job.name(), Instant::now());
-        db::within(db::job_runs::begin(pool, name, day, now)).await?;
+        db::within(db::job_runs::begin(lease.begin().await?, name, day, now)).await?;
+        lease.commit().await?;
         // The row comes first, so that a run that dies is seen as RUNNING and not as never begun.
         let done = self.execute(job, day, now).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
@@ -120,7 +117,8 @@ impl Jobs {
         let ended = now + began.elapsed();
         let cause = done.as_ref().err().map(dibs_common::Error::chain);
         let detail = done.as_ref().map(String::as_str).map_err(|_| cause.as_deref().unwrap_or_default());
-        db::within(db::job_runs::end(pool, name, day, detail, ended)).await?;
+        db::within(db::job_runs::end(lease.begin().await?, name, day, detail, ended)).await?;
+        lease.commit().await?;
         done
     }
 

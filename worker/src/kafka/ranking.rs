@@ -131,8 +131,8 @@ impl RankingHandler {
         let now = clock::now();
         // Registered before the snapshot, so that every event after it is published to Kafka.
         db::within(db::outbox::register_sink(&self.database.pool(), KAFKA, now)).await?;
-        let Some(mut lease) = self.database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
-        let rebuilt = rebuild_under_lease(&self.redis, &mut lease, self.zone, now).await;
+        let Some(lease) = self.database.try_lease(&format!("sink {RANKING}")).await? else { return Ok(false) };
+        let rebuilt = rebuild_under_lease(&self.redis, &lease, self.zone, now).await;
         // Released before the result is looked at, so that a failure does not leave the other workers waiting.
         lease.release().await.and(rebuilt)?;
         // The rebuild may have set back what Redis counts, which is no loss that the counter should notice.

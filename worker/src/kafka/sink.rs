@@ -128,9 +128,9 @@ async fn dead_letter(lease: &mut Lease, rejected: &[NewDeadLetter]) -> Result<()
     if rejected.is_empty() {
         return Ok(());
     }
-    lease.begin().await?;
+    let connection = lease.begin().await?;
     for letter in rejected {
-        if db::within(db::dead_letters::insert(lease.connection(), letter, clock::now())).await? {
+        if db::within(db::dead_letters::insert(connection, letter, clock::now())).await? {
             dead_letters::report(KAFKA, &letter.key, &letter.reason);
         }
     }

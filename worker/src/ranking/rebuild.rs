@@ -54,24 +54,26 @@ async fn rebuild_and_advance(
     }
     db::within(db::outbox::register_sink(&database.pool(), RANKING, now)).await?;
     // The position is read before the snapshot, so the sink only ever moves forward.
-    let progress = db::within(db::outbox::find_sink_progress(lease.connection(), RANKING)).await?;
+    let progress = db::within(db::outbox::find_sink_progress(&mut *lease.reader().await?, RANKING)).await?;
     let from = progress.ok_or_else(|| Error::internal("a sink is gone that was just registered"))?.delivered_through;
     let sequence = rebuild_under_lease(redis, lease, zone, now).await?;
     // After the days are in place: a crash before this only repeats events that Redis knows.
-    db::within(db::outbox::advance_sink(lease.connection(), RANKING, from, sequence, now)).await.map(drop)
+    db::within(db::outbox::advance_sink(lease.begin().await?, RANKING, from, sequence, now)).await?;
+    lease.commit().await
 }
 
 /// Rebuilds the days that Redis keeps, and the windows. The caller holds the sink's lease, and advances the sink to the
 /// returned sequence, up to which they count. No process counts until they are in place: it would count into days that
 /// are about to be replaced.
-pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now: Timestamp) -> Result<u64> {
+pub async fn rebuild_under_lease(redis: &Redis, lease: &Lease, zone: Tz, now: Timestamp) -> Result<u64> {
     sales::invalidate(redis).await?;
-    let mut snapshot = db::within(SalesSnapshot::open(lease.connection(), zone)).await?;
+    let mut reader = lease.long_reader().await?;
+    let mut snapshot = db::within(SalesSnapshot::open(&mut reader, zone)).await?;
     let today = business_day(now, zone);
     // With tomorrow, which may begin before the snapshot, or earlier by the clock of another worker.
     let days: Vec<NaiveDate> = last_days(days_after(today, 1), KEPT_DAYS + 1).collect();
     let mut windows = StagedWindows::new(redis, today);
-    let put = stage_and_put(&mut snapshot, &mut windows, &days, zone).await;
+    let put = stage_and_put(lease, &mut snapshot, &mut windows, &days, zone).await;
     if put.is_err() {
         // The rebuild is retried soon, and would fill Redis with one copy after the other.
         sales::delete_staged(redis, days.iter().map(|day| redis.keys.daily_sales(*day)), windows.id).await?;
@@ -83,6 +85,7 @@ pub async fn rebuild_under_lease(redis: &Redis, lease: &mut Lease, zone: Tz, now
 }
 
 async fn stage_and_put(
+    lease: &Lease,
     snapshot: &mut SalesSnapshot<'_>,
     windows: &mut StagedWindows<'_>,
     days: &[NaiveDate],
@@ -98,6 +101,8 @@ async fn stage_and_put(
         windows.add(*day, scores).await?;
         put.push((*day, expires_at(*day, zone)));
     }
+    // A holder that was overtaken would put days that lack what was sold since.
+    lease.confirm().await?;
     if sales_put(redis, rebuild, snapshot.position, &put, windows.to).await? {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! The outbox relay: delivers events from `outbox_events` to each sink, in order, at least once.
 //!
 //! Every worker sequences events and is on standby for every sink. The holder of a sink's lease serves it. It advances
-//! the sink after the sink has accepted events, on the connection that holds the lease: a process that has lost the
-//! lease without noticing cannot advance it. What was accepted by then is delivered again. Each sink has a relay of its
+//! the sink after the sink has accepted events, in a transaction of the lease: a process that has lost the lease without
+//! noticing cannot advance it. What was accepted by then is delivered again. Each sink has a relay of its
 //! own, so a sink that fails holds up no other.
 
 mod batch;
@@ -49,8 +49,8 @@ pub trait Sink: Send + Sync {
 
     /// Accepts a batch, and returns the sequence up to which it has accepted all; what follows comes again. A batch may
     /// come again in whole or in part. When there are no events, an empty batch comes about once a second, for upkeep;
-    /// the sink may then return a sequence beyond the batch. What it writes on the lease's connection after
-    /// [`Lease::begin`] is committed together with its progress.
+    /// the sink may then return a sequence beyond the batch. What it writes after [`Lease::begin`] is committed together
+    /// with its progress.
     fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> impl Future<Output = Result<u64>> + Send;
 }
 
@@ -123,7 +123,8 @@ impl<S: Sink> Relay<S> {
 
     async fn deliver_next(&mut self, lease: &mut Lease, now: Timestamp) -> Result<StepOutcome> {
         let sink = self.sink.name();
-        let Some(progress) = db::within(db::outbox::find_sink_progress(lease.connection(), sink)).await? else {
+        let Some(progress) = db::within(db::outbox::find_sink_progress(&mut *lease.reader().await?, sink)).await?
+        else {
             db::within(db::outbox::register_sink(&self.database.pool(), sink, now)).await?;
             // Not UpToDate: the next step finds the sink registered and begins at once.
             return Ok(StepOutcome::Delivered);
@@ -135,8 +136,10 @@ impl<S: Sink> Relay<S> {
         // Before the delivery, which may take long: the purge must know that the sink is served.
         self.mark_active(lease, progress, now).await?;
         let (first, last) = (delivered_through + 1, last_sequence.min(delivered_through + self.sink.batch_size()));
-        let events = db::outbox::list_between(lease.connection(), first..=last, self.sink.kinds());
+        let mut reader = lease.reader().await?;
+        let events = db::outbox::list_between(&mut reader, first..=last, self.sink.kinds());
         let events = db::within_limit(READ_TIMEOUT, events).await?;
+        drop(reader);
         let accepted = self.sink.deliver(&Batch { first, last, at: now, epoch, events }, lease).await?;
         self.delivered_at = Some(now);
         if accepted == delivered_through {
@@ -144,7 +147,7 @@ impl<S: Sink> Relay<S> {
             return Ok(if last < first { StepOutcome::UpToDate } else { StepOutcome::Blocked });
         }
         // Conditional on the position that was read: a second guard beside the lease.
-        if !db::within(db::outbox::advance_sink(lease.connection(), sink, delivered_through, accepted, now)).await? {
+        if !db::within(db::outbox::advance_sink(lease.begin().await?, sink, delivered_through, accepted, now)).await? {
             return Err(Error::internal("another process has advanced the sink"));
         }
         // The progress and what the sink wrote become durable together.
@@ -167,7 +170,8 @@ impl<S: Sink> Relay<S> {
             let after = progress.delivered_through;
             tracing::error!(sink, after, "undelivered events purged");
         }
-        db::within(db::outbox::mark_sink_active(lease.connection(), sink, now)).await?;
+        db::within(db::outbox::mark_sink_active(lease.begin().await?, sink, now)).await?;
+        lease.commit().await?;
         self.marked_active_at = Some(now);
         Ok(())
     }

@@ -91,7 +91,9 @@ impl Sink for WebhookSink {
     }
 
     async fn deliver(&mut self, batch: &Batch, lease: &mut Lease) -> Result<u64> {
-        let mut queue = self.read_retry_queue(batch.at, lease.connection()).await?;
+        let mut queue = self.read_retry_queue(batch.at, lease.begin().await?).await?;
+        // Before the requests, which take seconds.
+        lease.commit().await?;
         let room = self.room(queue.size);
         // When the queue is full the sink stops where it is, and the outbox keeps the rest.
         let limit = if room == 0 { 0 } else { self.limits.batch_size };
@@ -216,8 +218,7 @@ impl WebhookSink {
             return Ok(());
         }
         // Opened only now: during the requests, a transaction would hold its snapshot and locks for seconds.
-        lease.begin().await?;
-        let (sink, connection) = (self.name(), lease.connection());
+        let (sink, connection) = (self.name(), lease.begin().await?);
         let bytes = self.database.statement_bytes();
         let insert = db::retry_queue::insert_batch(connection, bytes, sink, &result.to_retry);
         db::within_limit(INSERT_TIMEOUT, insert).await?;
@@ -226,10 +227,10 @@ impl WebhookSink {
             dead_letters::report(sink, &letter.key, &letter.reason);
         }
         for outgoing in retries {
-            self.write_retry(lease.connection(), outgoing, now).await?;
+            self.write_retry(connection, outgoing, now).await?;
         }
         if has_closed {
-            db::within(db::retry_queue::restart_all(lease.connection(), sink, now)).await?;
+            db::within(db::retry_queue::restart_all(connection, sink, now)).await?;
         }
         Ok(())
     }

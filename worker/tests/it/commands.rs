@@ -22,12 +22,19 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts `dibs-worker` with the servers of the environment.
 pub fn start(environment: &TestEnvironment, arguments: &[&str]) -> Child {
+    start_with(environment, arguments, &[])
+}
+
+/// The same with more settings.
+pub fn start_with(environment: &TestEnvironment, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
     let settings = &environment.settings;
     Command::new(env!("CARGO_BIN_EXE_dibs-worker"))
         .args(arguments)
         .env("DATABASE_URL", settings.database_url.expose_secret())
         .env("REDIS_URL", settings.redis_url.expose_secret())
         .env("REDIS_KEY_PREFIX", &settings.redis_key_prefix)
+        .env("CLAIM_PARTITIONS", settings.claim_partitions.to_string())
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

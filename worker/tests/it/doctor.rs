@@ -154,7 +154,7 @@ async fn the_doctor_names_processes_that_contradict_each_other_and_clocks_that_d
     report(&environment, &worker).await;
     let differing = r#"CLAIM_PARTITIONS: "16" of dibs-worker 10.0.0.1:8080, "32" of dibs-api 10.0.0.1:8080"#;
     expect(&environment, &[], "shared settings", "ERROR", differing).await;
-    environment.execute("UPDATE processes SET clock_ahead_ms = -60000 WHERE program = 'dibs-api'").await;
+    environment.execute("UPDATE processes SET clock_offset_ms = -60000 WHERE program = 'dibs-api'").await;
     expect(&environment, &[], "clock of dibs-api 10.0.0.1:8080", "ERROR", "-60000 ms ahead").await;
     environment.execute("UPDATE processes SET database_connections = 65000").await;
     expect(&environment, &[], "database connections", "WARNING", "130000 in the pools of 2 processes").await;

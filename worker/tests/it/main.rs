@@ -9,6 +9,8 @@ mod crashing_sink;
 mod dead_letters;
 mod doctor;
 mod dying;
+mod frozen_worker;
+mod galera;
 mod jobs;
 #[cfg(feature = "kafka")]
 mod kafka;
