@@ -1,14 +1,17 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench load steps fuzz openapi
+.PHONY: help run test test-matrix lint bench load steps fuzz openapi
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' Makefile | expand -t 8
 
 run: ## build, find or start MySQL and Redis, start Dibs, show a first claim; Ctrl-C stops everything
 	@scripts/run
 
 test: ## lint, and every test on real servers
 	@scripts/test
+
+test-matrix: ## the tests on every pair of servers that this machine has, and a table (MATRIX_ARGUMENTS="-E 'test(i5_)'")
+	@scripts/test-matrix $(MATRIX_ARGUMENTS)
 
 lint: ## format, clippy, documents against the code, licences, scripts, workflows, alerts, manifests
 	@scripts/lint

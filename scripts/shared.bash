@@ -315,6 +315,20 @@ provide() { # database|redis IMAGE PACKAGE PROGRAM...
   fi
 }
 
+choose_options() { # run | load | bench | test
+  # `loose`: MySQL and MariaDB each pass over what only the other knows.
+  database_options=(--max-connections=500 --loose-mysqlx=OFF --performance-schema=OFF)
+  redis_options=(--save '' --appendonly no)
+  case $1 in
+    run | load) redis_options=(--save '' --appendonly yes --appendfsync always) ;;
+  esac
+  case $1 in
+    test) database_options+=(--innodb-flush-log-at-trx-commit=2 --sync-binlog=0 --skip-log-bin --innodb-doublewrite=OFF) ;;
+    *) database_options+=(--innodb-buffer-pool-size=512M
+      --loose-innodb-redo-log-capacity=512M --loose-innodb-log-file-size=512M) ;;
+  esac
+}
+
 # run:   data is kept, and what was answered outlives a crash
 # load:  the same on data that is thrown away
 # bench: the database as durable as it comes, Redis in memory: it measures Dibs, not the disk under an AOF
@@ -322,17 +336,7 @@ provide() { # database|redis IMAGE PACKAGE PROGRAM...
 start_servers() { # run | load | bench | test
   purpose=$1
   [[ -n $server_folder ]] || open_server_folder "$purpose"
-  # `loose`: MySQL and MariaDB each pass over what only the other knows.
-  database_options=(--max-connections=500 --loose-mysqlx=OFF --performance-schema=OFF)
-  redis_options=(--save '' --appendonly no)
-  case $purpose in
-    run | load) redis_options=(--save '' --appendonly yes --appendfsync always) ;;
-  esac
-  case $purpose in
-    test) database_options+=(--innodb-flush-log-at-trx-commit=2 --sync-binlog=0 --skip-log-bin --innodb-doublewrite=OFF) ;;
-    *) database_options+=(--innodb-buffer-pool-size=512M
-      --loose-innodb-redo-log-capacity=512M --loose-innodb-log-file-size=512M) ;;
-  esac
+  choose_options "$purpose"
   if [[ -n ${DATABASE_URL:-} ]]; then
     database_name=given-$(checksum "$DATABASE_URL")
   else
