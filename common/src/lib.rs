@@ -19,6 +19,7 @@ pub mod http_server;
 pub mod identifiers;
 pub mod integrations;
 pub mod json;
+pub mod live;
 pub mod metric_table;
 pub mod presence;
 pub mod redis;

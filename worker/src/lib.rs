@@ -30,6 +30,7 @@ use dibs_common::{
     error::Result,
     identifiers::Partition,
     integrations::{messages::Receiver, payment_gateway::PaymentGateway},
+    live::{self, ProcessKind},
     redis::Redis,
     retry,
     supervisor::{Lifetime, Supervisor, Task},
@@ -129,6 +130,10 @@ impl Worker {
             self.task("drift_check", |Self { database, redis, drift_claims_per_second, supervisor, .. }| {
                 campaigns::run_drift_check(database, redis, drift_claims_per_second, supervisor.stopping).map(Ok)
             }),
+            self.task("delivery_tests", |Self { redis, webhooks, supervisor, .. }| {
+                webhooks::send_tests(redis, webhooks, supervisor.stopping).map(Ok)
+            }),
+            live::report_task(ProcessKind::Worker, &self.redis, &self.supervisor),
         ];
         tasks.extend((0..partitions).map(|number| self.claims_task(Partition(number))));
         // Else a consumer of Kafka counts the same events.

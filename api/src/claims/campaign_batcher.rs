@@ -4,6 +4,7 @@ use dibs_common::{
     domain::{campaign::Campaign, claim::ClaimRecord},
     error::{Dependency, Error, Result},
     identifiers::{CouponId, Partition, UserId},
+    live::{self, CampaignCounters},
     redis::{
         Redis, campaign_state,
         scripts::{self, ClaimRequest, Decision, Decisions},
@@ -37,6 +38,7 @@ pub struct CampaignBatcher {
     queue: mpsc::Sender<QueuedClaim>,
     exhausted: Arc<Exhausted>,
     refused_locally: Counter,
+    live: Arc<CampaignCounters>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +67,7 @@ impl CampaignBatcher {
     ) -> Arc<Self> {
         let (queue, queued) = mpsc::channel(MAX_QUEUED);
         let exhausted = Exhausted::new(campaign, redis, supervisor);
+        let live = live::campaign(campaign.id);
         let caller = Arc::new(ScriptCaller {
             coupon: campaign.id,
             partition: campaign.partition,
@@ -74,6 +77,7 @@ impl CampaignBatcher {
             accepted: counter!("dibs_claims_total", "decision" => "accepted"),
             refused: counter!("dibs_claims_total", "decision" => "refused"),
             batch_size: histogram!("dibs_claim_batch_size"),
+            live: Arc::clone(&live),
         });
         // The queue outlives a run that panics, with the claims that wait in it.
         let (queued, closing) = (Arc::new(Mutex::new(queued)), closing.clone());
@@ -86,6 +90,7 @@ impl CampaignBatcher {
             queue,
             exhausted,
             refused_locally: counter!("dibs_claims_total", "decision" => "refused_locally"),
+            live,
         })
     }
 
@@ -94,6 +99,7 @@ impl CampaignBatcher {
         // Without Redis: after the last coupon, nearly all requests of a campaign end here.
         if self.exhausted.refuses(request.user) {
             self.refused_locally.increment(1);
+            self.live.refuse(1);
             return Err(Error::CouponExhausted);
         }
         let (caller, decision) = oneshot::channel();
@@ -130,6 +136,7 @@ struct ScriptCaller {
     accepted: Counter,
     refused: Counter,
     batch_size: Histogram,
+    live: Arc<CampaignCounters>,
 }
 
 impl ScriptCaller {
@@ -208,6 +215,8 @@ impl ScriptCaller {
         let refused = decisions.decisions.len() - accepted;
         self.accepted.increment(accepted as u64);
         self.refused.increment(refused as u64);
+        self.live.accept(accepted as u64);
+        self.live.refuse(refused as u64);
         // Only Redis says so. A remaining quantity of 0 alone may be over a moment later, when a slot returns.
         if decisions.decisions.contains(&Decision::Exhausted) {
             self.exhausted.suspect();

@@ -109,6 +109,36 @@ impl Keys {
         format!("{}database:position", self.prefix)
     }
 
+    /// The last report of each process: a hash from process to JSON.
+    pub fn live_processes(&self) -> String {
+        format!("{}live:processes", self.prefix)
+    }
+
+    /// What was counted of a campaign in a minute since 1970: a hash, see `common/src/live/series.rs`.
+    pub fn live_campaign(&self, coupon: CouponId, minute: i64) -> String {
+        format!("{}live:campaign:{coupon}:{minute}", self.prefix)
+    }
+
+    /// How the drift check found a campaign: a string.
+    pub fn live_drift(&self, coupon: CouponId) -> String {
+        format!("{}live:drift:{coupon}", self.prefix)
+    }
+
+    /// A test message that a receiver is to get: a string.
+    pub fn delivery_test(&self, sink: &str) -> String {
+        format!("{}delivery:test:{sink}", self.prefix)
+    }
+
+    /// How the last test message went: a string.
+    pub fn delivery_tested(&self, sink: &str) -> String {
+        format!("{}delivery:tested:{sink}", self.prefix)
+    }
+
+    /// A session of the console, by the hash of its id: a string.
+    pub fn console_session(&self, hash: &str) -> String {
+        format!("{}console:session:{hash}", self.prefix)
+    }
+
     /// The channel on which a process hears of outcomes that it waits for.
     pub fn reply_channel(&self, process: uuid::Uuid) -> String {
         format!("{}outcomes:{process}", self.prefix)

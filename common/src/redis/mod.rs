@@ -15,6 +15,7 @@ mod sales_counter;
 pub mod scripts;
 mod silence;
 pub mod streams;
+pub mod texts;
 
 pub use client::{BLOCK, COMMAND_TIMEOUT, Redis, Subscription, redis_error};
 pub use sales_counter::{MAX_CHANGES_PER_CALL, SalesBatch, SalesCounted, SalesCounter, SalesMessage, split_at_gaps};

@@ -16,6 +16,7 @@ use dibs_common::{
     },
     error::{Error, Result},
     identifiers::CouponId,
+    live,
     redis::{Redis, campaign_state::RECONCILED_AFTER_END, claim_records},
     retry,
 };
@@ -152,6 +153,11 @@ impl DriftCheck {
         let mut compared: HashSet<CouponId> = HashSet::new();
         while let Some((coupon, drift)) = Box::pin(self.next(&mut round, Some(lease))).await? {
             compared.insert(coupon);
+            // For the console only: the check itself does not need it.
+            let noted = live::note_drift(&self.redis, coupon, (&drift.fields, &drift.claims), clock::now()).await;
+            if let Err(error) = noted {
+                tracing::debug!(cause = error.chain(), "drift not noted");
+            }
             named.name(coupon, drift).await?;
             named.export();
         }

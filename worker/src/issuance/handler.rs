@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use dibs_common::{
     clock::{self, Timestamp},
     db::Database,
     domain::claim::{Claim, ClaimOutcome},
     error::Result,
-    identifiers::Partition,
+    identifiers::{CouponId, Partition},
+    live::{self, CampaignCounters},
     redis::{
         Redis,
         streams::{ClaimEntry, ClaimOutcomeMessage},
@@ -85,10 +88,17 @@ impl Handler for ClaimHandler {
 
     fn measure(&self, entries: &[&ClaimEntry], outcomes: &[Vec<ClaimOutcome>], durable_at: Timestamp) {
         let (mut claims, mut issued) = (0_u32, 0_u32);
+        // Entries of a campaign follow one another.
+        let mut last: Option<(CouponId, Arc<CampaignCounters>)> = None;
         for (claim, outcome) in entries.iter().flat_map(|entry| &entry.claims).zip(outcomes.iter().flatten()) {
             self.meters.record_lag(claim.record.accepted_at, durable_at);
             claims += 1;
-            issued += u32::from(matches!(outcome, ClaimOutcome::Issued { .. }));
+            if matches!(outcome, ClaimOutcome::Issued { .. }) {
+                issued += 1;
+                let known = last.take().filter(|(coupon, _)| *coupon == claim.coupon);
+                let (_, counters) = last.insert(known.unwrap_or_else(|| (claim.coupon, live::campaign(claim.coupon))));
+                counters.confirm(durable_at - claim.record.accepted_at);
+            }
             trace(claim, *outcome);
         }
         self.meters.record_batch(claims, issued);

@@ -175,7 +175,10 @@ impl ClaimRequestHandler {
         let mut rejected = Vec::new();
         for (Request { claim, coupon, user, .. }, decision) in requests.iter().zip(decisions) {
             match decision {
-                RequestDecision::Accepted => count("accepted"),
+                RequestDecision::Accepted => {
+                    count("accepted");
+                    dibs_common::live::campaign(*coupon).accept(1);
+                }
                 // The status of the user's claim is that of the first one.
                 RequestDecision::Replayed | RequestDecision::Rejected(ClaimRejectReason::CouponAlreadyIssued) => {}
                 RequestDecision::Rejected(code) => {

@@ -16,6 +16,7 @@ use dibs_common::{
     clock::{self, Timestamp},
     db::{self, Database, HeldLease, Lease, outbox::SinkProgress},
     error::{Error, Result},
+    live,
     metric_table::label,
     retry::{self, Backoff, RetryPolicy},
 };
@@ -87,6 +88,9 @@ impl<S: Sink> Relay<S> {
             match self.step(clock::now()).await {
                 Ok(outcome) => {
                     backoff.reset();
+                    if outcome != StepOutcome::Standby {
+                        live::served(self.sink.name(), clock::now());
+                    }
                     let delay = match outcome {
                         StepOutcome::Delivered => continue,
                         StepOutcome::UpToDate => POLL_INTERVAL,
@@ -97,6 +101,7 @@ impl<S: Sink> Relay<S> {
                 Err(error) => {
                     let sink = self.sink.name();
                     metrics::counter!("dibs_relay_failures_total", "sink" => label(sink)).increment(1);
+                    live::failed(sink, &error.chain(), clock::now(), true);
                     tracing::warn!(sink, cause = error.chain(), "delivery failed; retrying");
                     backoff.wait(&stopping).await;
                 }

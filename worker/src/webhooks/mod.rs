@@ -25,7 +25,9 @@ mod retry;
 mod round;
 mod settings;
 mod sink;
+mod test_message;
 
 pub use retry::{RETRIED_FOR, retry_delay};
 pub use settings::{WebhookSettings, Webhooks};
 pub use sink::{Limits, WebhookSink};
+pub(crate) use test_message::send_tests;

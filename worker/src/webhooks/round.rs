@@ -7,6 +7,7 @@ use std::{
 use dibs_common::{
     clock::Timestamp,
     integrations::webhooks::{Delivery, DeliveryFailure, WebhookEndpoint},
+    live,
     metric_table::label,
 };
 use futures::{StreamExt as _, stream};
@@ -136,6 +137,9 @@ impl Round {
     fn record(&self, outgoing: &Outgoing, delivery: &Delivery) {
         let RoundSettings { sink, at, failure_threshold, has_room, .. } = self.settings;
         let (mut breaker, now) = (self.breaker(), at + self.began.elapsed());
+        if let Delivery::Refused(why) | Delivery::Failed(DeliveryFailure { reason: why, .. }) = delivery {
+            live::failed(sink, why, now, false);
+        }
         if let Delivery::Failed(DeliveryFailure { reason, retry_after, is_reachable: false }) = delivery {
             if outgoing.is_retry && has_room && !breaker.is_open() {
                 // It has failed before and has a delay of its own, so its failure says nothing about the receiver.
@@ -143,9 +147,11 @@ impl Round {
                 return;
             }
             if breaker.record_failure(outgoing.message.id, *retry_after, now, failure_threshold) {
+                live::circuit(sink, true, now);
                 tracing::warn!(sink, reason, "circuit opened");
             }
         } else if breaker.record_response(now) {
+            live::circuit(sink, false, now);
             tracing::info!(sink, "circuit closed");
         }
     }
