@@ -27,14 +27,24 @@ pub fn sha256(secret: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// 256 random bits in base64url.
+pub fn random_text() -> Result<String> {
+    let mut bits = [0; 32];
+    rand::fill(&mut bits).map_err(|_| Error::internal("the system gives no random bytes"))?;
+    Ok(URL_SAFE_NO_PAD.encode(bits))
+}
+
+/// Bytes in hexadecimal.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// A new API key: `dibs_` and 256 random bits in base64url.
 pub struct ApiKeySecret(SecretString);
 
 impl ApiKeySecret {
     pub fn generate() -> Result<Self> {
-        let mut bits = [0; 32];
-        rand::fill(&mut bits).map_err(|_| Error::internal("the system gives no random bytes"))?;
-        Ok(Self(format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bits)).into()))
+        Ok(Self(format!("{KEY_PREFIX}{}", random_text()?).into()))
     }
 
     pub fn hash(&self) -> [u8; 32] {

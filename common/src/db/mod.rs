@@ -13,6 +13,7 @@ pub mod campaigns;
 pub mod charges;
 pub mod claim_attempts;
 pub mod claim_refusals;
+pub mod console;
 pub mod dead_letters;
 mod decode;
 pub mod diagnostics;

@@ -51,6 +51,13 @@ pub async fn daily(redis: &Redis, day: NaiveDate) -> Result<Scores> {
     read_pages(redis, &redis.keys.daily_sales(day), 1).await
 }
 
+/// The units of a product on a business day; none when Redis has none.
+pub async fn units_of_day(redis: &Redis, day: NaiveDate, product: ProductId) -> Result<Option<i64>> {
+    let (key, member) = (redis.keys.daily_sales(day), sales_member(product));
+    let score: Option<f64> = redis.run(&key, async |client| client.zscore(&key, &member).await).await?;
+    Ok(score.map(units))
+}
+
 /// The units of all products in the window of `days` days, read in the same way.
 pub async fn whole_window(redis: &Redis, days: u8) -> Result<Scores> {
     read_pages(redis, &redis.keys.sales_window(days), -1).await
