@@ -125,6 +125,21 @@ impl Credentials {
         }
     }
 
+    /// The credential that `ADMIN_TOKEN` stands for.
+    pub fn administrator_itself(&self) -> Arc<Credential> {
+        Arc::clone(&self.administrator)
+    }
+
+    pub fn is_admin_token(&self, token: &[u8]) -> bool {
+        self.administrator(token).is_some()
+    }
+
+    /// A hash of `ADMIN_TOKEN` as it is now, together with `salt`, from which the token cannot be guessed without it.
+    pub fn token_fingerprint(&self, salt: &str) -> Option<[u8; 32]> {
+        let token = self.admin_token.load();
+        token.as_ref().map(|token| sha256(format!("{salt} {}", token.expose_secret()).as_bytes()))
+    }
+
     fn administrator(&self, token: &[u8]) -> Option<Caller> {
         let expected = self.admin_token.load();
         let expected = expected.as_ref()?;

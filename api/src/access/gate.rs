@@ -8,7 +8,7 @@ use dibs_common::{Error, error::CredentialFault, identifiers::UserId};
 use futures::future::BoxFuture;
 
 use super::{
-    AuthMode, BodyOwner, Caller, Credentials, Found,
+    AuthMode, BodyOwner, Caller, Credential, Credentials, Found,
     policy::{self, Access, Listener, Owner, Policy},
 };
 
@@ -21,6 +21,11 @@ pub struct Gate {
     /// Those of the one path that this gate is in front of, found at its first request.
     found: Arc<OnceLock<Box<[&'static Policy]>>>,
 }
+
+/// The credential of a session of the console, in a request that the console makes within the process. No request from
+/// outside has it: extensions do not travel.
+#[derive(Clone)]
+pub struct SessionCredential(pub Arc<Credential>);
 
 /// What the gate says of a request.
 pub enum Authorization {
@@ -70,14 +75,18 @@ impl Gate {
 
     fn caller(&self, policy: &Policy, request: &mut Request) -> Result<Found, Error> {
         let (scope, owner) = match policy.access {
-            Access::Public => return Ok(Found::Caller(Caller::Public)),
+            // Of a page, the guard of the console finds the session behind the gate.
+            Access::Public | Access::Console(_) => return Ok(Found::Caller(Caller::Public)),
             Access::Users(..) if self.credentials.mode == AuthMode::Trusted => {
                 return Ok(Found::Caller(Caller::Gateway));
             }
             Access::Users(scope, owner) => (scope, Some(owner)),
             Access::Administrators(scope) => (scope, None),
         };
-        let found = self.authenticated(request.headers())?;
+        let found = match request.extensions().get() {
+            Some(SessionCredential(credential)) => Found::Caller(Caller::Server(Arc::clone(credential))),
+            None => self.authenticated(request.headers())?,
+        };
         match (&found, owner) {
             (Found::Caller(Caller::User(user)), Some(owner)) => require_own(policy, owner, *user, request)?,
             // A user has no scope, and with it no call of administrators.

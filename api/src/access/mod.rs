@@ -18,6 +18,6 @@ mod verification_keys;
 
 pub use caller::{BodyOwner, Caller, Credential};
 pub use credentials::{Credentials, Found};
-pub use gate::{Authorization, Gate};
+pub use gate::{Authorization, Gate, SessionCredential};
 pub(crate) use gate::{another_user, unnamed_user};
 pub use settings::{AuthMode, AuthSettings};

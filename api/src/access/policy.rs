@@ -22,6 +22,8 @@ pub enum Access {
     Users(Scope, Owner),
     /// Credentials with the scope.
     Administrators(Scope),
+    /// Browsers with a session of a credential with the scope. The guard of the console checks it.
+    Console(Scope),
 }
 
 /// Where a call of a user names its user.
@@ -84,7 +86,58 @@ const fn look(path: &'static str) -> Policy {
     Policy { method: "GET", path, access: Access::Administrators(Scope::AdminRead), place: Place::Administration }
 }
 
-/// Every route of the router. Tests compare it with the router and with the OpenAPI document.
+const fn page(path: &'static str) -> Policy {
+    Policy { method: "GET", path, access: Access::Console(Scope::AdminRead), place: Place::Administration }
+}
+
+/// What a page sends to change something.
+const fn submit(path: &'static str) -> Policy {
+    Policy { method: "POST", path, access: Access::Console(Scope::Admin), place: Place::Administration }
+}
+
+/// Every page of the console, and what it sends.
+pub const CONSOLE: &[Policy] = &[
+    public("/console/login", Place::Administration),
+    Policy { method: "POST", ..public("/console/login", Place::Administration) },
+    public("/console/assets/{name}", Place::Administration),
+    Policy { access: Access::Console(Scope::AdminRead), ..submit("/console/logout") },
+    page("/console"),
+    page("/console/events"),
+    page("/console/campaigns"),
+    submit("/console/campaigns"),
+    Policy { access: Access::Console(Scope::Admin), ..page("/console/campaigns/new") },
+    submit("/console/campaigns/preview"),
+    page("/console/campaigns/{couponId}"),
+    page("/console/campaigns/{couponId}/live"),
+    page("/console/campaigns/{couponId}/audit"),
+    submit("/console/campaigns/{couponId}/pause"),
+    submit("/console/campaigns/{couponId}/resume"),
+    submit("/console/campaigns/{couponId}/close"),
+    submit("/console/campaigns/{couponId}/quantity"),
+    submit("/console/campaigns/{couponId}/rebuild"),
+    page("/console/campaigns/{couponId}/rebuilds/{rebuildId}"),
+    page("/console/users"),
+    page("/console/users/{userId}"),
+    page("/console/dead-letters"),
+    submit("/console/dead-letters/redrive"),
+    submit("/console/dead-letters/drop"),
+    page("/console/dead-letters/progress"),
+    page("/console/dead-letters/{deadLetterId}"),
+    submit("/console/dead-letters/{deadLetterId}/redrive"),
+    submit("/console/dead-letters/{deadLetterId}/drop"),
+    page("/console/ranking"),
+    page("/console/products/{productId}"),
+    page("/console/delivery"),
+    submit("/console/delivery/{sink}/test"),
+    page("/console/orders"),
+    page("/console/orders/{orderId}"),
+    page("/console/actions"),
+    page("/console/keys"),
+    submit("/console/keys"),
+    submit("/console/keys/{apiKeyId}/revoke"),
+];
+
+/// Every route of the router but for the console's. Tests compare it with the router and with the OpenAPI document.
 pub const POLICIES: &[Policy] = &[
     shop("POST", "/coupons/issue", Scope::Claims, Owner::Body),
     public("/coupons/{couponId}", Place::Shop),

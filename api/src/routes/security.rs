@@ -48,7 +48,7 @@ fn describe(operation: &mut Operation, access: Access, mode: AuthMode) {
     let key = |scope: Scope| SecurityRequirement::new(API_KEY, [scope.into_str()]);
     let token = || SecurityRequirement::new(USER_TOKEN, Vec::<String>::new());
     operation.security = Some(match access {
-        Access::Public => vec![],
+        Access::Public | Access::Console(_) => vec![],
         Access::Users(..) if mode == AuthMode::Trusted => vec![],
         Access::Users(scope, _) => vec![key(scope), token()],
         Access::Administrators(scope) => vec![key(scope)],
