@@ -11,6 +11,7 @@ use dibs_common::{
     db::Database,
     error::{Error, Result},
     integrations::payment_gateway::PaymentGateway,
+    live::{self, ProcessKind},
     redis::Redis,
     supervisor::Supervisor,
 };
@@ -21,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::Credentials,
     claims::{ClaimAttempts, Claims, RateLimiter},
+    console::{Hub, Sessions},
     orders::Orders,
     rankings::Rankings,
     settings::ApiSettings,
@@ -39,6 +41,10 @@ pub struct App {
     pub rate_limiter: Option<RateLimiter>,
     pub orders: Orders,
     pub rankings: Rankings,
+    /// Who is logged in to the console.
+    pub sessions: Sessions,
+    /// What moves on the console's pages.
+    pub hub: Hub,
     pub metrics: PrometheusHandle,
     /// Work that a client cannot cancel; the process waits for it before it ends.
     pub tasks: TaskTracker,
@@ -96,6 +102,9 @@ impl App {
         let partitions = settings.shared.claim_partitions;
         let orders = Orders::start(&database, &redis, &supervisor, partitions, max_waiting).await?;
         let rankings = Rankings::start(&database, &redis, settings.shared.time_zone, &supervisor);
+        supervisor.spawn(live::report_task(ProcessKind::Api, &redis, &supervisor));
+        let sessions = Sessions::new(&credentials, &redis);
+        let hub = Hub::start(&database, &redis, settings.shared.time_zone, &supervisor);
         let in_progress = AtomicU32::new(0);
         Ok(SharedApp(Arc::new(Self {
             settings,
@@ -108,6 +117,8 @@ impl App {
             rate_limiter,
             orders,
             rankings,
+            sessions,
+            hub,
             metrics,
             tasks,
             supervisor,

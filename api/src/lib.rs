@@ -3,6 +3,7 @@
 pub mod access;
 pub mod app;
 pub mod claims;
+pub mod console;
 pub mod edge;
 pub mod extract;
 pub mod orders;

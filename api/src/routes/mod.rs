@@ -28,6 +28,7 @@ use crate::{
         policy::{Listener, POLICIES},
     },
     app::SharedApp,
+    console,
     edge::{self, Edge},
     routes::security::with_access,
 };
@@ -129,11 +130,14 @@ pub fn router(app: SharedApp, listener: Listener) -> Router {
         supervisor: app.supervisor.clone(),
     });
     let served = complete(document, app.credentials.mode);
+    let routes = routes.route("/openapi.json", get(async move || Json(served))).with_state(app.clone());
+    // The console calls the API past the listener, which may serve a part of it.
+    let calls = routes.clone().fallback(edge::no_route).layer(Edge::new(app.clone(), Listener::Only, POLICIES));
+    let console = console::router(app.clone(), listener, calls);
     routes
-        .route("/openapi.json", get(async move || Json(served)))
-        .with_state(app.clone())
         .merge(operational)
         .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         .fallback(edge::no_route)
         .layer(Edge::new(app, listener, POLICIES))
+        .merge(console)
 }

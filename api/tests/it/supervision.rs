@@ -16,7 +16,7 @@ use crate::app::{RULES, TestApp};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-const LISTED: [&str; 9] = [
+const LISTED: [&str; 11] = [
     "api_keys",
     "claim_attempts",
     "claim_outcome_listener",
@@ -24,7 +24,9 @@ const LISTED: [&str; 9] = [
     "command_batcher_0",
     "command_outcome_listener",
     "command_outcome_look_up",
+    "console_refresh",
     "database_watch",
+    "live_report",
     "rankings_refresh",
 ];
 
