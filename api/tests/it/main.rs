@@ -11,6 +11,7 @@ mod campaigns;
 mod charges;
 mod claims;
 mod clients;
+mod console;
 mod dead_letters;
 mod dependencies;
 mod described;

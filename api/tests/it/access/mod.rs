@@ -13,8 +13,10 @@ use dibs_common::{domain::access::Scope, testing::serve_router};
 use reqwest::Method;
 use serde_json::json;
 
-use self::matrix::{api_key, guarded};
-pub use self::{matrix::guarded_with, tokens::SigningKey};
+pub use self::{
+    matrix::{api_key, guarded, guarded_with},
+    tokens::SigningKey,
+};
 use crate::app::{ADMIN_TOKEN, Answer, TestApp, claim_body};
 
 #[tokio::test]
