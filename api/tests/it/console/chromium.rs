@@ -1,4 +1,4 @@
-//! Headless Chromium, driven over the WebDriver protocol of chromedriver. The protocol is a handful of JSON calls.
+//! Headless Chromium, driven over the `WebDriver` protocol of chromedriver. The protocol is a handful of JSON calls.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// What WebDriver calls the id of an element.
+/// What `WebDriver` calls the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const FLAGS: [&str; 8] = [
     "--headless",
@@ -81,7 +81,7 @@ impl Chromium {
         let logged = json!({ "browser": "ALL" });
         let match_all = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": logged });
         let wanted = json!({ "capabilities": { "alwaysMatch": match_all } });
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().expect("a client");
+        let client = reqwest::Client::builder().timeout(Duration::from_mins(1)).build().expect("a client");
         let url = format!("http://127.0.0.1:{port}/session");
         let answer = client.post(&url).json(&wanted).send().await.expect("chromedriver answers");
         let answer: Value = answer.json().await.expect("JSON");

@@ -17,8 +17,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn next_event(stream: &mut Response, buffer: &mut String) -> String {
     loop {
         if let Some((event, rest)) = buffer.split_once("\n\n") {
-            let event = event.to_owned();
-            *buffer = rest.to_owned();
+            let (event, rest) = (event.to_owned(), rest.to_owned());
+            *buffer = rest;
             return event;
         }
         let chunk = tokio::time::timeout(LIMIT, stream.chunk()).await.expect("in time").expect("a chunk");
