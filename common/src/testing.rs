@@ -110,14 +110,15 @@ impl TestEnvironment {
     }
 
     pub async fn with_partitions(partitions: u16) -> Self {
-        let (database_url, redis_url) = servers().await;
-        Self::on(&database_url, &redis_url, partitions).await
+        // Boxed: a large future would make that of every test large.
+        let (database_url, redis_url) = Box::pin(servers()).await;
+        Box::pin(Self::on(&database_url, &redis_url, partitions)).await
     }
 
     /// With another database server, at a URL that names any database.
     pub async fn on_database(database_url: &str) -> Self {
-        let (_, redis_url) = servers().await;
-        Self::on(database_url, &redis_url, 1).await
+        let (_, redis_url) = Box::pin(servers()).await;
+        Box::pin(Self::on(database_url, &redis_url, 1)).await
     }
 
     async fn on(database_url: &str, redis_url: &str, partitions: u16) -> Self {

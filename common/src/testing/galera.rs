@@ -13,7 +13,7 @@ use crate::identifiers::new_uuid;
 const PROVIDERS: [&str; 2] = ["/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so"];
 const SERVER: &str = "/usr/sbin/mariadbd";
 /// A node that joins copies all data of another.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// A cluster of `MariaDB` nodes of a test's own. It ends when the value is dropped.
 pub struct Galera {

@@ -30,11 +30,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// know the campaign meanwhile, so no claim can slip in between; it appears whole, at once. Returns its counts; none
 /// when another process rebuilds it.
 pub async fn rebuild(database: &Database, redis: &Redis, campaign: &Campaign) -> Result<Option<CampaignCounts>> {
-    under_lease(database, campaign, async |lease| {
+    // Boxed: it is large, and its callers are part of other large futures.
+    Box::pin(under_lease(database, campaign, async |lease| {
         campaign_state::delete(redis, campaign.partition, campaign.id).await?;
         let campaign = recounted(database, campaign.id).await?;
         gather_and_put(lease, database, redis, &campaign).await
-    })
+    }))
     .await
 }
 
@@ -59,7 +60,8 @@ pub(super) async fn rebuild_missing(
     redis: &Redis,
     campaign: &Campaign,
 ) -> Result<Option<CampaignCounts>> {
-    under_lease(database, campaign, async |lease| gather_and_put(lease, database, redis, campaign).await).await
+    Box::pin(under_lease(database, campaign, async |lease| gather_and_put(lease, database, redis, campaign).await))
+        .await
 }
 
 async fn under_lease(
@@ -68,7 +70,7 @@ async fn under_lease(
     steps: impl AsyncFnOnce(&mut Lease) -> Result<CampaignCounts>,
 ) -> Result<Option<CampaignCounts>> {
     let Some(mut lease) = database.try_lease(&rebuild_lease(campaign.id)).await? else { return Ok(None) };
-    let rebuilt = Box::pin(steps(&mut lease)).await;
+    let rebuilt = steps(&mut lease).await;
     lease.release().await.and(rebuilt).map(Some)
 }
 

@@ -109,7 +109,7 @@ impl Jobs {
         db::within(db::job_runs::begin(lease.begin().await?, name, day, now)).await?;
         lease.commit().await?;
         // The row comes first, so that a run that dies is seen as RUNNING and not as never begun.
-        let done = self.execute(job, day, now).await;
+        let done = Box::pin(self.execute(job, day, now)).await;
         let outcome = if done.is_ok() { "done" } else { "failed" };
         metrics::counter!("dibs_job_runs_total", "job" => label(name), "outcome" => outcome).increment(1);
         metrics::histogram!("dibs_job_duration_seconds", "job" => label(name)).record(began.elapsed());
@@ -180,10 +180,10 @@ impl Jobs {
             tracing::info!(orders = stored, zone = %self.zone, "day of sale stored with orders of an older version");
         }
         // A failure is returned at the end: the days in MySQL do not depend on Redis.
-        let warmed = self.run(Job::WarmRanking, None, now).await;
+        let warmed = Box::pin(self.run(Job::WarmRanking, None, now)).await;
         for day in self.due_days(now).await? {
             // Another process that runs it goes on with the days after it.
-            let Some(done) = self.run(Job::PersistDailySales, Some(day), now).await? else { break };
+            let Some(done) = Box::pin(self.run(Job::PersistDailySales, Some(day), now)).await? else { break };
             tracing::info!(%day, done, "daily sales persisted");
         }
         warmed.map(drop)

@@ -122,7 +122,8 @@ impl<S: Sink> Relay<S> {
             self.marked_active_at = None;
             return Ok(StepOutcome::Standby);
         };
-        let outcome = self.deliver_next(&mut lease, now).await;
+        // Boxed: it is large, and steps are part of other large futures.
+        let outcome = Box::pin(self.deliver_next(&mut lease, now)).await;
         self.lease.finish(lease, outcome).await
     }
 

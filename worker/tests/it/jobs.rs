@@ -164,7 +164,7 @@ async fn a_day_is_persisted_once_by_two_workers_that_are_started_again_at_ten_pa
         killed.abort();
     }
     // What was killed may have held its lock a moment longer.
-    eventually("the day is persisted", Duration::from_secs(10), || async {
+    eventually("the day is persisted", Duration::from_secs(20), || async {
         jobs(&environment).run_due(at_ten_past + TimeDelta::minutes(1)).await.expect("done");
         environment
             .count("SELECT COUNT(*) FROM job_runs WHERE name = 'persist-daily-sales' AND as_of IS NOT NULL")

@@ -27,8 +27,8 @@ const CALLERS: u64 = 16;
 /// Claims go on for so long before the fault, and after claims are taken again.
 const CALM: Duration = Duration::from_secs(1);
 /// A server that was lost is replaced within this time, and claims are taken again.
-const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
-const ISSUED_WITHIN: Duration = Duration::from_secs(60);
+const RECOVERED_WITHIN: Duration = Duration::from_mins(1);
+const ISSUED_WITHIN: Duration = Duration::from_mins(1);
 
 fn rounds() -> u32 {
     env::var("ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)

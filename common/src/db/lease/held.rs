@@ -50,7 +50,8 @@ impl HeldLease {
     /// Does one round of work under the lease; none while another process holds it.
     pub async fn round<T>(&mut self, work: impl AsyncFnOnce(&mut Lease) -> Result<T>) -> Result<Option<T>> {
         let Some(mut lease) = self.begin().await? else { return Ok(None) };
-        let done = work(&mut lease).await;
+        // Boxed: it is large, and rounds are part of other large futures.
+        let done = Box::pin(work(&mut lease)).await;
         self.finish(lease, done).await.map(Some)
     }
 
@@ -60,7 +61,7 @@ impl HeldLease {
         // next round.
         match self.lease.take() {
             Some(lease) if lease.is_held() => Ok(Some(lease)),
-            _ => self.database.try_lease(&self.name).await,
+            _ => Box::pin(self.database.try_lease(&self.name)).await,
         }
     }
 

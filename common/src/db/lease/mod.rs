@@ -53,7 +53,7 @@ impl Database {
         };
         let Some(epoch) = taken else { return Ok(None) };
         let key = LeaseKey { name: name.into(), epoch };
-        let renewer = Renewer::start(self, key.clone()).await?;
+        let renewer = Box::pin(Renewer::start(self, key.clone())).await?;
         Ok(renewer.map(|renewer| Lease { database: self.clone(), key, transaction: None, renewer }))
     }
 }

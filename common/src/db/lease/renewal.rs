@@ -161,7 +161,7 @@ impl Renewal {
 
 /// A connection that ends itself when the process is frozen.
 async fn connect(database: &Database) -> Result<MySqlConnection> {
-    let mut connection = within(database.options().connect()).await?;
+    let mut connection = Box::pin(within(database.options().connect())).await?;
     let silence = format!("SET SESSION wait_timeout = {}", LEASE_TIME.as_secs());
     within(sqlx::raw_sql(sqlx::AssertSqlSafe(silence)).execute(&mut connection)).await?;
     Ok(connection)

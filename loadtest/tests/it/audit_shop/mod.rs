@@ -132,8 +132,8 @@ impl Shop {
 /// Applies all events to the sales in Redis.
 pub async fn apply_sales(environment: &TestEnvironment) {
     let (database, redis) = (environment.database.clone(), environment.redis.clone());
-    ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now()).await.expect("counted");
-    while db::outbox::sequence_events(&database).await.expect("numbered") > 0 {}
+    Box::pin(ranking::rebuild(&database, &redis, SETTINGS.time_zone, clock::now())).await.expect("counted");
+    while Box::pin(db::outbox::sequence_events(&database)).await.expect("numbered") > 0 {}
     let mut relay = Relay::new(&database, RankingSink { database: database.clone(), redis, zone: SETTINGS.time_zone });
     while relay.step(clock::now()).await.expect("delivered") == StepOutcome::Delivered {}
     relay.release_lease().await;

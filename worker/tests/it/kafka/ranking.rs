@@ -25,7 +25,7 @@ use crate::ranking::{RULES, ZONE, buy, cancel, cancel_by, deliver_all, expect_sc
 /// A new consumer counts so many messages. After that Redis has the scores of the orders.
 async fn expect_counted(brokers: &Brokers, environment: &TestEnvironment, messages: usize, when: &str) {
     let mut consumer = counter(brokers, environment);
-    handle(&mut consumer, messages).await;
+    Box::pin(handle(&mut consumer, messages)).await;
     expect_scores_of_orders(environment, when).await;
     consumer.leave().await;
 }
