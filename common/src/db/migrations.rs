@@ -16,7 +16,7 @@ use crate::{
 };
 
 const LEASES: &str = include_str!("../../../migrations/0021_leases.sql");
-const DDL_TIMEOUT: Duration = Duration::from_secs(10);
+const DDL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long to wait for another process that migrates, and how often it is looked at.
 const WAIT_LIMIT: Duration = Duration::from_mins(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ impl Database {
     /// Brings the tables up to date. Several processes may call it at once: the first migrates, the others wait.
     pub async fn migrate(&self) -> Result<()> {
         let pool = self.pool();
-        let server = within(server::find(&pool)).await?;
+        let server = within_limit(DDL_TIMEOUT, server::find(&pool)).await?;
         server.check()?;
         // The lease needs its table before any migration.
         within_limit(DDL_TIMEOUT, pool.execute(LEASES)).await?;
@@ -53,7 +53,11 @@ impl Database {
             Error::internal("another process has been migrating for a minute; try again when it is done")
         })?;
         let migrated = self.migrate_under_lease(&server).await;
-        lease.release().await.and(migrated)
+        // What was migrated stays, and a lease that cannot be released expires.
+        if let Err(error) = lease.release().await {
+            tracing::debug!(cause = error.chain(), "the lease of the migration was not released");
+        }
+        migrated
     }
 
     async fn migrate_under_lease(&self, server: &Server) -> Result<()> {

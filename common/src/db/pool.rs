@@ -11,8 +11,8 @@ use sqlx::{
     Connection as _, Executor, MySql, MySqlConnection, MySqlPool, Transaction,
     mysql::{MySqlConnectOptions, MySqlPoolOptions},
 };
-
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use super::{QUERY_TIMEOUT, database_error};
 use crate::error::Result;
@@ -40,6 +40,8 @@ struct Shared {
     /// Counts connections that came back to the pool in order.
     released: Arc<AtomicU64>,
     pool: RwLock<MySqlPool>,
+    /// Tasks that renew leases, and remove their rows in the end.
+    renewals: TaskTracker,
 }
 
 impl Database {
@@ -48,7 +50,16 @@ impl Database {
         let options: MySqlConnectOptions = url.expose_secret().parse().map_err(database_error)?;
         let (is_encrypted, released) = (Arc::new(AtomicBool::new(true)), Arc::default());
         let pool = RwLock::new(open(&options, connections, &is_encrypted, &released));
-        Ok(Self { shared: Arc::new(Shared { options, connections, is_encrypted, released, pool }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                options,
+                connections,
+                is_encrypted,
+                released,
+                pool,
+                renewals: TaskTracker::new(),
+            }),
+        })
     }
 
     /// The longest text of statements to send at once. The client does not set `TCP_NODELAY`: over TLS a second record
@@ -91,14 +102,23 @@ impl Database {
 
     /// Closes the pool, with all its connections, for a new one.
     pub(super) fn replace_pool(&self) {
-        let Shared { options, connections, is_encrypted, released, pool } = &*self.shared;
+        let Shared { options, connections, is_encrypted, released, pool, .. } = &*self.shared;
         let new = open(options, *connections, is_encrypted, released);
         let old = std::mem::replace(&mut *pool.write().unwrap_or_else(PoisonError::into_inner), new);
         // Callers that wait for one of its connections get an error at once; those in use end with their time-outs.
         tokio::spawn(async move { old.close().await });
     }
 
+    pub(super) fn renewals(&self) -> &TaskTracker {
+        &self.shared.renewals
+    }
+
     pub async fn close(&self) {
+        // A lease that was dropped and not released would be held until it expires.
+        self.shared.renewals.close();
+        if timeout(CLOSE_TIMEOUT, self.shared.renewals.wait()).await.is_err() {
+            tracing::debug!("leases were left to expire");
+        }
         // A connection that leads nowhere must not hold up the end of the process.
         if timeout(CLOSE_TIMEOUT, self.pool().close()).await.is_err() {
             tracing::debug!("database connections were not closed cleanly");

@@ -172,27 +172,3 @@ async fn the_doctor_names_a_receiver_that_does_not_answer() {
     expect(&environment, &variables, "webhook notifications", "ERROR", "http://***@127.0.0.1:9/in: no answer").await;
     environment.end().await;
 }
-
-#[tokio::test]
-async fn settings_stand_before_or_after_a_command_and_some_commands_need_no_server() {
-    let environment = TestEnvironment::new().await;
-    let (database, redis) = (&environment.settings.database_url, &environment.settings.redis_url);
-    let urls =
-        [format!("--database-url={}", database.expose_secret()), format!("--redis-url={}", redis.expose_secret())];
-    let without_urls = || {
-        let mut command = program();
-        command.env_remove("DATABASE_URL").env_remove("REDIS_URL");
-        command
-    };
-    for arguments in [[&urls[0], &urls[1], "migrate"], ["migrate", &urls[0], &urls[1]], [&urls[0], "migrate", &urls[1]]]
-    {
-        assert_eq!(output(without_urls().args(arguments)).await, (Some(0), String::new()));
-    }
-    let (code, said) = output(without_urls().arg("migrate")).await;
-    assert!(code == Some(1) && said.starts_with("error: DATABASE_URL: expected mysql://"), "{said}");
-    let (code, said) = output(without_urls().args(["health", "--worker-address", "127.0.0.1:9"])).await;
-    assert!(code == Some(1) && said.contains("nothing is ready at 127.0.0.1:9"), "{said}");
-    let (code, script) = output(without_urls().args(["completions", "bash"])).await;
-    assert!(code == Some(0) && script.contains("dead-letters") && script.contains("--redis-key-prefix"), "{script}");
-    environment.end().await;
-}

@@ -59,7 +59,7 @@ impl Renewer {
         let (state, releasing) = (Arc::new(RenewerState::default()), CancellationToken::new());
         let connection = Some(connection);
         let renewal = Renewal { database: database.clone(), key, state: Arc::clone(&state), connection };
-        let task = tokio::spawn(renewal.run(until, releasing.clone()));
+        let task = database.renewals().spawn(renewal.run(until, releasing.clone()));
         Ok(Some(Self { state, releasing, task: Some(task) }))
     }
 
