@@ -20,7 +20,7 @@ use world::World;
 /// Longer than the time limits of the programs for statements and commands.
 const FREEZE: Duration = Duration::from_secs(5);
 /// Worlds at once: each has a database and some connections of its own.
-const CONCURRENCY: usize = 16;
+const CONCURRENCY: usize = 10;
 
 /// A network: of a program, to a server. Apart, so that the order of its messages is that of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter)]
