@@ -9,6 +9,7 @@
 -- ARGV[3] issuer     'ADMINISTRATOR' for an assignment, to which the claim window and a pause do not apply; else ''
 -- ARGV[4] claims     claim ids, 16 bytes each
 -- ARGV[5] senders    for each claim: user id (8 bytes, big endian), length of the request id (1), that id ('' = the claim's)
+-- ARGV[6] traces     for claims of sampled requests: claim id (16 bytes), trace id (16), span id (8); else ''
 -- ARGV[*] user       for each claim: user id
 --
 -- Returns {UNKNOWN} when Redis does not hold the campaign,
@@ -61,14 +62,14 @@ local function rejected(records, claim, code)
   return code
 end
 
-local users = #argv - 5
-local held = redis.call('HMGET', KEYS[2], unpack(argv, 6))
+local users = #argv - 6
+local held = redis.call('HMGET', KEYS[2], unpack(argv, 7))
 local claims, senders, sender_at = argv[4], argv[5], 1
 -- `written` has the records of users who occur twice in the call.
 local codes, records_out, appended, fields, written = {}, {}, {}, {}, {}
 local accepted = 0
 for i = 1, users do
-  local user, claim = argv[5 + i], sub(claims, 16 * i - 15, 16 * i)
+  local user, claim = argv[6 + i], sub(claims, 16 * i - 15, 16 * i)
   local sender_end = sender_at + 8 + byte(senders, sender_at + 8)
   local records, code, record = written[user] or held[i], reject_code
   if not code and claimed >= total then code = EXHAUSTED end
@@ -95,6 +96,7 @@ if accepted > 0 then
   local entry = {'type', 'claims.v1', 'coupon', argv[1], 'answers', argv[2], 'claims', table.concat(appended)}
   -- The second check in MySQL needs to know whether the window and a pause apply.
   if argv[3] ~= '' then entry[9], entry[10] = 'issuer', argv[3] end
+  if argv[6] ~= '' then entry[#entry + 1], entry[#entry + 2] = 'traces', argv[6] end
   redis.call('XADD', KEYS[3], '*', unpack(entry))
 end
 return {DECIDED, now, total - claimed, opens_at, sequence, char(unpack(codes)), table.concat(records_out)}

@@ -22,7 +22,11 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse as _, Response},
 };
-use dibs_common::{Error, error::CredentialFault};
+use dibs_common::{
+    Error,
+    error::CredentialFault,
+    traces::{self, RequestSpan},
+};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, Either},
@@ -88,7 +92,8 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
-        let id = RequestId::of(&request);
+        let span = span_of(&request);
+        let id = RequestId::of(&request).traced(span.as_ref().map(RequestSpan::context));
         // Kept before the handler consumes the request: the problem and the metrics need them.
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
@@ -118,7 +123,11 @@ where
                 response.headers_mut().insert(header::ALLOW, allowed);
             }
             // After rendering, so that the status is the one that the caller sees.
-            meter.record(route.as_ref(), &method, response.status().as_u16(), began.elapsed());
+            let status = response.status().as_u16();
+            meter.record(route.as_ref(), &method, status, began.elapsed());
+            if let Some(span) = span {
+                span.end(method.as_str(), route.as_ref().map(MatchedPath::as_str), id.as_str(), status);
+            }
             id.write_into(response.headers_mut());
             drop(progress);
             Ok(response)
@@ -237,6 +246,18 @@ fn invalid_host(request: &Request) -> Option<Error> {
     is_invalid.then(|| Error::field("Host", format!("expected one header, got {hosts}")))
 }
 
+fn is_operational(path: &str) -> bool {
+    path.starts_with("/health/") || path == "/metrics"
+}
+
+/// The span of a request that is sampled.
+fn span_of(request: &Request) -> Option<RequestSpan> {
+    if !traces::is_on() || is_operational(request.uri().path()) {
+        return None;
+    }
+    RequestSpan::begin(request.headers().get("traceparent").and_then(|value| value.to_str().ok()))
+}
+
 /// Counts a request in progress until it is dropped: also when the client goes away.
 struct InProgress(SharedApp);
 
@@ -247,8 +268,7 @@ impl InProgress {
         // Relaxed, as the number guards no other data.
         let before = app.in_progress.fetch_add(1, Ordering::Relaxed);
         let counted = Self(app.clone());
-        let is_operational = || path.starts_with("/health/") || path == "/metrics";
-        (before < app.settings.max_requests_in_progress || is_operational()).then_some(counted)
+        (before < app.settings.max_requests_in_progress || is_operational(path)).then_some(counted)
     }
 }
 

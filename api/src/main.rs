@@ -15,6 +15,7 @@ use dibs_common::{
     health, http_server, presence, shutdown,
     supervisor::Supervisor,
     telemetry,
+    traces::TraceExport,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,7 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     let settings = settings.checked()?;
     clock::set_offset(settings.shared.clock_offset());
     let metrics = telemetry::start(&settings.shared)?;
+    let traces = TraceExport::start(&settings.shared.traces, "dibs-api")?;
     tracing::info!(values = shown, "settings");
     let address = settings.api_address;
     let listener = http_server::listen("API_ADDRESS", address).await?;
@@ -75,7 +77,9 @@ async fn run(settings: ApiSettings, shown: &str) -> Result<()> {
     let app = App::start(settings, metrics, supervisor).await?;
     app.supervisor.spawn(presence::task(&app.database, presence, &app.stopping));
     tracing::info!(%address, "server started");
-    serve_both(app, listener, administration).await
+    let served = serve_both(app, listener, administration).await;
+    traces.end().await;
+    served
 }
 
 #[expect(clippy::print_stdout, reason = "the document is what was asked for")]

@@ -5,7 +5,10 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
 use bytes::Bytes;
-use dibs_common::identifiers::{ClaimId, new_uuid};
+use dibs_common::{
+    domain::trace_context::TraceContext,
+    identifiers::{ClaimId, new_uuid},
+};
 use uuid::Uuid;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,6 +22,7 @@ pub struct RequestId {
     generated: Option<ClaimId>,
     /// Set when the request has an operation id, which its claim takes.
     operation: Option<ClaimId>,
+    trace: Option<TraceContext>,
 }
 
 impl RequestId {
@@ -26,7 +30,7 @@ impl RequestId {
         let given = request.headers().get(&X_REQUEST_ID);
         // An invalid id is replaced, not refused: it serves the log, and must not cost the caller the request.
         match given.filter(|id| (1..=MAX_BYTES).contains(&id.len()) && id.to_str().is_ok()) {
-            Some(id) => Self { header: id.clone(), generated: None, operation: None },
+            Some(id) => Self { header: id.clone(), generated: None, operation: None, trace: None },
             None => Self::generate(),
         }
     }
@@ -36,7 +40,17 @@ impl RequestId {
         // From shared bytes, as the header is cloned into the response, the log and the stream.
         let text = Bytes::copy_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
         let header = HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("none"));
-        Self { header, generated: Some(ClaimId(id)), operation: None }
+        Self { header, generated: Some(ClaimId(id)), operation: None, trace: None }
+    }
+
+    /// The same id, of a request whose span this is.
+    pub(crate) fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// The request's span, when it is sampled.
+    pub const fn trace(&self) -> Option<TraceContext> {
+        self.trace
     }
 
     pub fn as_str(&self) -> &str {

@@ -32,5 +32,6 @@ pub mod supervisor;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traces;
 
 pub use error::{Error, Result};

@@ -37,6 +37,11 @@ pub const METRICS: &[Metric] = &[
     gauge("dibs_build_info", &["version", "commit"], "Always 1. The labels name the build."),
     gauge("dibs_http_connections", &[], "Connections of clients that are open."),
     counter(
+        "dibs_trace_spans_total",
+        &["outcome"],
+        "Spans that were exported, or failed to be: the collector did not take them.",
+    ),
+    counter(
         "dibs_http_connections_closed_total",
         &["reason"],
         "Connections that the process closed: head_timeout, idle_timeout, evicted at the bound to make room, or limit when \

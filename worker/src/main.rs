@@ -10,6 +10,7 @@ use dibs_common::{
     http_server, presence, shutdown,
     supervisor::Supervisor,
     telemetry,
+    traces::TraceExport,
 };
 use dibs_worker::{
     Worker, cli, doctor,
@@ -84,6 +85,7 @@ async fn execute(settings: WorkerSettings, shown: &str) -> Result<ExitCode> {
 
 async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     let metrics = telemetry::start(&settings.shared)?;
+    let traces = TraceExport::start(&settings.shared.traces, "dibs-worker")?;
     tracing::info!(values = shown, "settings");
     let address = settings.worker_address;
     // Before the dependencies: an address that is taken ends the start at once.
@@ -128,6 +130,7 @@ async fn run(settings: WorkerSettings, shown: &str) -> Result<()> {
     }
     worker.redis.close().await;
     worker.database.close().await;
+    traces.end().await;
     Ok(())
 }
 

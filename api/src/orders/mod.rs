@@ -67,7 +67,7 @@ impl Orders {
     /// error. A command whose id was submitted before is executed once, and has the same outcome.
     pub async fn submit(&self, context: CommandContext, user: UserId, action: Action) -> Result<Submitted> {
         let CommandContext { id, request_id, prefer } = context;
-        let command = Command { id, user, at: clock::now(), action };
+        let command = Command { id, user, at: clock::now(), action, trace: request_id.trace() };
         let default = if prefer.respond_async { Duration::ZERO } else { DEFAULT_WAIT };
         let wait = prefer.wait.unwrap_or(default);
         let deadline = Instant::now() + wait;

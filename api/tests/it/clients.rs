@@ -144,9 +144,9 @@ async fn examples_verify_webhooks() {
         let body = br#"{"type":"coupon.issued","timestamp":"2026-11-27T03:00:00.302Z","data":{"userId":1}}"#;
         // While a secret is replaced, a message has two signatures. The second time it is a repeat.
         for keys in [SECRET, &format!("{OTHER_SECRET} {SECRET}")] {
-            assert_eq!(signed_with(keys).send("event-1", body[..].into()).await, Delivery::Accepted, "{example}");
+            assert_eq!(signed_with(keys).send("event-1", body[..].into(), None).await, Delivery::Accepted, "{example}");
         }
-        let refused = signed_with(OTHER_SECRET).send("event-2", body[..].into()).await;
+        let refused = signed_with(OTHER_SECRET).send("event-2", body[..].into(), None).await;
         assert!(matches!(refused, Delivery::Refused(_)), "{example}: {refused:?}");
         for (age, expected) in [(360, 400), (240, 204)] {
             let timestamp = clock::now().timestamp() - age;

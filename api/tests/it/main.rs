@@ -38,4 +38,5 @@ mod revocations;
 mod snapshots;
 mod supervision;
 mod timeline;
+mod traces;
 mod waiting;

@@ -20,14 +20,14 @@ use tokio::{
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-struct Api {
+pub struct Api {
     process: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Api {
     /// Starts the program in a shell, after `prelude`.
-    async fn start(environment: &TestEnvironment, prelude: &str, variables: &[(&str, &str)]) -> Self {
+    pub async fn start(environment: &TestEnvironment, prelude: &str, variables: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         drop(listener);

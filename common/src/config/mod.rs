@@ -25,6 +25,7 @@ use crate::{
     identifiers::Partition,
     integrations::payment_gateway::{PaymentGateway, payments_url},
     redis::{Redis, keys::Keys},
+    traces::TraceSettings,
 };
 
 /// How log lines look.
@@ -76,6 +77,8 @@ pub struct Settings {
     /// What is logged: error, warn, info, debug, trace, or a filter by module
     #[arg(long = "log", env = "RUST_LOG", default_value = "info")]
     pub log: String,
+    #[command(flatten)]
+    pub traces: TraceSettings,
 }
 
 impl Settings {
@@ -89,6 +92,7 @@ impl Settings {
         if let Some(url) = self.gateway_url() {
             payments_url(url.expose_secret()).map_err(|why| Error::Setting("PAYMENT_GATEWAY_URL", why))?;
         }
+        self.traces.check()?;
         EnvFilter::try_new(&self.log).map(drop).map_err(|error| Error::Setting("RUST_LOG", error.to_string()))
     }
 

@@ -29,6 +29,7 @@ struct OutboxRow {
     kind: String,
     payload: String,
     created_at: Timestamp,
+    traces: Option<String>,
 }
 
 /// The outcome of giving sequences.
@@ -195,7 +196,7 @@ pub async fn list_between(
     let only = if kinds.is_empty() { String::new() } else { format!("AND type IN ({places})") };
     let sql = format!(
         "SELECT /* outbox::list_between */ sequence, aggregate_type, aggregate_id, type, CAST(payload AS CHAR) AS payload, \
-         created_at FROM outbox_events WHERE sequence BETWEEN ? AND ? {only} ORDER BY sequence"
+         created_at, traces FROM outbox_events WHERE sequence BETWEEN ? AND ? {only} ORDER BY sequence"
     );
     let query = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(*sequences.start()).bind(*sequences.end());
     let query = kinds.iter().fold(query, |query, kind| query.bind(*kind));
@@ -212,6 +213,8 @@ pub async fn list_between(
         kind: row.kind,
         payload: row.payload,
         created_at: row.created_at,
+        // What cannot be read is no trace: it must not hold up the event.
+        traces: row.traces.and_then(|traces| serde_json::from_str(&traces).ok()).unwrap_or_default(),
     };
     Ok(rows.into_iter().map(event).collect())
 }

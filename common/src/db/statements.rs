@@ -71,13 +71,14 @@ impl Statements {
 
     /// Adds events to the outbox. They commit with the change that they report.
     pub fn push_events(&mut self, events: &[Event], now: Timestamp) {
-        let head = "INSERT INTO outbox_events /* statements::push_events */ (aggregate_type, aggregate_id, type, payload, created_at) VALUES ";
+        let head = "INSERT INTO outbox_events /* statements::push_events */ (aggregate_type, aggregate_id, type, payload, created_at, traces) VALUES ";
         let now = moment(now);
         self.push_rows(head, "", events, |sql, event| {
-            let Event { aggregate, kind, payload } = event;
+            let Event { aggregate, kind, payload, traces } = event;
             write_into(sql, format_args!("('{}','{}','{kind}',", aggregate.into_str(), aggregate.id()));
             text(sql, payload);
-            write_into(sql, format_args!(",{now})"));
+            let traces = if traces.is_empty() { None } else { serde_json::to_string(traces).ok() };
+            write_into(sql, format_args!(",{now},{})", or_null(traces, |json| format!("'{json}'"))));
         });
     }
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::{
     campaign::{Campaign, CampaignState},
     event::{Aggregate, Event},
+    trace_context::TraceContext,
 };
 use crate::{
     clock::Timestamp,
@@ -39,6 +40,8 @@ pub struct Claim {
     pub request: String,
     /// An administrator assigns the coupon: neither the claim window nor a pause applies.
     pub is_assigned: bool,
+    /// The request, when it is sampled.
+    pub trace: Option<TraceContext>,
 }
 
 /// Why a claim got no coupon.
@@ -133,6 +136,8 @@ pub struct IssuancePlan {
     /// One for each claim of the batch, in order. A claim with the id of another user's or campaign's claim is rejected
     /// without a row, because a row with this id exists.
     pub outcomes: Vec<ClaimOutcome>,
+    /// The sampled requests of issuances.
+    pub traces: HashMap<ClaimId, TraceContext>,
 }
 
 impl IssuancePlan {
@@ -147,7 +152,13 @@ impl IssuancePlan {
         for ((coupon_id, valid_until), issuances) in alike {
             for issuances in issuances.chunks(EVENT_BATCH_SIZE) {
                 let payload = CouponsIssued { coupon_id, issued_at: now, valid_until, issuances };
-                events.push(Event::new(Aggregate::Coupon(coupon_id), COUPON_ISSUED, &payload));
+                let mut event = Event::new(Aggregate::Coupon(coupon_id), COUPON_ISSUED, &payload);
+                if !self.traces.is_empty() {
+                    let traced = issuances.iter().zip(0..);
+                    event.traces =
+                        traced.filter_map(|((_, claim), place)| Some((place, *self.traces.get(claim)?))).collect();
+                }
+                events.push(event);
             }
         }
         events
@@ -230,6 +241,9 @@ pub fn confirm(campaigns: &[Campaign], existing: &ExistingClaims, claims: &[Clai
                         ordinal: held + 1,
                         valid_until,
                     });
+                    if let Some(trace) = claim.trace {
+                        plan.traces.insert(claim.record.claim_id, trace);
+                    }
                     ClaimOutcome::Issued { valid_until }
                 }
             }
@@ -329,6 +343,7 @@ mod tests {
             },
             request: String::new(),
             is_assigned: false,
+            trace: None,
         }
     }
 

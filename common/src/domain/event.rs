@@ -1,6 +1,7 @@
 //! Events: each is a row of `outbox_events`, which the relay publishes as one or more messages.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Display, Formatter},
     str::FromStr,
 };
@@ -11,6 +12,7 @@ use strum::IntoStaticStr;
 
 use crate::{
     clock::{Timestamp, from_millis},
+    domain::trace_context::TraceContext,
     identifiers::{CouponId, OrderId, ProductId, UserId},
 };
 
@@ -84,6 +86,7 @@ pub struct OutboxEvent {
     /// The aggregate after the change, as JSON.
     pub payload: String,
     pub created_at: Timestamp,
+    pub traces: EventTraces,
 }
 
 impl OutboxEvent {
@@ -163,13 +166,17 @@ pub struct Event {
     pub kind: &'static str,
     /// The aggregate after the event, as JSON.
     pub payload: String,
+    pub traces: EventTraces,
 }
+
+/// The sampled requests that an event comes from, by the place of the message about them. Mostly empty.
+pub type EventTraces = BTreeMap<u32, TraceContext>;
 
 impl Event {
     pub fn new(aggregate: Aggregate, kind: &'static str, payload: &impl Serialize) -> Self {
         // Serialization fails only for maps whose keys are not strings. No payload has one.
         let payload = serde_json::to_string(payload).unwrap_or_else(|_| "null".into());
-        Self { aggregate, kind, payload }
+        Self { aggregate, kind, payload, traces: EventTraces::new() }
     }
 }
 

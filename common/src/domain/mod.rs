@@ -25,6 +25,7 @@ pub mod ranking;
 pub mod rebuild;
 pub mod text;
 pub mod timeline;
+pub mod trace_context;
 
 pub use field_error::FieldError;
 

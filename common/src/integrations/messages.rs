@@ -11,6 +11,7 @@ use crate::{
     domain::{
         claim::COUPON_ISSUED,
         event::{MessageId, OutboxEvent},
+        trace_context::TraceContext,
     },
 };
 
@@ -34,6 +35,9 @@ pub struct Message {
     pub epoch: u64,
     /// The position of the event in the order of delivery.
     pub sequence: u64,
+    /// The sampled request that it comes from, as the distributed tracing extension of `CloudEvents` names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<TraceContext>,
     /// The state of the aggregate after the event.
     pub data: Box<RawValue>,
 }
@@ -130,6 +134,7 @@ pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> 
         aggregate_id: event.aggregate_id.clone(),
         epoch: event.epoch.0,
         sequence: event.sequence,
+        traceparent: event.traces.get(&place).copied(),
         data,
     };
     if event.kind != COUPON_ISSUED {
@@ -147,7 +152,7 @@ pub fn messages(event: &OutboxEvent) -> Result<Vec<Message>, serde_json::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::event::Epoch;
+    use crate::domain::event::{Epoch, EventTraces};
 
     fn event(kind: &str, payload: &str) -> OutboxEvent {
         OutboxEvent {
@@ -158,6 +163,7 @@ mod tests {
             kind: kind.into(),
             payload: payload.into(),
             created_at: "2026-11-21T03:00:00Z".parse().expect("a moment"),
+            traces: EventTraces::new(),
         }
     }
 

@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     clock::{self, Timestamp},
     config::describe_url,
-    domain::dead_letter::beginning,
+    domain::{dead_letter::beginning, trace_context::TraceContext},
     error::{Error, Result},
     integrations::http::{describe, http_url},
 };
@@ -130,6 +130,16 @@ pub enum Delivery {
     Failed(DeliveryFailure),
 }
 
+impl Delivery {
+    /// Why the receiver has not accepted it.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Accepted => None,
+            Self::Refused(reason) | Self::Failed(DeliveryFailure { reason, .. }) => Some(reason),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryFailure {
     /// The status and the beginning of the body, or why there was no response.
@@ -189,12 +199,12 @@ impl WebhookEndpoint {
         describe_url(&self.url.as_str().into())
     }
 
-    /// Sends a message once.
-    pub async fn send(&self, id: &str, body: Bytes) -> Delivery {
+    /// Sends a message once, as a part of this trace when there is one.
+    pub async fn send(&self, id: &str, body: Bytes, trace: Option<TraceContext>) -> Delivery {
         let now = clock::now();
         // Each attempt has a signature of its own: receivers refuse an old timestamp as a replay.
         let signatures = self.secrets.signatures(id, now.timestamp(), &body);
-        let request = self
+        let mut request = self
             .client
             .post(self.url.clone())
             .header(header::CONTENT_TYPE, "application/json")
@@ -202,6 +212,9 @@ impl WebhookEndpoint {
             .header(TIMESTAMP_HEADER, now.timestamp())
             .header(SIGNATURE_HEADER, signatures)
             .body(body);
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.to_string());
+        }
         match request.send().await {
             Ok(response) => delivery(response, now).await,
             Err(error) => {

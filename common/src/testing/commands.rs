@@ -10,7 +10,7 @@ use crate::{
 
 /// A command of a user, sent now.
 pub fn command(user: u64, action: Action) -> Command {
-    Command { id: CommandId::generate(), user: user.try_into().expect("an id"), at: clock::now(), action }
+    Command { id: CommandId::generate(), user: user.try_into().expect("an id"), at: clock::now(), action, trace: None }
 }
 
 /// An order of one product, without a coupon and a payment.

@@ -23,7 +23,12 @@ use crate::support::{product, user, with_campaign};
 async fn claim_for(environment: &TestEnvironment, campaign: &Campaign, users: &[u64]) -> Vec<Decision> {
     let requests: Vec<ClaimRequest> = users
         .iter()
-        .map(|number| ClaimRequest { user: user(*number), claim: ClaimId::generate(), request: bytes::Bytes::new() })
+        .map(|number| ClaimRequest {
+            user: user(*number),
+            claim: ClaimId::generate(),
+            request: bytes::Bytes::new(),
+            trace: None,
+        })
         .collect();
     let decided = claim(&environment.redis, FIRST, campaign.id, "", &requests).await.expect("redis").expect("known");
     let stream = ClaimStream::open(&environment.redis, FIRST, "test".into()).await.expect("opened");
@@ -148,7 +153,13 @@ async fn an_absent_window_has_no_info_no_products_and_no_ranks() {
 async fn a_pending_command_is_remembered_for_a_day() {
     let environment = TestEnvironment::new().await;
     let order = OrderId::generate();
-    let pay = Command { id: CommandId::generate(), user: user(1), at: clock::now(), action: Action::Pay { order } };
+    let pay = Command {
+        id: CommandId::generate(),
+        user: user(1),
+        at: clock::now(),
+        action: Action::Pay { order },
+        trace: None,
+    };
     assert_eq!(pending_commands::find(&environment.redis, pay.id).await.expect("redis"), None);
     pending_commands::remember(&environment.redis, &pay).await.expect("redis");
     let found = pending_commands::find(&environment.redis, pay.id).await.expect("redis").expect("remembered");

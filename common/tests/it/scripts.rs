@@ -28,7 +28,7 @@ use fred::{
 use crate::support::{user, with_campaign};
 
 fn request(number: u64) -> ClaimRequest {
-    ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }
+    ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new(), trace: None }
 }
 
 async fn decide(environment: &TestEnvironment, campaign: &Campaign, requests: &[ClaimRequest]) -> Decisions {

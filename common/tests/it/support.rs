@@ -29,7 +29,7 @@ pub async fn with_campaign(change: impl FnOnce(&mut CampaignTerms)) -> (TestEnvi
 
 pub fn accepted(campaign: &Campaign, number: u64, sequence: u32) -> Claim {
     let record = ClaimRecord { claim_id: ClaimId::generate(), sequence, accepted_at: clock::now() };
-    Claim { coupon: campaign.id, user: user(number), record, request: String::new(), is_assigned: false }
+    Claim { coupon: campaign.id, user: user(number), record, request: String::new(), is_assigned: false, trace: None }
 }
 
 /// Plans claims as the worker does, and inserts the batch in a transaction.

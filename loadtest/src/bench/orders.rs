@@ -100,6 +100,7 @@ pub async fn enqueue(redis: &Redis, product: ProductId, orders: u64) -> Result<V
                 user,
                 at: clock::now(),
                 action: Action::Place { items, coupon: None, payment: None },
+                trace: None,
             };
             let id = command.id.0;
             let stream = redis.keys.order_stream(Partition::of_user(user, PARTITIONS));

@@ -30,7 +30,8 @@ fn observation(number: u64, response: ClaimResponse) -> ClaimObservation {
 /// A campaign of which users 1 to 3 hold a confirmed coupon, and their record of it.
 pub async fn confirmed_campaign(environment: &TestEnvironment) -> (Campaign, ClientRecord) {
     let campaign = environment.campaign(10).await;
-    let request = |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() };
+    let request =
+        |number| ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new(), trace: None };
     let requests: Vec<ClaimRequest> = (1..=3).map(request).collect();
     let decided = claim(&environment.redis, campaign.partition, campaign.id, "", &requests).await.expect("redis");
     confirm_all(environment).await;

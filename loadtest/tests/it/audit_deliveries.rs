@@ -151,7 +151,7 @@ async fn a_record_has_every_attempt_and_those_with_a_wrong_signature() {
     let other = WebhookSecrets::parse(&format!("whsec_{}", "7".repeat(32)).into()).expect("a secret");
     let url = receiver.url("notifications").into();
     let other_sender = WebhookEndpoint::at("NOTIFICATION_URL", &url, other).expect("a URL");
-    let answer = other_sender.send("event-1-0", bytes::Bytes::from_static(b"{}")).await;
+    let answer = other_sender.send("event-1-0", bytes::Bytes::from_static(b"{}"), None).await;
     let dibs_common::integrations::webhooks::Delivery::Failed(failure) = answer else { panic!("{answer:?}") };
     let reason = failure.reason;
     assert_eq!(reason, "it answered 401 Unauthorized");

@@ -209,7 +209,7 @@ pub async fn submit(
     let claims: Vec<ClaimRequest> = users
         .iter()
         .filter(|user| user.found.is_none())
-        .map(|user| ClaimRequest { user: user.user, claim: user.claim, request: request.clone() })
+        .map(|user| ClaimRequest { user: user.user, claim: user.claim, request: request.clone(), trace: None })
         .collect();
     if claims.is_empty() {
         return Ok(outcomes);

@@ -154,6 +154,7 @@ impl ClaimRequestHandler {
                     user: *user,
                     claim: *claim,
                     request: name.clone(),
+                    trace: None,
                 })
                 .collect();
             // Without a channel, as no HTTP caller waits.

@@ -222,9 +222,12 @@ impl InFlightSends<'_> {
         let topic = self.sink.cluster.topic(&message.kind);
         let (id, value) = (message.id.to_string(), serde_json::to_string(message));
         let value = value.map_err(|error| failed(error.to_string()))?;
-        let headers = OwnedHeaders::new()
+        let mut headers = OwnedHeaders::new()
             .insert(Header { key: "id", value: Some(&id) })
             .insert(Header { key: "type", value: Some(&message.kind) });
+        if let Some(trace) = message.traceparent {
+            headers = headers.insert(Header { key: "traceparent", value: Some(&trace.to_string()) });
+        }
         let mut record = FutureRecord::to(&topic)
             // The key keeps the events of one aggregate in one partition, and so in order.
             .key(&message.aggregate_id)

@@ -74,7 +74,7 @@ impl Expiry {
 async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId, user: UserId) -> Result<bool> {
     // By a command and not by an UPDATE here: the order may be paid at this moment, and the worker decides both in
     // turn.
-    let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order } };
+    let command = Command { id: CommandId::generate(), user, at: now, action: Action::Expire { order }, trace: None };
     let stream = redis.keys.order_stream(Partition::of_user(user, partitions));
     // No caller waits for its outcome.
     let entry = OrderEntry { reply_channel: String::new(), request: String::new(), command };

@@ -11,6 +11,7 @@ use dibs_common::{
     identifiers::Partition,
     redis::streams::{self, Entry, FailedEntry, StreamConsumer},
     retry::{Backoff, RetryPolicy},
+    traces::BatchSpans,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,12 @@ impl<H: Handler> BatchProcessor<H> {
                 continue;
             }
             let entries = decoded(&part);
-            match self.until_available(stopping, || self.handler.process(&entries)).await {
+            let spans = BatchSpans::begin(H::Entry::NAME, || entries.iter().flat_map(|entry| entry.traces()).collect());
+            let outcomes = self.until_available(stopping, || self.handler.process(&entries)).await;
+            if let Some(spans) = spans {
+                spans.end(outcomes.as_ref().err().map(Error::chain));
+            }
+            match outcomes {
                 Ok(mut outcomes) => {
                     processed.outcomes.append(&mut outcomes);
                     processed.entries.append(&mut part);

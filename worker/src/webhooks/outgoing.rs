@@ -8,7 +8,7 @@ use dibs_common::{
     },
     integrations::{
         messages::{Message, Receiver, messages},
-        webhooks::{Delivery, DeliveryFailure},
+        webhooks::Delivery,
     },
 };
 
@@ -39,11 +39,8 @@ impl Outgoing {
     /// The message after this round's attempt, if there was one.
     pub fn after_attempt(&self, now: Timestamp) -> RetryMessage {
         let mut message = self.message.clone();
-        let response = match &self.delivery {
-            None => return message,
-            Some(Delivery::Accepted) => None,
-            Some(Delivery::Refused(reason) | Delivery::Failed(DeliveryFailure { reason, .. })) => Some(reason.clone()),
-        };
+        let Some(delivery) = &self.delivery else { return message };
+        let response = delivery.failure().map(str::to_owned);
         message.attempts = message.attempts.saturating_add(1);
         message.first_attempt_at = message.first_attempt_at.or(Some(now));
         message.last_response = response;

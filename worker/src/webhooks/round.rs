@@ -9,6 +9,7 @@ use dibs_common::{
     integrations::webhooks::{Delivery, DeliveryFailure, WebhookEndpoint},
     live,
     metric_table::label,
+    traces::WebhookSpan,
 };
 use futures::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -126,9 +127,14 @@ impl Round {
 
     async fn send(&self, outgoing: &Outgoing) -> Delivery {
         let id = outgoing.message.id.to_string();
-        let delivery = self.settings.endpoint.send(&id, outgoing.body()).await;
+        let (sink, message) = (self.settings.sink, &outgoing.message);
+        let span = WebhookSpan::begin(sink, &message.kind, &id, &message.payload);
+        let trace = span.as_ref().map(WebhookSpan::context);
+        let delivery = self.settings.endpoint.send(&id, outgoing.body(), trace).await;
+        if let Some(span) = span {
+            span.end(delivery.failure());
+        }
         let outcome: &'static str = (&delivery).into();
-        let sink = self.settings.sink;
         metrics::counter!("dibs_webhook_attempts_total", "sink" => label(sink), "outcome" => outcome).increment(1);
         self.record(outgoing, &delivery);
         delivery
@@ -137,7 +143,7 @@ impl Round {
     fn record(&self, outgoing: &Outgoing, delivery: &Delivery) {
         let RoundSettings { sink, at, failure_threshold, has_room, .. } = self.settings;
         let (mut breaker, now) = (self.breaker(), at + self.began.elapsed());
-        if let Delivery::Refused(why) | Delivery::Failed(DeliveryFailure { reason: why, .. }) = delivery {
+        if let Some(why) = delivery.failure() {
             live::failed(sink, why, now, false);
         }
         if let Delivery::Failed(DeliveryFailure { reason, retry_after, is_reachable: false }) = delivery {

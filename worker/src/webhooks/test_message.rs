@@ -41,7 +41,7 @@ pub(crate) async fn send_tests(redis: Redis, webhooks: Webhooks, stopping: Cance
 
 async fn send_requested(redis: &Redis, receiver: Receiver, endpoint: &WebhookEndpoint) -> Result<()> {
     let Some(test) = live::take_test(redis, receiver.name()).await? else { return Ok(()) };
-    let delivery = endpoint.send(&test.id, body(&test)).await;
+    let delivery = endpoint.send(&test.id, body(&test), None).await;
     let outcome: &'static str = (&delivery).into();
     let detail = match delivery {
         Delivery::Accepted => None,

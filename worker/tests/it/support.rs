@@ -25,7 +25,7 @@ pub fn user(number: u64) -> UserId {
 }
 
 pub fn request(number: u64) -> ClaimRequest {
-    ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new() }
+    ClaimRequest { user: user(number), claim: ClaimId::generate(), request: Bytes::new(), trace: None }
 }
 
 /// Claims as these users, in one call; all are accepted.

@@ -97,7 +97,7 @@ pub async fn issue(
     let awaited = AwaitedClaim { id, coupon: body.coupon_id, user: body.user_id };
     // Where too many callers wait, this one is answered as if it did not prefer to.
     let waiting = prefer.wait.and_then(|wait| Some((app.claims.wait_for(awaited)?, wait)));
-    let request = ClaimRequest { user: body.user_id, claim: id, request };
+    let request = ClaimRequest { user: body.user_id, claim: id, request, trace: request_id.trace() };
     let decided = match batcher.claim(request, waiting.is_some()).await {
         Err(Error::CampaignUnavailable(_)) => Err(missing(&app, body).await),
         decided => decided,

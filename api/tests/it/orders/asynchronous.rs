@@ -90,7 +90,7 @@ async fn a_command_whose_outcome_a_restore_has_lost_is_not_pending() {
     let id = CommandId(Uuid::from_u128(millis << 80 | 7 << 76 | 2 << 62 | 1));
     let line = Line { product_id: 1.try_into().expect("an id"), quantity: 1 };
     let action = Action::Place { items: vec![line], coupon: None, payment: None };
-    let command = Command { id, user: 1.try_into().expect("an id"), at: ten_minutes_ago, action };
+    let command = Command { id, user: 1.try_into().expect("an id"), at: ten_minutes_ago, action, trace: None };
     pending_commands::remember(&app.environment.redis, &command).await.expect("remembered");
     let order = format!("/orders/{id}");
     assert_eq!(app.get(&order).await.body["status"], "PENDING");

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Order;
 use crate::{
     clock::Timestamp,
-    domain::FieldError,
+    domain::{FieldError, trace_context::TraceContext},
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 
@@ -100,6 +100,9 @@ pub struct Command {
     #[serde(serialize_with = "crate::clock::serialize")]
     pub at: Timestamp,
     pub action: Action,
+    /// The request that it comes from, when that is sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 impl Command {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Contract, integer, run, unexpected};
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::claim::ClaimRecord,
+    domain::{claim::ClaimRecord, trace_context::TraceContext},
     error::Result,
     identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::Redis,
@@ -16,7 +16,7 @@ use crate::{
 pub(super) const CONTRACT: Contract = Contract {
     source: include_str!("../../../../lua/claim.lua"),
     keys: &["campaign", "claims", "stream"],
-    arguments: &["coupon", "reply_channel", "issuer", "claims", "senders", "user"],
+    arguments: &["coupon", "reply_channel", "issuer", "claims", "senders", "traces", "user"],
     codes: &[
         ("UNKNOWN", 0),
         ("DECIDED", 1),
@@ -34,7 +34,7 @@ static SCRIPT: LazyLock<Script> = LazyLock::new(|| CONTRACT.script());
 /// Bytes of a record: claim id (16), sequence (4), accepted at (6).
 pub const RECORD_BYTES: usize = 26;
 /// Arguments before the users.
-const FIXED_ARGUMENTS: usize = 5;
+const FIXED_ARGUMENTS: usize = 6;
 
 #[derive(Clone, Debug)]
 pub struct ClaimRequest {
@@ -43,6 +43,8 @@ pub struct ClaimRequest {
     pub claim: ClaimId,
     /// The id of the HTTP request, empty when it is the claim's; of a longer one than 255 bytes, its beginning.
     pub request: Bytes,
+    /// The request, when it is sampled.
+    pub trace: Option<TraceContext>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,7 @@ async fn decide(redis: &Redis, call: Call<'_>, claims: &[ClaimRequest]) -> Resul
     let (ids, senders) = packed(claims);
     arguments.push(Value::Bytes(ids));
     arguments.push(Value::Bytes(senders));
+    arguments.push(Value::Bytes(traces(claims)));
     arguments.extend(claims.iter().map(|request| Value::from(request.user.get().to_string())));
     let reply = run(redis, &SCRIPT, keys, arguments).await?;
     match reply.as_slice() {
@@ -146,7 +149,7 @@ async fn decide(redis: &Redis, call: Call<'_>, claims: &[ClaimRequest]) -> Resul
 fn packed(claims: &[ClaimRequest]) -> (Bytes, Bytes) {
     let mut ids = BytesMut::with_capacity(16 * claims.len());
     let mut senders = BytesMut::with_capacity(9 * claims.len());
-    for ClaimRequest { user, claim, request } in claims {
+    for ClaimRequest { user, claim, request, .. } in claims {
         ids.put_slice(claim.0.as_bytes());
         // What does not fit is cut: it is for people who search a log.
         let request = &request[..request.len().min(u8::MAX.into())];
@@ -155,6 +158,19 @@ fn packed(claims: &[ClaimRequest]) -> (Bytes, Bytes) {
         senders.put_slice(request);
     }
     (ids.freeze(), senders.freeze())
+}
+
+/// The argument `traces`: that of claims of sampled requests.
+fn traces(claims: &[ClaimRequest]) -> Bytes {
+    let mut packed = BytesMut::new();
+    for ClaimRequest { claim, trace, .. } in claims {
+        if let Some(TraceContext { trace_id, span_id }) = trace {
+            packed.put_slice(claim.0.as_bytes());
+            packed.put_slice(trace_id);
+            packed.put_slice(span_id);
+        }
+    }
+    packed.freeze()
 }
 
 /// What the script returns about the claims of a call.
@@ -223,6 +239,7 @@ mod tests {
             user: user.try_into().expect("an id"),
             claim: ClaimId::generate(),
             request: Bytes::new(),
+            trace: None,
         };
         let claims = [request(1), request(2)];
         let decided = |sequence, codes| Decided { now: from_millis(7), sequence, codes, records: &[] }.of(&claims);
@@ -238,7 +255,8 @@ mod tests {
     #[test]
     fn a_long_request_id_is_cut_where_its_length_ends() {
         let request = Bytes::from(vec![b'a'; 300]);
-        let claim = ClaimRequest { user: 7.try_into().expect("an id"), claim: ClaimId::generate(), request };
+        let claim =
+            ClaimRequest { user: 7.try_into().expect("an id"), claim: ClaimId::generate(), request, trace: None };
         let (ids, senders) = packed(std::slice::from_ref(&claim));
         assert_eq!(&ids[..], claim.claim.0.as_bytes());
         assert_eq!((senders.len(), senders[8]), (8 + 1 + 255, 255));

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         claim::{Claim, ClaimOutcome, ClaimRejectReason},
         dead_letter::CLAIMS,
+        trace_context::TraceContext,
     },
     identifiers::{ClaimId, CouponId, Partition, UserId},
     redis::{
@@ -52,6 +53,10 @@ impl Entry for ClaimEntry {
         self.claims.first().map(|claim| claim.coupon.to_string()).unwrap_or_default()
     }
 
+    fn traces(&self) -> impl Iterator<Item = TraceContext> {
+        self.claims.iter().filter_map(|claim| claim.trace)
+    }
+
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
         let field = |name: &str| fields.get(name).ok_or_else(|| Malformed(format!("no field '{name}'")));
         let text = |name: &str| {
@@ -65,8 +70,10 @@ impl Entry for ClaimEntry {
                 let coupon = CouponId::try_from(number).map_err(Malformed)?;
                 let mut claims = read_claims(coupon, field("claims")?)?;
                 let is_assigned = fields.get("issuer").is_some_and(|issuer| &issuer[..] == b"ADMINISTRATOR");
+                let traces = fields.get("traces").map(|packed| read_traces(packed)).unwrap_or_default();
                 for claim in &mut claims {
                     claim.is_assigned = is_assigned;
+                    claim.trace = traces.get(&claim.record.claim_id).copied();
                 }
                 Ok(Self { reply_channel: text("answers")?.to_owned(), claims })
             }
@@ -89,9 +96,18 @@ fn read_claims(coupon: CouponId, mut packed: &[u8]) -> Result<Vec<Claim>, Malfor
         let request = String::from_utf8_lossy(request).into_owned();
         packed.advance(length);
         let user = UserId::try_from(user).map_err(Malformed)?;
-        claims.push(Claim { coupon, user, record, request, is_assigned: false });
+        claims.push(Claim { coupon, user, record, request, is_assigned: false, trace: None });
     }
     if claims.is_empty() { Err(Malformed("no claims".into())) } else { Ok(claims) }
+}
+
+/// Traces stand one after the other: the claim's id, the trace's (16 bytes), the span's (8).
+fn read_traces(packed: &[u8]) -> HashMap<ClaimId, TraceContext> {
+    let read = |one: &[u8]| {
+        let (claim, trace_id) = (Uuid::from_slice(one.get(..16)?).ok()?, one.get(16..32)?.try_into().ok()?);
+        Some((ClaimId(claim), TraceContext { trace_id, span_id: one.get(32..)?.try_into().ok()? }))
+    };
+    packed.chunks_exact(40).filter_map(read).collect()
 }
 
 /// The outcome of a claim, as the worker publishes it to a process that waits.

@@ -8,6 +8,7 @@ use crate::{
     domain::{
         dead_letter::COMMANDS,
         order::{Command, OrderOutcome},
+        trace_context::TraceContext,
     },
     error::{Error, Result},
     identifiers::{CommandId, Partition},
@@ -47,6 +48,10 @@ impl Entry for OrderEntry {
 
     fn aggregate_id(&self) -> String {
         self.command.order().to_string()
+    }
+
+    fn traces(&self) -> impl Iterator<Item = TraceContext> {
+        self.command.trace.into_iter()
     }
 
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed> {
@@ -104,6 +109,7 @@ mod tests {
             user: 3.try_into().expect("an id"),
             at: from_millis(1_790_000_000_000),
             action: Action::Place { items: vec![line], coupon: None, payment: None },
+            trace: None,
         };
         OrderEntry { reply_channel: "outcomes:1".into(), request: "r".into(), command }
     }

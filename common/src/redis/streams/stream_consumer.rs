@@ -19,7 +19,7 @@ use fred::{
 use super::{ClaimEntry, Malformed};
 use crate::{
     clock::{Timestamp, from_millis},
-    domain::claim::Claim,
+    domain::{claim::Claim, trace_context::TraceContext},
     error::Result,
     identifiers::{CouponId, Partition},
     redis::{BLOCK, Redis, blocking_reader::BlockingReader, keys::Keys, redis_error, scripts},
@@ -38,6 +38,9 @@ pub trait Entry: Sized + Send + Sync {
 
     /// The id of the coupon or order that it is about.
     fn aggregate_id(&self) -> String;
+
+    /// The sampled requests that it comes from.
+    fn traces(&self) -> impl Iterator<Item = TraceContext>;
 
     /// Reads an entry's fields, of any version that a deployed process may have written.
     fn read(fields: &HashMap<String, Bytes>) -> Result<Self, Malformed>;

@@ -60,11 +60,15 @@ impl OrderRules {
 pub fn execute(state: &mut LockedState, commands: &[Command], rules: &OrderRules, now: Timestamp) -> OrderPlan {
     let mut executor = BatchExecutor { state, plan: OrderPlan::default(), rules, now };
     for (index, command) in commands.iter().enumerate() {
+        let before = executor.plan.events.len();
         let outcome = match executor.existing_outcome(command) {
             Some(outcome) => outcome,
             None => executor.decide(index, command),
         };
         executor.plan.outcomes.push(outcome);
+        if let Some(trace) = command.trace {
+            executor.plan.events.iter_mut().skip(before).for_each(|event| _ = event.traces.insert(0, trace));
+        }
     }
     executor.plan
 }

@@ -101,7 +101,7 @@ fn initial_state() -> LockedState {
 }
 
 fn command(number: usize, user: usize, action: Action) -> Command {
-    Command { id: CommandId(order_id(number).0), user: user_id(user), at: now(), action }
+    Command { id: CommandId(order_id(number).0), user: user_id(user), at: now(), action, trace: None }
 }
 
 fn place_action(items: &[(usize, u32)], coupon: Option<usize>, payment: Option<PaymentId>) -> Action {
