@@ -92,8 +92,11 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let began = Instant::now();
-        let span = span_of(&request);
+        let mut span = span_of(&request);
         let id = RequestId::of(&request).traced(span.as_ref().map(RequestSpan::context));
+        if let Some(span) = &mut span {
+            span.set_request_id(id.as_str());
+        }
         // Kept before the handler consumes the request: the problem and the metrics need them.
         let (uri, method) = (request.uri().clone(), request.method().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
@@ -126,7 +129,7 @@ where
             let status = response.status().as_u16();
             meter.record(route.as_ref(), &method, status, began.elapsed());
             if let Some(span) = span {
-                span.end(method.as_str(), route.as_ref().map(MatchedPath::as_str), id.as_str(), status);
+                span.end(status);
             }
             id.write_into(response.headers_mut());
             drop(progress);
@@ -255,7 +258,11 @@ fn span_of(request: &Request) -> Option<RequestSpan> {
     if !traces::is_on() || is_operational(request.uri().path()) {
         return None;
     }
-    RequestSpan::begin(request.headers().get("traceparent").and_then(|value| value.to_str().ok()))
+    // Of several it is not known which one is the caller's.
+    let mut values = request.headers().get_all("traceparent").iter();
+    let traceparent = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    RequestSpan::begin(traceparent, meter::known(request.method()), route)
 }
 
 /// Counts a request in progress until it is dropped: also when the client goes away.

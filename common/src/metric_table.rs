@@ -39,7 +39,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "dibs_trace_spans_total",
         &["outcome"],
-        "Spans that were exported, or failed to be: the collector did not take them.",
+        "Spans that ended; of these exported, or failed as the collector did not take them. The rest was dropped at the full queue, or waits.",
     ),
     counter(
         "dibs_http_connections_closed_total",

@@ -32,8 +32,8 @@ impl Meter {
     }
 }
 
-/// An invented method must not become a label value: label values must be few.
-fn known(method: &Method) -> &'static str {
+/// An invented method must not become a label value, nor the name of a span: both must be few.
+pub(super) fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

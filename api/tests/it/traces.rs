@@ -122,13 +122,10 @@ async fn a_sampled_call_is_one_trace_from_its_caller_to_the_webhooks() {
     let environment = TestEnvironment::new().await;
     // Only what callers sample.
     let partitions = environment.settings.claim_partitions.to_string();
-    let variables = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*url),
-        ("OTEL_TRACES_SAMPLER_ARG", "0"),
-        ("CLAIM_PARTITIONS", &partitions),
-    ];
+    let variables =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", &*url), ("OTEL_TRACES_SAMPLER_ARG", "0"), ("CLAIM_PARTITIONS", &partitions)];
     let api = Api::start(&environment, "", &variables).await;
-    let traces = TraceSettings { otel_exporter_otlp_endpoint: Some((*url).into()), otel_traces_sampler_arg: 0.0 };
+    let traces = TraceSettings { otel_exporter_otlp_endpoint: Some(url.clone()), otel_traces_sampler_arg: "0".into() };
     let traces = TraceExport::start(&traces, "dibs-worker").expect("started");
     let hook = format!("{url}/hook");
     let webhooks = WebhookSettings {

@@ -169,7 +169,7 @@ pub struct Event {
     pub traces: EventTraces,
 }
 
-/// The sampled requests that an event comes from, by the place of the message about them. Mostly empty.
+/// The sampled requests that an event comes from, by the place of the message about them.
 pub type EventTraces = BTreeMap<u32, TraceContext>;
 
 impl Event {

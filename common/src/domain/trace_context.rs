@@ -70,6 +70,12 @@ impl<'de> Deserialize<'de> for TraceContext {
     }
 }
 
+/// A context in an entry, or none where this version cannot read it: a trace must not cost a command.
+pub fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TraceContext>, D::Error> {
+    let context = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(context).ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +90,23 @@ mod tests {
         assert_eq!(serde_json::from_str::<TraceContext>(&json).expect("a context"), context);
         let later = SAMPLED.replacen("00-", "cc-", 1) + "-what-the-future-will-be-like";
         assert_eq!(later.parse(), Ok(TraceParent::Sampled(context)));
+    }
+
+    #[test]
+    fn a_context_that_cannot_be_read_is_none() {
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(default, deserialize_with = "lenient")]
+            trace: Option<TraceContext>,
+        }
+        let read = |trace: serde_json::Value| {
+            serde_json::from_value::<Entry>(serde_json::json!({ "trace": trace })).expect("an entry").trace
+        };
+        assert_eq!(read(SAMPLED.into()).map(|context| context.to_string()).as_deref(), Some(SAMPLED));
+        for other in [serde_json::json!(null), "".into(), 7.into(), serde_json::json!({"id": SAMPLED})] {
+            assert_eq!(read(other), None);
+        }
+        assert_eq!(serde_json::from_str::<Entry>("{}").expect("an entry").trace, None);
     }
 
     #[test]

@@ -1,19 +1,21 @@
 use std::{fmt, time::Duration};
 
 use metrics::counter;
-use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry::{Context, KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{Protocol, SpanExporter as OtlpExporter, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData, SpanExporter},
+    trace::{
+        BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+    },
 };
 use tokio::time::Instant;
 
 use super::{LAST_EXPORT_TIMEOUT, TRACING, TraceSettings, Tracing};
 use crate::error::{Error, Result};
 
-/// Spans that wait to be exported; more are dropped: some 4 MB.
+/// Spans that wait to be exported; more are dropped: some 8 MB.
 const MAX_QUEUED_SPANS: usize = 8_192;
 const EXPORT_INTERVAL: Duration = Duration::from_secs(1);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +35,8 @@ impl TraceExport {
             .with_endpoint(url)
             .with_timeout(EXPORT_TIMEOUT)
             .build()
-            .map_err(|error| Error::Setting("OTEL_EXPORTER_OTLP_ENDPOINT", error.to_string()))?;
+            // Without its words: they may repeat the URL.
+            .map_err(|_| Error::Setting("OTEL_EXPORTER_OTLP_ENDPOINT", "no client for it can be made".into()))?;
         let batches =
             BatchConfigBuilder::default().with_max_queue_size(MAX_QUEUED_SPANS).with_scheduled_delay(EXPORT_INTERVAL);
         let processor =
@@ -42,13 +45,13 @@ impl TraceExport {
             .with_service_name(service)
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
         let provider = SdkTracerProvider::builder()
-            .with_span_processor(processor)
+            .with_span_processor(CountedProcessor(processor))
             // What is not sampled never becomes a span.
             .with_sampler(Sampler::AlwaysOn)
             .with_max_links_per_span(MAX_LINKS)
             .with_resource(resource.build())
             .build();
-        let sampled_share = settings.otel_traces_sampler_arg;
+        let sampled_share = settings.share()?;
         let tracing =
             Tracing { tracer: provider.tracer("dibs"), sampled_share, began: Instant::now(), budget: 0.into() };
         TRACING.set(tracing).map_err(|_| Error::internal("traces were started twice"))?;
@@ -63,6 +66,33 @@ impl TraceExport {
         if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "the last spans were not exported");
         }
+    }
+}
+
+/// Counts what ends: what is neither exported nor failed was dropped at the full queue.
+#[derive(Debug)]
+struct CountedProcessor(BatchSpanProcessor);
+
+impl SpanProcessor for CountedProcessor {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.0.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        counter!("dibs_trace_spans_total", "outcome" => "ended").increment(1);
+        self.0.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.0.set_resource(resource);
     }
 }
 

@@ -1,9 +1,8 @@
+use axum::http::Uri;
 use clap::Args;
 use reqwest::Url;
-use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
-    config::secret,
     error::{Error, Result},
     integrations::http::http_url,
 };
@@ -13,30 +12,43 @@ use crate::{
 pub struct TraceSettings {
     /// Where traces are sent by OTLP over HTTP, without the path `v1/traces`, such as <http://localhost:4318>; none when
     /// left out
-    #[arg(long, env, value_parser = secret, hide_env_values = true)]
-    pub otel_exporter_otlp_endpoint: Option<SecretString>,
+    #[arg(long, env)]
+    pub otel_exporter_otlp_endpoint: Option<String>,
     /// Of the requests that come without a trace, the share that begins one, 0 to 1
-    #[arg(long, env, default_value_t = 0.01, value_parser = share)]
-    pub otel_traces_sampler_arg: f64,
+    #[arg(long, env, default_value = "0.01")]
+    pub otel_traces_sampler_arg: String,
 }
 
 impl TraceSettings {
     /// The URL that spans are sent to; none when traces are off.
     pub(super) fn url(&self) -> Result<Option<Url>> {
-        let Some(endpoint) = &self.otel_exporter_otlp_endpoint else { return Ok(None) };
-        let endpoint = endpoint.expose_secret().trim();
+        let endpoint = self.otel_exporter_otlp_endpoint.as_deref().unwrap_or_default().trim();
         if endpoint.is_empty() {
             return Ok(None);
         }
-        let mut url = http_url(endpoint).map_err(|why| Error::Setting("OTEL_EXPORTER_OTLP_ENDPOINT", why))?;
+        let refused = |why: String| Error::Setting("OTEL_EXPORTER_OTLP_ENDPOINT", why);
+        let mut url = http_url(endpoint).map_err(refused)?;
+        // The library would not send them, and log them.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused("expected no user and no password; OTEL_EXPORTER_OTLP_HEADERS has credentials".into()));
+        }
         let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
         url.set_path(&path);
+        if url.as_str().parse::<Uri>().is_err() {
+            return Err(refused("expected a host name or an address".into()));
+        }
         Ok(Some(url))
     }
 
-    /// Refuses what nothing can be sent to.
+    /// The share of the requests without a trace that begin one.
+    pub(super) fn share(&self) -> Result<f64> {
+        let share = share(&self.otel_traces_sampler_arg);
+        share.map_err(|why| Error::Setting("OTEL_TRACES_SAMPLER_ARG", why))
+    }
+
+    /// Refuses what nothing can be sent to. While traces are off, the share may be another program's.
     pub fn check(&self) -> Result<()> {
-        self.url().map(drop)
+        if self.url()?.is_some() { self.share().map(drop) } else { Ok(()) }
     }
 }
 
@@ -51,7 +63,7 @@ mod tests {
 
     fn url(endpoint: &str) -> Result<Option<String>> {
         let otel_exporter_otlp_endpoint = Some(endpoint.into());
-        let settings = TraceSettings { otel_exporter_otlp_endpoint, otel_traces_sampler_arg: 0.01 };
+        let settings = TraceSettings { otel_exporter_otlp_endpoint, otel_traces_sampler_arg: "0.01".into() };
         Ok(settings.url()?.map(String::from))
     }
 
@@ -59,16 +71,21 @@ mod tests {
     fn spans_go_to_the_path_below_the_endpoint() {
         for (endpoint, expected) in [
             ("http://localhost:4318", Some("http://localhost:4318/v1/traces")),
-            (
-                "https://user:secret@collector.example/otlp/",
-                Some("https://user:secret@collector.example/otlp/v1/traces"),
-            ),
+            ("https://collector.example/otlp/", Some("https://collector.example/otlp/v1/traces")),
             (" ", None),
         ] {
             assert_eq!(url(endpoint).expect("valid").as_deref(), expected);
         }
-        let why = url("localhost:4318").expect_err("refused").to_string();
-        assert!(why.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: expected http:// or https://"), "{why}");
+        for (wrong, expected) in [
+            ("localhost:4318", "expected http:// or https://"),
+            ("https://user:secret@collector.example", "expected no user and no password"),
+            ("https://secret@collector.example", "expected no user and no password"),
+            ("https://{{secret}}/", "expected "),
+        ] {
+            let why = url(wrong).expect_err(wrong).to_string();
+            let names = why.starts_with(&format!("OTEL_EXPORTER_OTLP_ENDPOINT: {expected}"));
+            assert!(names && !why.contains("secret"), "{why}");
+        }
     }
 
     #[test]

@@ -10,20 +10,17 @@ use opentelemetry_sdk::trace::Span;
 use serde::Deserialize;
 
 use super::{TRACING, Tracing};
-use crate::{
-    clock,
-    domain::trace_context::{TraceContext, TraceParent},
-};
+use crate::domain::trace_context::{TraceContext, TraceParent};
 
 impl Tracing {
-    fn begin(&self, builder: SpanBuilder, parent: Option<TraceContext>) -> Span {
+    /// None once the export has ended: such a span has no id.
+    fn begin(&self, builder: SpanBuilder, parent: Option<TraceContext>) -> Option<Span> {
         let context = Context::new();
-        match parent {
-            Some(parent) => {
-                self.tracer.build_with_context(builder, &context.with_remote_span_context(span_context(parent)))
-            }
-            None => self.tracer.build_with_context(builder, &context),
-        }
+        let context = match parent {
+            Some(parent) => context.with_remote_span_context(span_context(parent)),
+            None => context,
+        };
+        Some(self.tracer.build_with_context(builder, &context)).filter(|span| span.span_context().is_valid())
     }
 }
 
@@ -43,8 +40,9 @@ fn context_of(span: &Span) -> TraceContext {
 pub struct RequestSpan(Box<Span>);
 
 impl RequestSpan {
-    /// None when the call is not sampled. `traceparent` is the caller's.
-    pub fn begin(traceparent: Option<&str>) -> Option<Self> {
+    /// None when the call is not sampled. `traceparent` is the caller's; `method` is one of few words, and `route` that of
+    /// the document, such as `/orders/{orderId}`: what a client invents must not be kept.
+    pub fn begin(traceparent: Option<&str>, method: &'static str, route: Option<&str>) -> Option<Self> {
         let tracing = TRACING.get()?;
         // As the specification says, one that cannot be read counts as none.
         let given = traceparent.and_then(|text| text.parse().ok());
@@ -55,23 +53,26 @@ impl RequestSpan {
             Some(TraceParent::Sampled(parent)) => Some(parent),
             _ => None,
         };
-        Some(Self(Box::new(tracing.begin(SpanBuilder::from_name("request").with_kind(SpanKind::Server), parent))))
+        let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+        let mut attributes = vec![KeyValue::new("http.request.method", method)];
+        attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
+        let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
+        tracing.begin(builder, parent).map(|span| Self(Box::new(span)))
     }
 
     pub fn context(&self) -> TraceContext {
         context_of(&self.0)
     }
 
-    /// `route` is that of the document, such as `/orders/{orderId}`.
-    pub fn end(mut self, method: &str, route: Option<&str>, request_id: &str, status: u16) {
+    /// The id by which logs name the request.
+    pub fn set_request_id(&mut self, id: &str) {
+        self.0.set_attribute(KeyValue::new("dibs.request_id", id.to_owned()));
+    }
+
+    /// Without it, as when the caller goes away, the span has no status.
+    pub fn end(mut self, status: u16) {
         let span = &mut self.0;
-        span.update_name(format!("{method} {}", route.unwrap_or_default()).trim_end().to_owned());
-        span.set_attribute(KeyValue::new("http.request.method", method.to_owned()));
-        if let Some(route) = route {
-            span.set_attribute(KeyValue::new("http.route", route.to_owned()));
-        }
         span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status)));
-        span.set_attribute(KeyValue::new("dibs.request_id", request_id.to_owned()));
         if status >= 500 {
             span.set_status(Status::error(""));
         }
@@ -102,11 +103,13 @@ impl BatchSpans {
             .with_kind(SpanKind::Consumer)
             .with_links(links)
             .with_attributes([KeyValue::new("messaging.destination.name", name)]);
-        Some(Self { tracing, name, batch: tracing.begin(batch, None), requests, began: clock::now().into() })
+        // By the machine's clock, as all spans, also where a process has another.
+        let began = opentelemetry::time::now();
+        Some(Self { tracing, name, batch: tracing.begin(batch, None)?, requests, began })
     }
 
-    /// After the outcomes are durable, or the batch has failed.
-    pub fn end(mut self, failure: Option<String>) {
+    /// After the outcomes are durable.
+    pub fn end(mut self) {
         let batch = Link::with_context(self.batch.span_context().clone());
         for request in self.requests {
             let one = SpanBuilder::from_name(format!("{} process", self.name))
@@ -114,12 +117,16 @@ impl BatchSpans {
                 .with_start_time(self.began)
                 .with_links(vec![batch.clone()])
                 .with_attributes([KeyValue::new("messaging.destination.name", self.name)]);
-            end(self.tracing.begin(one, Some(request)), failure.as_deref());
-        }
-        if let Some(failure) = failure {
-            self.batch.set_status(Status::error(failure));
+            if let Some(mut span) = self.tracing.begin(one, Some(request)) {
+                span.end();
+            }
         }
         self.batch.end();
+    }
+
+    /// The attempt has failed, for a fault of the batch or of one entry: the entries come again, in another batch.
+    pub fn fail(self, cause: &str) {
+        end(self.batch, Some(cause));
     }
 }
 
@@ -150,7 +157,7 @@ impl WebhookSpan {
             KeyValue::new("messaging.message.id", id.to_owned()),
             KeyValue::new("dibs.event_type", kind.to_owned()),
         ]);
-        Some(Self(tracing.begin(builder, Some(traceparent?))))
+        tracing.begin(builder, Some(traceparent?)).map(Self)
     }
 
     pub fn context(&self) -> TraceContext {

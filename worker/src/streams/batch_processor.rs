@@ -61,8 +61,10 @@ impl<H: Handler> BatchProcessor<H> {
             let entries = decoded(&part);
             let spans = BatchSpans::begin(H::Entry::NAME, || entries.iter().flat_map(|entry| entry.traces()).collect());
             let outcomes = self.until_available(stopping, || self.handler.process(&entries)).await;
-            if let Some(spans) = spans {
-                spans.end(outcomes.as_ref().err().map(Error::chain));
+            match (spans, &outcomes) {
+                (Some(spans), Ok(_)) => spans.end(),
+                (Some(spans), Err(error)) => spans.fail(&error.chain()),
+                (None, _) => {}
             }
             match outcomes {
                 Ok(mut outcomes) => {

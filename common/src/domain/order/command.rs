@@ -7,7 +7,10 @@ use utoipa::ToSchema;
 use super::Order;
 use crate::{
     clock::Timestamp,
-    domain::{FieldError, trace_context::TraceContext},
+    domain::{
+        FieldError,
+        trace_context::{self, TraceContext},
+    },
     identifiers::{ClaimId, CommandId, OrderId, PaymentId, ProductId, UserId},
 };
 
@@ -101,7 +104,7 @@ pub struct Command {
     pub at: Timestamp,
     pub action: Action,
     /// The request that it comes from, when that is sampled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "trace_context::lenient")]
     pub trace: Option<TraceContext>,
 }
 
