@@ -12,7 +12,7 @@ use dibs_common::{
     config::{self, Parsed},
     db::processes::SharedSettings,
     error::{Error, Result},
-    health, http_server, presence, shutdown,
+    health, http_server, presence, runtime, shutdown,
     supervisor::Supervisor,
     telemetry,
     traces::TraceExport,
@@ -22,13 +22,12 @@ use tokio_util::sync::CancellationToken;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     config::read_environment_file();
-    let ended = match config::parse::<ApiSettings>() {
-        Ok(parsed) => execute(parsed).await,
-        Err(error) => Err(error),
-    };
+    let ended = config::parse::<ApiSettings>().and_then(|parsed| {
+        let runtime = runtime::build(parsed.settings.shared.runtime_threads).map_err(Error::internal)?;
+        runtime.block_on(execute(parsed))
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

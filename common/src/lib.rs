@@ -26,6 +26,7 @@ pub mod redis;
 pub mod rejections;
 pub mod retry;
 pub mod revocations;
+pub mod runtime;
 pub mod secret;
 pub mod shutdown;
 pub mod supervisor;

@@ -46,7 +46,12 @@ pub enum RunStatus {
 
 /// Runs a command. Exit status 0: passed; 1: differences found; 2: the command could not run; 130: interrupted.
 pub fn run(cli: Cli) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match cli.command {
+        // The baseline server has as many threads as an API.
+        Command::Baseline(_) => dibs_common::runtime::build(0),
+        _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+    };
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             output::note(&format!("starting the runtime: {error}"));

@@ -7,7 +7,7 @@ use dibs_common::{
     config::{self, Parsed},
     error::{Error, Result},
     health::{self, ProcessHealth},
-    http_server, presence, shutdown,
+    http_server, presence, runtime, shutdown,
     supervisor::Supervisor,
     telemetry,
     traces::TraceExport,
@@ -27,15 +27,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DATABASE_CONNECTIONS: u32 = 24;
 const REDIS_CONNECTIONS: usize = 2;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     config::read_environment_file();
-    let executed = match config::parse() {
-        Ok(Parsed { settings, shown, files }) => {
-            Box::pin(execute(WorkerSettings { secret_files: files, ..settings }, &shown)).await
-        }
-        Err(error) => Err(error),
-    };
+    let executed = config::parse().and_then(|Parsed { settings, shown, files }| {
+        let settings = WorkerSettings { secret_files: files, ..settings };
+        let runtime = runtime::build(settings.shared.runtime_threads).map_err(Error::internal)?;
+        runtime.block_on(Box::pin(execute(settings, &shown)))
+    });
     match executed {
         Ok(code) => code,
         Err(error) => {
