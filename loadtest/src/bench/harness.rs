@@ -12,6 +12,7 @@ use fred::{
     interfaces::{ClientLike as _, KeysInterface as _, StreamsInterface as _},
     types::InfoKind,
 };
+use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tokio::{net::TcpStream, process::Command};
 
@@ -82,6 +83,11 @@ impl Harness {
 
     pub fn api_address(&self) -> SocketAddr {
         self.stack.api_address()
+    }
+
+    /// That of the administrator.
+    pub const fn token(&self) -> &SecretString {
+        self.stack.token()
     }
 
     /// Starts the worker and waits until it is ready.

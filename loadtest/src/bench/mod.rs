@@ -4,6 +4,7 @@ mod backlog;
 mod baseline_inserts;
 mod baseline_orders;
 mod client;
+mod console;
 mod cost;
 mod cost_report;
 mod harness;
@@ -87,6 +88,8 @@ pub enum Benchmark {
     Sustained,
     /// Accepted claims a second beside another program, with the worker confirming; see loadtest/peers
     Peer,
+    /// Accepted claims a second while browsers show the console, beside none
+    Console,
     /// Accepted claims a second
     Accepted,
     /// Rejected claims a second on a sold-out campaign
@@ -153,6 +156,7 @@ pub async fn run(arguments: BenchArguments) -> Result<RunStatus> {
     measure_sustained(&arguments, &mut harness).await?;
     measure_rates(&arguments, &mut harness).await?;
     measure_peer(&arguments, &mut harness).await?;
+    measure_console(&arguments, &mut harness).await?;
     measure_backlog(&arguments, &mut harness).await?;
     measure_orders(&arguments, &mut harness).await?;
     measure_ranking(&arguments, &mut harness).await?;
@@ -220,6 +224,19 @@ async fn measure_peer(arguments: &BenchArguments, harness: &mut Harness) -> Resu
         rates::measure(harness, peer, arguments.sampling(), Workload::Confirming, &mut rounds).await?;
     }
     output::line(&report::peer(&rounds, arguments.seconds));
+    Ok(())
+}
+
+async fn measure_console(arguments: &BenchArguments, harness: &mut Harness) -> Result<()> {
+    if !arguments.wants(Benchmark::Console) {
+        return Ok(());
+    }
+    let mut rounds = PairedRounds::default();
+    for round in 1..=arguments.rounds {
+        arguments.note_round(round, "claims without browsers, in turn with claims beside browsers");
+        console::measure(harness, arguments.sampling(), &mut rounds).await?;
+    }
+    output::line(&report::console(&rounds, arguments.seconds));
     Ok(())
 }
 

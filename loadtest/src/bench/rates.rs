@@ -16,7 +16,7 @@ use crate::{latency::Latencies, numbers::per_second};
 /// More coupons than a bench can claim.
 const UNLIMITED_QUANTITY: u32 = 2_000_000_000;
 /// More claims than a slice can send, so that each slice has its own users.
-const USERS_PER_SLICE: u64 = 100_000_000;
+pub const USERS_PER_SLICE: u64 = 100_000_000;
 const OPEN_WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub struct PairedRounds {
 }
 
 impl PairedRounds {
-    fn add(&mut self, pair: &PairedMeasurement) {
+    pub fn add(&mut self, pair: &PairedMeasurement) {
         self.baseline.add(&pair.baseline);
         self.dibs.add(&pair.dibs);
         self.dibs.shares.push(pair.dibs.rate() / pair.baseline.rate());
@@ -82,9 +82,9 @@ impl PairedRounds {
 }
 
 #[derive(Clone, Debug, Default)]
-struct PairedMeasurement {
-    baseline: Measurement,
-    dibs: Measurement,
+pub struct PairedMeasurement {
+    pub baseline: Measurement,
+    pub dibs: Measurement,
 }
 
 /// How a workload is measured: in short slices, in turn with the baseline, each on new connections. So noise of the
@@ -105,7 +105,7 @@ impl SamplingSettings {
         self.slice * self.slices
     }
 
-    async fn measure(&self, target: Target) -> Result<Measurement> {
+    pub async fn measure(&self, target: Target) -> Result<Measurement> {
         closed_loop(target, self.clients, StopCondition::Time { warm_up: self.warm_up, measured: self.slice }).await
     }
 }

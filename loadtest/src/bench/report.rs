@@ -3,6 +3,7 @@
 use super::{
     backlog::BacklogRounds,
     client::Measurement,
+    console::BROWSERS,
     order_memory::{MemorySample, OrderMemory},
     orders::{HttpOrderResults, OrderRounds},
     ranking::{JobCost, RelayRounds},
@@ -20,6 +21,7 @@ const SINGLE_ORDER_THRESHOLD: f64 = 15.0;
 const BASELINE_ORDERS_THRESHOLD: f64 = 0.6;
 const READ_THRESHOLD: f64 = 0.8;
 const PEER_THRESHOLD: f64 = 2.0;
+const CONSOLE_THRESHOLD: f64 = 0.98;
 const RELAY_THRESHOLD: f64 = 0.5;
 /// Bytes of Redis per claim.
 const MEMORY_THRESHOLD: f64 = 150.0;
@@ -122,6 +124,18 @@ pub fn peer(rounds: &PairedRounds, seconds: u32) -> String {
         table.row(row(name, &rounds.rates, comparison, cells));
     }
     table.render(&format!("Claims a second beside a peer (closed model; in turn, {seconds} s each)"))
+}
+
+pub fn console(rounds: &PairedRounds, seconds: u32) -> String {
+    let mut table = table("claims", "accepted/s", &["p50", "p99", "p99.9"]);
+    let comparison = Comparison::at_least(median(&rounds.dibs.shares), CONSOLE_THRESHOLD);
+    let beside = format!("while {BROWSERS} browsers show the console");
+    for (name, rounds, comparison) in
+        [("alone", &rounds.baseline, Comparison::baseline()), (&beside, &rounds.dibs, comparison)]
+    {
+        table.row(row(name, &rounds.rates, comparison, rounds.latencies.percentiles()));
+    }
+    table.render(&format!("Accepted claims a second beside the console (closed model; in turn, {seconds} s each)"))
 }
 
 /// Latency in the open model.

@@ -57,6 +57,11 @@ fn a_peer_is_the_baseline_of_its_report() {
 }
 
 #[test]
+fn claims_beside_the_console_are_compared_with_claims_alone() {
+    insta::assert_snapshot!(console(&paired(&[50_000.0, 52_000.0], &[49_900.0, 50_000.0]), 5));
+}
+
+#[test]
 fn the_sustained_rate_is_shown_beside_the_limits() {
     let trial =
         |rate, responses, backlog| Trial { rate, measured: measurement(responses, 2), confirmed: responses, backlog };

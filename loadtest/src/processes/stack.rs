@@ -79,6 +79,11 @@ impl Stack {
         self.api_address
     }
 
+    /// That of the administrator.
+    pub const fn token(&self) -> &SecretString {
+        &self.token
+    }
+
     /// The administrator's client.
     pub fn api(&self) -> Result<Api> {
         Api::new(&format!("http://{}", self.api_address), self.token.clone())
