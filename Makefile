@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-matrix lint bench load steps fuzz openapi
+.PHONY: help run test test-matrix test-upgrade lint bench load steps fuzz openapi
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' Makefile | expand -t 8
@@ -12,6 +12,9 @@ test: ## lint, and every test on real servers
 
 test-matrix: ## the tests on every pair of servers that this machine has, and a table (MATRIX_ARGUMENTS="-E 'test(i5_)'")
 	@scripts/test-matrix $(MATRIX_ARGUMENTS)
+
+test-upgrade: ## an upgrade under load, old and new version side by side, and the audits (PREVIOUS=v0.1.0)
+	@PREVIOUS='$(PREVIOUS)' scripts/test-upgrade
 
 lint: ## format, clippy, documents against the code, licences, scripts, workflows, alerts, manifests
 	@scripts/lint
