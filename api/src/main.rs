@@ -25,7 +25,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     config::read_environment_file();
     let ended = config::parse::<ApiSettings>().and_then(|parsed| {
-        let runtime = runtime::build(parsed.settings.shared.runtime_threads).map_err(Error::internal)?;
+        let runtime = runtime::build(parsed.settings.shared.runtime_threads, runtime::half_of_the_cores())
+            .map_err(Error::internal)?;
         runtime.block_on(execute(parsed))
     });
     match ended {

@@ -35,6 +35,7 @@ pub mod stores;
 pub mod wait;
 
 use cli::{Cli, Command};
+use dibs_common::runtime;
 
 /// What a command concluded about the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub enum RunStatus {
 pub fn run(cli: Cli) -> ExitCode {
     let runtime = match cli.command {
         // The baseline server has as many threads as an API.
-        Command::Baseline(_) => dibs_common::runtime::build(0),
+        Command::Baseline(_) => runtime::build(0, runtime::half_of_the_cores()),
         _ => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
     };
     let runtime = match runtime {

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     config::read_environment_file();
     let executed = config::parse().and_then(|Parsed { settings, shown, files }| {
         let settings = WorkerSettings { secret_files: files, ..settings };
-        let runtime = runtime::build(settings.shared.runtime_threads).map_err(Error::internal)?;
+        let runtime = runtime::build(settings.shared.runtime_threads, runtime::cores()).map_err(Error::internal)?;
         runtime.block_on(Box::pin(execute(settings, &shown)))
     });
     match executed {

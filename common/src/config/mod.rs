@@ -71,7 +71,7 @@ pub struct Settings {
     /// The payment gateway for charges of points, http or https; without one every charge is approved
     #[arg(long, env, value_parser = secret, hide_env_values = true)]
     pub payment_gateway_url: Option<SecretString>,
-    /// Threads that do the work of the process; 0 stands for half of the cores, at least one
+    /// Threads that do the work of the process; 0 stands for all cores in `dibs-worker`, and for half in `dibs-api`
     #[arg(long, env, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub runtime_threads: u16,
     /// How log lines look
