@@ -20,7 +20,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Buckets of the histograms of seconds: 0.5 ms to 30 s.
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Buckets of the histograms of batch sizes.
-const SIZES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 350.0, 500.0];
+const SIZES: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 200.0, 350.0, 500.0, 1000.0];
 
 /// The scheduler logs its own housekeeping ("Uninited") at info. `RUST_LOG` can name it to see that.
 const QUIET_LIBRARIES: &str = "tokio_cron_scheduler=warn";

@@ -1,4 +1,4 @@
-use std::{error::Error as _, future::poll_fn, task::Poll, time::Duration};
+use std::{error::Error as _, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use axum::{
     body::{self, Body},
@@ -80,7 +80,7 @@ pub(crate) fn max_body_bytes(extensions: &Extensions) -> usize {
 pub(crate) async fn read_body(body: Body, longest: usize) -> Result<Bytes, ApiError> {
     // The limit of the server covers the head alone. Without this one, a slow body would hold its place among the
     // requests in progress.
-    let mut arriving = Box::pin(body::to_bytes(body, longest));
+    let mut arriving = pin!(body::to_bytes(body, longest));
     let arrived = match first_polls(arriving.as_mut()).await {
         Some(arrived) => arrived,
         None => timeout(BODY_TIMEOUT, arriving)
