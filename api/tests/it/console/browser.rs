@@ -9,7 +9,7 @@ use dibs_common::{
     clock, db,
     domain::{campaign::CampaignTerms, dead_letter::Redriven},
     identifiers::CouponId,
-    testing::open_terms,
+    testing::{eventually, open_terms},
 };
 use futures::{StreamExt as _, stream};
 
@@ -85,6 +85,10 @@ async fn a_person_on_duty_watches_a_burst_pauses_raises_redrives_and_finds_a_use
     browser.eventually(&format!("#campaign-{coupon} .figures"), "nothing on the way", is_confirmed).await;
     pause_and_raise(&browser, &app, coupon).await;
     redrive(&browser, &app).await;
+    // Refused claims are stored a thousand a second, and the burst had ten thousand.
+    let stored = "SELECT COUNT(*) FROM claim_attempts WHERE user_id = 15000";
+    let is_stored = async || app.environment.count(stored).await > 0;
+    eventually("the user's refusal is stored", Duration::from_secs(30), is_stored).await;
     story(&browser, coupon).await;
     assert_eq!(browser.faults().await, Vec::<String>::new(), "no script failed, and nothing broke the policy");
     browser.quit().await;
