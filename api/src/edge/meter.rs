@@ -38,6 +38,23 @@ pub(super) fn known(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::POST => "POST",
         Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::policy::POLICIES;
+
+    #[test]
+    fn the_method_of_every_route_is_named() {
+        for policy in POLICIES {
+            let method = Method::from_bytes(policy.method.as_bytes()).expect("a method");
+            assert_eq!(known(&method), policy.method, "{}", policy.path);
+        }
+        assert_eq!(known(&Method::from_bytes(b"INVENTED").expect("a method")), "other");
     }
 }

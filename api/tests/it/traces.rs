@@ -66,9 +66,13 @@ impl Collector {
         found.remove(0)
     }
 
-    /// The webhook whose message is of that type, once it has come.
-    async fn webhook(&self, kind: &str) -> (String, Value) {
-        let found = || self.webhooks.lock().expect("webhooks").iter().find(|(_, body)| body["type"] == kind).cloned();
+    /// The webhook of the trace whose message is of that type, once it has come. Those of other calls may come first.
+    async fn webhook(&self, trace: &str, kind: &str) -> (String, Value) {
+        let is_it = |body: &Value| {
+            let parent = body["traceparent"].as_str().unwrap_or_default();
+            body["type"] == kind && parent.contains(trace)
+        };
+        let found = || self.webhooks.lock().expect("webhooks").iter().find(|(_, body)| is_it(body)).cloned();
         eventually(kind, LIMIT, async || found().is_some()).await;
         found().expect("there")
     }
@@ -109,7 +113,7 @@ async fn expect_trace(collector: &Collector, trace: &str, [call, stream, sink, e
         batch.links.iter().map(|link| (hexadecimal(&link.trace_id), hexadecimal(&link.span_id))).collect();
     assert_eq!(linked, [(trace.to_owned(), call_id.clone())], "the batch links to the calls");
 
-    let (header, message) = collector.webhook(event).await;
+    let (header, message) = collector.webhook(trace, event).await;
     let (_, sent) = collector.span(trace, &format!("{sink} send")).await;
     assert_eq!(header, format!("00-{trace}-{}-01", hexadecimal(&sent.span_id)));
     assert_eq!(message["traceparent"], format!("00-{trace}-{call_id}-01"));
