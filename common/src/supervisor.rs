@@ -175,12 +175,18 @@ impl Supervisor {
             if began.elapsed() >= STABLE_AFTER {
                 backoff.reset();
             }
-            // What drains or serves the drain is restarted during it, too.
-            let until = if task.lifetime == Lifetime::UntilStopping { &self.stopping } else { &self.shutdown };
-            if !backoff.wait(until).await {
+            if !backoff.wait(self.end_of(task.lifetime)).await {
                 return;
             }
             metrics::counter!("dibs_task_restarts_total", "task" => task.name.clone()).increment(1);
+        }
+    }
+
+    /// What asks a task to end. What drains or serves the drain is restarted during it, too.
+    const fn end_of(&self, lifetime: Lifetime) -> &CancellationToken {
+        match lifetime {
+            Lifetime::UntilStopping => &self.stopping,
+            Lifetime::UntilShutdown | Lifetime::UntilDone => &self.shutdown,
         }
     }
 
@@ -198,7 +204,8 @@ impl Supervisor {
 
     /// Whether a task ended as it may. What it must not is logged.
     fn may_end(&self, task: &Task, ended: &Result<Result<()>, Panic>) -> bool {
-        let is_asked_to = task.lifetime == Lifetime::UntilStopping && self.stopping.is_cancelled();
+        // A task may see its token before the supervisor does, and end first.
+        let is_asked_to = self.end_of(task.lifetime).is_cancelled();
         let is_done = task.lifetime == Lifetime::UntilDone && matches!(ended, Ok(Ok(())));
         let name = &task.name;
         match ended {
@@ -361,6 +368,17 @@ mod tests {
         supervisor.stopping.cancel();
         supervisor.shut_down().await;
         assert_eq!((runs.load(Ordering::Relaxed), done_runs.load(Ordering::Relaxed)), (1, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_sees_the_end_before_its_supervisor_ended_as_it_may() {
+        let supervisor = Supervisor::new(CancellationToken::new());
+        let serving = Task::new("service", Lifetime::UntilShutdown, async || Ok(()));
+        assert!(!supervisor.may_end(&serving, &Ok(Ok(()))), "nothing asked it to end");
+        supervisor.stopping.cancel();
+        assert!(!supervisor.may_end(&serving, &Ok(Ok(()))), "it serves the drain of the others");
+        supervisor.shut_down().await;
+        assert!(supervisor.may_end(&serving, &Ok(Ok(()))));
     }
 
     #[tokio::test(start_paused = true)]
