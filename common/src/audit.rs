@@ -1,7 +1,7 @@
 //! Compares a campaign in Redis with `MySQL`, page by page: each step reads about a thousand users, so it is answered
 //! in bounded memory, and Redis serves other clients in between.
 //!
-//! Two passes find every difference. The first goes through the issued coupons in the order of users and looks each up
+//! Two passes find every difference. The first goes through the issued coupons in the order of their validity and looks each up
 //! in Redis. The second goes through what Redis holds and looks each up in `MySQL`. What differs is suspected, and then
 //! read again in an order that excludes claims on their way: see [`audit::confirm`].
 
@@ -20,7 +20,7 @@ use crate::{
             HeldClaims, NAMED_DIFFERENCES, Recheck,
         },
         campaign::Campaign,
-        claim::Claim,
+        claim::{Claim, IssuedPosition},
         dead_letter::CLAIMS,
         event::{Aggregate, Event},
     },
@@ -92,21 +92,21 @@ pub async fn compare_page(comparison: Comparison<'_>, position: AuditPosition, l
 
 async fn compare_issued_page(
     Comparison { database, redis, campaign, .. }: Comparison<'_>,
-    after: Option<(UserId, u16)>,
+    after: Option<IssuedPosition>,
     limit: usize,
 ) -> Result<AuditPage> {
     let pool = &database.pool();
     let size = u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX);
     let rows = db::within(db::issuances::list_issued(pool, campaign.id, after, size)).await?;
-    let mut users: Vec<UserId> = rows.iter().map(|row| row.user).collect();
-    users.dedup();
+    let users: BTreeSet<UserId> = rows.iter().map(|row| row.user).collect();
+    let users: Vec<UserId> = users.into_iter().collect();
     let held = claim_records::find(redis, campaign.partition, campaign.id, &users).await?;
     let held: BTreeMap<UserId, HeldClaims> = users.into_iter().zip(held).collect();
     let mut page = AuditPage::default();
     let none = HeldClaims::default();
     for row in &rows {
         page.compared += 1;
-        page.next = Some(AuditPosition::Issued(Some((row.user, row.ordinal))));
+        page.next = Some(AuditPosition::Issued(Some(row.position())));
         let held = held.get(&row.user).unwrap_or(&none);
         page.differences.extend(audit::compare_issued(row.user, row.record, held));
         if page.differences.len() >= limit {

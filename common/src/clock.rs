@@ -31,6 +31,9 @@ pub fn set_offset(by: TimeDelta) {
     OFFSET_MILLISECONDS.store(by.num_milliseconds(), Ordering::Relaxed);
 }
 
+/// The end of the year 9999 in milliseconds since 1970. MySQL has no times after it.
+pub const LAST_MILLISECOND: i64 = 253_402_300_799_999;
+
 /// The moment so many milliseconds after 1970; the end of representable time when there is none.
 pub fn from_millis(millis: i64) -> Timestamp {
     Utc.timestamp_millis_opt(millis).single().unwrap_or(Timestamp::MAX_UTC)

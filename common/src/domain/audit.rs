@@ -10,10 +10,14 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantArray};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use super::{claim::ClaimRecord, cursor::text_cursor};
+use super::{
+    claim::{ClaimRecord, IssuedPosition},
+    cursor::text_cursor,
+};
 use crate::{
-    clock::Timestamp,
+    clock::{LAST_MILLISECOND, Timestamp, from_millis},
     identifiers::{ClaimId, CouponId, UserId},
 };
 
@@ -180,11 +184,11 @@ pub fn confirm(suspects: Vec<ClaimDifference>, read: &Recheck) -> (Vec<ClaimDiff
     (confirmed, on_their_way)
 }
 
-/// Where an audit goes on: first through the issued coupons by user, then through what Redis holds.
+/// Where an audit goes on: first through the issued coupons, then through what Redis holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditPosition {
-    /// After the coupon of this user and ordinal; none: from the first.
-    Issued(Option<(UserId, u16)>),
+    /// After the coupon at this place; none: from the first.
+    Issued(Option<IssuedPosition>),
     /// At a cursor of HSCAN, after this user of its page; none: from the first.
     Held { cursor: u64, after: Option<UserId> },
 }
@@ -197,7 +201,9 @@ impl Display for AuditPosition {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Issued(None) => f.write_str("issued"),
-            Self::Issued(Some((user, ordinal))) => write!(f, "issued.{user}.{ordinal}"),
+            Self::Issued(Some(IssuedPosition { valid_until, claim })) => {
+                write!(f, "issued.{}.{claim}", valid_until.timestamp_millis())
+            }
             Self::Held { cursor, after: None } => write!(f, "held.{cursor}"),
             Self::Held { cursor, after: Some(user) } => write!(f, "held.{cursor}.{user}"),
         }
@@ -212,8 +218,14 @@ impl FromStr for AuditPosition {
         let parts: Vec<&str> = text.split('.').collect();
         let position = match parts[..] {
             ["issued"] => Some(Self::Issued(None)),
-            ["issued", after, ordinal] => {
-                user(after).zip(ordinal.parse().ok()).map(|position| Self::Issued(Some(position)))
+            ["issued", valid_until, claim] => {
+                let valid_until = valid_until.parse().ok().filter(|millis| (0..=LAST_MILLISECOND).contains(millis));
+                // In the one form that is written: others do not match the pattern.
+                let claim = Uuid::try_parse(claim).ok().filter(|id| id.to_string() == claim);
+                let position = valid_until
+                    .zip(claim)
+                    .map(|(millis, claim)| IssuedPosition { valid_until: from_millis(millis), claim: ClaimId(claim) });
+                position.map(|position| Self::Issued(Some(position)))
             }
             ["held", cursor] => cursor.parse().ok().map(|cursor| Self::Held { cursor, after: None }),
             ["held", cursor, after] => {
@@ -231,7 +243,7 @@ impl AuditPosition {
     pub const FORMAT: &str = "audit-cursor";
 
     fn pattern() -> String {
-        "^(issued(\\.[1-9][0-9]{0,14}\\.[0-9]{1,4})?|held\\.[0-9]{1,19}(\\.[1-9][0-9]{0,14})?)$".to_owned()
+        "^(issued(\\.[0-9]{1,15}\\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?|held\\.[0-9]{1,19}(\\.[1-9][0-9]{0,14})?)$".to_owned()
     }
 }
 
@@ -325,14 +337,29 @@ mod tests {
     fn a_position_is_parsed_from_its_display() {
         let positions = [
             (AuditPosition::START, "issued"),
-            (AuditPosition::Issued(Some((user(7), 2))), "issued.7.2"),
+            (
+                AuditPosition::Issued(Some(IssuedPosition {
+                    valid_until: from_millis(1_790_000_000_123),
+                    claim: ClaimId(uuid::uuid!("01985d5c-2a00-7000-8000-000000000002")),
+                })),
+                "issued.1790000000123.01985d5c-2a00-7000-8000-000000000002",
+            ),
             (AuditPosition::Held { cursor: u64::MAX, after: None }, "held.18446744073709551615"),
             (AuditPosition::Held { cursor: 5, after: Some(user(3)) }, "held.5.3"),
         ];
         for (position, text) in positions {
             assert_eq!((position.to_string().as_str(), text.parse()), (text, Ok(position)));
         }
-        for wrong in ["", "issued.1", "issued.0.1", "held", "held.x", "held.1.0", "other.1"] {
+        for wrong in [
+            "",
+            "issued.1",
+            "issued.7.2",
+            "issued.-1.01985d5c-2a00-7000-8000-000000000002",
+            "held",
+            "held.x",
+            "held.1.0",
+            "other.1",
+        ] {
             wrong.parse::<AuditPosition>().expect_err(wrong);
         }
     }

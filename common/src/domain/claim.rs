@@ -126,6 +126,13 @@ pub struct Issuance {
     pub valid_until: Timestamp,
 }
 
+/// A place among the coupons of a campaign: by the end of their validity, and then by claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IssuedPosition {
+    pub valid_until: Timestamp,
+    pub claim: ClaimId,
+}
+
 /// The outcomes of a batch of claims, and the rows to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IssuancePlan {

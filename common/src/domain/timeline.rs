@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::cursor::text_cursor;
 use crate::{
-    clock::{Timestamp, from_millis},
+    clock::{LAST_MILLISECOND, Timestamp, from_millis},
     identifiers::{ClaimId, CouponId, OrderId},
 };
 
@@ -129,15 +129,16 @@ impl FromStr for TimelinePosition {
         let (Some(at), Some(kind), Some(id)) = (parts.next(), parts.next(), parts.next()) else { return Err(EXPECTED) };
         let (Ok(millis), Ok(kind)) = (at.parse::<u64>(), kind.parse()) else { return Err(EXPECTED) };
         let is_id = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if id.is_empty() || id.len() > MAX_ID_LENGTH || !id.chars().all(is_id) || millis > LAST_MILLISECOND {
+        if id.is_empty()
+            || id.len() > MAX_ID_LENGTH
+            || !id.chars().all(is_id)
+            || millis > LAST_MILLISECOND.cast_unsigned()
+        {
             return Err(EXPECTED);
         }
         Ok(Self { at: from_millis(i64::try_from(millis).map_err(|_| EXPECTED)?), kind, id: id.to_owned() })
     }
 }
-
-/// The end of the year 9999, after which MySQL has no times.
-const LAST_MILLISECOND: u64 = 253_402_300_799_999;
 
 impl TimelinePosition {
     /// The format of its text in the OpenAPI document.

@@ -2,7 +2,10 @@ use std::collections::HashMap;
 
 use dibs_common::{
     clock,
-    db::{self, issuances::PlannedClaims},
+    db::{
+        self,
+        issuances::{IssuedClaim, PlannedClaims},
+    },
     domain::claim::{Claim, ClaimOutcome, ClaimRejectReason, ExistingClaims, IssuancePlan},
     identifiers::ClaimId,
     testing::TestEnvironment,
@@ -121,17 +124,27 @@ async fn the_claims_of_a_user_come_with_their_outcomes_latest_first() {
 }
 
 #[tokio::test]
-async fn issued_claims_are_listed_by_user_and_ordinal_after_a_position() {
+async fn issued_claims_are_listed_after_a_position_and_by_user() {
     let (environment, campaign) = with_campaign(|terms| terms.per_user_limit = 2).await;
-    issue(&environment, &campaign, &[7, 3, 7]).await;
-    let page = async |after, limit| -> Vec<(u64, u16)> {
-        let page =
-            db::issuances::list_issued(&environment.database.pool(), campaign.id, after, limit).await.expect("read");
-        page.iter().map(|claim| (claim.user.get(), claim.ordinal)).collect()
-    };
-    assert_eq!(page(None, 2).await, [(3, 1), (7, 1)]);
-    assert_eq!(page(Some((user(7), 1)), 2).await, [(7, 2)]);
-    assert_eq!(page(Some((user(7), 2)), 2).await, []);
+    let pool = &environment.database.pool();
+    for users in [[7, 3, 7].as_slice(), &[9]] {
+        issue(&environment, &campaign, users).await;
+    }
+    let key = |claim: &IssuedClaim| (claim.user.get(), claim.ordinal);
+    let mut listed: Vec<IssuedClaim> = Vec::new();
+    loop {
+        let after = listed.last().map(IssuedClaim::position);
+        let page = db::issuances::list_issued(pool, campaign.id, after, 2).await.expect("read");
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+    }
+    assert_eq!(listed.iter().map(key).collect::<Vec<_>>(), [(7, 1), (3, 1), (7, 2), (9, 1)]);
+    let users = [user(7), user(8)];
+    let mut issued = db::issuances::list_issued_to(pool, campaign.id, &users).await.expect("read");
+    issued.sort_by_key(key);
+    assert_eq!(issued, [listed[0], listed[2]]);
     environment.end().await;
 }
 

@@ -155,31 +155,33 @@ pub async fn assignments(pool: &MySqlPool, coupon: CouponId) -> Result<Assignmen
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Issued {
     pub user: UserId,
-    /// 1 for the first coupon of the user.
-    pub ordinal: u16,
+    pub valid_until: Timestamp,
     /// Its claim.
     pub record: ClaimRecord,
 }
 
-/// The next batch of issuances after `after`, by user and ordinal.
+/// The next batch of issuances after `after`, by the end of their validity.
 pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>) -> Result<Vec<Issued>> {
-    // Keyset pagination along the unique key of the table: OFFSET would read all rows before it again.
-    let (user, ordinal) = after.map_or((0, 0), |last| (last.user.get(), last.ordinal));
-    let rows: Vec<(Uuid, u64, u16, u32, Timestamp)> = sqlx::query_as(
-        "SELECT /* audit issuances */ user_coupon_id, user_id, ordinal, sequence, accepted_at FROM user_coupons \
-         WHERE coupon_id = ? AND user_id >= ? AND (user_id > ? OR ordinal > ?) ORDER BY user_id, ordinal LIMIT ?",
+    // Keyset pagination along an index of the table: OFFSET would read all rows before it again.
+    let (valid_until, claim) =
+        after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil()), |last| (last.valid_until, last.record.claim_id.0));
+    let rows: Vec<(Uuid, u64, Timestamp, u32, Timestamp)> = sqlx::query_as(
+        "SELECT /* audit issuances */ user_coupon_id, user_id, valid_until, sequence, accepted_at \
+         FROM user_coupons FORCE INDEX (expiring) \
+         WHERE coupon_id = ? AND (valid_until > ? OR (valid_until = ? AND user_coupon_id > ?)) \
+         ORDER BY valid_until, user_coupon_id LIMIT ?",
     )
     .bind(coupon.get())
-    .bind(user)
-    .bind(user)
-    .bind(ordinal)
+    .bind(valid_until.naive_utc())
+    .bind(valid_until.naive_utc())
+    .bind(claim)
     .bind(BATCH_SIZE as u64)
     .fetch_all(pool)
     .await
     .context("reading issuances")?;
-    let issued = rows.into_iter().map(|(claim, user, ordinal, sequence, accepted_at)| {
+    let issued = rows.into_iter().map(|(claim, user, valid_until, sequence, accepted_at)| {
         let user = UserId::try_from(user).map_err(anyhow::Error::msg)?;
-        Ok(Issued { user, ordinal, record: ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at } })
+        Ok(Issued { user, valid_until, record: ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at } })
     });
     issued.collect()
 }
@@ -277,17 +279,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn batches_of_issuances_continue_within_a_user() {
+    async fn batches_of_issuances_continue_among_those_that_end_together() {
         let environment = TestEnvironment::new().await;
         let coupon = environment.campaign(10).await.id;
         issue(&environment, coupon, &[2, 1, 2]).await;
         let pool = &environment.database.pool();
         let all = issuances(pool, coupon, None).await.expect("issuances");
-        let keys =
-            |batch: &[Issued]| batch.iter().map(|issued| (issued.user.get(), issued.ordinal)).collect::<Vec<_>>();
-        assert_eq!(keys(&all), [(1, 1), (2, 1), (2, 2)]);
-        assert_eq!(keys(&issuances(pool, coupon, Some(all[1])).await.expect("issuances")), [(2, 2)]);
-        assert_eq!(keys(&issuances(pool, coupon, Some(all[2])).await.expect("issuances")), []);
+        assert_eq!(all.iter().map(|issued| issued.user.get()).collect::<Vec<_>>(), [2, 1, 2]);
+        assert_eq!(issuances(pool, coupon, Some(all[1])).await.expect("issuances"), all[2..]);
+        assert_eq!(issuances(pool, coupon, Some(all[2])).await.expect("issuances"), []);
         environment.end().await;
     }
 

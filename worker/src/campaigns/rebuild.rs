@@ -96,20 +96,25 @@ async fn gather_and_put(
         let pool = &database.pool();
         let page = db::issuances::list_issued(pool, campaign.id, after, PAGE_SIZE);
         let page = db::within_limit(READ_TIMEOUT, page).await?;
-        let Some(IssuedClaim { user: last_user, ordinal: last_ordinal, .. }) = page.last().copied() else { break };
-        // A user's rows must stay together: those of the last user are read again with the next page, unless this page
-        // is the last or has only that user.
-        let whole = page.len() < PAGE_SIZE as usize || page.first().is_some_and(|claim| claim.user == last_user);
-        let kept = page.iter().filter(|claim| whole || claim.user != last_user);
+        let Some(last) = page.last() else { break };
+        after = Some(last.position());
+        // Redis has one value for all claims of a user. It is staged once, where the first of them comes.
+        let issued = if campaign.terms.per_user_limit == 1 {
+            page
+        } else {
+            let first = page.iter().filter(|claim| claim.ordinal == 1);
+            let users: Vec<UserId> = first.map(|claim| claim.user).collect();
+            let issued = db::issuances::list_issued_to(pool, campaign.id, &users);
+            db::within_limit(READ_TIMEOUT, issued).await?
+        };
         let mut records: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
-        for IssuedClaim { user, record, .. } in kept {
-            records.entry(*user).or_default().push(*record);
+        for IssuedClaim { user, record, .. } in issued {
+            records.entry(user).or_default().push(record);
         }
         for (user, records) in &mut records {
             records.extend(waiting.remove(user).unwrap_or_default());
         }
         add(redis, campaign, &mut counts, records).await?;
-        after = if whole { Some((last_user, last_ordinal)) } else { before(last_user) };
     }
     add(redis, campaign, &mut counts, waiting).await?;
     // A holder that was overtaken would put what it read before the other rebuild.
@@ -135,11 +140,6 @@ pub(super) async fn list_unanswered(database: &Database, redis: &Redis, campaign
     let mut claims = Vec::new();
     audit::visit_unanswered(database, redis, campaign, |claim| claims.push(claim)).await?;
     Ok(claims)
-}
-
-/// The position right before the first row of `user`.
-fn before(user: UserId) -> Option<(UserId, u16)> {
-    UserId::try_from(user.get() - 1).ok().map(|previous| (previous, u16::MAX))
 }
 
 async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec<Claim>> {

@@ -162,13 +162,11 @@ impl Jobs {
 
     async fn expire_all_coupons(&self, now: Timestamp) -> Result<u64> {
         let mut expired = 0;
-        loop {
-            // Until a transaction finds none: each has a bound.
-            match expire_coupons(&self.database, now - COUPON_EXPIRY_DELAY, now).await? {
-                0 => return Ok(expired),
-                some => expired += some,
-            }
+        // Each transaction has a bound.
+        while let Some(marked) = expire_coupons(&self.database, now - COUPON_EXPIRY_DELAY, now).await? {
+            expired += marked;
         }
+        Ok(expired)
     }
 
     /// Runs what is due at `now`: the windows, and every day that is over and not persisted yet, of the last seven or

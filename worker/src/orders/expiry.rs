@@ -85,9 +85,9 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
     }
 }
 
-/// Marks issued coupons whose validity was over at `moment`, with an event of it. Returns how many. They count as
-/// expired before that.
-pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<u64> {
+/// Marks some issued coupons whose validity was over at `moment`, with an event of it. Returns how many; none when there
+/// is nothing left to look at. They count as expired before that.
+pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<Option<u64>> {
     db::retrying("expire_coupons", || async {
         let sweep = db::owned_coupons::expire(database, moment, COUPON_BATCH_SIZE, now);
         let swept = tokio::time::timeout(COUPON_BATCH_TIMEOUT, sweep).await;

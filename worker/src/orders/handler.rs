@@ -66,7 +66,7 @@ impl Handler for CommandHandler {
 
     async fn process(&self, entries: &[&OrderEntry]) -> Result<Vec<OrderOutcome>> {
         let commands: Vec<Command> = entries.iter().map(|entry| entry.command.clone()).collect();
-        execute_batch(&self.database, &commands, &self.rules, clock::now()).await
+        execute_batch(&self.database, &commands, &self.rules, clock::now).await
     }
 
     async fn publish(&self, entries: &[&OrderEntry], outcomes: &[OrderOutcome]) {

@@ -11,11 +11,14 @@ pub async fn execute_batch(
     database: &Database,
     commands: &[Command],
     rules: &OrderRules,
-    now: Timestamp,
+    clock: impl Fn() -> Timestamp + Copy,
 ) -> Result<Vec<OrderOutcome>> {
     db::decide_batch("execute_commands", |check| async move {
         let mut transaction = database.begin_batch().await?;
         let mut state = db::orders::lock_state(&mut transaction, commands, rules, check).await?;
+        // Read under the locks: a coupon that is given back after its end must not be issued once more, as whoever marks
+        // coupons as expired looks at each only once after that.
+        let now = clock();
         let plan = execute(&mut state, commands, rules, now);
         let batch = PlannedCommands { state: &state, commands, plan: &plan };
         match db::orders::write_plan(&mut transaction, batch, now, database.statement_bytes()).await {

@@ -48,7 +48,7 @@ pub async fn shop(products: usize) -> (TestEnvironment, Vec<ProductId>) {
 
 async fn execute(environment: &TestEnvironment, action: Action, rules: &OrderRules, now: Timestamp) -> CommandResult {
     let command = Command { id: CommandId::generate(), user: user(BUYER), at: now, action, trace: None };
-    let mut outcomes = execute_batch(&environment.database, &[command], rules, now).await.expect("executed");
+    let mut outcomes = execute_batch(&environment.database, &[command], rules, || now).await.expect("executed");
     match outcomes.pop().expect("an outcome") {
         OrderOutcome::Done(done) => *done,
         OrderOutcome::Rejected(reason) => panic!("{reason}"),

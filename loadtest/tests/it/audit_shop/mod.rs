@@ -110,7 +110,8 @@ impl Shop {
     async fn execute(&self, action: Action, now: Timestamp) -> OrderOutcome {
         let command = Command { id: CommandId::generate(), user: user(1), at: now, action, trace: None };
         let rules = OrderRules { holding_cap: CAP, unpaid_units_limit: 0, ..OrderRules::DEFAULT };
-        let mut outcomes = execute_batch(&self.environment.database, &[command], &rules, now).await.expect("executed");
+        let mut outcomes =
+            execute_batch(&self.environment.database, &[command], &rules, || now).await.expect("executed");
         outcomes.remove(0)
     }
 

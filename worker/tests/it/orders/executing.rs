@@ -116,7 +116,7 @@ async fn overdue_orders_get_one_command_to_expire_each_round() {
     let (environment, product) = with_product(10).await;
     let orders: Vec<Command> = (1..=3).map(|number| place_order(number, product, 1)).collect();
     let rules = OrderRules { expiry: TimeDelta::zero(), ..RULES };
-    execute_batch(&environment.database, &orders, &rules, clock::now()).await.expect("placed");
+    execute_batch(&environment.database, &orders, &rules, clock::now).await.expect("placed");
     let mut expiry = Expiry::default();
     let now = clock::now() + TimeDelta::seconds(1);
     let sent = async |expiry: &mut Expiry, now| {

@@ -33,7 +33,7 @@ pub async fn work(environment: &TestEnvironment) {
 }
 
 async fn execute(environment: &TestEnvironment, batch: &[Command]) -> Vec<OrderOutcome> {
-    execute_batch(&environment.database, batch, &RULES, clock::now()).await.expect("executed")
+    execute_batch(&environment.database, batch, &RULES, clock::now).await.expect("executed")
 }
 
 fn is_done(outcome: &OrderOutcome) -> bool {
