@@ -61,9 +61,9 @@ impl<'c> Comparison<'c> {
 #[derive(Clone, Debug, Default)]
 pub struct AuditPage {
     pub differences: Vec<ClaimDifference>,
-    /// Claims of Redis and coupons of MySQL that were compared.
+    /// Claims of Redis and coupons of MySQL that were compared, or need not be yet.
     pub compared: u64,
-    /// Claims that are accepted and not issued yet: no difference.
+    /// Claims that are accepted and not issued yet: no difference. Not those that need not be compared yet.
     pub on_their_way: u64,
     /// None at the end.
     pub next: Option<AuditPosition>,
@@ -79,16 +79,14 @@ impl AuditPage {
     }
 }
 
-/// Compares the next page of a campaign. About `limit` differences end it early; those of one user stay together.
+/// Compares the next page of a campaign. About `limit` differences end it early.
 pub async fn compare_page(comparison: Comparison<'_>, position: AuditPosition, limit: usize) -> Result<AuditPage> {
     let mut page = match position {
         AuditPosition::Issued(after) => compare_issued_page(comparison, after, limit).await?,
         AuditPosition::Held { cursor, after } => compare_held_page(comparison, (cursor, after), limit).await?,
     };
     let suspects = std::mem::take(&mut page.differences);
-    let (differences, on_their_way) = confirm(comparison, suspects).await?;
-    page.differences = differences;
-    page.on_their_way += on_their_way;
+    (page.differences, page.on_their_way) = confirm(comparison, suspects).await?;
     Ok(page)
 }
 
@@ -99,7 +97,7 @@ async fn compare_issued_page(
 ) -> Result<AuditPage> {
     let pool = &database.pool();
     let size = u32::try_from(PAGE_SIZE).unwrap_or(u32::MAX);
-    let rows = db::within(db::issuances::list_issued(pool, campaign.id, after, size)).await?;
+    let rows = db::within(db::issued_claims::list(pool, campaign.id, after, size)).await?;
     let users: BTreeSet<UserId> = rows.iter().map(|row| row.user).collect();
     let users: Vec<UserId> = users.into_iter().collect();
     let held = claim_records::find(redis, campaign.partition, campaign.id, &users).await?;
@@ -136,13 +134,12 @@ async fn compare_held_page(
         ..AuditPage::default()
     };
     if let Some(moment) = settled_before {
-        // Nobody asks MySQL about claims that may be on their way: in a burst that is nearly all of them.
+        // MySQL is not asked about claims that may be on their way: in a burst that is nearly all of them.
         for (_, held) in &mut held {
             let count = held.records.len();
             held.records.retain(|record| record.accepted_at < moment);
-            page.on_their_way += (count - held.records.len()) as u64;
+            page.compared += (count - held.records.len()) as u64;
         }
-        page.compared = page.on_their_way;
     }
     let claims: Vec<(UserId, ClaimId)> =
         held.iter().flat_map(|(user, held)| held.records.iter().map(|record| (*user, record.claim_id))).collect();

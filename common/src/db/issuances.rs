@@ -7,8 +7,8 @@ use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::assignments::users::{Outcomes, push_outcomes};
+use super::coupon_expiry;
 use super::decode::{identifier, parse};
-use super::owned_coupons;
 use super::statements::{Statements, moment, or_null, write_into};
 use crate::{
     clock::Timestamp,
@@ -27,7 +27,7 @@ fn hexadecimal(claim: ClaimId) -> String {
     claim.0.simple().to_string()
 }
 
-fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
+pub(super) fn json(rows: &impl Serialize) -> Result<String, sqlx::Error> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
@@ -115,11 +115,12 @@ pub async fn insert_batch(
 fn update_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuancePlan) {
     // Issued and rejected.
     let mut counts: HashMap<CouponId, (u32, u32)> = HashMap::new();
-    let mut earliest: HashMap<CouponId, Timestamp> = HashMap::new();
-    for Issuance { coupon, valid_until, .. } in &plan.issuances {
+    let mut first: HashMap<CouponId, IssuedPosition> = HashMap::new();
+    for Issuance { coupon, valid_until, record, .. } in &plan.issuances {
         counts.entry(*coupon).or_default().0 += 1;
-        let earliest = earliest.entry(*coupon).or_insert(*valid_until);
-        *earliest = (*earliest).min(*valid_until);
+        let position = IssuedPosition { valid_until: *valid_until, claim: record.claim_id };
+        let first = first.entry(*coupon).or_insert(position);
+        *first = position.min(*first);
     }
     for (place, _) in &plan.rejections {
         counts.entry(claims[*place].coupon).or_default().1 += 1;
@@ -127,8 +128,7 @@ fn update_counts(statements: &mut Statements, claims: &[Claim], plan: &IssuanceP
     // One UPDATE for each campaign, however many claims of it the batch has.
     for (coupon, (issued, rejected)) in counts {
         // A coupon may end before what is already marked as expired: a claim can be confirmed late.
-        let position =
-            earliest.get(&coupon).map_or_else(String::new, |earliest| owned_coupons::position_before(*earliest));
+        let position = first.get(&coupon).map_or_else(String::new, |first| coupon_expiry::position_before(*first));
         statements.push(&format!(
             "UPDATE coupons /* issuances::update_counts */ SET {position}issued_quantity = issued_quantity + {issued}, \
              rejected_quantity = rejected_quantity + {rejected} WHERE coupon_id = {coupon}",
@@ -305,76 +305,6 @@ pub(super) fn outcome(valid_until: Option<Timestamp>, code: Option<String>) -> R
         Some(valid_until) => Ok(ClaimOutcome::Issued { valid_until }),
         None => parse("claim_rejections.code", &code.unwrap_or_default()).map(ClaimOutcome::Rejected),
     }
-}
-
-/// An issued claim. A user's first coupon of a campaign has the ordinal 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IssuedClaim {
-    pub user: UserId,
-    pub ordinal: u16,
-    pub valid_until: Timestamp,
-    pub record: ClaimRecord,
-}
-
-impl IssuedClaim {
-    pub const fn position(&self) -> IssuedPosition {
-        IssuedPosition { valid_until: self.valid_until, claim: self.record.claim_id }
-    }
-
-    fn decode(row: IssuedRow) -> Result<Self, sqlx::Error> {
-        let (claim, user, ordinal, sequence, accepted_at, valid_until) = row;
-        let record = ClaimRecord { claim_id: ClaimId(claim), sequence, accepted_at };
-        Ok(Self { user: identifier(user)?, ordinal, valid_until, record })
-    }
-}
-
-type IssuedRow = (Uuid, u64, u16, u32, Timestamp, Timestamp);
-
-/// At most `limit` issued claims of a campaign, after the position `after`.
-pub async fn list_issued(
-    pool: &MySqlPool,
-    coupon: CouponId,
-    after: Option<IssuedPosition>,
-    limit: u32,
-) -> Result<Vec<IssuedClaim>, sqlx::Error> {
-    let start = IssuedPosition { valid_until: Timestamp::UNIX_EPOCH, claim: ClaimId(Uuid::nil()) };
-    let IssuedPosition { valid_until, claim } = after.unwrap_or(start);
-    // The index is forced because pages come in its order. By another one, each page would sort all rows of the
-    // campaign.
-    let rows: Vec<IssuedRow> = sqlx::query_as(
-        "SELECT /* issuances::list_issued */ user_coupon_id, user_id, ordinal, sequence, accepted_at, valid_until \
-         FROM user_coupons FORCE INDEX (expiring) \
-         WHERE coupon_id = ? AND (valid_until > ? OR (valid_until = ? AND user_coupon_id > ?)) \
-         ORDER BY valid_until, user_coupon_id LIMIT ?",
-    )
-    .bind(coupon.get())
-    .bind(valid_until.naive_utc())
-    .bind(valid_until.naive_utc())
-    .bind(claim.0)
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(IssuedClaim::decode).collect()
-}
-
-/// All issued claims of these users in a campaign.
-pub async fn list_issued_to(
-    pool: &MySqlPool,
-    coupon: CouponId,
-    users: &[UserId],
-) -> Result<Vec<IssuedClaim>, sqlx::Error> {
-    let users: Vec<u64> = users.iter().map(|user| user.get()).collect();
-    let rows: Vec<IssuedRow> = sqlx::query_as(
-        "SELECT /* issuances::list_issued_to */ u.user_coupon_id, u.user_id, u.ordinal, u.sequence, u.accepted_at, \
-         u.valid_until FROM JSON_TABLE(?, '$[*]' COLUMNS(user_id BIGINT UNSIGNED PATH '$')) AS users \
-         STRAIGHT_JOIN user_coupons u FORCE INDEX (one_per_ordinal) \
-         ON u.user_id = users.user_id AND u.coupon_id = ?",
-    )
-    .bind(json(&users)?)
-    .bind(coupon.get())
-    .fetch_all(pool)
-    .await?;
-    rows.into_iter().map(IssuedClaim::decode).collect()
 }
 
 /// The highest sequence of a rejected claim of a campaign; 0 when none was rejected.

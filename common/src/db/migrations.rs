@@ -32,6 +32,8 @@ pub enum MigrationDifference {
     Unknown(i64),
     /// Its file was edited after it had been applied.
     Changed(i64),
+    /// It began, and did not end.
+    Failed(i64),
 }
 
 impl Database {
@@ -70,7 +72,8 @@ impl Database {
 
     /// Where the tables differ from what this version expects.
     pub async fn find_migration_differences(&self) -> Result<Vec<MigrationDifference>> {
-        let sql = "SELECT /* migrations::find_migration_differences */ version, checksum FROM _sqlx_migrations";
+        let sql =
+            "SELECT /* migrations::find_migration_differences */ version, checksum, success FROM _sqlx_migrations";
         let pool = self.pool();
         let applied = async {
             match sqlx::query_as(sql).fetch_all(&pool).await {
@@ -79,19 +82,22 @@ impl Database {
                 applied => applied,
             }
         };
-        let applied: Vec<(i64, Vec<u8>)> = within(applied).await?;
+        let applied: Vec<(i64, Vec<u8>, bool)> = within(applied).await?;
         Ok(differences(&applied))
     }
 }
 
-fn differences(applied: &[(i64, Vec<u8>)]) -> Vec<MigrationDifference> {
+fn differences(applied: &[(i64, Vec<u8>, bool)]) -> Vec<MigrationDifference> {
     let expected = MIGRATIONS.iter().filter_map(|migration| {
         let version = migration.version;
-        match applied.iter().find(|(applied, _)| *applied == version) {
+        match applied.iter().find(|(applied, ..)| *applied == version) {
             None => Some(MigrationDifference::Missing(version)),
-            Some((_, checksum)) => (**checksum != *migration.checksum).then_some(MigrationDifference::Changed(version)),
+            Some((.., false)) => Some(MigrationDifference::Failed(version)),
+            Some((_, checksum, true)) => {
+                (**checksum != *migration.checksum).then_some(MigrationDifference::Changed(version))
+            }
         }
     });
-    let unknown = applied.iter().filter(|(version, _)| !MIGRATIONS.version_exists(*version));
-    expected.chain(unknown.map(|(version, _)| MigrationDifference::Unknown(*version))).collect()
+    let unknown = applied.iter().filter(|(version, ..)| !MIGRATIONS.version_exists(*version));
+    expected.chain(unknown.map(|(version, ..)| MigrationDifference::Unknown(*version))).collect()
 }

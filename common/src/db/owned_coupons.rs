@@ -1,20 +1,16 @@
 //! The table `user_coupons`, as its owners see it.
 
-use chrono::{NaiveDateTime, TimeDelta};
-use sqlx::{FromRow as _, MySqlConnection, MySqlPool};
+use sqlx::{MySqlConnection, MySqlPool};
 use uuid::Uuid;
 
 use super::{
-    Database,
     decode::{identifier, parse},
-    statements::{self, Statements, moment},
+    statements::{self, Statements},
 };
 use crate::{
     clock::{LAST_MILLISECOND, Timestamp, from_millis},
     domain::{
         campaign::Discount,
-        claim::CouponExpired,
-        event::Event,
         owned_coupon::{OwnedCoupon, OwnedStatus},
     },
     identifiers::{ClaimId, CouponId, UserId},
@@ -163,141 +159,4 @@ pub fn revoke(statements: &mut Statements, campaign: CouponId, coupon: ClaimId) 
     statements.push(&format!(
         "UPDATE coupons /* owned_coupons::revoke */ SET revoked_quantity = revoked_quantity + 1 WHERE coupon_id = {campaign}"
     ));
-}
-
-/// Takes at most `limit` coupons of a campaign whose validity ended by `moment`, and marks those of them that are issued
-/// as expired, with an event each. Returns how many it marked; none when no campaign has such a coupon that no other
-/// session has locked. Run it inside [`super::retrying`].
-pub async fn expire(
-    database: &Database,
-    moment: Timestamp,
-    limit: u32,
-    now: Timestamp,
-) -> Result<Option<u64>, sqlx::Error> {
-    // A plain read first: most runs find nothing, and then lock nothing.
-    let sql = "SELECT /* owned_coupons::expire */ coupon_id FROM coupons \
-        WHERE expired_until <= ? AND (expired_until < ? OR expired_claim < ?) LIMIT 16";
-    let campaigns: Vec<u64> =
-        sqlx::query_scalar(sql).bind(moment).bind(moment).bind(Uuid::max()).fetch_all(&database.pool()).await?;
-    for campaign in campaigns {
-        if let Some(expired) = expire_of(database, campaign, (moment, limit), now).await? {
-            return Ok(Some(expired));
-        }
-    }
-    Ok(None)
-}
-
-/// Takes the next coupons of one campaign; none when another session has locked one.
-async fn expire_of(
-    database: &Database,
-    campaign: u64,
-    (moment, limit): (Timestamp, u32),
-    now: Timestamp,
-) -> Result<Option<u64>, sqlx::Error> {
-    let mut transaction = database.begin().await?;
-    let sql = "SELECT /* owned_coupons::expire_of */ expired_until, expired_claim FROM coupons WHERE coupon_id = ? FOR UPDATE";
-    // Coupons are issued under this lock, too: the reads below find all of them.
-    let (until, claim): (NaiveDateTime, Uuid) = sqlx::query_as(sql).bind(campaign).fetch_one(&mut *transaction).await?;
-    let ended: Vec<(Uuid, NaiveDateTime)> = sqlx::query_as(
-        "SELECT /* owned_coupons::expire_of */ user_coupon_id, valid_until FROM user_coupons FORCE INDEX (expiring) \
-         WHERE coupon_id = ? AND ((valid_until > ? AND valid_until <= ?) OR (valid_until = ? AND user_coupon_id > ?)) \
-         ORDER BY valid_until, user_coupon_id LIMIT ?",
-    )
-    .bind(campaign)
-    .bind(until)
-    .bind(moment)
-    .bind(until)
-    .bind(claim)
-    .bind(limit)
-    .fetch_all(&mut *transaction)
-    .await?;
-    let reached = match ended.last() {
-        Some((claim, until)) if ended.len() == limit as usize => (*until, *claim),
-        _ => (before_next(&mut transaction, campaign, moment).await?, Uuid::max()),
-    };
-    let mut statements = Statements::new(database.statement_bytes());
-    let Some(expired) = mark_expired(&mut transaction, &mut statements, ended, now).await? else {
-        // Nobody waits for a lock while claims of the campaign wait for this one. The next run finds the same coupons.
-        return Ok(None);
-    };
-    statements.push(&format!(
-        "UPDATE coupons /* owned_coupons::expire_of */ SET expired_until = '{}', expired_claim = {} WHERE coupon_id = {campaign}",
-        reached.0.format("%Y-%m-%d %H:%M:%S%.3f"),
-        statements::id(reached.1),
-    ));
-    statements.send(&mut transaction).await?;
-    transaction.commit().await?;
-    Ok(Some(expired))
-}
-
-/// How far a campaign needs no look before it is looked at again. It has a bound for the sake of workers of earlier
-/// versions, which issue coupons and do not move the position back.
-const LOOK_AGAIN_AFTER: TimeDelta = TimeDelta::days(1);
-
-/// The millisecond before the first end of validity after `moment`.
-async fn before_next(
-    connection: &mut MySqlConnection,
-    campaign: u64,
-    moment: Timestamp,
-) -> Result<NaiveDateTime, sqlx::Error> {
-    let next: Option<NaiveDateTime> = sqlx::query_scalar(
-        "SELECT /* owned_coupons::before_next */ valid_until FROM user_coupons FORCE INDEX (expiring) \
-         WHERE coupon_id = ? AND valid_until > ? ORDER BY valid_until LIMIT 1",
-    )
-    .bind(campaign)
-    .bind(moment)
-    .fetch_optional(connection)
-    .await?;
-    let latest = (moment + LOOK_AGAIN_AFTER).naive_utc();
-    Ok(next.map_or(latest, |next| latest.min(next - TimeDelta::milliseconds(1))))
-}
-
-/// The part of an UPDATE of a campaign that has coupons looked at which end at `valid_until` or later.
-pub(super) fn position_before(valid_until: Timestamp) -> String {
-    let before = moment(valid_until - TimeDelta::milliseconds(1));
-    // The claim first: an assignment sees those before it.
-    format!(
-        "expired_claim = IF(expired_until > {before}, {}, expired_claim), expired_until = LEAST(expired_until, {before}), ",
-        statements::id(Uuid::max())
-    )
-}
-
-/// Marks those of the coupons that are issued, with an event each. Returns how many; none when one is locked.
-async fn mark_expired(
-    connection: &mut MySqlConnection,
-    statements: &mut Statements,
-    ended: Vec<(Uuid, NaiveDateTime)>,
-    now: Timestamp,
-) -> Result<Option<u64>, sqlx::Error> {
-    if ended.is_empty() {
-        return Ok(Some(0));
-    }
-    let count = ended.len();
-    // Whatever their status: an order may give one back at this moment. SKIP LOCKED returns no row for such a one.
-    let ids = statements::ids(ended.into_iter().map(|(id, _)| id));
-    let sql = format!(
-        "SELECT /* owned_coupons::mark_expired */ user_coupon_id, coupon_id, user_id, status FROM user_coupons \
-         FORCE INDEX (PRIMARY) WHERE user_coupon_id IN ({ids}) FOR UPDATE SKIP LOCKED"
-    );
-    let rows = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).fetch_all(&mut *connection).await?;
-    if rows.len() < count {
-        return Ok(None);
-    }
-    let mut expired = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let (id, coupon, user, status) = <(Uuid, u64, u64, String)>::from_row(row)?;
-        if status == "ISSUED" {
-            expired.push(CouponExpired {
-                user_coupon_id: ClaimId(id),
-                coupon_id: identifier(coupon)?,
-                user_id: identifier(user)?,
-                expired_at: now,
-            });
-        }
-    }
-    let events: Vec<Event> = expired.iter().map(CouponExpired::event).collect();
-    let head = "UPDATE user_coupons /* owned_coupons::mark_expired */ SET status = 'EXPIRED' WHERE user_coupon_id IN (";
-    statements.push_rows(head, ")", &expired, |sql, coupon| sql.push_str(&statements::id(coupon.user_coupon_id.0)));
-    statements.push_events(&events, now);
-    Ok(Some(expired.len() as u64))
 }

@@ -127,7 +127,7 @@ pub struct Issuance {
 }
 
 /// A place among the coupons of a campaign: by the end of their validity, and then by claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IssuedPosition {
     pub valid_until: Timestamp,
     pub claim: ClaimId,

@@ -2,10 +2,7 @@ use std::collections::HashMap;
 
 use dibs_common::{
     clock,
-    db::{
-        self,
-        issuances::{IssuedClaim, PlannedClaims},
-    },
+    db::{self, issuances::PlannedClaims, issued_claims::IssuedClaim},
     domain::claim::{Claim, ClaimOutcome, ClaimRejectReason, ExistingClaims, IssuancePlan},
     identifiers::ClaimId,
     testing::TestEnvironment,
@@ -134,7 +131,7 @@ async fn issued_claims_are_listed_after_a_position_and_by_user() {
     let mut listed: Vec<IssuedClaim> = Vec::new();
     loop {
         let after = listed.last().map(IssuedClaim::position);
-        let page = db::issuances::list_issued(pool, campaign.id, after, 2).await.expect("read");
+        let page = db::issued_claims::list(pool, campaign.id, after, 2).await.expect("read");
         if page.is_empty() {
             break;
         }
@@ -142,7 +139,7 @@ async fn issued_claims_are_listed_after_a_position_and_by_user() {
     }
     assert_eq!(listed.iter().map(key).collect::<Vec<_>>(), [(7, 1), (3, 1), (7, 2), (9, 1)]);
     let users = [user(7), user(8)];
-    let mut issued = db::issuances::list_issued_to(pool, campaign.id, &users).await.expect("read");
+    let mut issued = db::issued_claims::list_of_users(pool, campaign.id, &users).await.expect("read");
     issued.sort_by_key(key);
     assert_eq!(issued, [listed[0], listed[2]]);
     environment.end().await;

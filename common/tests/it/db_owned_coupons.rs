@@ -2,7 +2,7 @@ use chrono::TimeDelta;
 use dibs_common::{
     clock::{self, Timestamp},
     db::{
-        self,
+        self, coupon_expiry,
         owned_coupons::{self, OwnedCouponsFilter},
     },
     domain::{
@@ -67,7 +67,7 @@ async fn coupons_whose_validity_ended_are_marked_with_an_event_each() {
     let (environment, ids) = with_coupons().await;
     let now = clock::now();
     let expire = async |limit| {
-        db::retrying("expire", || owned_coupons::expire(&environment.database, now, limit, now)).await.expect("expired")
+        db::retrying("expire", || coupon_expiry::expire(&environment.database, now, limit, now)).await.expect("expired")
     };
     environment.execute("UPDATE user_coupons SET valid_until = '2020-01-01'").await;
     let mut expired = 0;
@@ -106,7 +106,7 @@ fn until(end: Timestamp) -> CampaignTerms {
 /// Expires in transactions of two coupons until nothing is left to look at. Returns how many were marked.
 async fn expire_all(environment: &TestEnvironment, moment: Timestamp) -> u64 {
     let mut expired = 0;
-    while let Some(marked) = owned_coupons::expire(&environment.database, moment, 2, moment).await.expect("expired") {
+    while let Some(marked) = coupon_expiry::expire(&environment.database, moment, 2, moment).await.expect("expired") {
         expired += marked;
     }
     expired
@@ -155,7 +155,7 @@ async fn a_campaign_without_a_coupon_that_ends_soon_is_looked_at_once_a_day() {
     let environment = TestEnvironment::new().await;
     environment.campaign_in_database(open_terms()).await;
     let now = clock::now();
-    let look = async |at| owned_coupons::expire(&environment.database, at, 9, at).await.expect("expired");
+    let look = async |at| coupon_expiry::expire(&environment.database, at, 9, at).await.expect("expired");
     assert_eq!(look(now).await, Some(0));
     assert_eq!(look(now).await, None);
     assert_eq!(look(now + TimeDelta::hours(24)).await, None);

@@ -167,7 +167,7 @@ pub async fn issuances(pool: &MySqlPool, coupon: CouponId, after: Option<Issued>
         after.map_or((Timestamp::UNIX_EPOCH, Uuid::nil()), |last| (last.valid_until, last.record.claim_id.0));
     let rows: Vec<(Uuid, u64, Timestamp, u32, Timestamp)> = sqlx::query_as(
         "SELECT /* audit issuances */ user_coupon_id, user_id, valid_until, sequence, accepted_at \
-         FROM user_coupons FORCE INDEX (expiring) \
+         FROM user_coupons FORCE INDEX (by_validity) \
          WHERE coupon_id = ? AND (valid_until > ? OR (valid_until = ? AND user_coupon_id > ?)) \
          ORDER BY valid_until, user_coupon_id LIMIT ?",
     )

@@ -8,7 +8,7 @@ use dibs_common::{
     db::{
         self, Database, Lease,
         audits::{RowCounts, WrongCounts},
-        issuances::IssuedClaim,
+        issued_claims::IssuedClaim,
     },
     domain::{
         campaign::Campaign,
@@ -94,27 +94,25 @@ async fn gather_and_put(
     let mut after = None;
     loop {
         let pool = &database.pool();
-        let page = db::issuances::list_issued(pool, campaign.id, after, PAGE_SIZE);
+        let page = db::issued_claims::list(pool, campaign.id, after, PAGE_SIZE);
         let page = db::within_limit(READ_TIMEOUT, page).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.position());
         // Redis has one value for all claims of a user. It is staged once, where the first of them comes.
-        let issued = if campaign.terms.per_user_limit == 1 {
-            page
-        } else {
-            let first = page.iter().filter(|claim| claim.ordinal == 1);
-            let users: Vec<UserId> = first.map(|claim| claim.user).collect();
-            let issued = db::issuances::list_issued_to(pool, campaign.id, &users);
-            db::within_limit(READ_TIMEOUT, issued).await?
-        };
-        let mut records: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
-        for IssuedClaim { user, record, .. } in issued {
-            records.entry(user).or_default().push(record);
+        let limit = usize::from(campaign.terms.per_user_limit);
+        let first: Vec<IssuedClaim> = page.into_iter().filter(|claim| claim.ordinal == 1).collect();
+        // As many coupons at once as a page has, however many a user may hold.
+        for first in first.chunks((PAGE_SIZE as usize / limit).max(1)) {
+            let mut records: BTreeMap<UserId, Vec<ClaimRecord>> = BTreeMap::new();
+            let issued = if limit == 1 { first.to_vec() } else { all_of_users(database, campaign, first).await? };
+            for IssuedClaim { user, record, .. } in issued {
+                records.entry(user).or_default().push(record);
+            }
+            for (user, records) in &mut records {
+                records.extend(waiting.remove(user).unwrap_or_default());
+            }
+            add(redis, campaign, &mut counts, records).await?;
         }
-        for (user, records) in &mut records {
-            records.extend(waiting.remove(user).unwrap_or_default());
-        }
-        add(redis, campaign, &mut counts, records).await?;
     }
     add(redis, campaign, &mut counts, waiting).await?;
     // A holder that was overtaken would put what it read before the other rebuild.
@@ -140,6 +138,13 @@ pub(super) async fn list_unanswered(database: &Database, redis: &Redis, campaign
     let mut claims = Vec::new();
     audit::visit_unanswered(database, redis, campaign, |claim| claims.push(claim)).await?;
     Ok(claims)
+}
+
+/// All coupons of the users who hold these.
+async fn all_of_users(database: &Database, campaign: &Campaign, held: &[IssuedClaim]) -> Result<Vec<IssuedClaim>> {
+    let users: Vec<UserId> = held.iter().map(|claim| claim.user).collect();
+    let pool = &database.pool();
+    db::within_limit(READ_TIMEOUT, db::issued_claims::list_of_users(pool, campaign.id, &users)).await
 }
 
 async fn without_rejected(database: &Database, claims: Vec<Claim>) -> Result<Vec<Claim>> {

@@ -86,8 +86,13 @@ fn migrations_finding(differences: &[MigrationDifference]) -> Finding {
         MigrationDifference::Changed(number) => Some(*number),
         _ => None,
     });
-    let found = format!("missing: {missing}; unknown: {unknown}; changed: {changed}");
+    let failed = list(|difference| match difference {
+        MigrationDifference::Failed(number) => Some(*number),
+        _ => None,
+    });
+    let found = format!("missing: {missing}; unknown: {unknown}; changed: {changed}; failed: {failed}");
     Finding::new("migrations", found, "those of this version, unchanged")
+        .unless(failed == EMPTY, Status::Error, "docs/upgrade.md says how to repeat a migration")
         .unless(missing == EMPTY, Status::Error, "run dibs-worker migrate")
         .unless(changed == EMPTY, Status::Error, "use a released version, and a database that it has migrated")
         .unless(unknown == EMPTY, Status::Warning, "a newer version has migrated: finish the upgrade")

@@ -89,7 +89,7 @@ async fn send_one(redis: &Redis, partitions: u16, now: Timestamp, order: OrderId
 /// is nothing left to look at. They count as expired before that.
 pub async fn expire_coupons(database: &Database, moment: Timestamp, now: Timestamp) -> Result<Option<u64>> {
     db::retrying("expire_coupons", || async {
-        let sweep = db::owned_coupons::expire(database, moment, COUPON_BATCH_SIZE, now);
+        let sweep = db::coupon_expiry::expire(database, moment, COUPON_BATCH_SIZE, now);
         let swept = tokio::time::timeout(COUPON_BATCH_TIMEOUT, sweep).await;
         swept.unwrap_or_else(|elapsed| Err(sqlx::Error::Io(elapsed.into())))
     })

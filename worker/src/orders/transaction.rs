@@ -16,8 +16,8 @@ pub async fn execute_batch(
     db::decide_batch("execute_commands", |check| async move {
         let mut transaction = database.begin_batch().await?;
         let mut state = db::orders::lock_state(&mut transaction, commands, rules, check).await?;
-        // Read under the locks: a coupon that is given back after its end must not be issued once more, as whoever marks
-        // coupons as expired looks at each only once after that.
+        // Read under the locks: a coupon that is given back after its end must not be issued once more, as the job that
+        // marks coupons as expired looks at each only once after that.
         let now = clock();
         let plan = execute(&mut state, commands, rules, now);
         let batch = PlannedCommands { state: &state, commands, plan: &plan };

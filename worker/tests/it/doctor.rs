@@ -137,6 +137,8 @@ async fn the_doctor_names_what_is_wrong_with_the_database() {
     environment.execute("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 2").await;
     expect(&environment, &[], "migrations", "ERROR", "missing: 0002; unknown: 9999").await;
     environment.execute("UPDATE _sqlx_migrations SET version = 2 WHERE version = 9999").await;
+    environment.execute("UPDATE _sqlx_migrations SET success = 0 WHERE version = 27").await;
+    expect(&environment, &[], "migrations", "ERROR", "failed: 0027").await;
     environment.execute("UPDATE _sqlx_migrations SET checksum = 'x' WHERE version = 1").await;
     expect(&environment, &[], "migrations", "ERROR", "changed: 0001").await;
     let unreachable = [("DATABASE_URL", "mysql://root@127.0.0.1:9/dibs")];

@@ -42,7 +42,7 @@ problems! {
 /// Compare a campaign in Redis with MySQL
 ///
 /// Terms, counts, and every claim: the issued coupons first, then what Redis holds. A call compares for up to half a
-/// second, or until `limit` differences; those of one user stay together. `nextCursor` goes on.
+/// second, or until `limit` differences. `nextCursor` goes on.
 #[utoipa::path(
     get, path = "/admin/coupons/{couponId}/audit", operation_id = "auditCampaign",
     tag = "campaigns", params(Page::<AuditPosition>),
