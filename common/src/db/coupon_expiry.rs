@@ -39,9 +39,15 @@ pub async fn expire(
     let campaigns: Vec<u64> =
         sqlx::query_scalar(sql).bind(moment).bind(moment).bind(Uuid::max()).fetch_all(&database.pool()).await?;
     for campaign in campaigns {
-        if let Some(expired) = expire_of(database, campaign, (moment, limit), now).await? {
+        let mut transaction = database.begin().await?;
+        let mut statements = Statements::new(database.statement_bytes());
+        if let Some(expired) = expire_of(&mut transaction, &mut statements, campaign, (moment, limit), now).await? {
+            statements.send(&mut transaction).await?;
+            transaction.commit().await?;
             return Ok(Some(expired));
         }
+        // Not by dropping it, which frees its locks a moment later: the next look would find the campaign locked.
+        transaction.rollback().await?;
     }
     Ok(None)
 }
@@ -49,17 +55,17 @@ pub async fn expire(
 /// Takes the next coupons of one campaign; none when another session has locked it or one of them. Then the next run finds
 /// the same ones.
 async fn expire_of(
-    database: &Database,
+    connection: &mut MySqlConnection,
+    statements: &mut Statements,
     campaign: u64,
     (moment, limit): (Timestamp, u32),
     now: Timestamp,
 ) -> Result<Option<u64>, sqlx::Error> {
-    let mut transaction = database.begin().await?;
     let sql = "SELECT /* coupon_expiry::expire_of */ expired_until, expired_claim, valid_until FROM coupons \
         WHERE coupon_id = ? FOR UPDATE SKIP LOCKED";
     // Coupons are issued under this lock, too: the reads below find all of them.
     let position: Option<(NaiveDateTime, Uuid, Option<NaiveDateTime>)> =
-        sqlx::query_as(sql).bind(campaign).fetch_optional(&mut *transaction).await?;
+        sqlx::query_as(sql).bind(campaign).fetch_optional(&mut *connection).await?;
     let Some((until, claim, terms_end)) = position else { return Ok(None) };
     let ended: Vec<(Uuid, NaiveDateTime)> = sqlx::query_as(
         "SELECT /* coupon_expiry::expire_of */ user_coupon_id, valid_until FROM user_coupons FORCE INDEX (by_validity) \
@@ -72,21 +78,18 @@ async fn expire_of(
     .bind(until)
     .bind(claim)
     .bind(limit)
-    .fetch_all(&mut *transaction)
+    .fetch_all(&mut *connection)
     .await?;
     let reached = match ended.last() {
         Some((claim, until)) if ended.len() == limit as usize => (*until, *claim),
-        _ => (before_next(&mut transaction, (campaign, terms_end), moment).await?, Uuid::max()),
+        _ => (before_next(connection, (campaign, terms_end), moment).await?, Uuid::max()),
     };
-    let mut statements = Statements::new(database.statement_bytes());
-    let Some(expired) = mark_expired(&mut transaction, &mut statements, ended, now).await? else { return Ok(None) };
+    let Some(expired) = mark_expired(connection, statements, ended, now).await? else { return Ok(None) };
     statements.push(&format!(
         "UPDATE coupons /* coupon_expiry::expire_of */ SET expired_until = '{}', expired_claim = {} WHERE coupon_id = {campaign}",
         reached.0.format("%Y-%m-%d %H:%M:%S%.3f"),
         statements::id(reached.1),
     ));
-    statements.send(&mut transaction).await?;
-    transaction.commit().await?;
     Ok(Some(expired))
 }
 
