@@ -1,8 +1,8 @@
 //! Compares a campaign in Redis with `MySQL`, page by page: each step reads about a thousand users, so it is answered
 //! in bounded memory, and Redis serves other clients in between.
 //!
-//! Two passes find every difference. The first goes through the issued coupons in the order of their validity and looks each up
-//! in Redis. The second goes through what Redis holds and looks each up in `MySQL`. What differs is suspected, and then
+//! Two passes find every difference. The first goes through the issued coupons in the order of their validity and looks
+//! each up in Redis. The second goes through what Redis holds and looks each up in `MySQL`. What differs is suspected, and then
 //! read again in an order that excludes claims on their way: see [`audit::confirm`].
 
 mod summary;
@@ -61,9 +61,9 @@ impl<'c> Comparison<'c> {
 #[derive(Clone, Debug, Default)]
 pub struct AuditPage {
     pub differences: Vec<ClaimDifference>,
-    /// Claims of Redis and coupons of MySQL that were compared, or need not be yet.
+    /// Claims of Redis and coupons of MySQL that were compared, or left out as too young.
     pub compared: u64,
-    /// Claims that are accepted and not issued yet: no difference. Not those that need not be compared yet.
+    /// Claims that are accepted and not issued yet: no difference. Those left out as too young are not counted.
     pub on_their_way: u64,
     /// None at the end.
     pub next: Option<AuditPosition>,
